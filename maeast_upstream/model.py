@@ -1,0 +1,349 @@
+"""The MAE-AST network: patches of a log-mel spectrogram -> encoder, and the decoder that predicts masked patches.
+
+Shapes: B clips, T time steps, M mel patches of a time step, N = T * M tokens, P = patch_frames * patch_mels values
+of a token, D width, H heads. Source: Baade, Peng, Harwath, arXiv 2203.16691, sections 2.1 to 2.3, and its code.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+POSITION_BASE = 10_000.0
+STORED_POSITIONS = 4096
+"""Rows of the sinusoid kept ready: 80 s of patch tokens; more are computed when a longer input asks for them."""
+INIT_STD = 0.02
+"""BERT's initialisation, in the two transformer stacks only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the network. Defaults: the paper's 12-layer patch model."""
+
+    patch_frames: int = 16
+    """Token length along time, in fbank frames of 10 ms."""
+    patch_mels: int = 16
+    """Token height along frequency, in mel bins; must divide num_mel_bins."""
+    num_mel_bins: int = 128
+    """Mel bins of the spectrogram."""
+    embed_dim: int = 768
+    """Encoder width D."""
+    depth: int = 12
+    """Encoder layers."""
+    num_heads: int = 12
+    """Encoder attention heads; must divide embed_dim."""
+    ffn_dim: int = 3072
+    """Width inside the encoder's feed-forward networks."""
+    decoder_dim: int = 768
+    """Decoder width."""
+    decoder_depth: int = 2
+    """Decoder layers."""
+    decoder_heads: int = 12
+    """Decoder attention heads; must divide decoder_dim."""
+    decoder_ffn_dim: int = 3072
+    """Width inside the decoder's feed-forward networks."""
+    positions: Literal["sinusoid", "none"] = "sinusoid"
+    """What is added to tokens to tell their place: a fixed sinusoid over the flat token index, or nothing."""
+    dropout: float = 0.1
+    """Dropout after attention, after the feed-forward network and before the first layer."""
+    attention_dropout: float = 0.1
+    """Dropout on attention weights."""
+    activation_dropout: float = 0.0
+    """Dropout inside the feed-forward network."""
+    input_dropout: float = 0.1
+    """Dropout on projected tokens, in pretraining only."""
+    layerdrop: float = 0.05
+    """Probability of skipping an encoder layer, in pretraining only."""
+    checkpoint_activations: bool = False
+    """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and value < 1 and field.name != "decoder_depth":
+                raise ValueError(f"{field.name} must be at least 1, got {value}")
+            if field.type is float and not 0.0 <= value < 1.0:
+                raise ValueError(f"{field.name} is a probability below 1, got {value}")
+        if self.decoder_depth < 0:
+            raise ValueError(f"decoder_depth must be at least 0, got {self.decoder_depth}")
+        for divisor, dividend in (
+            ("patch_mels", "num_mel_bins"),
+            ("num_heads", "embed_dim"),
+            ("decoder_heads", "decoder_dim"),
+        ):
+            if getattr(self, dividend) % getattr(self, divisor):
+                raise ValueError(
+                    f"{divisor} {getattr(self, divisor)} does not divide {dividend} {getattr(self, dividend)}"
+                )
+        for name in ("embed_dim", "decoder_dim"):
+            if getattr(self, name) % 2:
+                raise ValueError(f"{name} must be even for the sinusoid, got {getattr(self, name)}")
+        if self.positions not in ("sinusoid", "none"):
+            raise ValueError(f"positions must be sinusoid or none, got {self.positions!r}")
+
+    @property
+    def mel_patches(self) -> int:
+        """M, the tokens of one time step."""
+        return self.num_mel_bins // self.patch_mels
+
+    @property
+    def patch_dim(self) -> int:
+        """P, the spectrogram values of one token."""
+        return self.patch_frames * self.patch_mels
+
+
+def _shape(width: int, heads: int, depth: int = 12, decoder_dim: int | None = None, decoder_heads: int | None = None) -> dict[str, int]:
+    decoder_dim = decoder_dim or width
+    return {
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+        "ffn_dim": 4 * width,
+        "decoder_dim": decoder_dim,
+        "decoder_heads": decoder_heads or heads,
+        "decoder_ffn_dim": 4 * decoder_dim,
+    }
+
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": _shape(192, 3, decoder_dim=128, decoder_heads=2),
+    "small": _shape(384, 6),
+    "base": _shape(768, 12),
+    "base6": _shape(768, 12, depth=6),
+    "large": _shape(1024, 16, depth=24),
+}
+"""Sizes by name; tiny's decoder is narrow so that its file stays under 12 MB in fp16."""
+TOKENS: dict[str, dict[str, int]] = {
+    "patch": {"patch_frames": 16, "patch_mels": 16},
+    "frame": {"patch_frames": 2, "patch_mels": 128},
+}
+"""The paper's two ways to cut a spectrogram."""
+
+
+def preset(size: str, tokens: str = "patch", **overrides: Any) -> ModelConfig:
+    """A named size (tiny, small, base, base6, large) with patch or frame tokens; ``overrides`` are ModelConfig's fields."""
+    if size not in PRESETS or tokens not in TOKENS:
+        raise ValueError(f"unknown preset {size!r} with tokens {tokens!r}: sizes are {', '.join(PRESETS)}; tokens are {', '.join(TOKENS)}")
+    return ModelConfig(**{**PRESETS[size], **TOKENS[tokens], **overrides})
+
+
+def sinusoid(num_tokens: int, dim: int) -> Tensor:
+    """(num_tokens, dim) float32 positions: sine at even, cosine at odd channels. Source: the published code."""
+    index = torch.arange(num_tokens).unsqueeze(1)
+    rate = torch.exp(torch.arange(0, dim, 2) * (-math.log(POSITION_BASE) / dim))
+    return torch.stack([torch.sin(index * rate), torch.cos(index * rate)], dim=-1).flatten(1)
+
+
+class Positions(nn.Module):
+    """Adds a fixed sinusoid over the flat token index; holds no weights."""
+
+    table: Tensor
+
+    def __init__(self, dim: int, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("table", sinusoid(STORED_POSITIONS if kind == "sinusoid" else 0, dim), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        if self.kind == "none":
+            return x
+        tokens, dim = x.shape[1:]
+        table = self.table[:tokens] if tokens <= len(self.table) else sinusoid(tokens, dim).to(x.device)
+        return x + table
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection to queries, keys and values."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D); ``attend`` (B, 1, 1, N) is True at the keys that may be looked at."""
+        B, N, D = x.shape
+        q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, N, D / H)
+        return self.out(y.transpose(1, 2).reshape(B, N, D))
+
+
+class Block(nn.Module):
+    """A post-norm transformer layer: x = LN(x + attention(x)); x = LN(x + ffn(x)), with exact GELU."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(dim, num_heads, config.attention_dropout)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, dim)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+
+    def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D); ``attend`` as in `Attention`."""
+        x = self.attention_norm(x + self.dropout(self.attention(x, attend)))
+        y = self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
+        return self.ffn_norm(x + self.dropout(y))
+
+
+class Stack(nn.Module):
+    """A layer norm, dropout, then `depth` post-norm blocks: the shape of both encoder and decoder."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, depth: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, config) for _ in range(depth))
+        self.checkpoint_activations = config.checkpoint_activations
+        self.apply(_init_linear)
+
+    def forward(self, x: Tensor, layerdrop: float = 0.0) -> Tensor:
+        """(B, N, D) -> the last layer's output; while training each block is skipped with probability ``layerdrop``."""
+        x = self.dropout(self.norm(x))
+        for block in self.blocks:
+            if not (self.training and layerdrop and torch.rand(()).item() < layerdrop):
+                x = self._run(block, x, None)
+        return x
+
+    def layers(self, x: Tensor, padding: Tensor | None, keep: Sequence[int]) -> list[Tensor]:
+        """The outputs of the layers in ``keep`` (counted from 1, ascending); nothing above the last is computed."""
+        attend = None if padding is None else ~padding[:, None, None, :]
+        x = self.dropout(self.norm(x))
+        kept = []
+        for number, block in enumerate(self.blocks[: keep[-1]], start=1):
+            x = self._run(block, x, attend)
+            if number in keep:
+                kept.append(x)
+        return kept
+
+    def _run(self, block: nn.Module, x: Tensor, attend: Tensor | None) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            result: Tensor = checkpoint(block, x, attend, use_reentrant=False)
+        else:
+            result = block(x, attend)
+        return result
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=INIT_STD)
+        nn.init.zeros_(module.bias)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a pretraining pass gives for the masked tokens, and what they were."""
+
+    reconstruction: Tensor
+    """(B, masked, P) predicted patches."""
+    classification: Tensor
+    """(B, masked, P) vectors that are matched with the true patches by dot product."""
+    targets: Tensor
+    """(B, masked, P) the true patches, normalised."""
+    encoded: Tensor
+    """(B, tokens, D) the encoder's output: of the visible tokens, or of all in a full-length pass."""
+
+
+class MaeAst(nn.Module):
+    """The encoder-decoder network of MAE-AST. Its input is the normalised log-mel spectrogram cut into patches."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, decoder_dim = config.embed_dim, config.decoder_dim
+        self.patch_embed = nn.Linear(config.patch_dim, dim)
+        self.encoder_mask = nn.Parameter(torch.rand(dim))
+        self.encoder_positions = Positions(dim, config.positions)
+        self.encoder = Stack(dim, config.num_heads, config.ffn_dim, config.depth, config)
+        self.decoder_embed = nn.Linear(dim, decoder_dim) if decoder_dim != dim else nn.Identity()
+        self.decoder_mask = nn.Parameter(torch.rand(decoder_dim))
+        self.decoder_positions = Positions(decoder_dim, config.positions)
+        self.decoder = Stack(decoder_dim, config.decoder_heads, config.decoder_ffn_dim, config.decoder_depth, config)
+        self.reconstruction_head = nn.Linear(decoder_dim, config.patch_dim)
+        self.classification_head = nn.Linear(decoder_dim, config.patch_dim)
+        self.input_dropout = nn.Dropout(config.input_dropout)
+
+    def features(self, patches: Tensor, padding: Tensor | None = None, layers: Sequence[int] | None = None) -> list[Tensor]:
+        """Encoder layers' outputs on all tokens: what a frozen or fine-tuned upstream uses.
+
+        Args:
+            patches: (B, N, P) normalised patches, see `patchify`.
+            padding: (B, N) bool, True at tokens past a clip's end; no row may be all padding.
+            layers: which layers, counted from 1; None means all.
+        Returns:
+            One (B, N, D) tensor for each layer asked for, in ascending order. Layerdrop never applies.
+        """
+        keep = sorted(set(layers)) if layers is not None else range(1, self.config.depth + 1)
+        return self.encoder.layers(self.encoder_positions(self.patch_embed(patches)), padding, keep)
+
+    def predict(self, patches: Tensor, visible: Tensor, masked: Tensor) -> Prediction:
+        """The pretraining pass: the encoder sees the visible tokens only, the decoder fills in the rest.
+
+        Args:
+            patches: (B, N, P) normalised patches of clips of equal length.
+            visible: (B, K) int64 indices of the tokens that the encoder sees.
+            masked: (B, N - K) int64 indices of all others.
+        """
+        tokens = self.encoder_positions(self.input_dropout(self.patch_embed(patches)))
+        encoded = self.encoder(take(tokens, visible), self.config.layerdrop)  # (B, K, D)
+        seen = self.decoder_embed(encoded)
+        full = self.decoder_mask.to(seen.dtype).expand(*patches.shape[:2], -1)
+        full = full.scatter(1, visible[..., None].expand_as(seen), seen)  # (B, N, decoder_dim)
+        decoded = take(self.decoder(self.decoder_positions(full)), masked)
+        return Prediction(
+            self.reconstruction_head(decoded), self.classification_head(decoded), take(patches, masked), encoded
+        )
+
+    def encode_with_mask_tokens(self, patches: Tensor, masked: Tensor) -> Tensor:
+        """SSAST's pass: all tokens go through the encoder, one learned vector in place of each masked one.
+
+        Args:
+            patches: (B, N, P) normalised patches of clips of equal length.
+            masked: (B, n) int64 indices of the masked tokens.
+        Returns:
+            (B, N, D), the last layer's output. Source: Gong et al., arXiv 2110.09784, section 2.2.
+        """
+        tokens = self.input_dropout(self.patch_embed(patches))
+        index = masked[..., None].expand(-1, -1, tokens.shape[-1])
+        tokens = tokens.scatter(1, index, self.encoder_mask.to(tokens.dtype).expand_as(index))
+        encoded: Tensor = self.encoder(self.encoder_positions(tokens), self.config.layerdrop)
+        return encoded
+
+
+def take(tokens: Tensor, index: Tensor) -> Tensor:
+    """(B, N, C) tokens, (B, n) int64 indices -> (B, n, C)."""
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def patchify(spectrogram: Tensor, config: ModelConfig) -> Tensor:
+    """Cut a spectrogram into tokens: time-major order, and inside a token time-major too.
+
+    Args:
+        spectrogram: (B, frames, num_mel_bins); a last partial patch is dropped.
+        config: gives the patch shape.
+    Returns:
+        (B, T * M, patch_frames * patch_mels).
+    """
+    B, frames, _ = spectrogram.shape
+    T, M, kt, kf = frames // config.patch_frames, config.mel_patches, config.patch_frames, config.patch_mels
+    cut = spectrogram[:, : T * kt].reshape(B, T, kt, M, kf)
+    return cut.transpose(2, 3).reshape(B, T * M, kt * kf)
+
+
+def unpatchify(patches: Tensor, config: ModelConfig) -> Tensor:
+    """The inverse of `patchify`: (B, T * M, P) -> (B, T * patch_frames, num_mel_bins)."""
+    B, N, _ = patches.shape
+    T, M, kt, kf = N // config.mel_patches, config.mel_patches, config.patch_frames, config.patch_mels
+    return patches.reshape(B, T, M, kt, kf).transpose(2, 3).reshape(B, T * kt, M * kf)

@@ -1,0 +1,77 @@
+"""From an encoder layer's tokens to embeddings: the mel axis, the layers, the pooling over time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Mel = Literal["concat", "mean"]
+Pool = Literal["mean", "mean_max", "mean_std"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readout:
+    """How one vector is made of a clip; stored in the checkpoint, so that it can be changed there."""
+
+    layer: int | str = "last"
+    """1..depth, counted from 1; "last"; "mean" of all layers; or "all", one behind the other."""
+    mel: Mel = "concat"
+    """The M mel patches of an instant: concatenated, or averaged."""
+    pool: Pool = "mean"
+    """Over time: mean; mean and maximum; mean and standard deviation."""
+    hop_ms: float | None = None
+    """Distance of time steps: None for the model's own; 40 for patch models."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layer, str) and self.layer not in ("last", "mean", "all"):
+            raise ValueError(f"layer must be a number from 1, last, mean or all, got {self.layer!r}")
+        if isinstance(self.layer, int) and self.layer < 1:
+            raise ValueError(f"layers are counted from 1, got layer {self.layer}")
+        if self.mel not in ("concat", "mean"):
+            raise ValueError(f"mel must be concat or mean, got {self.mel!r}")
+        if self.pool not in ("mean", "mean_max", "mean_std"):
+            raise ValueError(f"pool must be mean, mean_max or mean_std, got {self.pool!r}")
+
+    def layers(self, depth: int) -> list[int]:
+        """The layers that this readout needs of a model with ``depth`` layers."""
+        if isinstance(self.layer, int):
+            return [self.layer]
+        return [depth] if self.layer == "last" else list(range(1, depth + 1))
+
+
+def fold_mel(tokens: Tensor, mel_patches: int, mel: Mel) -> Tensor:
+    """(B, T * M, D) tokens -> time steps: (B, T, M * D) concatenated, or (B, T, D) averaged."""
+    B, N, D = tokens.shape
+    steps = tokens.reshape(B, N // mel_patches, mel_patches, D)
+    return steps.flatten(2) if mel == "concat" else steps.mean(dim=2)
+
+
+def combine_layers(hidden_states: list[Tensor], layer: int | str) -> Tensor:
+    """The kept layers' (B, T, C) tensors -> one (B, T, C), or (B, T, C * layers) for "all"."""
+    if layer == "all":
+        return torch.cat(hidden_states, dim=-1)
+    if layer == "mean":
+        return torch.stack(hidden_states).mean(dim=0)
+    return hidden_states[-1]
+
+
+def pool_time(steps: Tensor, lengths: Tensor, pool: Pool) -> Tensor:
+    """Pool each clip over its own time steps.
+
+    Args:
+        steps: (B, T, C); what lies past a clip's length is never looked at.
+        lengths: (B,) valid time steps, at least 1 each.
+        pool: what is taken over time; the deviation is the population's, 0 for one step.
+    Returns:
+        (B, C), or (B, 2 * C) for two statistics, in the order of their name.
+    """
+    past = (torch.arange(steps.shape[1], device=steps.device) >= lengths[:, None])[..., None]
+    count = lengths[:, None].to(steps.dtype)
+    mean = steps.masked_fill(past, 0.0).sum(dim=1) / count
+    if pool == "mean":
+        return mean
+    if pool == "mean_max":
+        return torch.cat([mean, steps.masked_fill(past, -torch.inf).amax(dim=1)], dim=1)
+    deviation = (steps - mean[:, None]).masked_fill(past, 0.0)
+    return torch.cat([mean, (deviation.square().sum(dim=1) / count).sqrt()], dim=1)

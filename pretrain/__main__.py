@@ -1,0 +1,6 @@
+"""``python -m pretrain --config RECIPE.yaml [--optim.steps 1000 ...]``."""
+
+from pretrain.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

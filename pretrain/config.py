@@ -1,0 +1,143 @@
+"""A recipe: everything that decides a pretraining run, typed, with the paper's values as defaults where it has them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from maeast_upstream.frontend import FrontendConfig
+from maeast_upstream.model import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read, and how clips are cut and mixed."""
+
+    corpus: str = "corpus"
+    """Folder of WebDataset shards, or of audio files."""
+    packed: str | None = None
+    """Where the decoded corpus is kept; null for CORPUS/packed."""
+    crop_seconds: float = 10.0
+    """Length of the random crops; shorter clips are repeated to it."""
+    batch_clips: int = 32
+    """Clips in a batch; each gives two crops if losses.clip is above 0, else one."""
+    kind_power: float = 1.0
+    """A kind of audio is drawn in proportion to its number of clips to this power: 1 as they come, 0 in equal shares."""
+    min_gain_db: float = 0.0
+    """Each crop's level is changed by a random gain, at least this one."""
+    max_gain_db: float = 0.0
+    """At most this gain."""
+    mix: bool = False
+    """Add to each crop a crop of another clip of the batch, 8 to 25 dB below it."""
+    workers: int = 1
+    """Processes that read ahead."""
+
+    def __post_init__(self) -> None:
+        if self.crop_seconds < 0.2:
+            raise ValueError(f"crop_seconds must be at least 0.2, got {self.crop_seconds}")
+        if self.batch_clips < 2:
+            raise ValueError(f"batch_clips must be at least 2, got {self.batch_clips}")
+        if self.min_gain_db > self.max_gain_db:
+            raise ValueError(f"min_gain_db {self.min_gain_db} is above max_gain_db {self.max_gain_db}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """Which tokens the encoder does not see."""
+
+    ratio: float = 0.75
+    """Share of removed tokens."""
+    chunk_share: float = 0.0
+    """Share of clips whose mask is made of square chunks of 3 to 5 tokens; the others' is random."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.ratio < 1.0:
+            raise ValueError(f"ratio must lie between 0 and 1, got {self.ratio}")
+        if not 0.0 <= self.chunk_share <= 1.0:
+            raise ValueError(f"chunk_share must lie in 0..1, got {self.chunk_share}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the losses; what has weight 0 is not computed."""
+
+    reconstruction: float = 10.0
+    """Mean squared error of the masked patches."""
+    classification: float = 1.0
+    """InfoNCE among a clip's masked patches."""
+    clip: float = 0.0
+    """InfoNCE between two crops of a clip."""
+    clip_temperature: float = 0.1
+    """Divides the cosines of the clip loss."""
+    clip_dim: int = 128
+    """Width of the clip loss's head."""
+
+    def __post_init__(self) -> None:
+        if min(self.reconstruction, self.classification, self.clip) < 0:
+            raise ValueError("loss weights must not be negative")
+        if not (self.reconstruction or self.classification or self.clip):
+            raise ValueError("at least one loss weight must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW: linear warm-up, constant, then linear decay to 0."""
+
+    lr: float = 1e-4
+    """Peak learning rate."""
+    beta1: float = 0.9
+    """Adam's first decay."""
+    beta2: float = 0.98
+    """Adam's second decay."""
+    eps: float = 1e-6
+    """Adam's epsilon."""
+    weight_decay: float = 0.01
+    """On matrices only, not on biases and norms."""
+    grad_norm: float = 10.0
+    """Gradients are scaled down to this norm."""
+    steps: int = 550_000
+    """Batches in all."""
+    warmup_steps: int = 32_000
+    """Batches until the peak."""
+    decay_steps: int = 518_000
+    """Last batches, over which the rate falls to 0."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.lr <= 0:
+            raise ValueError(f"steps and lr must be above 0, got {self.steps} and {self.lr}")
+        if self.warmup_steps + self.decay_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} are more than steps {self.steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A pretraining run."""
+
+    out: str = "runs/mae_ast"
+    """Folder of the run: config.yaml, log.jsonl, state.pt, last/ (the encoder)."""
+    seed: int = 0
+    """Decides weights, crops and masks."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; null takes a GPU if there is one."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the matrix products."""
+    compile: bool = False
+    """torch.compile the network (needs a C++ compiler on a CPU)."""
+    log_every: int = 50
+    """Batches between two lines of the log."""
+    save_every: int = 1000
+    """Batches between two saves."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    masking: MaskConfig = field(default_factory=MaskConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        if min(self.log_every, self.save_every) < 1:
+            raise ValueError("log_every and save_every must be at least 1")
+        if self.model.num_mel_bins != self.frontend.num_mel_bins:
+            raise ValueError(
+                f"model.num_mel_bins {self.model.num_mel_bins} is not frontend.num_mel_bins {self.frontend.num_mel_bins}"
+            )

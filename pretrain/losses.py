@@ -1,0 +1,38 @@
+"""What pretraining minimises. Source: arXiv 2203.16691, section 2.4; the clip loss: SimCLR, arXiv 2002.05709."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def reconstruction_loss(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error over the values of the masked patches; both (B, masked, P)."""
+    return F.mse_loss(predicted.float(), targets.float())
+
+
+def classification_loss(predicted: Tensor, targets: Tensor) -> Tensor:
+    """InfoNCE within each clip: which of its masked patches is this one?
+
+    Args:
+        predicted: (B, masked, P) vectors of the classification head.
+        targets: (B, masked, P) the true patches; logits are the plain dot products.
+    """
+    with torch.autocast(predicted.device.type, enabled=False):
+        logits = predicted.float() @ targets.float().transpose(1, 2)  # (B, masked, masked)
+    right = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
+    return F.cross_entropy(logits.flatten(0, 1), right.flatten())
+
+
+def clip_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """InfoNCE between two views of each clip; all other views of the batch are negatives.
+
+    Args:
+        first: (B, C) vectors of one view of each clip.
+        second: (B, C) vectors of the other view, in the same order.
+        temperature: divides the cosines.
+    """
+    with torch.autocast(first.device.type, enabled=False):
+        views = F.normalize(torch.cat([first, second]).float(), dim=1)
+        logits = views @ views.T / temperature
+    logits = logits.masked_fill(torch.eye(len(views), dtype=torch.bool, device=views.device), -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(views), device=views.device).roll(len(first)))

@@ -1,0 +1,64 @@
+"""One batch of waveforms -> the joint loss, as one module that a trainer (or torch's DDP) can wrap."""
+
+import torch
+from torch import Tensor, nn
+
+from maeast_upstream.config import Normalisation
+from maeast_upstream.frontend import Fbank
+from maeast_upstream.model import MaeAst, patchify
+from pretrain import masking
+from pretrain.config import Recipe
+from pretrain.losses import classification_loss, clip_loss, reconstruction_loss
+
+
+class Objective(nn.Module):
+    """The network, the front end before it and the losses behind it."""
+
+    def __init__(self, recipe: Recipe, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.normalisation = normalisation
+        self.fbank = Fbank(recipe.frontend)
+        self.network = MaeAst(recipe.model)
+        self.clip_head = nn.Linear(recipe.model.embed_dim, recipe.losses.clip_dim) if recipe.losses.clip else None
+
+    @property
+    def views(self) -> int:
+        """Crops of each clip in a batch."""
+        return 1 if self.clip_head is None else 2
+
+    def patches(self, waveforms: Tensor) -> Tensor:
+        """(B, S) waveforms -> (B, N, P) normalised patches, without gradient."""
+        with torch.no_grad():
+            fbank = self.fbank(waveforms)
+            scale = self.normalisation.scale / self.normalisation.std
+            return patchify((fbank - self.normalisation.mean) * scale, self.recipe.model)
+
+    def forward(self, patches: Tensor, visible: Tensor, masked: Tensor) -> dict[str, Tensor]:
+        """The weighted losses by name, and their sum as ``loss``; arguments as `MaeAst.predict` takes them.
+
+        With a clip loss, the batch holds one view of each clip, then the other view of each, in the same order.
+        """
+        weights = self.recipe.losses
+        prediction = self.network.predict(patches, visible, masked)
+        losses = {}
+        if weights.reconstruction:
+            losses["reconstruction"] = reconstruction_loss(prediction.reconstruction, prediction.targets)
+        if weights.classification:
+            losses["classification"] = classification_loss(prediction.classification, prediction.targets)
+        if self.clip_head is not None:
+            first, second = self.clip_head(prediction.encoded.mean(dim=1)).chunk(2)
+            losses["clip"] = clip_loss(first, second, weights.clip_temperature)
+        total = sum(getattr(weights, name) * value for name, value in losses.items())
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}  # type: ignore[dict-item]
+
+    def draw_masks(self, patches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A fresh mask for each row of the batch: indices of its visible and of its masked tokens."""
+        rows, tokens, _ = patches.shape
+        mel = self.recipe.model.mel_patches
+        share = self.recipe.masking.chunk_share
+        if share:
+            scores = masking.mixed_scores(rows, tokens // mel, mel, share, generator)
+        else:
+            scores = masking.random_scores(rows, tokens, generator)
+        return masking.split(scores, masking.num_masked(tokens, self.recipe.masking.ratio))
