@@ -1,0 +1,404 @@
+"""The core call: `load_model()` and `Encoder.encode()`, which turns waveforms into features of the encoder's layers.
+
+Exact under padding: a clip's features do not depend on the other clips of the call. Clips of like length go
+through the network together, so that next to no padding is computed; long ones go in overlapping windows.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from maeast_upstream import checkpoint
+from maeast_upstream.config import EncoderConfig
+from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, Fbank, num_samples
+from maeast_upstream.model import MaeAst, patchify
+from maeast_upstream.readout import Mel, Readout, combine_layers, fold_mel, pool_time
+from maeast_upstream.windows import window_ranges, window_starts
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+FINE_HOP_MS = 40.0
+"""The finer hop of patch models: passes over token grids that are shifted by 4 fbank frames."""
+FINE_LEFT_SAMPLES = 1280
+"""Zeros in front of a clip for the finer hop, so that the first step is centred near the clip's start (7.5 ms)."""
+FRAME_MS = 1000 * HOP_SAMPLES / SAMPLE_RATE
+
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
+"""Tokens that go through the network at once: a CPU is busy with few, a GPU needs many."""
+MAX_PADDING = 0.1
+"""Clips share a batch while at most this share of its tokens is padding."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features of B clips of at most T time steps."""
+
+    hidden_states: list[Tensor]
+    """For each kept layer, in ascending order: (B, T, C) float32, zero past a clip's own length."""
+    lengths: Tensor
+    """(B,) int64, each clip's time steps."""
+    times_ms: Tensor
+    """(B, T) float64 on the CPU: centre of what a step saw, in ms from the clip's start; zero past its length."""
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """Where time steps lie: a token every ``hop`` frames, after ``left`` zero samples in front of the clip."""
+
+    patch_frames: int
+    """Token length in fbank frames."""
+    hop: int
+    """Fbank frames between two time steps; divides ``patch_frames``."""
+    left: int
+    """Zero samples in front."""
+
+    @property
+    def passes(self) -> int:
+        """Shifted token grids whose time steps interleave."""
+        return self.patch_frames // self.hop
+
+    def padded_samples(self, samples: int) -> int:
+        """Samples that the front end gets for a clip of ``samples``: enough for one token."""
+        return max(self.left + samples, num_samples(self.patch_frames))
+
+    def frames(self, samples: int) -> int:
+        """Fbank frames of a clip of ``samples``."""
+        return (self.padded_samples(samples) - WINDOW_SAMPLES) // HOP_SAMPLES + 1
+
+    def steps(self, samples: int) -> int:
+        """Time steps of a clip of ``samples``."""
+        return (self.frames(samples) - self.patch_frames) // self.hop + 1
+
+    def times_ms(self, samples: int) -> Tensor:
+        """(steps,) float64 centres; a clip of one padded step is centred no later than half its duration."""
+        first = (num_samples(self.patch_frames) / 2 - self.left) * 1000 / SAMPLE_RATE
+        if self.left + samples < num_samples(self.patch_frames):
+            first = min(first, samples / 2 * 1000 / SAMPLE_RATE)
+        return first + torch.arange(self.steps(samples), dtype=torch.float64) * (
+            self.hop * FRAME_MS
+        )
+
+
+class Encoder(nn.Module):
+    """A MAE-AST encoder with its front end and normalisation.
+
+    In eval mode, as `load_model` gives it, it is frozen: no graph is recorded. In train mode gradients reach
+    every parameter of the encoder; the normalisation stays fixed.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        precision: Precision = "fp32",
+        *,
+        max_seconds: float = 60.0,
+        window_seconds: float = 10.0,
+    ) -> None:
+        super().__init__()
+        if precision not in _DTYPES:
+            raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, got {precision!r}")
+        steps = TimeGrid(config.model.patch_frames, config.model.patch_frames, 0).steps(
+            round(window_seconds * SAMPLE_RATE)
+        )
+        if steps < 2 or max_seconds < window_seconds:
+            raise ValueError(
+                "a window must hold two time steps and be no longer than max_seconds: "
+                f"got window_seconds {window_seconds}, max_seconds {max_seconds}"
+            )
+        self.config = config
+        self.precision = precision
+        self.max_seconds = max_seconds
+        self.window_steps = steps - steps % 2
+        self.fbank = Fbank(config.frontend)
+        self.network = MaeAst(config.model)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second that `encode` expects."""
+        return SAMPLE_RATE
+
+    @property
+    def num_layers(self) -> int:
+        """Layers whose outputs `encode` can return, counted from 1."""
+        return self.config.model.depth
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of a token."""
+        return self.config.model.embed_dim
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between two time steps of the model's own grid: 2560 for patch, 320 for frame models."""
+        return self.config.model.patch_frames * HOP_SAMPLES
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.encoder_mask.device
+
+    def encode(
+        self,
+        waveforms: Tensor | Sequence[Tensor],
+        lengths: Tensor | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+        mel: Mel = "concat",
+        hop_ms: float | None = None,
+    ) -> Encoded:
+        """Features of the encoder's layers.
+
+        Args:
+            waveforms: (B, S) float tensor, or one (S_i,) float tensor per clip: mono at 16 kHz in [-1, 1].
+            lengths: (B,) samples of each row of a (B, S) tensor, where shorter than S.
+            layers: which layers to keep, counted from 1; None keeps all. What is not kept is never stored.
+            mel: "concat" gives (B, T, M * D), the mel patches of an instant side by side; "mean" (B, T, D).
+            hop_ms: None for the model's own hop (160 ms patch, 20 ms frame); 40 for patch models.
+        Returns:
+            See `Encoded`. A clip shorter than one token is zero-padded to one.
+        Raises:
+            ValueError: a clip is empty, not one-dimensional or not floating point; an unknown layer, mel or hop.
+        """
+        keep = self._kept_layers(layers)
+        grid = self._grid(hop_ms)
+        if mel not in get_args(Mel):
+            raise ValueError(f"mel must be one of {', '.join(get_args(Mel))}, got {mel!r}")
+        clips = split_clips(waveforms, lengths)
+        steps = torch.tensor([grid.steps(len(clip)) for clip in clips])
+        width = self.embed_dim * (self.config.model.mel_patches if mel == "concat" else 1)
+        with self._arithmetic():
+            states = [
+                torch.zeros(len(clips), int(steps.max()), width, device=self.device) for _ in keep
+            ]
+            for rows in self._batches(clips, grid):
+                for place, hidden in self._run([clips[row] for row in rows], grid, keep):
+                    for state, tokens in zip(states, hidden, strict=True):
+                        state[rows, place] = fold_mel(
+                            tokens, self.config.model.mel_patches, mel
+                        ).float()
+            past = torch.arange(int(steps.max())) >= steps[:, None]
+            if past.any():
+                past = past.to(self.device)[..., None]
+                states = [state.masked_fill_(past, 0.0) for state in states]
+        times = nn.utils.rnn.pad_sequence(
+            [grid.times_ms(len(clip)) for clip in clips], batch_first=True
+        )
+        return Encoded(states, steps.to(self.device), times)
+
+    def embed(
+        self,
+        waveforms: Tensor | Sequence[Tensor],
+        lengths: Tensor | None = None,
+        *,
+        readout: Readout | None = None,
+    ) -> Tensor:
+        """Scene embeddings: one vector a clip.
+
+        Args:
+            waveforms: as in `encode`.
+            lengths: as in `encode`.
+            readout: which layers, mel axis, pooling and hop; None for the checkpoint's own.
+        Returns:
+            (B, E) float32.
+        """
+        readout = readout or self.config.readout
+        encoded = self.encode(
+            waveforms,
+            lengths,
+            layers=readout.layers(self.num_layers),
+            mel=readout.mel,
+            hop_ms=readout.hop_ms,
+        )
+        return pool_time(
+            combine_layers(encoded.hidden_states, readout.layer), encoded.lengths, readout.pool
+        )
+
+    def patches(self, waveforms: Tensor) -> Tensor:
+        """(B, S) waveforms of at least one token -> (B, N, P) normalised patches, what the network sees."""
+        return self._patchify(self.fbank(waveforms.to(self.device)))
+
+    def _patchify(self, fbank: Tensor) -> Tensor:
+        normalisation = self.config.normalisation
+        normalised = (fbank - normalisation.mean) * (normalisation.scale / normalisation.std)
+        return patchify(normalised, self.config.model)
+
+    def _kept_layers(self, layers: Sequence[int] | None) -> list[int]:
+        every = list(range(1, self.num_layers + 1))
+        keep = every if layers is None else sorted(set(layers))
+        if not keep or not set(keep) <= set(every):
+            raise ValueError(f"layers are counted from 1 to {self.num_layers}, got {layers}")
+        return keep
+
+    def _grid(self, hop_ms: float | None) -> TimeGrid:
+        frames = self.config.model.patch_frames
+        if hop_ms in (None, frames * FRAME_MS):
+            return TimeGrid(frames, frames, 0)
+        if hop_ms == FINE_HOP_MS and frames == 16:
+            return TimeGrid(frames, round(FINE_HOP_MS / FRAME_MS), FINE_LEFT_SAMPLES)
+        finer = f" or {FINE_HOP_MS:g}" if frames == 16 else ""
+        raise ValueError(
+            f"this model's time steps are {frames * FRAME_MS:g}{finer} ms apart, got hop_ms {hop_ms}"
+        )
+
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """The precision of matrix products, and whether a graph is recorded."""
+        graph = self.training and torch.is_grad_enabled()
+        cast = torch.autocast(
+            self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"
+        )
+        with torch.set_grad_enabled(graph), cast:
+            yield
+
+    def _batches(self, clips: list[Tensor], grid: TimeGrid) -> Iterator[list[int]]:
+        """Indices of the clips that go through the network together: of like length; a long clip goes by itself."""
+        budget = (
+            BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) // self.config.model.mel_patches
+        )
+        rows: list[int] = []
+        steps: list[int] = []
+        for row in sorted(range(len(clips)), key=lambda row: -len(clips[row])):
+            tall = [*steps, grid.steps(len(clips[row])) // grid.passes + 1]
+            full = (
+                len(tall) * tall[0] > budget or sum(tall) < (1 - MAX_PADDING) * len(tall) * tall[0]
+            )
+            if rows and (full or self._is_long(clips[rows[0]])):
+                yield rows
+                rows, tall = [], tall[-1:]
+            rows, steps = [*rows, row], tall
+        yield rows
+
+    def _is_long(self, clip: Tensor) -> bool:
+        return len(clip) > self.max_seconds * SAMPLE_RATE
+
+    def _run(
+        self, clips: list[Tensor], grid: TimeGrid, keep: list[int]
+    ) -> Iterator[tuple[slice, list[Tensor]]]:
+        """The clips of a batch through the network, grid by grid: time steps, and the kept layers' (b, N, D) there."""
+        fbank = self.fbank(*self._pad(clips, grid))
+        frames = torch.tensor([grid.frames(len(clip)) for clip in clips])
+        for shift in range(grid.passes):
+            own = ((frames - shift * grid.hop) // grid.patch_frames).clamp(min=0)
+            spectrogram = fbank[:, shift * grid.hop :]
+            if int(own.max()) == 0:
+                continue
+            if self._is_long(clips[0]):
+                parts = self._windows(spectrogram, int(own.max()), keep)
+            else:
+                parts = iter([(0, int(own.max()), self._features(spectrogram, own, keep))])
+            for first, last, hidden in parts:
+                yield (
+                    slice(shift + first * grid.passes, shift + last * grid.passes, grid.passes),
+                    hidden,
+                )
+
+    def _pad(self, clips: list[Tensor], grid: TimeGrid) -> tuple[Tensor, Tensor | None]:
+        """Clips -> (b, S) on the model's device, and the samples of each where they differ."""
+        samples = [grid.padded_samples(len(clip)) for clip in clips]
+        if len(clips) == 1 and samples[0] == len(clips[0]):
+            return clips[0].to(self.device)[None], None
+        padded = torch.zeros(len(clips), max(samples), device=self.device)
+        for row, clip in enumerate(clips):
+            padded[row, grid.left : grid.left + len(clip)] = clip
+        equal = min(samples) == max(samples)
+        return padded, None if equal else torch.tensor(samples, device=self.device)
+
+    def _features(self, spectrogram: Tensor, steps: Tensor, keep: list[int]) -> list[Tensor]:
+        """(b, frames, mels), each row's time steps -> the kept layers' (b, N, D)."""
+        longest = int(steps.max())
+        patches = self._patchify(spectrogram[:, : longest * self.config.model.patch_frames])
+        padding = None
+        if int(steps.min()) < longest:
+            # a row without a step on this grid still needs one key to attend to; its result is never used
+            tokens = steps.clamp(min=1).to(self.device) * self.config.model.mel_patches
+            padding = torch.arange(patches.shape[1], device=self.device) >= tokens[:, None]
+        return self.network.features(patches, padding, keep)
+
+    def _windows(
+        self, spectrogram: Tensor, steps: int, keep: list[int]
+    ) -> Iterator[tuple[int, int, list[Tensor]]]:
+        """A long clip's (1, frames, mels) in overlapping windows: ranges of steps and their kept layers' tokens."""
+        frames, mel = self.config.model.patch_frames, self.config.model.mel_patches
+        length = min(self.window_steps, steps)
+        starts = window_starts(steps, length)
+        ranges = window_ranges(starts, steps, length)
+        batch = max(1, BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) // (length * mel))
+        for i in range(0, len(starts), batch):
+            cut = torch.cat(
+                [spectrogram[:, s * frames : (s + length) * frames] for s in starts[i : i + batch]]
+            )
+            hidden = self.network.features(self._patchify(cut), None, keep)
+            for row, (first, last) in enumerate(ranges[i : i + batch]):
+                inside = slice((first - starts[i + row]) * mel, (last - starts[i + row]) * mel)
+                yield first, last, [state[row : row + 1, inside] for state in hidden]
+
+
+def split_clips(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:
+    """(B, S) with (B,) lengths, or a sequence of (S_i,), -> one checked (S_i,) tensor per clip."""
+    if isinstance(waveforms, Tensor) and waveforms.dim() != 2:
+        raise ValueError(
+            f"expected waveforms of shape (B, S) or a list of (S_i,) tensors, got {tuple(waveforms.shape)}"
+        )
+    clips = list(waveforms)
+    if not clips:
+        raise ValueError("expected at least one clip, got none")
+    if lengths is not None:
+        ends = torch.as_tensor(lengths).tolist()
+        if (
+            not isinstance(waveforms, Tensor)
+            or len(ends) != len(clips)
+            or max(ends) > waveforms.shape[1]
+        ):
+            raise ValueError("lengths go with a (B, S) tensor: one for each row, none above S")
+        clips = [clip[:end] for clip, end in zip(clips, ends, strict=True)]
+    for number, clip in enumerate(clips):
+        if (
+            not isinstance(clip, Tensor)
+            or clip.dim() != 1
+            or not clip.is_floating_point()
+            or len(clip) == 0
+        ):
+            got = (
+                f"{clip.dtype} of shape {tuple(clip.shape)}"
+                if isinstance(clip, Tensor)
+                else type(clip).__name__
+            )
+            raise ValueError(
+                f"clip {number}: expected a (S,) floating point tensor with at least one sample, got {got}"
+            )
+    return clips
+
+
+def load_model(
+    source: str | Path | None = None,
+    device: str | torch.device | None = None,
+    precision: Precision | None = None,
+    *,
+    max_seconds: float = 60.0,
+    window_seconds: float = 10.0,
+) -> Encoder:
+    """A pretrained encoder, in eval mode.
+
+    Args:
+        source: None for the checkpoint in the package; "mae_ast_patch" or "mae_ast_frame" for the published
+            ones (downloaded once); a path to a published .pt, to a folder with model.safetensors and config.json,
+            or to a pretraining run; or a hub id such as "org/name".
+        device: where to put it; None for the CPU.
+        precision: of the matrix products: fp32 (default), bf16 or fp16.
+        max_seconds: clips up to this length are one piece, longer ones go in windows.
+        window_seconds: length of those windows.
+    Raises:
+        ValueError: no such checkpoint, or not one of this model.
+    """
+    loaded = checkpoint.read(checkpoint.resolve(source))
+    encoder = Encoder(
+        loaded.config, precision or "fp32", max_seconds=max_seconds, window_seconds=window_seconds
+    )
+    encoder.network.load_state_dict(loaded.state)
+    return encoder.eval().to(device or "cpu")
