@@ -173,18 +173,16 @@ class Encoder(nn.Module):
         steps = torch.tensor([grid.steps(len(clip)) for clip in clips])
         width = self.embed_dim * (self.config.model.mel_patches if mel == "concat" else 1)
         with self._arithmetic():
-            states = [
-                torch.zeros(len(clips), int(steps.max()), width, device=self.device) for _ in keep
-            ]
+            shape = (len(clips), int(steps.max()), width)
+            states = [torch.empty(shape, device=self.device) for _ in keep]
             for rows in self._batches(clips, grid):
                 for place, hidden in self._run([clips[row] for row in rows], grid, keep):
                     for state, tokens in zip(states, hidden, strict=True):
                         state[rows, place] = fold_mel(
                             tokens, self.config.model.mel_patches, mel
                         ).float()
-            past = torch.arange(int(steps.max())) >= steps[:, None]
-            if past.any():
-                past = past.to(self.device)[..., None]
+            if int(steps.min()) < shape[1]:
+                past = (torch.arange(shape[1]) >= steps[:, None]).to(self.device)[..., None]
                 states = [state.masked_fill_(past, 0.0) for state in states]
         times = nn.utils.rnn.pad_sequence(
             [grid.times_ms(len(clip)) for clip in clips], batch_first=True
