@@ -1,23 +1,146 @@
-"""One file or stream -> mono float32 at 16 kHz."""
+"""One file or stream -> mono float32 at 16 kHz. The only file that knows containers and resampling."""
 
-import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".mkv", ".webm", ".aiff", ".aif"})
+from maeast_upstream.frontend import SAMPLE_RATE
+
+PYAV_SUFFIXES = frozenset({".m4a", ".mp4", ".mkv", ".webm", ".aac", ".wma"})
+"""Containers that libsndfile does not read."""
+AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au"}
+"""What counts as audio when a folder is searched."""
+MIN_RATE, MAX_RATE = 1_000, 768_000
+"""Sample rates outside are a broken header rather than a recording."""
+MAX_CHANNELS = 1024
+BLOCK_FRAMES = 1 << 20
+"""Read at once, so that a header cannot ask for more memory than the file has audio."""
+
+Source = Path | str | BinaryIO
 
 
 class AudioError(ValueError):
-    """A file that cannot be used, with the reason."""
+    """An input that cannot be used, with its name and the reason."""
 
 
-def read_audio(source: Path | str | io.BytesIO) -> np.ndarray:
-    import soundfile
+def read_audio(source: Source) -> np.ndarray:
+    """Decode, mix to mono, resample to 16 kHz.
+
+    Args:
+        source: a path, or a binary file object.
+    Returns:
+        (S,) float32, S at least 1, in about [-1, 1].
+    Raises:
+        AudioError: not audio, empty, cut short, no samples, NaN or infinite samples, an impossible rate.
+    """
+    name = str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "stream")
+    if isinstance(source, (str, Path)):
+        _check_path(Path(source))
+    samples, rate = _decode(source, name)
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(f"{name}: sample rate {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz")
+    if not len(samples):
+        raise AudioError(f"{name}: no samples")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name}: NaN or infinite samples; repair the recording or leave it out")
+    if rate == SAMPLE_RATE:
+        return samples
     import soxr
+
+    resampled: np.ndarray = soxr.resample(samples, rate, SAMPLE_RATE)
+    if not len(resampled):
+        raise AudioError(f"{name}: {len(samples)} samples at {rate} Hz are not one sample at {SAMPLE_RATE} Hz")
+    return resampled.astype(np.float32, copy=False)
+
+
+def find_audio(inputs: Iterable[Path | str]) -> list[Path]:
+    """Files as they are given, folders searched for audio files at any depth; sorted inside a folder, no file twice.
+
+    Raises:
+        ValueError: a path does not exist, or a folder holds no audio.
+    """
+    found: dict[Path, None] = {}
+    for item in map(Path, inputs):
+        if item.is_dir():
+            files = sorted(p for p in item.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+            if not files:
+                raise ValueError(f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
+            found.update(dict.fromkeys(files))
+        elif item.exists():
+            found[item] = None
+        else:
+            raise ValueError(f"{item}: no such file or folder")
+    return list(found)
+
+
+def _check_path(path: Path) -> None:
+    if path.is_dir():
+        raise AudioError(f"{path}: a folder; expected an audio file")
+    if not path.exists():
+        raise AudioError(f"{path}: no such file")
     try:
-        x, sr = soundfile.read(source, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(str(error)) from error
-    x = x.mean(axis=1)
-    return x if sr == 16000 else soxr.resample(x, sr, 16000)
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror})") from error
+    if empty:
+        raise AudioError(f"{path}: empty file")
+
+
+def _decode(source: Source, name: str) -> tuple[np.ndarray, int]:
+    """Mono float32 samples and their rate: by libsndfile, else by FFmpeg's libraries (PyAV)."""
+    import soundfile
+
+    if isinstance(source, (str, Path)) and Path(source).suffix.lower() in PYAV_SUFFIXES:
+        return _decode_pyav(source, name)
+    try:
+        with soundfile.SoundFile(source) as file:
+            return _read_soundfile(file, name), file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        reason = str(error).removeprefix(f"Error opening {source!r}: ")
+    if not isinstance(source, (str, Path)):
+        source.seek(0)
+    try:
+        return _decode_pyav(source, name)
+    except AudioError:
+        raise AudioError(f"{name}: not audio that can be decoded ({reason})") from None
+
+
+def _read_soundfile(file: "soundfile.SoundFile", name: str) -> np.ndarray:  # type: ignore[name-defined] # noqa: F821
+    if not 1 <= file.channels <= MAX_CHANNELS:
+        raise AudioError(f"{name}: {file.channels} channels; expected 1 to {MAX_CHANNELS}")
+    rows = max(1, BLOCK_FRAMES // file.channels)
+    blocks = []
+    while len(block := file.read(rows, dtype="float32", always_2d=True)):
+        blocks.append(block.mean(axis=1, dtype=np.float32))
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    # libsndfile tells the length of compressed streams by looking at their end: off by a little where none was cut
+    if len(samples) < file.frames - max(file.samplerate // 10, 1):
+        raise AudioError(f"{name}: cut short: {file.frames} samples promised, {len(samples)} there")
+    return samples
+
+
+def _decode_pyav(source: Source, name: str) -> tuple[np.ndarray, int]:
+    import av
+
+    try:
+        with av.open(str(source) if isinstance(source, Path) else source) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{name}: no audio stream")
+            rate = container.streams.audio[0].rate
+            return np.concatenate([np.zeros(0, np.float32), *_pyav_frames(container)]), int(rate or 0)
+    except (av.FFmpegError, OSError, ValueError, EOFError) as error:
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError(f"{name}: not audio that can be decoded ({error})") from error
+
+
+def _pyav_frames(container: "av.container.InputContainer") -> Iterator[np.ndarray]:  # type: ignore[name-defined] # noqa: F821
+    import av
+
+    planar = av.AudioResampler(format="fltp")  # format only: rate and channels stay
+    for frame in container.decode(audio=0):
+        for part in planar.resample(frame):
+            yield part.to_ndarray().mean(axis=0, dtype=np.float32)
