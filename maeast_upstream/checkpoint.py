@@ -1,19 +1,177 @@
-"""Weights on disk: our folder, the published .pt files, and the way from one to the other."""
-import json, os, shutil, tempfile
-from importlib import metadata
+"""Weights on disk: our own folder (model.safetensors, config.json), run folders and published files; names and hub ids.
+
+No code is ever run from a file.
+"""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from maeast_upstream import download, published, unpickle
 from maeast_upstream.config import EncoderConfig
-from maeast_upstream.model import MaeAst
+from maeast_upstream.model import MaeAst, ModelConfig
+from maeast_upstream.version import __version__
 
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
+BUNDLED = Path(__file__).parent / "checkpoints" / "tiny"
+RUN_PARTS = ("ema", "best", "last")
+"""Folders of a pretraining run that hold an encoder, the preferred one first."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint in memory."""
+
+    config: EncoderConfig
+    """What it says of itself."""
+    state: dict[str, Tensor]
+    """The network's weights, float32."""
+
 
 def package_version() -> str:
-    return "0.1.0"
+    """Version to be noted in what is written."""
+    return __version__
 
-def save_folder(folder: Path, network: MaeAst, config: EncoderConfig) -> None:
-    from safetensors.torch import save_file
-    tmp = folder.with_name(folder.name + ".part"); shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir(parents=True)
-    save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()}, tmp / WEIGHTS_NAME)
-    (tmp / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2))
-    shutil.rmtree(folder, ignore_errors=True); os.replace(tmp, folder)
+
+def resolve(source: str | Path | None) -> Path:
+    """Where a checkpoint lies.
+
+    Args:
+        source: None for the one in the package; a published name (downloaded once); a path; a hub id "org/name".
+    Raises:
+        ValueError: nothing of that name.
+    """
+    if source is None:
+        return BUNDLED
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if str(source) in download.FILES:
+        return download.fetch(str(source), check=read_published)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and path.suffix not in (".pt", ".pth", ".safetensors", ".ckpt"):
+        return _from_hub(str(source))
+    raise ValueError(
+        f"no checkpoint {str(source)!r}: expected a file or folder that exists, a hub id (org/name), "
+        f"or one of {', '.join(download.FILES)}"
+    )
+
+
+def read(path: Path) -> Loaded:
+    """Read a checkpoint of any format.
+
+    Args:
+        path: our folder, a pretraining run, or a published .pt file.
+    Raises:
+        ValueError: not a checkpoint of this model, broken, or refused because it asks to run something.
+    """
+    if path.is_file():
+        return read_published(path)
+    for part in RUN_PARTS:
+        if (path / part / CONFIG_NAME).exists():
+            return read_folder(path / part)
+    return read_folder(path)
+
+
+def read_folder(folder: Path) -> Loaded:
+    """Our own format."""
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: not a checkpoint folder: no {name} in it")
+    try:
+        config = EncoderConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
+    try:
+        state = load_file(folder / WEIGHTS_NAME)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"{folder / WEIGHTS_NAME}: not a safetensors file, or a broken one ({error})") from error
+    return _checked(folder, config, state)
+
+
+def read_published(path: Path) -> Loaded:
+    """A published file, or one straight from fairseq."""
+    content = unpickle.plain(unpickle.load(path))
+    try:
+        config, state = published.from_published(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return _checked(path, config, state)
+
+
+def save_folder(folder: Path, network: MaeAst, config: EncoderConfig, dtype: torch.dtype = torch.float32) -> None:
+    """Write our own format; the folder is replaced as a whole, an older one only once the new one is complete.
+
+    Args:
+        folder: its last part is the name to make.
+        network: the weights.
+        config: what config.json says.
+        dtype: of the stored weights; float16 halves the file.
+    """
+    save_state(folder, {k: v.detach().cpu() for k, v in network.state_dict().items()}, config, dtype)
+
+
+def save_state(folder: Path, state: dict[str, Tensor], config: EncoderConfig, dtype: torch.dtype = torch.float32) -> None:
+    """`save_folder` for weights that are not in a network."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    save_file({name: value.to(dtype).contiguous() for name, value in state.items()}, part / WEIGHTS_NAME)
+    (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_published(path: Path, loaded: Loaded) -> None:
+    """Write the published format, which s3prl's own upstream reads."""
+    content = published.to_published(loaded.config, loaded.state)
+    part = path.with_name(f".{path.name}.part")
+    torch.save(content, part)
+    os.replace(part, path)
+
+
+def _checked(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loaded:
+    """Every tensor there, none besides, each of the right shape and finite."""
+    expected = _shapes(config.model)
+    for name, shape in expected.items():
+        if name not in state:
+            raise ValueError(f"{path}: tensor {name!r} is missing")
+        if state[name].shape != shape:
+            raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}, its config says {tuple(shape)}")
+    unexpected = sorted(set(state) - set(expected))
+    if unexpected:
+        raise ValueError(f"{path}: unexpected tensor {unexpected[0]!r} (and {len(unexpected) - 1} more)")
+    weights = {name: value.float() for name, value in state.items()}
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{path}: {name} holds NaN or infinite values")
+    return Loaded(config, weights)
+
+
+def _shapes(model: ModelConfig) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: value.shape for name, value in MaeAst(model).state_dict().items()}
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME]))
+    except Exception as error:  # whatever the hub's client raises: the remedy is the same
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"no file or folder {name!r}, and it could not be had from the hub ({reason}); offline, put its "
+            f"{WEIGHTS_NAME} and {CONFIG_NAME} into a folder and give that folder"
+        ) from error

@@ -5,10 +5,11 @@ through the network together, so that next to no padding is computed; long ones 
 """
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -216,6 +217,25 @@ class Encoder(nn.Module):
         return pool_time(
             combine_layers(encoded.hidden_states, readout.layer), encoded.lengths, readout.pool
         )
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> "Encoder":
+        """`load_model` under the name that hub libraries use; ``options`` are its keyword arguments."""
+        return load_model(source, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model.safetensors and config.json into ``folder``."""
+        checkpoint.save_folder(Path(folder), self.network, self.config)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, revision: str | None = None) -> str:
+        """Upload to a hub repository, made if it does not exist; returns the address of the commit."""
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "model")
+            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model", revision=revision))
 
     def patches(self, waveforms: Tensor) -> Tensor:
         """(B, S) waveforms of at least one token -> (B, N, P) normalised patches, what the network sees."""
