@@ -36,6 +36,7 @@ def fetch(name: str, check: Callable[[Path], object]) -> Path:
         name: a key of `FILES`.
         check: reads the file and raises if it is not what it should be; only then it gets its final name. No hash is
             published, so the SHA-256 of that file is kept beside it and compared from then on.
+
     Raises:
         ValueError: no mirror gave it, or the cached file has changed.
     """
@@ -54,7 +55,9 @@ def fetch(name: str, check: Callable[[Path], object]) -> Path:
             return path
         except (OSError, HTTPException, ValueError) as error:
             failures.append(f"{mirror}: {' '.join(str(error).split())[:120]}")
-            if isinstance(error, ValueError):  # complete, but not a checkpoint: nothing to go on from
+            if isinstance(
+                error, ValueError
+            ):  # complete, but not a checkpoint: nothing to go on from
                 part.unlink(missing_ok=True)
     raise ValueError(
         f"could not download {name} ({'; '.join(failures)}); offline, put the file {path.name} to {path} or give its path"
@@ -91,9 +94,16 @@ def _transfer(url: str, part: Path) -> None:
         if response.status != 206:  # the server does not resume: all of it comes again
             have = 0
         size = int(response.headers.get("Content-Length") or 0)
-        with part.open("ab" if have else "wb") as file, tqdm(
-            total=have + size or None, initial=have, unit="B", unit_scale=True, desc=part.name.removesuffix(".part")
-        ) as bar:
+        with (
+            part.open("ab" if have else "wb") as file,
+            tqdm(
+                total=have + size or None,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                desc=part.name.removesuffix(".part"),
+            ) as bar,
+        ):
             while block := response.read(BLOCK_BYTES):
                 file.write(block)
                 bar.update(len(block))
@@ -119,7 +129,9 @@ def _compare(path: Path) -> None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
-        raise ValueError(f"{path}: SHA-256 {digest[:12]}... is not the {expected[:12]}... of its download; remove it to fetch it again")
+        raise ValueError(
+            f"{path}: SHA-256 {digest[:12]}... is not the {expected[:12]}... of its download; remove it to fetch it again"
+        )
 
 
 def _hash_file(path: Path) -> Path:

@@ -161,8 +161,10 @@ class Encoder(nn.Module):
             layers: which layers to keep, counted from 1; None keeps all. What is not kept is never stored.
             mel: "concat" gives (B, T, M * D), the mel patches of an instant side by side; "mean" (B, T, D).
             hop_ms: None for the model's own hop (160 ms patch, 20 ms frame); 40 for patch models.
+
         Returns:
             See `Encoded`. A clip shorter than one token is zero-padded to one.
+
         Raises:
             ValueError: a clip is empty, not one-dimensional or not floating point; an unknown layer, mel or hop.
         """
@@ -203,6 +205,7 @@ class Encoder(nn.Module):
             waveforms: as in `encode`.
             lengths: as in `encode`.
             readout: which layers, mel axis, pooling and hop; None for the checkpoint's own.
+
         Returns:
             (B, E) float32.
         """
@@ -227,7 +230,9 @@ class Encoder(nn.Module):
         """Write model.safetensors and config.json into ``folder``."""
         checkpoint.save_folder(Path(folder), self.network, self.config)
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, revision: str | None = None) -> str:
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, revision: str | None = None
+    ) -> str:
         """Upload to a hub repository, made if it does not exist; returns the address of the commit."""
         from huggingface_hub import HfApi
 
@@ -235,7 +240,11 @@ class Encoder(nn.Module):
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "model")
-            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model", revision=revision))
+            return str(
+                api.upload_folder(
+                    repo_id=repo_id, folder_path=Path(folder) / "model", revision=revision
+                )
+            )
 
     def patches(self, waveforms: Tensor) -> Tensor:
         """(B, S) waveforms of at least one token -> (B, N, P) normalised patches, what the network sees."""
@@ -411,6 +420,7 @@ def load_model(
         precision: of the matrix products: fp32 (default), bf16 or fp16.
         max_seconds: clips up to this length are one piece, longer ones go in windows.
         window_seconds: length of those windows.
+
     Raises:
         ValueError: no such checkpoint, or not one of this model.
     """

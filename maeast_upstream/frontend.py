@@ -82,7 +82,8 @@ def mel_banks(num_mel_bins: int) -> Tensor:
 def dft_matrix() -> Tensor:
     """(400, 512) float32: a frame times this gives the real, then the imaginary parts of its 256 FFT bins."""
     angle = torch.outer(
-        torch.arange(WINDOW_SAMPLES, dtype=torch.float64), torch.arange(FFT_SAMPLES // 2, dtype=torch.float64)
+        torch.arange(WINDOW_SAMPLES, dtype=torch.float64),
+        torch.arange(FFT_SAMPLES // 2, dtype=torch.float64),
     ) * (2 * math.pi / FFT_SAMPLES)
     return torch.cat([angle.cos(), -angle.sin()], dim=1).float()
 
@@ -108,8 +109,10 @@ class Fbank(nn.Module):
         Args:
             waveforms: (B, S) in [-1, 1] at 16 kHz, S at least 400.
             lengths: (B,) samples of each clip, where shorter than S; what lies past them is never looked at.
+
         Returns:
             (B, frames, num_mel_bins) float32. Row b has ``num_frames(lengths[b])`` frames, then zeros.
+
         Raises:
             ValueError: fewer than 400 samples, or not two-dimensional.
         """
@@ -129,7 +132,10 @@ class Fbank(nn.Module):
             frames = waveforms.unfold(1, WINDOW_SAMPLES, HOP_SAMPLES)  # (B, frames, 400), a view
             fbank = self._by_chunks(frames)
             if lengths is not None:
-                past = torch.arange(fbank.shape[1], device=fbank.device) >= num_frames(lengths)[:, None]
+                past = (
+                    torch.arange(fbank.shape[1], device=fbank.device)
+                    >= num_frames(lengths)[:, None]
+                )
                 fbank = fbank.masked_fill(past[..., None], 0.0)
             return fbank
 

@@ -11,10 +11,14 @@ def read_labels(path: Path, columns: Sequence[str]) -> dict[Path, tuple[str, ...
     Args:
         path: a UTF-8 CSV with a header; columns that were not asked for are ignored.
         columns: what is wanted beside ``path``, such as label and split; no value may be empty.
+
     Returns:
-        Resolved path of the clip -> its values in the order of ``columns``. Whether the clip exists is not looked at.
+        Resolved path of the clip -> its values in the order of ``columns``. Whether the clip
+        exists is not looked at.
+
     Raises:
-        ValueError: no such file, not UTF-8 text, a missing column, an empty value, a clip listed twice, no rows.
+        ValueError: no such file, not UTF-8 text, a missing column, an empty value, a clip listed
+            twice, no rows.
     """
     if not path.is_file():
         raise ValueError(
@@ -30,7 +34,8 @@ def read_labels(path: Path, columns: Sequence[str]) -> dict[Path, tuple[str, ...
     for column in wanted:
         if column not in header:
             raise ValueError(
-                f"{path}: no column {column!r}; expected {','.join(wanted)}, got {','.join(header) or 'nothing'}"
+                f"{path}: no column {column!r}; "
+                f"expected {','.join(wanted)}, got {','.join(header) or 'nothing'}"
             )
     clips: dict[Path, tuple[str, ...]] = {}
     for number, row in enumerate(rows, start=1):

@@ -98,7 +98,13 @@ class ModelConfig:
         return self.patch_frames * self.patch_mels
 
 
-def _shape(width: int, heads: int, depth: int = 12, decoder_dim: int | None = None, decoder_heads: int | None = None) -> dict[str, int]:
+def _shape(
+    width: int,
+    heads: int,
+    depth: int = 12,
+    decoder_dim: int | None = None,
+    decoder_heads: int | None = None,
+) -> dict[str, int]:
     decoder_dim = decoder_dim or width
     return {
         "embed_dim": width,
@@ -129,7 +135,9 @@ TOKENS: dict[str, dict[str, int]] = {
 def preset(size: str, tokens: str = "patch", **overrides: Any) -> ModelConfig:
     """A named size (tiny, small, base, base6, large) with patch or frame tokens; ``overrides`` are ModelConfig's fields."""
     if size not in PRESETS or tokens not in TOKENS:
-        raise ValueError(f"unknown preset {size!r} with tokens {tokens!r}: sizes are {', '.join(PRESETS)}; tokens are {', '.join(TOKENS)}")
+        raise ValueError(
+            f"unknown preset {size!r} with tokens {tokens!r}: sizes are {', '.join(PRESETS)}; tokens are {', '.join(TOKENS)}"
+        )
     return ModelConfig(**{**PRESETS[size], **TOKENS[tokens], **overrides})
 
 
@@ -148,14 +156,18 @@ class Positions(nn.Module):
     def __init__(self, dim: int, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.register_buffer("table", sinusoid(STORED_POSITIONS if kind == "sinusoid" else 0, dim), persistent=False)
+        self.register_buffer(
+            "table", sinusoid(STORED_POSITIONS if kind == "sinusoid" else 0, dim), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         if self.kind == "none":
             return x
         tokens, dim = x.shape[1:]
-        table = self.table[:tokens] if tokens <= len(self.table) else sinusoid(tokens, dim).to(x.device)
+        table = (
+            self.table[:tokens] if tokens <= len(self.table) else sinusoid(tokens, dim).to(x.device)
+        )
         return x + table
 
 
@@ -172,9 +184,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); ``attend`` (B, 1, 1, N) is True at the keys that may be looked at."""
         B, N, D = x.shape
-        q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        )
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, N, D / H)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=attend, dropout_p=dropout
+        )  # (B, H, N, D / H)
         return self.out(y.transpose(1, 2).reshape(B, N, D))
 
 
@@ -201,7 +217,9 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """A layer norm, dropout, then `depth` post-norm blocks: the shape of both encoder and decoder."""
 
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, depth: int, config: ModelConfig) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, ffn_dim: int, depth: int, config: ModelConfig
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
@@ -270,18 +288,23 @@ class MaeAst(nn.Module):
         self.decoder_embed = nn.Linear(dim, decoder_dim) if decoder_dim != dim else nn.Identity()
         self.decoder_mask = nn.Parameter(torch.rand(decoder_dim))
         self.decoder_positions = Positions(decoder_dim, config.positions)
-        self.decoder = Stack(decoder_dim, config.decoder_heads, config.decoder_ffn_dim, config.decoder_depth, config)
+        self.decoder = Stack(
+            decoder_dim, config.decoder_heads, config.decoder_ffn_dim, config.decoder_depth, config
+        )
         self.reconstruction_head = nn.Linear(decoder_dim, config.patch_dim)
         self.classification_head = nn.Linear(decoder_dim, config.patch_dim)
         self.input_dropout = nn.Dropout(config.input_dropout)
 
-    def features(self, patches: Tensor, padding: Tensor | None = None, layers: Sequence[int] | None = None) -> list[Tensor]:
+    def features(
+        self, patches: Tensor, padding: Tensor | None = None, layers: Sequence[int] | None = None
+    ) -> list[Tensor]:
         """Encoder layers' outputs on all tokens: what a frozen or fine-tuned upstream uses.
 
         Args:
             patches: (B, N, P) normalised patches, see `patchify`.
             padding: (B, N) bool, True at tokens past a clip's end; no row may be all padding.
             layers: which layers, counted from 1; None means all.
+
         Returns:
             One (B, N, D) tensor for each layer asked for, in ascending order. Layerdrop never applies.
         """
@@ -303,7 +326,10 @@ class MaeAst(nn.Module):
         full = full.scatter(1, visible[..., None].expand_as(seen), seen)  # (B, N, decoder_dim)
         decoded = take(self.decoder(self.decoder_positions(full)), masked)
         return Prediction(
-            self.reconstruction_head(decoded), self.classification_head(decoded), take(patches, masked), encoded
+            self.reconstruction_head(decoded),
+            self.classification_head(decoded),
+            take(patches, masked),
+            encoded,
         )
 
     def encode_with_mask_tokens(self, patches: Tensor, masked: Tensor) -> Tensor:
@@ -312,6 +338,7 @@ class MaeAst(nn.Module):
         Args:
             patches: (B, N, P) normalised patches of clips of equal length.
             masked: (B, n) int64 indices of the masked tokens.
+
         Returns:
             (B, N, D), the last layer's output. Source: Gong et al., arXiv 2110.09784, section 2.2.
         """
@@ -333,11 +360,17 @@ def patchify(spectrogram: Tensor, config: ModelConfig) -> Tensor:
     Args:
         spectrogram: (B, frames, num_mel_bins); a last partial patch is dropped.
         config: gives the patch shape.
+
     Returns:
         (B, T * M, patch_frames * patch_mels).
     """
     B, frames, _ = spectrogram.shape
-    T, M, kt, kf = frames // config.patch_frames, config.mel_patches, config.patch_frames, config.patch_mels
+    T, M, kt, kf = (
+        frames // config.patch_frames,
+        config.mel_patches,
+        config.patch_frames,
+        config.patch_mels,
+    )
     cut = spectrogram[:, : T * kt].reshape(B, T, kt, M, kf)
     return cut.transpose(2, 3).reshape(B, T * M, kt * kf)
 
@@ -345,5 +378,10 @@ def patchify(spectrogram: Tensor, config: ModelConfig) -> Tensor:
 def unpatchify(patches: Tensor, config: ModelConfig) -> Tensor:
     """The inverse of `patchify`: (B, T * M, P) -> (B, T * patch_frames, num_mel_bins)."""
     B, N, _ = patches.shape
-    T, M, kt, kf = N // config.mel_patches, config.mel_patches, config.patch_frames, config.patch_mels
+    T, M, kt, kf = (
+        N // config.mel_patches,
+        config.mel_patches,
+        config.patch_frames,
+        config.patch_mels,
+    )
     return patches.reshape(B, T, M, kt, kf).transpose(2, 3).reshape(B, T * kt, M * kf)

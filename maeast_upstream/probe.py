@@ -1,24 +1,18 @@
-"""How good frozen embeddings are: logistic regression on labelled clips, one table for any number of sets.
+"""``maeast probe``: how well a linear classifier reads labels from frozen embeddings.
 
-The protocol: every dimension is standardised on the train split; multinomial logistic regression with an L2
-penalty is fitted on train for each C; the C with the best valid accuracy is taken, the smaller one in a tie; the
-test accuracy is read once. Where several readouts are tried, the one with the best mean valid accuracy is taken
-in the same way.
+Protocol: one vector a clip; every dimension standardised on train; multinomial logistic regression fitted on train
+for each C; the C with the best valid accuracy, in a tie the smaller; the test accuracy is read once.
 """
 
 import csv
+import dataclasses
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from tqdm import tqdm
 
 from maeast_upstream.audio import read_audio
 from maeast_upstream.command import (
@@ -28,365 +22,240 @@ from maeast_upstream.command import (
     parse_hop,
     parse_layer,
 )
-from maeast_upstream.encoder import Encoder, Precision, load_model
+from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.files import replacing
-from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
-from maeast_upstream.labels import read_labels
-from maeast_upstream.readout import Mel, Pool, Readout, combine_layers, fold_mel, pool_time
+from maeast_upstream.frontend import WINDOW_SAMPLES, Fbank, FrontendConfig
+from maeast_upstream.readout import Readout, combine_layers, pool_time
 
-SPLITS = ("train", "valid", "test")
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-"""Inverse strengths of the L2 penalty that are tried."""
-MAX_DEVIATIONS = 20.0
-"""Standardised values are clipped here, so that a clip far outside the train split's range does no harm."""
-READ_SECONDS = 600.0
-"""Audio that is in memory at once (40 MB), to be sorted by length."""
-BATCH_SECONDS = 60.0
-"""Padded audio that is encoded at once: bounds what all layers' outputs take (110 MB for 12 layers of 768)."""
-
-Array = NDArray[np.float64]
-Features = Callable[[Sequence[Path]], dict[str, NDArray[np.float32]]]
-"""Paths of clips -> by readout the (clips, E) embeddings."""
+SPLITS = ("train", "valid", "test")
+BATCH_CLIPS = 64
 
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Clips with labels and splits: the content of a labels.csv."""
+    """Clips with labels and splits."""
 
     name: str
-    """For tables."""
-    paths: list[Path]
-    """Of the clips."""
-    labels: NDArray[np.str_]
-    """(clips,)"""
-    splits: NDArray[np.str_]
-    """(clips,) of train, valid and test."""
-
-    @property
-    def classes(self) -> int:
-        """How many different labels there are."""
-        return len(set(self.labels))
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Clips in train, valid and test."""
-        return tuple(int((self.splits == split).sum()) for split in SPLITS)
+    clips: list[torch.Tensor]
+    labels: np.ndarray
+    splits: np.ndarray
 
 
 @dataclass(frozen=True)
 class Score:
-    """What the probe says of one set, as shares of 1."""
+    """A probe's accuracies, in per cent."""
 
     valid: float
-    """Accuracy on valid, by which C was chosen."""
     test: float
-    """Accuracy on test."""
-    C: float
-    """The chosen inverse strength of the penalty."""
+    c: float
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """Scores of several readouts on several sets; test accuracies of the chosen readout only."""
+def main(argv: Sequence[str]) -> int:
+    """Fit linear probes on labels.csv files (path, label, split) and print a table of accuracies."""
+    parser = Parser(prog="maeast probe", description=main.__doc__)
+    parser.add_argument(
+        "labels",
+        nargs="+",
+        type=Path,
+        help="labels.csv with columns path (relative to it), label, split",
+    )
+    parser.add_argument(
+        "--features",
+        choices=("model", "random", "logmel"),
+        default="model",
+        help="the checkpoint; the same network with random weights; mean and deviation of the log-mel",
+    )
+    add_model_options(parser)
+    add_readout_options(parser)
+    parser.add_argument("-o", "--out", type=Path, help="write the table as CSV, too")
+    args = parser.parse_args(argv)
+    sets = [read_labels(path) for path in args.labels]
+    if args.features == "logmel":
+        scores = [probe(logmel_features(one.clips), one.labels, one.splits) for one in sets]
+        return _print_table(sets, scores, args.out)
+    encoder = load_model(args.checkpoint, args.device, args.precision)
+    if args.features == "random":
+        encoder = randomised(encoder)
+    readouts = readout_grid(encoder.config.readout, args.layer, args.mel, args.pool, args.hop_ms)
+    table = probe_sets(sets, encoder, readouts)
+    best = max(readouts, key=lambda readout: np.mean([score.valid for score in table[readout]]))
+    if len(readouts) > 1:
+        for readout in readouts:
+            print(
+                f"valid {np.mean([score.valid for score in table[readout]]):5.1f}  {describe(readout)}"
+            )
+    print(f"readout: {describe(best)}")
+    return _print_table(sets, table[best], args.out)
 
-    sets: list[LabelledSet]
-    """What was probed."""
-    valid: dict[str, list[float]]
-    """By readout, the valid accuracy on each set."""
-    readout: str
-    """The readout with the best mean valid accuracy; the first one in a tie."""
-    scores: list[Score]
-    """The chosen readout's, one for each set."""
 
-    @property
-    def mean_test(self) -> float:
-        """Mean test accuracy over the sets."""
-        return float(np.mean([score.test for score in self.scores]))
-
-
-def read_set(path: Path) -> LabelledSet:
-    """Read a labels.csv with columns path,label,split and check that it can be probed.
+def read_labels(path: Path) -> LabelledSet:
+    """Read a labels.csv and its clips.
 
     Raises:
-        ValueError: as in `read_labels`; an unknown split, an empty one, a clip that is missing, one class only, a
-            class that is absent from train.
+        ValueError: a missing file or column, an unknown split, a label that train does not have.
     """
-    rows = read_labels(path, ["label", "split"])
-    for clip, (_, split) in rows.items():
-        if split not in SPLITS:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected a CSV with columns path, label, split")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for column in ("path", "label", "split"):
+        if not rows or column not in rows[0]:
             raise ValueError(
-                f"{path}: unknown split {split!r} of {clip.name}; expected {', '.join(SPLITS)}"
+                f"{path}: no column {column!r}; expected columns path, label, split and at least one row"
             )
-        if not clip.is_file():
-            raise ValueError(f"{path}: clip {clip} is missing; paths are relative to {path.parent}")
-    name = path.resolve().parent.name if path.stem == "labels" else path.stem
-    labels, splits = (np.array(column) for column in zip(*rows.values(), strict=True))
-    labelled = LabelledSet(name, list(rows), labels, splits)
-    for split, size in zip(SPLITS, labelled.sizes, strict=True):
-        if size == 0:
-            raise ValueError(
-                f"{path}: no clip in split {split}; the probe needs all of {', '.join(SPLITS)}"
-            )
-    if absent := sorted(set(labels) - set(labels[splits == "train"])):
-        raise ValueError(f"{path}: no train clip of class {absent[0]!r}; every class needs one")
-    if labelled.classes < 2:
-        raise ValueError(f"{path}: only one class, {labels[0]!r}; the probe needs two")
-    return labelled
+    splits, labels = (np.array([row[name] for row in rows]) for name in ("split", "label"))
+    unknown = set(splits) - set(SPLITS)
+    if unknown or set(splits) != set(SPLITS):
+        raise ValueError(
+            f"{path}: expected splits {', '.join(SPLITS)}, each with clips; got {', '.join(sorted(set(splits)))}"
+        )
+    unseen = set(labels) - set(labels[splits == "train"])
+    if unseen or len(set(labels)) < 2:
+        raise ValueError(
+            f"{path}: label {sorted(unseen or set(labels))[0]!r} cannot be learned: train needs clips of at least two labels, and of every label"
+        )
+    clips = [torch.from_numpy(read_audio(path.parent / row["path"])) for row in rows]
+    return LabelledSet(path.parent.name or path.stem, clips, labels, splits)
 
 
-def probe(embeddings: NDArray[Any], labels: NDArray[np.str_], splits: NDArray[np.str_]) -> Score:
-    """The protocol on one set's (clips, E) embeddings, (clips,) labels and (clips,) splits.
+def probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> Score:
+    """Fit the probe on one set.
 
-    Raises:
-        ValueError: scikit-learn is not installed.
+    Args:
+        features: (clips, dimensions).
+        labels: (clips,) any values.
+        splits: (clips,) train, valid or test.
     """
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise ValueError(
-            "the probe needs scikit-learn: pip install 'maeast-upstream[probe]'"
+            "maeast probe needs scikit-learn: pip install 'maeast-upstream[probe]'"
         ) from error
-
-    x = standardise(embeddings, splits == "train")
-    train, valid, test = ((x[splits == split], labels[splits == split]) for split in SPLITS)
-    best: tuple[float, float, Any] | None = None
-    for C in C_GRID:
-        model = LogisticRegression(C=C, max_iter=3000, tol=1e-4).fit(*train)
-        accuracy = model.score(*valid)
-        if best is None or accuracy > best[0]:
-            best = (accuracy, C, model)
+    train, valid, test = (splits == name for name in SPLITS)
+    x = features.astype(np.float64)
+    x = (x - x[train].mean(0)) / np.maximum(x[train].std(0), 1e-8)
+    # With an L2 penalty the solution lies in the span of the training rows: rotated there, nothing changes but the size.
+    _, values, basis = np.linalg.svd(x[train], full_matrices=False)
+    x = x @ basis[values > 1e-9 * values[0]].T
+    best: Score | None = None
+    for c in C_GRID:
+        model = LogisticRegression(C=c, max_iter=3000, tol=1e-5).fit(x[train], labels[train])
+        score = Score(
+            100 * model.score(x[valid], labels[valid]), 100 * model.score(x[test], labels[test]), c
+        )
+        if best is None or score.valid > best.valid:
+            best = score
     assert best is not None
-    return Score(valid=best[0], test=best[2].score(*test), C=best[1])
+    return best
 
 
-def standardise(embeddings: NDArray[Any], train: NDArray[np.bool_]) -> Array:
-    """Zero mean, unit deviation on the train rows; at most as many dimensions as there are train rows.
-
-    With an L2 penalty the solution lies in the span of the train rows, so that their principal axes lose nothing.
-    They come from the train rows' Gram matrix, many times smaller than the embeddings' covariance.
-    """
-    x = embeddings.astype(np.float64)
-    x -= x[train].mean(axis=0)
-    deviation = x[train].std(axis=0)
-    x /= np.where(deviation > 1e-8, deviation, 1.0)
-    np.clip(x, -MAX_DEVIATIONS, MAX_DEVIATIONS, out=x)
-    if x.shape[1] <= train.sum():
-        return x
-    products = x @ x[train].T  # (clips, train clips)
-    values, vectors = np.linalg.eigh(products[train])
-    significant = values > values[-1] * 1e-12
-    return cast(Array, products @ (vectors[:, significant] / np.sqrt(values[significant])))
+def probe_sets(
+    sets: Sequence[LabelledSet], encoder: Encoder, readouts: Sequence[Readout]
+) -> dict[Readout, list[Score]]:
+    """Probe every set with every readout; the network sees each clip once for each hop."""
+    table: dict[Readout, list[Score]] = {readout: [] for readout in readouts}
+    for one in sets:
+        for readout, features in embeddings(one.clips, encoder, readouts).items():
+            table[readout].append(probe(features, one.labels, one.splits))
+    return table
 
 
-def probe_sets(sets: Sequence[LabelledSet], features: Features) -> ProbeResult:
-    """Probe every readout that ``features`` gives on every set, and choose one by the mean valid accuracy.
-
-    Example: ``probe_sets([read_set(path) for path in paths], encoder_features(encoder, readouts))``.
-    """
-    scores: dict[str, list[Score]] = {}
-    for labelled in sets:
-        embeddings = features(labelled.paths)
-        for readout in tqdm(
-            list(embeddings), desc=f"{labelled.name}: fit", leave=False, disable=None
-        ):
-            score = probe(embeddings.pop(readout), labelled.labels, labelled.splits)
-            scores.setdefault(readout, []).append(score)
-    valid = {readout: [score.valid for score in row] for readout, row in scores.items()}
-    best = max(valid, key=lambda readout: float(np.mean(valid[readout])))
-    return ProbeResult(list(sets), valid, best, scores[best])
-
-
-def encoder_features(encoder: Encoder, readouts: Sequence[Readout]) -> Features:
-    """Embeddings by several readouts; one forward pass for all that share a hop."""
-    by_hop: dict[float | None, list[Readout]] = {}
-    for readout in readouts:
-        by_hop.setdefault(readout.hop_ms, []).append(readout)
-
-    def features(paths: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
-        table = {describe(readout): np.empty((0, 0), np.float32) for readout in readouts}
-        for rows, clips in read_batches(paths):
-            for hop_ms, group in by_hop.items():
-                for readout, vectors in zip(
-                    group, embed_by(encoder, clips, group, hop_ms), strict=True
-                ):
-                    name = describe(readout)
-                    if not table[name].size:
-                        table[name] = np.empty((len(paths), vectors.shape[1]), np.float32)
-                    table[name][rows] = vectors.cpu().numpy()
-        return table
-
+def embeddings(
+    clips: Sequence[torch.Tensor], encoder: Encoder, readouts: Sequence[Readout]
+) -> dict[Readout, np.ndarray]:
+    """(clips, dimensions) for each readout, from one pass for each hop and mel axis."""
+    order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
+    features: dict[Readout, np.ndarray] = {}
+    for (hop_ms, mel), group in itertools.groupby(
+        sorted(readouts, key=lambda r: (r.hop_ms or 0, r.mel)), key=lambda r: (r.hop_ms, r.mel)
+    ):
+        same = list(group)
+        layers = sorted({layer for readout in same for layer in readout.layers(encoder.num_layers)})
+        rows: dict[Readout, list[np.ndarray]] = {readout: [] for readout in same}
+        for start in range(0, len(order), BATCH_CLIPS):
+            batch = [clips[i] for i in order[start : start + BATCH_CLIPS]]
+            encoded = encoder.encode(batch, layers=layers, mel=mel, hop_ms=hop_ms)
+            for readout in same:
+                kept = [
+                    encoded.hidden_states[layers.index(layer)]
+                    for layer in readout.layers(encoder.num_layers)
+                ]
+                pooled = pool_time(
+                    combine_layers(kept, readout.layer), encoded.lengths, readout.pool
+                )
+                rows[readout].append(pooled.cpu().numpy())
+        for readout in same:
+            values = np.concatenate(rows[readout])
+            features[readout] = np.empty_like(values)
+            features[readout][order] = values
     return features
 
 
-def embed_by(
-    encoder: Encoder, clips: list[Tensor], readouts: Sequence[Readout], hop_ms: float | None
-) -> Iterator[Tensor]:
-    """The (B, E) embeddings of a batch of clips, readout by readout, from one forward pass."""
-    layers = sorted({layer for readout in readouts for layer in readout.layers(encoder.num_layers)})
-    encoded = encoder.encode(clips, layers=layers, hop_ms=hop_ms)
-    mel_patches = encoder.config.model.mel_patches
-    states = dict(zip(layers, encoded.hidden_states, strict=True))
-    for readout in readouts:
-        kept = [states[layer] for layer in readout.layers(encoder.num_layers)]
-        if readout.mel == "mean":
-            tokens = (state.unflatten(2, (mel_patches, -1)).flatten(1, 2) for state in kept)
-            kept = [fold_mel(token, mel_patches, "mean") for token in tokens]
-        yield pool_time(combine_layers(kept, readout.layer), encoded.lengths, readout.pool)
+def logmel_features(clips: Sequence[torch.Tensor]) -> np.ndarray:
+    """(clips, 256): mean and deviation over time of a 128-bin log-mel (Hann window), the plain baseline."""
+    fbank = Fbank(FrontendConfig(window="hanning"))
+    rows = []
+    for clip in clips:
+        padded = torch.nn.functional.pad(clip, (0, max(0, WINDOW_SAMPLES - len(clip))))
+        spectrogram = fbank(padded[None])[0].numpy()
+        rows.append(np.concatenate([spectrogram.mean(0), spectrogram.std(0)]))
+    return np.stack(rows)
 
 
-def logmel_features(paths: Sequence[Path]) -> dict[str, NDArray[np.float32]]:
-    """The baseline without a network: mean and deviation over time of SSAST's log-mel spectrogram, 256 numbers."""
-    fbank = Fbank(SSAST_FRONTEND)
-    table = np.empty((len(paths), 2 * SSAST_FRONTEND.num_mel_bins), np.float32)
-    for rows, clips in read_batches(paths):
-        for row, clip in zip(rows, clips, strict=True):
-            missing = max(0, WINDOW_SAMPLES - len(clip))
-            logmel = fbank(torch.nn.functional.pad(clip, (0, missing))[None])
-            table[row] = pool_time(logmel, torch.tensor([logmel.shape[1]]), "mean_std")[0].numpy()
-    return {"logmel mean and deviation": table}
-
-
-def random_encoder(like: Encoder, seed: int) -> Encoder:
-    """The same network and normalisation with untrained weights."""
-    with torch.random.fork_rng(devices=[]):  # torch's initialisers take no generator
+def randomised(encoder: Encoder, seed: int = 0) -> Encoder:
+    """The same encoder with the weights that training would begin with."""
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoder = Encoder(like.config, like.precision)
-    return encoder.eval().to(like.device)
+        fresh = Encoder(encoder.config, encoder.precision)
+    return fresh.eval().to(encoder.device)
 
 
-def read_batches(paths: Sequence[Path]) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """Row numbers and waveforms of clips of like length, at most BATCH_SECONDS with their padding."""
-    block: list[tuple[int, Tensor]] = []
-    seconds = 0.0
-    for row, path in enumerate(tqdm(paths, desc="embed", unit="clip", leave=False, disable=None)):
-        clip = torch.from_numpy(read_audio(path))
-        block.append((row, clip))
-        seconds += len(clip) / SAMPLE_RATE
-        if seconds > READ_SECONDS:
-            yield from sorted_batches(block)
-            block, seconds = [], 0.0
-    yield from sorted_batches(block)
-
-
-def sorted_batches(block: list[tuple[int, Tensor]]) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """Cut numbered clips into batches, longest first; a clip over BATCH_SECONDS goes by itself."""
-    block = sorted(block, key=lambda numbered: -len(numbered[1]))
-    while block:
-        size = max(1, int(BATCH_SECONDS * SAMPLE_RATE / len(block[0][1])))
-        rows, clips = zip(*block[:size], strict=True)
-        yield list(rows), list(clips)
-        block = block[size:]
+def readout_grid(
+    default: Readout, layer: str | None, mel: str | None, pool: str | None, hop: str | None
+) -> list[Readout]:
+    """All combinations of what comma lists on the command line name; the checkpoint's own where nothing is given."""
+    layers = [parse_layer(text) for text in layer.split(",")] if layer else [default.layer]
+    hops = [parse_hop(text) for text in hop.split(",")] if hop else [default.hop_ms]
+    mels, pools = (
+        text.split(",") if text else [own]
+        for text, own in ((mel, default.mel), (pool, default.pool))
+    )
+    return [
+        dataclasses.replace(default, layer=one, mel=two, pool=three, hop_ms=four)
+        for one, two, three, four in itertools.product(layers, mels, pools, hops)
+    ]
 
 
 def describe(readout: Readout) -> str:
-    """One readout in a table: ``layer 7, mel concat, pool mean, hop native``."""
+    """A readout in words."""
     hop = "native" if readout.hop_ms is None else f"{readout.hop_ms:g} ms"
     return f"layer {readout.layer}, mel {readout.mel}, pool {readout.pool}, hop {hop}"
 
 
-def readout_grid(
-    default: Readout, layer: str | None, mel: str | None, pool: str | None, hop_ms: str | None
-) -> list[Readout]:
-    """All combinations of comma-separated choices; what is None is as in ``default``."""
-    layers = [default.layer] if layer is None else [parse_layer(x) for x in layer.split(",")]
-    mels = [default.mel] if mel is None else mel.split(",")
-    pools = [default.pool] if pool is None else pool.split(",")
-    hops = [default.hop_ms] if hop_ms is None else [parse_hop(x) for x in hop_ms.split(",")]
-    return [
-        Readout(layer=a, mel=cast(Mel, b), pool=cast(Pool, c), hop_ms=d)
-        for a, b, c, d in itertools.product(layers, mels, pools, hops)
-    ]
-
-
-def format_readouts(result: ProbeResult) -> str:
-    """The mean valid accuracy of every readout, the best on top."""
-    means = {readout: float(np.mean(row)) for readout, row in result.valid.items()}
-    ranked = sorted(means, key=lambda readout: -means[readout])
-    width = max(map(len, ranked))
-    lines = [f"{'readout':{width}}  mean valid"]
-    return "\n".join(
-        lines + [f"{readout:{width}}  {100 * means[readout]:10.1f}" for readout in ranked]
-    )
-
-
-def format_scores(result: ProbeResult) -> str:
-    """The chosen readout's accuracies in per cent: a line for each set, then their mean."""
-    width = max(len("mean"), *(len(labelled.name) for labelled in result.sets))
-    lines = [f"{'set':{width}}  classes  train/valid/test  chance  valid   test"]
-    for labelled, score in zip(result.sets, result.scores, strict=True):
-        sizes = "/".join(map(str, labelled.sizes))
-        lines.append(
-            f"{labelled.name:{width}}  {labelled.classes:7}  {sizes:>16}  {100 / labelled.classes:6.1f}"
-            f"  {100 * score.valid:5.1f}  {100 * score.test:5.1f}"
+def _print_table(sets: Sequence[LabelledSet], scores: Sequence[Score], out: Path | None) -> int:
+    rows = []
+    for one, score in zip(sets, scores, strict=True):
+        sizes = [int((one.splits == name).sum()) for name in SPLITS]
+        classes = len(set(one.labels))
+        rows.append(
+            (
+                one.name,
+                classes,
+                *sizes,
+                f"{100 / classes:.1f}",
+                f"{score.valid:.1f}",
+                f"{score.test:.1f}",
+                score.c,
+            )
         )
-    valid = 100 * float(np.mean([score.valid for score in result.scores]))
-    lines.append(
-        f"{'mean':{width}}  {'':7}  {'':16}  {'':6}  {valid:5.1f}  {100 * result.mean_test:5.1f}"
-    )
-    return "\n".join(lines)
-
-
-def write_scores(result: ProbeResult, features: str, path: Path) -> None:
-    """Every readout's valid accuracies as CSV, in per cent; test accuracies and C of the chosen one only."""
-    header = "features,readout,set,classes,train,valid,test,chance,valid_accuracy,test_accuracy,C"
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header.split(","))
-        for readout, row in result.valid.items():
-            for labelled, valid, score in zip(result.sets, row, result.scores, strict=True):
-                chosen = (
-                    [f"{100 * score.test:.2f}", score.C] if readout == result.readout else ["", ""]
-                )
-                shape = [labelled.classes, *labelled.sizes, f"{100 / labelled.classes:.2f}"]
-                writer.writerow(
-                    [features, readout, labelled.name, *shape, f"{100 * valid:.2f}", *chosen]
-                )
-
-
-def build_parser() -> Parser:
-    """The command line."""
-    parser = Parser(
-        prog="maeast probe",
-        description="Logistic regression on frozen embeddings: fitted on train, chosen on valid, read on test. "
-        "Comma-separated lists for --layer, --mel, --pool and --hop-ms try all combinations and choose on valid.",
-    )
-    parser.add_argument(
-        "labels", nargs="+", type=Path, help="CSV files with columns path,label,split"
-    )
-    add_model_options(parser)
-    add_readout_options(parser)
-    parser.add_argument(
-        "--features",
-        default="model",
-        choices=["model", "logmel", "random"],
-        help="the checkpoint's embeddings (default), log-mel statistics, or the same network with random weights",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights; default 0")
-    parser.add_argument("-o", "--output", type=Path, help="also write the scores to this CSV")
-    return parser
-
-
-def main(argv: Sequence[str]) -> int:
-    """Score frozen embeddings on labelled clips with logistic regression."""
-    args = build_parser().parse_args(argv)
-    sets = [read_set(path) for path in args.labels]
-    if twice := [name for name, count in Counter(s.name for s in sets).items() if count > 1]:
-        raise ValueError(
-            f"two sets are called {twice[0]!r}; name the files or their folders differently"
-        )
-    if args.features == "logmel":
-        result = probe_sets(sets, logmel_features)
-    else:
-        encoder = load_model(args.checkpoint, args.device, cast(Precision, args.precision))
-        if args.features == "random":
-            encoder = random_encoder(encoder, args.seed)
-        default = encoder.config.readout
-        readouts = readout_grid(default, args.layer, args.mel, args.pool, args.hop_ms)
-        result = probe_sets(sets, encoder_features(encoder, readouts))
-    if len(result.valid) > 1:
-        print(format_readouts(result), end="\n\n")
-    print(f"{args.features}: {result.readout}")
-    print(format_scores(result))
-    if args.output:
-        write_scores(result, args.features, args.output)
+    mean = (f"{np.mean([s.valid for s in scores]):.1f}", f"{np.mean([s.test for s in scores]):.1f}")
+    rows.append(("mean", "", "", "", "", "", *mean, ""))
+    header = ("set", "classes", *SPLITS, "chance", "valid %", "test %", "C")
+    for row in (header, *rows):
+        print(f"{row[0]:<18}" + "".join(f"{cell!s:>9}" for cell in row[1:]))
+    if out is not None:
+        with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
     return 0

@@ -25,7 +25,9 @@ class Readout:
 
     def __post_init__(self) -> None:
         if isinstance(self.layer, str) and self.layer not in ("last", "mean", "all"):
-            raise ValueError(f"layer must be a number from 1, last, mean or all, got {self.layer!r}")
+            raise ValueError(
+                f"layer must be a number from 1, last, mean or all, got {self.layer!r}"
+            )
         if isinstance(self.layer, int) and self.layer < 1:
             raise ValueError(f"layers are counted from 1, got layer {self.layer}")
         if self.mel not in ("concat", "mean"):
@@ -63,6 +65,7 @@ def pool_time(steps: Tensor, lengths: Tensor, pool: Pool) -> Tensor:
         steps: (B, T, C); what lies past a clip's length is never looked at.
         lengths: (B,) valid time steps, at least 1 each.
         pool: what is taken over time; the deviation is the population's, 0 for one step.
+
     Returns:
         (B, C), or (B, 2 * C) for two statistics, in the order of their name.
     """

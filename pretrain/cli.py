@@ -12,7 +12,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="python -m pretrain", description="Pretrain an encoder on your own audio.", exit_on_error=False)
+    parser = ArgumentParser(
+        prog="python -m pretrain",
+        description="Pretrain an encoder on your own audio.",
+        exit_on_error=False,
+    )
     parser.add_argument("--config", action="config", help="a recipe, see configs/")
     parser.add_class_arguments(Recipe, as_group=False)
     try:
@@ -23,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = {k: v for k, v in vars(parsed).items() if k != "config"}
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from pretrain.trainer import Trainer
+
     try:
         Trainer(Recipe(**settings)).train()
     except ValueError as error:

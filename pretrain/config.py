@@ -36,7 +36,9 @@ class DataConfig:
         if self.batch_clips < 2:
             raise ValueError(f"batch_clips must be at least 2, got {self.batch_clips}")
         if self.min_gain_db > self.max_gain_db:
-            raise ValueError(f"min_gain_db {self.min_gain_db} is above max_gain_db {self.max_gain_db}")
+            raise ValueError(
+                f"min_gain_db {self.min_gain_db} is above max_gain_db {self.max_gain_db}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

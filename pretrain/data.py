@@ -25,7 +25,9 @@ class CropBatches(Dataset[Tensor]):
 
     def __getitem__(self, step: int) -> Tensor:
         random = np.random.default_rng((self.seed, step))
-        clips = self.cumulative.searchsorted(random.random(self.config.batch_clips) * self.cumulative[-1])
+        clips = self.cumulative.searchsorted(
+            random.random(self.config.batch_clips) * self.cumulative[-1]
+        )
         crops = np.stack([self._crop(clip, random) for _ in range(self.views) for clip in clips])
         if self.config.mix:
             crops = mix(crops, self._partners(random), random)
@@ -34,7 +36,11 @@ class CropBatches(Dataset[Tensor]):
 
     def _crop(self, clip: int, random: np.random.Generator) -> np.ndarray:
         first, length = self.corpus.offsets[clip], self.corpus.lengths[clip]
-        start = random.integers(max(1, length - self.crop_samples + 1)) if length > self.crop_samples else random.integers(length)
+        start = (
+            random.integers(max(1, length - self.crop_samples + 1))
+            if length > self.crop_samples
+            else random.integers(length)
+        )
         samples = self.corpus.audio[first + start : first + min(length, start + self.crop_samples)]
         if len(samples) < self.crop_samples:  # a short clip goes round until the crop is full
             whole = self.corpus.audio[first : first + length]
@@ -64,4 +70,10 @@ def mix(crops: np.ndarray, partners: np.ndarray, random: np.random.Generator) ->
 
 def batches(dataset: CropBatches, start: int, stop: int, workers: int) -> DataLoader[Any]:
     """The batches of steps ``start`` to ``stop - 1``, in order, made ahead in ``workers`` processes."""
-    return DataLoader(dataset, batch_size=None, sampler=range(start, stop), num_workers=workers, prefetch_factor=4 if workers else None)
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )

@@ -41,7 +41,10 @@ def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[
     """Weight decay on matrices; none on biases, norms and mask embeddings."""
     matrices = [p for p in module.parameters() if p.dim() > 1]
     others = [p for p in module.parameters() if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
 
 
 class Trainer:
@@ -54,14 +57,20 @@ class Trainer:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.run = Path(recipe.out)
-        self.device = torch.device(recipe.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(
+            recipe.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        )
         self.corpus = open_corpus(recipe)
         state = self._saved_state()
         views = 2 if recipe.losses.clip else 1
         self.crops = CropBatches(self.corpus, recipe.data, views, recipe.seed)
         if state is None:
             normalisation = measure(self.crops, Fbank(recipe.frontend))
-            logger.info("normalisation of this corpus: mean %.4f, std %.4f", normalisation.mean, normalisation.std)
+            logger.info(
+                "normalisation of this corpus: mean %.4f, std %.4f",
+                normalisation.mean,
+                normalisation.std,
+            )
         else:
             normalisation = Normalisation(**state["normalisation"])
         torch.manual_seed(recipe.seed)
@@ -84,12 +93,16 @@ class Trainer:
         """Run to the last batch; Ctrl-C saves and stops."""
         recipe = self.recipe
         self.run.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.run / "config.yaml", yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False))
+        write_atomically(
+            self.run / "config.yaml", yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False)
+        )
         self.objective.train()
         sums: dict[str, Tensor] = {}
         since = time.monotonic()
         try:
-            for waveforms in batches(self.crops, self.step, recipe.optim.steps, recipe.data.workers):
+            for waveforms in batches(
+                self.crops, self.step, recipe.optim.steps, recipe.data.workers
+            ):
                 for name, value in self._batch(waveforms).items():
                     sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value
                 self.step += 1
@@ -104,7 +117,9 @@ class Trainer:
 
     def _batch(self, waveforms: Tensor) -> dict[str, Tensor]:
         """One optimiser step; the losses and the gradient's norm."""
-        seed = self.recipe.seed * 1_000_003 + self.step  # so that a resumed run draws what an uninterrupted one would
+        seed = (
+            self.recipe.seed * 1_000_003 + self.step
+        )  # so that a resumed run draws what an uninterrupted one would
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         for group in self.optimizer.param_groups:
@@ -112,16 +127,23 @@ class Trainer:
         patches = self.objective.patches(waveforms.to(self.device, non_blocking=True))
         visible, masked = self.objective.draw_masks(patches, generator)
         bf16 = self.recipe.precision == "bf16"
-        with fast_attention(self.device), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with (
+            fast_attention(self.device),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=bf16),
+        ):
             losses = self.forward(patches, visible, masked)
             losses["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.optim.grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.objective.parameters(), self.recipe.optim.grad_norm
+        )
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {**{name: value.detach() for name, value in losses.items()}, "grad_norm": norm}
 
     def _log(self, sums: dict[str, Tensor], crops_per_second: float) -> None:
-        means = {name: round(float(value) / self.recipe.log_every, 5) for name, value in sums.items()}
+        means = {
+            name: round(float(value) / self.recipe.log_every, 5) for name, value in sums.items()
+        }
         line = {
             "step": self.step,
             **means,
@@ -170,9 +192,15 @@ def refuse_changes(before: dict[str, Any], now: dict[str, Any], run: Path) -> No
     """ValueError if a run would be continued with a setting that changes what it learns, naming both values."""
     pairs = dict(zip(_flat(before), _flat(now), strict=True))
     for (name, old), (_, new) in pairs.items():
-        free = name in CHANGEABLE or name.endswith("steps") or name in ("data.corpus", "data.packed", "data.workers")
+        free = (
+            name in CHANGEABLE
+            or name.endswith("steps")
+            or name in ("data.corpus", "data.packed", "data.workers")
+        )
         if old != new and not free:
-            raise ValueError(f"{run} was begun with {name} {old!r}, not {new!r}: give another --out, or the same setting")
+            raise ValueError(
+                f"{run} was begun with {name} {old!r}, not {new!r}: give another --out, or the same setting"
+            )
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
