@@ -63,9 +63,7 @@ def read_audio(source: Source) -> np.ndarray:
 
     resampled: np.ndarray = soxr.resample(samples, rate, SAMPLE_RATE)
     if not len(resampled):
-        raise AudioError(
-            f"{name}: {len(samples)} samples at {rate} Hz are not one sample at {SAMPLE_RATE} Hz"
-        )
+        raise AudioError(f"{name}: {len(samples)} samples at {rate} Hz are not one sample at {SAMPLE_RATE} Hz")
     return resampled.astype(np.float32, copy=False)
 
 
@@ -78,13 +76,9 @@ def find_audio(inputs: Iterable[Path | str]) -> list[Path]:
     found: dict[Path, None] = {}
     for item in map(Path, inputs):
         if item.is_dir():
-            files = sorted(
-                p for p in item.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()
-            )
+            files = sorted(p for p in item.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
             if not files:
-                raise ValueError(
-                    f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))}"
-                )
+                raise ValueError(f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
             found.update(dict.fromkeys(files))
         elif item.exists():
             found[item] = None
@@ -148,9 +142,7 @@ def _decode_pyav(source: Source, name: str) -> tuple[np.ndarray, int]:
             if not container.streams.audio:
                 raise AudioError(f"{name}: no audio stream")
             rate = container.streams.audio[0].rate
-            return np.concatenate([np.zeros(0, np.float32), *_pyav_frames(container)]), int(
-                rate or 0
-            )
+            return np.concatenate([np.zeros(0, np.float32), *_pyav_frames(container)]), int(rate or 0)
     except (av.FFmpegError, OSError, ValueError, EOFError) as error:
         if isinstance(error, AudioError):
             raise

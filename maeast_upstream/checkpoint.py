@@ -93,17 +93,13 @@ def read_folder(folder: Path) -> Loaded:
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: not a checkpoint folder: no {name} in it")
     try:
-        config = EncoderConfig.from_dict(
-            json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        )
+        config = EncoderConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
     try:
         state = load_file(folder / WEIGHTS_NAME)
     except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(
-            f"{folder / WEIGHTS_NAME}: not a safetensors file, or a broken one ({error})"
-        ) from error
+        raise ValueError(f"{folder / WEIGHTS_NAME}: not a safetensors file, or a broken one ({error})") from error
     return _checked(folder, config, state)
 
 
@@ -117,9 +113,7 @@ def read_published(path: Path) -> Loaded:
     return _checked(path, config, state)
 
 
-def save_folder(
-    folder: Path, network: MaeAst, config: EncoderConfig, dtype: torch.dtype = torch.float32
-) -> None:
+def save_folder(folder: Path, network: MaeAst, config: EncoderConfig, dtype: torch.dtype = torch.float32) -> None:
     """Write our own format; the folder is replaced as a whole, an older one only once the new one is complete.
 
     Args:
@@ -128,9 +122,7 @@ def save_folder(
         config: what config.json says.
         dtype: of the stored weights; float16 halves the file.
     """
-    save_state(
-        folder, {k: v.detach().cpu() for k, v in network.state_dict().items()}, config, dtype
-    )
+    save_state(folder, {k: v.detach().cpu() for k, v in network.state_dict().items()}, config, dtype)
 
 
 def save_state(
@@ -144,9 +136,7 @@ def save_state(
     part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    save_file(
-        {name: value.to(dtype).contiguous() for name, value in state.items()}, part / WEIGHTS_NAME
-    )
+    save_file({name: value.to(dtype).contiguous() for name, value in state.items()}, part / WEIGHTS_NAME)
     (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -170,14 +160,10 @@ def _checked(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loa
         if name not in state:
             raise ValueError(f"{path}: tensor {name!r} is missing")
         if state[name].shape != shape:
-            raise ValueError(
-                f"{path}: {name} has shape {tuple(state[name].shape)}, its config says {tuple(shape)}"
-            )
+            raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}, its config says {tuple(shape)}")
     unexpected = sorted(set(state) - set(expected))
     if unexpected:
-        raise ValueError(
-            f"{path}: unexpected tensor {unexpected[0]!r} (and {len(unexpected) - 1} more)"
-        )
+        raise ValueError(f"{path}: unexpected tensor {unexpected[0]!r} (and {len(unexpected) - 1} more)")
     weights = {name: value.float() for name, value in state.items()}
     for name, value in weights.items():
         if not torch.isfinite(value).all():

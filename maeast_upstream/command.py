@@ -20,9 +20,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, --device, --precision."""
-    parser.add_argument(
-        "--checkpoint", help="name, path or hub id; default: the checkpoint in the package"
-    )
+    parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
     parser.add_argument("--device", help="cpu, cuda, ...; default: cpu")
     parser.add_argument("--precision", default="fp32", help="fp32 (default), bf16 or fp16")
 
@@ -30,9 +28,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_readout_options(parser: argparse.ArgumentParser) -> None:
     """--layer, --mel, --pool, --hop-ms."""
     parser.add_argument("--layer", help="1..depth, last, mean or all")
-    parser.add_argument(
-        "--mel", help=f"the mel patches of an instant: {' or '.join(get_args(Mel))}"
-    )
+    parser.add_argument("--mel", help=f"the mel patches of an instant: {' or '.join(get_args(Mel))}")
     parser.add_argument("--pool", help=f"over time, for scenes: {', '.join(get_args(Pool))}")
     parser.add_argument("--hop-ms", help="time steps: native, or 40 for patch models")
 

@@ -52,7 +52,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.model.num_mel_bins != self.frontend.num_mel_bins:
             raise ValueError(
-                f"model.num_mel_bins {self.model.num_mel_bins} is not frontend.num_mel_bins {self.frontend.num_mel_bins}"
+                f"model.num_mel_bins {self.model.num_mel_bins} is not the front end's {self.frontend.num_mel_bins}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,9 +86,7 @@ def read_section(kind: type[SectionT], data: Any, where: str) -> SectionT:
     unknown = sorted(set(data) - set(types))
     if unknown:
         raise ValueError(f"{where} has unknown key {unknown[0]!r}; it may have {', '.join(types)}")
-    values = {
-        name: _read_value(types[name], value, f"{where}.{name}") for name, value in data.items()
-    }
+    values = {name: _read_value(types[name], value, f"{where}.{name}") for name, value in data.items()}
     try:
         return kind(**values)
     except ValueError as error:
@@ -100,9 +98,7 @@ def _read_value(kind: Any, value: Any, where: str) -> Any:
         return read_section(kind, value, where)  # type: ignore[arg-type]
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ValueError(
-                f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}"
-            )
+            raise ValueError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
         return value
     if get_origin(kind) is list:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -26,11 +26,7 @@ def main(argv: Sequence[str]) -> int:
         checkpoint.save_published(args.out, loaded)
     else:
         if args.out.is_file():
-            raise ValueError(
-                f"{args.out} is a file; expected a folder's name, or a name that ends in .pt"
-            )
-        checkpoint.save_state(
-            args.out, loaded.state, loaded.config, torch.float16 if args.half else torch.float32
-        )
+            raise ValueError(f"{args.out} is a file; expected a folder's name, or a name that ends in .pt")
+        checkpoint.save_state(args.out, loaded.state, loaded.config, torch.float16 if args.half else torch.float32)
     print(f"wrote {args.out}")
     return 0

@@ -1,4 +1,4 @@
-"""The published checkpoints by name: fetched once into torch's hub cache, resumable, from the first mirror that has them."""
+"""The published checkpoints by name: fetched once into torch's hub cache, resumable, mirrors tried in order."""
 
 import hashlib
 import logging
@@ -55,12 +55,10 @@ def fetch(name: str, check: Callable[[Path], object]) -> Path:
             return path
         except (OSError, HTTPException, ValueError) as error:
             failures.append(f"{mirror}: {' '.join(str(error).split())[:120]}")
-            if isinstance(
-                error, ValueError
-            ):  # complete, but not a checkpoint: nothing to go on from
+            if isinstance(error, ValueError):  # complete, but not a checkpoint: nothing to go on from
                 part.unlink(missing_ok=True)
     raise ValueError(
-        f"could not download {name} ({'; '.join(failures)}); offline, put the file {path.name} to {path} or give its path"
+        f"could not download {name} ({'; '.join(failures)}); offline, put the file to {path} or give its path"
     )
 
 
@@ -122,7 +120,7 @@ def _finish(part: Path, path: Path) -> None:
 
 
 def _compare(path: Path) -> None:
-    """Refuse a cached file that is not the one that was downloaded; one that was put there by hand is taken as it is."""
+    """Refuse a cached file that is not the one that was downloaded; one put there by hand is taken as it is."""
     if not _hash_file(path).exists():
         return
     expected = _hash_file(path).read_text().strip()
@@ -130,7 +128,7 @@ def _compare(path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
         raise ValueError(
-            f"{path}: SHA-256 {digest[:12]}... is not the {expected[:12]}... of its download; remove it to fetch it again"
+            f"{path}: SHA-256 {digest[:12]}... is not the {expected[:12]}... of its download; remove it to fetch again"
         )
 
 

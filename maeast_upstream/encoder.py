@@ -31,7 +31,7 @@ FINE_LEFT_SAMPLES = 1280
 FRAME_MS = 1000 * HOP_SAMPLES / SAMPLE_RATE
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}
-"""Tokens that go through the network at once: on a CPU what stays in cache (1.1x over 4096), on a GPU enough to fill it."""
+"""Tokens that go through the network at once: on a CPU what stays in cache (1.1x over 4096), on a GPU many."""
 MAX_PADDING = 0.1
 """Clips share a batch while at most this share of its tokens is padding."""
 
@@ -81,9 +81,7 @@ class TimeGrid:
         first = (num_samples(self.patch_frames) / 2 - self.left) * 1000 / SAMPLE_RATE
         if self.left + samples < num_samples(self.patch_frames):
             first = min(first, samples / 2 * 1000 / SAMPLE_RATE)
-        return first + torch.arange(self.steps(samples), dtype=torch.float64) * (
-            self.hop * FRAME_MS
-        )
+        return first + torch.arange(self.steps(samples), dtype=torch.float64) * (self.hop * FRAME_MS)
 
 
 class Encoder(nn.Module):
@@ -181,15 +179,11 @@ class Encoder(nn.Module):
             for rows in self._batches(clips, grid):
                 for place, hidden in self._run([clips[row] for row in rows], grid, keep):
                     for state, tokens in zip(states, hidden, strict=True):
-                        state[rows, place] = fold_mel(
-                            tokens, self.config.model.mel_patches, mel
-                        ).float()
+                        state[rows, place] = fold_mel(tokens, self.config.model.mel_patches, mel).float()
             if int(steps.min()) < shape[1]:
                 past = (torch.arange(shape[1]) >= steps[:, None]).to(self.device)[..., None]
                 states = [state.masked_fill_(past, 0.0) for state in states]
-        times = nn.utils.rnn.pad_sequence(
-            [grid.times_ms(len(clip)) for clip in clips], batch_first=True
-        )
+        times = nn.utils.rnn.pad_sequence([grid.times_ms(len(clip)) for clip in clips], batch_first=True)
         return Encoded(states, steps.to(self.device), times)
 
     def embed(
@@ -217,9 +211,7 @@ class Encoder(nn.Module):
             mel=readout.mel,
             hop_ms=readout.hop_ms,
         )
-        return pool_time(
-            combine_layers(encoded.hidden_states, readout.layer), encoded.lengths, readout.pool
-        )
+        return pool_time(combine_layers(encoded.hidden_states, readout.layer), encoded.lengths, readout.pool)
 
     @classmethod
     def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> "Encoder":
@@ -230,9 +222,7 @@ class Encoder(nn.Module):
         """Write model.safetensors and config.json into ``folder``."""
         checkpoint.save_folder(Path(folder), self.network, self.config)
 
-    def push_to_hub(
-        self, repo_id: str, *, private: bool = False, revision: str | None = None
-    ) -> str:
+    def push_to_hub(self, repo_id: str, *, private: bool = False, revision: str | None = None) -> str:
         """Upload to a hub repository, made if it does not exist; returns the address of the commit."""
         from huggingface_hub import HfApi
 
@@ -240,11 +230,7 @@ class Encoder(nn.Module):
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "model")
-            return str(
-                api.upload_folder(
-                    repo_id=repo_id, folder_path=Path(folder) / "model", revision=revision
-                )
-            )
+            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model", revision=revision))
 
     def patches(self, waveforms: Tensor) -> Tensor:
         """(B, S) waveforms of at least one token -> (B, N, P) normalised patches, what the network sees."""
@@ -269,32 +255,24 @@ class Encoder(nn.Module):
         if hop_ms == FINE_HOP_MS and frames == 16:
             return TimeGrid(frames, round(FINE_HOP_MS / FRAME_MS), FINE_LEFT_SAMPLES)
         finer = f" or {FINE_HOP_MS:g}" if frames == 16 else ""
-        raise ValueError(
-            f"this model's time steps are {frames * FRAME_MS:g}{finer} ms apart, got hop_ms {hop_ms}"
-        )
+        raise ValueError(f"this model's time steps are {frames * FRAME_MS:g}{finer} ms apart, got hop_ms {hop_ms}")
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Iterator[None]:
         """The precision of matrix products, and whether a graph is recorded."""
         graph = self.training and torch.is_grad_enabled()
-        cast = torch.autocast(
-            self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"
-        )
+        cast = torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32")
         with torch.set_grad_enabled(graph), cast:
             yield
 
     def _batches(self, clips: list[Tensor], grid: TimeGrid) -> Iterator[list[int]]:
         """Indices of the clips that go through the network together: of like length; a long clip goes by itself."""
-        budget = (
-            BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) // self.config.model.mel_patches
-        )
+        budget = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) // self.config.model.mel_patches
         rows: list[int] = []
         steps: list[int] = []
         for row in sorted(range(len(clips)), key=lambda row: -len(clips[row])):
             tall = [*steps, grid.steps(len(clips[row])) // grid.passes + 1]
-            full = (
-                len(tall) * tall[0] > budget or sum(tall) < (1 - MAX_PADDING) * len(tall) * tall[0]
-            )
+            full = len(tall) * tall[0] > budget or sum(tall) < (1 - MAX_PADDING) * len(tall) * tall[0]
             if rows and (full or self._is_long(clips[rows[0]])):
                 yield rows
                 rows, tall = [], tall[-1:]
@@ -304,9 +282,7 @@ class Encoder(nn.Module):
     def _is_long(self, clip: Tensor) -> bool:
         return len(clip) > self.max_seconds * SAMPLE_RATE
 
-    def _run(
-        self, clips: list[Tensor], grid: TimeGrid, keep: list[int]
-    ) -> Iterator[tuple[slice, list[Tensor]]]:
+    def _run(self, clips: list[Tensor], grid: TimeGrid, keep: list[int]) -> Iterator[tuple[slice, list[Tensor]]]:
         """The clips of a batch through the network, grid by grid: time steps, and the kept layers' (b, N, D) there."""
         fbank = self.fbank(*self._pad(clips, grid))
         frames = torch.tensor([grid.frames(len(clip)) for clip in clips])
@@ -347,9 +323,7 @@ class Encoder(nn.Module):
             padding = torch.arange(patches.shape[1], device=self.device) >= tokens[:, None]
         return self.network.features(patches, padding, keep)
 
-    def _windows(
-        self, spectrogram: Tensor, steps: int, keep: list[int]
-    ) -> Iterator[tuple[int, int, list[Tensor]]]:
+    def _windows(self, spectrogram: Tensor, steps: int, keep: list[int]) -> Iterator[tuple[int, int, list[Tensor]]]:
         """A long clip's (1, frames, mels) in overlapping windows: ranges of steps and their kept layers' tokens."""
         frames, mel = self.config.model.patch_frames, self.config.model.mel_patches
         length = min(self.window_steps, steps)
@@ -357,9 +331,7 @@ class Encoder(nn.Module):
         ranges = window_ranges(starts, steps, length)
         batch = max(1, BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) // (length * mel))
         for i in range(0, len(starts), batch):
-            cut = torch.cat(
-                [spectrogram[:, s * frames : (s + length) * frames] for s in starts[i : i + batch]]
-            )
+            cut = torch.cat([spectrogram[:, s * frames : (s + length) * frames] for s in starts[i : i + batch]])
             hidden = self.network.features(self._patchify(cut), None, keep)
             for row, (first, last) in enumerate(ranges[i : i + batch]):
                 inside = slice((first - starts[i + row]) * mel, (last - starts[i + row]) * mel)
@@ -377,25 +349,12 @@ def split_clips(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) ->
         raise ValueError("expected at least one clip, got none")
     if lengths is not None:
         ends = torch.as_tensor(lengths).tolist()
-        if (
-            not isinstance(waveforms, Tensor)
-            or len(ends) != len(clips)
-            or max(ends) > waveforms.shape[1]
-        ):
+        if not isinstance(waveforms, Tensor) or len(ends) != len(clips) or max(ends) > waveforms.shape[1]:
             raise ValueError("lengths go with a (B, S) tensor: one for each row, none above S")
         clips = [clip[:end] for clip, end in zip(clips, ends, strict=True)]
     for number, clip in enumerate(clips):
-        if (
-            not isinstance(clip, Tensor)
-            or clip.dim() != 1
-            or not clip.is_floating_point()
-            or len(clip) == 0
-        ):
-            got = (
-                f"{clip.dtype} of shape {tuple(clip.shape)}"
-                if isinstance(clip, Tensor)
-                else type(clip).__name__
-            )
+        if not isinstance(clip, Tensor) or clip.dim() != 1 or not clip.is_floating_point() or len(clip) == 0:
+            got = f"{clip.dtype} of shape {tuple(clip.shape)}" if isinstance(clip, Tensor) else type(clip).__name__
             raise ValueError(
                 f"clip {number}: expected a (S,) floating point tensor with at least one sample, got {got}"
             )
@@ -425,8 +384,6 @@ def load_model(
         ValueError: no such checkpoint, or not one of this model.
     """
     loaded = checkpoint.read(checkpoint.resolve(source))
-    encoder = Encoder(
-        loaded.config, precision or "fp32", max_seconds=max_seconds, window_seconds=window_seconds
-    )
+    encoder = Encoder(loaded.config, precision or "fp32", max_seconds=max_seconds, window_seconds=window_seconds)
     encoder.network.load_state_dict(loaded.state)
     return encoder.eval().to(device or "cpu")

@@ -47,9 +47,7 @@ class Report:
 def main(argv: Sequence[str]) -> int:
     """Embed audio files or folders into a parquet table."""
     parser = Parser(prog="maeast embed", description=main.__doc__)
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", type=Path, help="audio files, or folders of them"
-    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", type=Path, help="audio files, or folders of them")
     parser.add_argument("-o", "--out", required=True, type=Path, help="OUT.parquet")
     parser.add_argument(
         "--kind",
@@ -136,9 +134,7 @@ def embed_files(
         try:
             for batch in _batches(_read_all(files, errors), batch_seconds):
                 table = (
-                    _scene_table(batch, encoder, readout)
-                    if kind == "scene"
-                    else _frame_table(batch, encoder, readout)
+                    _scene_table(batch, encoder, readout) if kind == "scene" else _frame_table(batch, encoder, readout)
                 )
                 table = table.replace_schema_metadata(metadata)
                 writer = writer or pq.ParquetWriter(part, table.schema)
@@ -151,9 +147,7 @@ def embed_files(
                 writer.close()
         _write_errors(error_list(out), errors)
         if writer is None:
-            raise ValueError(
-                f"not one of {len(files)} files could be read; the first: {errors[0][1]}"
-            )
+            raise ValueError(f"not one of {len(files)} files could be read; the first: {errors[0][1]}")
     return report
 
 
@@ -227,15 +221,9 @@ def _frame_table(batch: list[Clip], encoder: Encoder, readout: Readout) -> "pa.T
     states = combine_layers(encoded.hidden_states, readout.layer).cpu()
     lengths = encoded.lengths.tolist()
     columns: dict[str, Any] = {
-        "path": [
-            path for (path, _), length in zip(batch, lengths, strict=True) for _ in range(length)
-        ],
-        "time_ms": torch.cat(
-            [row[:length] for row, length in zip(encoded.times_ms, lengths, strict=True)]
-        ).numpy(),
-        "vector": _vectors(
-            torch.cat([row[:length] for row, length in zip(states, lengths, strict=True)]).numpy()
-        ),
+        "path": [path for (path, _), length in zip(batch, lengths, strict=True) for _ in range(length)],
+        "time_ms": torch.cat([row[:length] for row, length in zip(encoded.times_ms, lengths, strict=True)]).numpy(),
+        "vector": _vectors(torch.cat([row[:length] for row, length in zip(states, lengths, strict=True)]).numpy()),
     }
     return pa.table(columns)
 

@@ -98,9 +98,7 @@ class Fbank(nn.Module):
         super().__init__()
         self.config = config or FrontendConfig()
         hann = torch.hann_window(WINDOW_SAMPLES, periodic=False)
-        self.register_buffer(
-            "window", hann.pow(0.85) if self.config.window == "povey" else hann, persistent=False
-        )
+        self.register_buffer("window", hann.pow(0.85) if self.config.window == "povey" else hann, persistent=False)
         self.register_buffer("mel", mel_banks(self.config.num_mel_bins), persistent=False)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -132,10 +130,7 @@ class Fbank(nn.Module):
             frames = waveforms.unfold(1, WINDOW_SAMPLES, HOP_SAMPLES)  # (B, frames, 400), a view
             fbank = self._by_chunks(frames)
             if lengths is not None:
-                past = (
-                    torch.arange(fbank.shape[1], device=fbank.device)
-                    >= num_frames(lengths)[:, None]
-                )
+                past = torch.arange(fbank.shape[1], device=fbank.device) >= num_frames(lengths)[:, None]
                 fbank = fbank.masked_fill(past[..., None], 0.0)
             return fbank
 
@@ -146,7 +141,7 @@ class Fbank(nn.Module):
         chunk = max(1, limit // frames.shape[0])
         if chunk >= frames.shape[1]:
             return self._log_mel(frames)
-        return torch.cat([self._log_mel(part) for part in frames.split(chunk, dim=1)], dim=1)
+        return torch.cat([self._log_mel(part) for part in torch.split(frames, chunk, dim=1)], dim=1)
 
     def _log_mel(self, frames: Tensor) -> Tensor:
         """(B, n, 400) samples -> (B, n, num_mel_bins) log-mel energies."""

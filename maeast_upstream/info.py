@@ -10,9 +10,7 @@ from maeast_upstream.command import Parser
 def main(argv: Sequence[str]) -> int:
     """Show what a checkpoint is: sizes, front end, readout, where it came from."""
     parser = Parser(prog="maeast info", description=main.__doc__)
-    parser.add_argument(
-        "checkpoint", nargs="?", help="name, path or hub id; default: the one in the package"
-    )
+    parser.add_argument("checkpoint", nargs="?", help="name, path or hub id; default: the one in the package")
     args = parser.parse_args(argv)
     path = checkpoint.resolve(args.checkpoint)
     loaded = checkpoint.read(path)
@@ -29,7 +27,5 @@ def main(argv: Sequence[str]) -> int:
     print(f"features        {model.depth} layers of {model.mel_patches} x {model.embed_dim}")
     for section in dataclasses.fields(loaded.config):
         values = dataclasses.asdict(getattr(loaded.config, section.name))
-        print(
-            f"{section.name:<16}" + ", ".join(f"{name} {value}" for name, value in values.items())
-        )
+        print(f"{section.name:<16}" + ", ".join(f"{name} {value}" for name, value in values.items()))
     return 0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def read_labels(path: Path, columns: Sequence[str]) -> dict[Path, tuple[str, ...]]:
+def read_rows(path: Path, columns: Sequence[str]) -> dict[Path, tuple[str, ...]]:
     """The rows of a labels.csv by clip.
 
     Args:
@@ -21,9 +21,7 @@ def read_labels(path: Path, columns: Sequence[str]) -> dict[Path, tuple[str, ...
             twice, no rows.
     """
     if not path.is_file():
-        raise ValueError(
-            f"{path}: no such file; expected a CSV with columns path,{','.join(columns)}"
-        )
+        raise ValueError(f"{path}: no such file; expected columns path,{','.join(columns)}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -34,8 +32,7 @@ def read_labels(path: Path, columns: Sequence[str]) -> dict[Path, tuple[str, ...
     for column in wanted:
         if column not in header:
             raise ValueError(
-                f"{path}: no column {column!r}; "
-                f"expected {','.join(wanted)}, got {','.join(header) or 'nothing'}"
+                f"{path}: no column {column!r}; expected {','.join(wanted)}, got {','.join(header) or 'nothing'}"
             )
     clips: dict[Path, tuple[str, ...]] = {}
     for number, row in enumerate(rows, start=1):

@@ -30,9 +30,7 @@ def main(argv: Sequence[str]) -> int:
     labels = labels_of(paths, args.labels)
     known = [i for i, label in enumerate(labels) if label is not None]
     if len(known) < 3:
-        raise ValueError(
-            f"{args.embeddings}: {len(known)} rows have a label; a map needs at least 3"
-        )
+        raise ValueError(f"{args.embeddings}: {len(known)} rows have a label; a map needs at least 3")
     points = project(vectors[known], args.method, args.seed)
     draw(args.out, points, [str(labels[i]) for i in known], f"{len(known)} clips, {args.method}")
     print(f"wrote {args.out}")
@@ -47,9 +45,7 @@ def read_embeddings(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         table = pq.read_table(path, columns=["path", "vector"])
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        raise ValueError(
-            f"{path}: not a table of embeddings ({' '.join(str(error).split())[:120]})"
-        ) from error
+        raise ValueError(f"{path}: not a table of embeddings ({' '.join(str(error).split())[:120]})") from error
     vectors = table["vector"].combine_chunks()
     return table["path"].to_pylist(), vectors.flatten().to_numpy().reshape(len(table), -1)
 
@@ -60,10 +56,7 @@ def labels_of(paths: Sequence[str], labels: Path | None) -> list[str | None]:
         return [Path(path).parent.name for path in paths]
     try:
         with labels.open(newline="", encoding="utf-8") as file:
-            by_path = {
-                (labels.parent / row["path"]).resolve(): row["label"]
-                for row in csv.DictReader(file)
-            }
+            by_path = {(labels.parent / row["path"]).resolve(): row["label"] for row in csv.DictReader(file)}
     except KeyError as error:
         raise ValueError(f"{labels}: no column {error}; expected columns path, label") from error
     return [by_path.get(Path(path).resolve()) for path in paths]
@@ -75,24 +68,18 @@ def project(vectors: np.ndarray, method: str, seed: int) -> np.ndarray:
         from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise ValueError(
-            "maeast map needs scikit-learn: pip install 'maeast-upstream[plot]'"
-        ) from error
+        raise ValueError("maeast map needs scikit-learn: pip install 'maeast-upstream[plot]'") from error
     scaled = (vectors - vectors.mean(0)) / np.maximum(vectors.std(0), 1e-8)
     dimensions = 2 if method == "pca" else min(PCA_DIMENSIONS, *scaled.shape)
     reduced: np.ndarray = PCA(dimensions, random_state=seed).fit_transform(scaled)
     if method == "tsne":
         perplexity = min(20.0, (len(reduced) - 1) / 3)
-        reduced = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-            reduced
-        )
+        reduced = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
     if method == "umap":
         try:
             from umap import UMAP
         except ImportError as error:
-            raise ValueError(
-                "--method umap needs the package umap-learn: pip install umap-learn"
-            ) from error
+            raise ValueError("--method umap needs the package umap-learn: pip install umap-learn") from error
         reduced = UMAP(random_state=seed).fit_transform(reduced)
     return reduced
 
@@ -103,9 +90,7 @@ def draw(out: Path, points: np.ndarray, labels: Sequence[str], title: str) -> No
         from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError(
-            "maeast map needs matplotlib: pip install 'maeast-upstream[plot]'"
-        ) from error
+        raise ValueError("maeast map needs matplotlib: pip install 'maeast-upstream[plot]'") from error
     figure = Figure(figsize=(8, 6), layout="constrained", facecolor="white")
     axis = figure.subplots()
     names = sorted(set(labels))
@@ -114,7 +99,8 @@ def draw(out: Path, points: np.ndarray, labels: Sequence[str], title: str) -> No
     for number, name in enumerate(names):
         here = points[[label == name for label in labels]]
         axis.scatter(
-            *here.T,
+            here[:, 0],
+            here[:, 1],
             s=36,
             color=colours(number % colours.N),
             marker=markers[number % len(markers)],

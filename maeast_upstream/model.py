@@ -133,10 +133,11 @@ TOKENS: dict[str, dict[str, int]] = {
 
 
 def preset(size: str, tokens: str = "patch", **overrides: Any) -> ModelConfig:
-    """A named size (tiny, small, base, base6, large) with patch or frame tokens; ``overrides`` are ModelConfig's fields."""
+    """A named size with patch or frame tokens; ``overrides`` are ModelConfig's fields."""
     if size not in PRESETS or tokens not in TOKENS:
         raise ValueError(
-            f"unknown preset {size!r} with tokens {tokens!r}: sizes are {', '.join(PRESETS)}; tokens are {', '.join(TOKENS)}"
+            f"unknown preset {size!r} with tokens {tokens!r}: sizes are {', '.join(PRESETS)}; tokens "
+            f"are {', '.join(TOKENS)}"
         )
     return ModelConfig(**{**PRESETS[size], **TOKENS[tokens], **overrides})
 
@@ -156,18 +157,14 @@ class Positions(nn.Module):
     def __init__(self, dim: int, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.register_buffer(
-            "table", sinusoid(STORED_POSITIONS if kind == "sinusoid" else 0, dim), persistent=False
-        )
+        self.register_buffer("table", sinusoid(STORED_POSITIONS if kind == "sinusoid" else 0, dim), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
         if self.kind == "none":
             return x
         tokens, dim = x.shape[1:]
-        table = (
-            self.table[:tokens] if tokens <= len(self.table) else sinusoid(tokens, dim).to(x.device)
-        )
+        table = self.table[:tokens] if tokens <= len(self.table) else sinusoid(tokens, dim).to(x.device)
         return x + table
 
 
@@ -184,14 +181,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); ``attend`` (B, 1, 1, N) is True at the keys that may be looked at."""
         B, N, D = x.shape
-        q, k, v = (
-            self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
-        )
+        q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=attend, dropout_p=dropout
-        )  # (B, H, N, D / H)
-        return self.out(y.transpose(1, 2).reshape(B, N, D))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, N, D / H)
+        out: Tensor = self.out(y.transpose(1, 2).reshape(B, N, D))
+        return out
 
 
 class Block(nn.Module):
@@ -211,15 +205,14 @@ class Block(nn.Module):
         """(B, N, D) -> (B, N, D); ``attend`` as in `Attention`."""
         x = self.attention_norm(x + self.dropout(self.attention(x, attend)))
         y = self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
-        return self.ffn_norm(x + self.dropout(y))
+        out: Tensor = self.ffn_norm(x + self.dropout(y))
+        return out
 
 
 class Stack(nn.Module):
     """A layer norm, dropout, then `depth` post-norm blocks: the shape of both encoder and decoder."""
 
-    def __init__(
-        self, dim: int, num_heads: int, ffn_dim: int, depth: int, config: ModelConfig
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, depth: int, config: ModelConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
@@ -288,9 +281,7 @@ class MaeAst(nn.Module):
         self.decoder_embed = nn.Linear(dim, decoder_dim) if decoder_dim != dim else nn.Identity()
         self.decoder_mask = nn.Parameter(torch.rand(decoder_dim))
         self.decoder_positions = Positions(decoder_dim, config.positions)
-        self.decoder = Stack(
-            decoder_dim, config.decoder_heads, config.decoder_ffn_dim, config.decoder_depth, config
-        )
+        self.decoder = Stack(decoder_dim, config.decoder_heads, config.decoder_ffn_dim, config.decoder_depth, config)
         self.reconstruction_head = nn.Linear(decoder_dim, config.patch_dim)
         self.classification_head = nn.Linear(decoder_dim, config.patch_dim)
         self.input_dropout = nn.Dropout(config.input_dropout)

@@ -1,18 +1,23 @@
 """``maeast probe``: how well a linear classifier reads labels from frozen embeddings.
 
-Protocol: one vector a clip; every dimension standardised on train; multinomial logistic regression fitted on train
-for each C; the C with the best valid accuracy, in a tie the smaller; the test accuracy is read once.
+Protocol: one vector a clip; every dimension standardised on train; multinomial logistic regression
+with an L2 penalty fitted on train for each C; the C with the best valid accuracy, in a tie the
+smaller; the test accuracy is read once. Of several readouts the one with the best mean valid
+accuracy over the sets is taken, and only its test accuracies are given out.
 """
 
 import csv
-import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from maeast_upstream.audio import read_audio
 from maeast_upstream.command import (
@@ -24,22 +29,39 @@ from maeast_upstream.command import (
 )
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.files import replacing
-from maeast_upstream.frontend import WINDOW_SAMPLES, Fbank, FrontendConfig
-from maeast_upstream.readout import Readout, combine_layers, pool_time
+from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
+from maeast_upstream.labels import read_rows
+from maeast_upstream.readout import Mel, Pool, Readout, combine_layers, fold_mel, pool_time
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+"""Inverse strengths of the penalty."""
 SPLITS = ("train", "valid", "test")
-BATCH_CLIPS = 64
+MAX_DEVIATIONS = 20.0
+"""Standardised values are clipped here: a clip far outside the train split's range does no harm."""
+READ_SECONDS = 600.0
+"""Audio in memory at once (40 MB), to be sorted by length."""
+BATCH_SECONDS = 60.0
+"""Audio encoded at once, padding included: bounds what is kept, 110 MB for 12 layers of 8 x 768."""
 
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Clips with labels and splits."""
+    """Clips with labels and splits: what a labels.csv says."""
 
     name: str
-    clips: list[torch.Tensor]
+    """In tables."""
+    paths: list[Path]
+    """Of the clips."""
     labels: np.ndarray
+    """(clips,) strings."""
     splits: np.ndarray
+    """(clips,) of train, valid and test."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Classes, and clips in train, valid and test."""
+        train, valid, test = (int((self.splits == split).sum()) for split in SPLITS)
+        return len(set(self.labels)), train, valid, test
 
 
 @dataclass(frozen=True)
@@ -49,74 +71,112 @@ class Score:
     valid: float
     test: float
     c: float
+    """The chosen inverse strength of the penalty."""
+
+
+Table = Mapping[str, list[Score]]
+"""By readout the scores on each set."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fit linear probes on labels.csv files (path, label, split) and print a table of accuracies."""
-    parser = Parser(prog="maeast probe", description=main.__doc__)
+    """Score frozen embeddings on labelled clips with logistic regression."""
+    args = build_parser().parse_args(argv)
+    sets = [read_labels(path) for path in args.labels]
+    if twice := [name for name, n in Counter(one.name for one in sets).items() if n > 1]:
+        raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
+    table: Table
+    if args.features == "logmel":
+        table = {"mean and deviation": [probe_features(one, logmel_features) for one in sets]}
+    else:
+        encoder = load_model(args.checkpoint, args.device, args.precision)
+        if args.features == "random":
+            encoder = randomised(encoder, args.seed)
+        own = encoder.config.readout
+        readouts = readout_grid(own, args.layer, args.mel, args.pool, args.hop_ms)
+        scores = probe_sets(sets, encoder, readouts)
+        table = {describe(readout): row for readout, row in scores.items()}
+    best = best_readout(table)
+    if len(table) > 1:
+        print(format_readouts(table), end="\n\n")
+    print(f"{args.features}: {best}")
+    print(format_scores(sets, table[best]))
+    if args.out is not None:
+        write_scores(args.out, args.features, sets, table)
+    return 0
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog="maeast probe",
+        description=f"{main.__doc__} Comma-separated lists for --layer, --mel, --pool and --hop-ms "
+        "try all combinations and choose one on valid.",
+    )
     parser.add_argument(
         "labels",
         nargs="+",
         type=Path,
-        help="labels.csv with columns path (relative to it), label, split",
+        metavar="LABELS.csv",
+        help="columns path (relative to the file), label, split (train, valid or test)",
     )
     parser.add_argument(
         "--features",
         choices=("model", "random", "logmel"),
         default="model",
-        help="the checkpoint; the same network with random weights; mean and deviation of the log-mel",
+        help="the checkpoint's embeddings (default); those of the same network with random "
+        "weights; mean and deviation of the log-mel",
     )
     add_model_options(parser)
     add_readout_options(parser)
-    parser.add_argument("-o", "--out", type=Path, help="write the table as CSV, too")
-    args = parser.parse_args(argv)
-    sets = [read_labels(path) for path in args.labels]
-    if args.features == "logmel":
-        scores = [probe(logmel_features(one.clips), one.labels, one.splits) for one in sets]
-        return _print_table(sets, scores, args.out)
-    encoder = load_model(args.checkpoint, args.device, args.precision)
-    if args.features == "random":
-        encoder = randomised(encoder)
-    readouts = readout_grid(encoder.config.readout, args.layer, args.mel, args.pool, args.hop_ms)
-    table = probe_sets(sets, encoder, readouts)
-    best = max(readouts, key=lambda readout: np.mean([score.valid for score in table[readout]]))
-    if len(readouts) > 1:
-        for readout in readouts:
-            print(
-                f"valid {np.mean([score.valid for score in table[readout]]):5.1f}  {describe(readout)}"
-            )
-    print(f"readout: {describe(best)}")
-    return _print_table(sets, table[best], args.out)
+    parser.add_argument("--seed", type=int, default=0, help="of the random weights; default 0")
+    parser.add_argument("-o", "--out", type=Path, help="write the scores as CSV, too")
+    return parser
 
 
 def read_labels(path: Path) -> LabelledSet:
-    """Read a labels.csv and its clips.
+    """Read a labels.csv with columns path, label, split and check that it can be probed.
 
     Raises:
-        ValueError: a missing file or column, an unknown split, a label that train does not have.
+        ValueError: as in `read_rows`; an unknown split, an empty one, a clip that is missing, one
+            class only, a class that is absent from train.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a CSV with columns path, label, split")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for column in ("path", "label", "split"):
-        if not rows or column not in rows[0]:
-            raise ValueError(
-                f"{path}: no column {column!r}; expected columns path, label, split and at least one row"
-            )
-    splits, labels = (np.array([row[name] for row in rows]) for name in ("split", "label"))
-    unknown = set(splits) - set(SPLITS)
-    if unknown or set(splits) != set(SPLITS):
-        raise ValueError(
-            f"{path}: expected splits {', '.join(SPLITS)}, each with clips; got {', '.join(sorted(set(splits)))}"
-        )
-    unseen = set(labels) - set(labels[splits == "train"])
-    if unseen or len(set(labels)) < 2:
-        raise ValueError(
-            f"{path}: label {sorted(unseen or set(labels))[0]!r} cannot be learned: train needs clips of at least two labels, and of every label"
-        )
-    clips = [torch.from_numpy(read_audio(path.parent / row["path"])) for row in rows]
-    return LabelledSet(path.parent.name or path.stem, clips, labels, splits)
+    rows = read_rows(path, ["label", "split"])
+    for clip, (_, split) in rows.items():
+        if split not in SPLITS:
+            raise ValueError(f"{path}: unknown split {split!r} of {clip.name}; expected {', '.join(SPLITS)}")
+        if not clip.is_file():
+            raise ValueError(f"{path}: no such clip: {clip}; paths are relative to {path.parent}")
+    labels, splits = (np.array(column) for column in zip(*rows.values(), strict=True))
+    for split in SPLITS:
+        if split not in splits:
+            raise ValueError(f"{path}: no clip in split {split}; each of {SPLITS} needs one")
+    if unseen := sorted(set(labels) - set(labels[splits == "train"])):
+        raise ValueError(f"{path}: no train clip of class {unseen[0]!r}; every class needs one")
+    if len(set(labels)) < 2:
+        raise ValueError(f"{path}: only one class, {labels[0]!r}; a probe needs two")
+    name = path.resolve().parent.name if path.stem == "labels" else path.stem
+    return LabelledSet(name, list(rows), labels, splits)
+
+
+def probe_sets(
+    sets: Sequence[LabelledSet], encoder: Encoder, readouts: Sequence[Readout]
+) -> dict[Readout, list[Score]]:
+    """Probe every set with every readout; the network sees each clip once for each hop.
+
+    ``best_readout`` chooses of the result on valid; the other readouts' test accuracies are there
+    but nobody should look at them.
+    """
+    table: dict[Readout, list[Score]] = {readout: [] for readout in readouts}
+    for one in sets:
+        features = embeddings(one.paths, encoder, readouts)
+        for readout in tqdm(table, desc=f"{one.name}: fit", leave=False, disable=None):
+            table[readout].append(probe(features.pop(readout), one.labels, one.splits))
+    return table
+
+
+def probe_features(one: LabelledSet, features: Callable[[Sequence[Path]], np.ndarray]) -> Score:
+    """Probe one set with ``features``, which turns the clips' paths into (clips, dimensions)."""
+    return probe(features(one.paths), one.labels, one.splits)
 
 
 def probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> Score:
@@ -124,106 +184,139 @@ def probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> Score
 
     Args:
         features: (clips, dimensions).
-        labels: (clips,) any values.
+        labels: (clips,) strings.
         splits: (clips,) train, valid or test.
+
+    Raises:
+        ValueError: scikit-learn is not installed.
     """
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
-        raise ValueError(
-            "maeast probe needs scikit-learn: pip install 'maeast-upstream[probe]'"
-        ) from error
-    train, valid, test = (splits == name for name in SPLITS)
-    x = features.astype(np.float64)
-    x = (x - x[train].mean(0)) / np.maximum(x[train].std(0), 1e-8)
-    # With an L2 penalty the solution lies in the span of the training rows: rotated there, nothing changes but the size.
-    _, values, basis = np.linalg.svd(x[train], full_matrices=False)
-    x = x @ basis[values > 1e-9 * values[0]].T
+        raise ValueError("maeast probe needs scikit-learn: pip install 'maeast-upstream[probe]'") from error
+    x = standardise(features, splits == "train")
+    train, valid, test = ((x[splits == split], labels[splits == split]) for split in SPLITS)
     best: Score | None = None
     for c in C_GRID:
-        model = LogisticRegression(C=c, max_iter=3000, tol=1e-5).fit(x[train], labels[train])
-        score = Score(
-            100 * model.score(x[valid], labels[valid]), 100 * model.score(x[test], labels[test]), c
-        )
+        model = LogisticRegression(C=c, max_iter=3000, tol=1e-4).fit(*train)
+        score = Score(100 * model.score(*valid), 100 * model.score(*test), c)
         if best is None or score.valid > best.valid:
             best = score
     assert best is not None
     return best
 
 
-def probe_sets(
-    sets: Sequence[LabelledSet], encoder: Encoder, readouts: Sequence[Readout]
-) -> dict[Readout, list[Score]]:
-    """Probe every set with every readout; the network sees each clip once for each hop."""
-    table: dict[Readout, list[Score]] = {readout: [] for readout in readouts}
-    for one in sets:
-        for readout, features in embeddings(one.clips, encoder, readouts).items():
-            table[readout].append(probe(features, one.labels, one.splits))
+def standardise(features: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Zero mean, unit deviation on the train rows; no more dimensions than there are train rows.
+
+    With an L2 penalty the solution lies in the span of the train rows: rotated to their principal
+    axes nothing changes but the size. The axes come from the rows' products, a small matrix.
+    """
+    x = features.astype(np.float64)
+    x -= x[train].mean(axis=0)
+    deviation = x[train].std(axis=0)
+    x /= np.where(deviation > 1e-8, deviation, 1.0)
+    np.clip(x, -MAX_DEVIATIONS, MAX_DEVIATIONS, out=x)
+    if x.shape[1] <= train.sum():
+        return x
+    products = x @ x[train].T  # (clips, train clips)
+    values, vectors = np.linalg.eigh(products[train])
+    kept = values > 1e-12 * values[-1]
+    rotated: np.ndarray = products @ (vectors[:, kept] / np.sqrt(values[kept]))
+    return rotated
+
+
+def best_readout(table: Mapping[Any, list[Score]]) -> Any:
+    """The key of `probe_sets`' table with the best mean valid accuracy; in a tie the first."""
+    return max(table, key=lambda readout: mean_valid(table[readout]))
+
+
+def mean_valid(scores: Sequence[Score]) -> float:
+    """Over the sets, in per cent."""
+    return float(np.mean([score.valid for score in scores]))
+
+
+def embeddings(paths: Sequence[Path], encoder: Encoder, readouts: Sequence[Readout]) -> dict[Readout, np.ndarray]:
+    """(clips, dimensions) by readout, from one pass for all that share a hop."""
+    table: dict[Readout, np.ndarray] = {}
+    for rows, clips in read_batches(paths):
+        for hop_ms in dict.fromkeys(readout.hop_ms for readout in readouts):
+            same = [readout for readout in readouts if readout.hop_ms == hop_ms]
+            for readout, vectors in zip(same, embed_by(encoder, clips, same), strict=True):
+                if readout not in table:
+                    table[readout] = np.empty((len(paths), vectors.shape[1]), np.float32)
+                table[readout][rows] = vectors.cpu().numpy()
     return table
 
 
-def embeddings(
-    clips: Sequence[torch.Tensor], encoder: Encoder, readouts: Sequence[Readout]
-) -> dict[Readout, np.ndarray]:
-    """(clips, dimensions) for each readout, from one pass for each hop and mel axis."""
-    order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
-    features: dict[Readout, np.ndarray] = {}
-    for (hop_ms, mel), group in itertools.groupby(
-        sorted(readouts, key=lambda r: (r.hop_ms or 0, r.mel)), key=lambda r: (r.hop_ms, r.mel)
-    ):
-        same = list(group)
-        layers = sorted({layer for readout in same for layer in readout.layers(encoder.num_layers)})
-        rows: dict[Readout, list[np.ndarray]] = {readout: [] for readout in same}
-        for start in range(0, len(order), BATCH_CLIPS):
-            batch = [clips[i] for i in order[start : start + BATCH_CLIPS]]
-            encoded = encoder.encode(batch, layers=layers, mel=mel, hop_ms=hop_ms)
-            for readout in same:
-                kept = [
-                    encoded.hidden_states[layers.index(layer)]
-                    for layer in readout.layers(encoder.num_layers)
-                ]
-                pooled = pool_time(
-                    combine_layers(kept, readout.layer), encoded.lengths, readout.pool
-                )
-                rows[readout].append(pooled.cpu().numpy())
-        for readout in same:
-            values = np.concatenate(rows[readout])
-            features[readout] = np.empty_like(values)
-            features[readout][order] = values
+def embed_by(encoder: Encoder, clips: list[Tensor], same: Sequence[Readout]) -> Iterator[Tensor]:
+    """(B, E) for each of the readouts, which share a hop, from one pass."""
+    layers = sorted({layer for readout in same for layer in readout.layers(encoder.num_layers)})
+    encoded = encoder.encode(clips, layers=layers, hop_ms=same[0].hop_ms)
+    states = dict(zip(layers, encoded.hidden_states, strict=True))
+    mel_patches = encoder.config.model.mel_patches
+    for readout in same:
+        kept = [states[layer] for layer in readout.layers(encoder.num_layers)]
+        if readout.mel == "mean":
+            tokens = (state.reshape(len(clips), -1, encoder.embed_dim) for state in kept)
+            kept = [fold_mel(token, mel_patches, "mean") for token in tokens]
+        yield pool_time(combine_layers(kept, readout.layer), encoded.lengths, readout.pool)
+
+
+def logmel_features(paths: Sequence[Path]) -> np.ndarray:
+    """(clips, 256): SSAST's log-mel, mean and deviation over time; the plain baseline."""
+    fbank = Fbank(SSAST_FRONTEND)
+    features = np.empty((len(paths), 2 * SSAST_FRONTEND.num_mel_bins), np.float32)
+    for rows, clips in read_batches(paths):
+        for row, clip in zip(rows, clips, strict=True):
+            missing = max(0, WINDOW_SAMPLES - len(clip))
+            logmel = fbank(torch.nn.functional.pad(clip, (0, missing))[None])
+            frames = torch.tensor([logmel.shape[1]])
+            features[row] = pool_time(logmel, frames, "mean_std")[0].numpy()
     return features
-
-
-def logmel_features(clips: Sequence[torch.Tensor]) -> np.ndarray:
-    """(clips, 256): mean and deviation over time of a 128-bin log-mel (Hann window), the plain baseline."""
-    fbank = Fbank(FrontendConfig(window="hanning"))
-    rows = []
-    for clip in clips:
-        padded = torch.nn.functional.pad(clip, (0, max(0, WINDOW_SAMPLES - len(clip))))
-        spectrogram = fbank(padded[None])[0].numpy()
-        rows.append(np.concatenate([spectrogram.mean(0), spectrogram.std(0)]))
-    return np.stack(rows)
 
 
 def randomised(encoder: Encoder, seed: int = 0) -> Encoder:
     """The same encoder with the weights that training would begin with."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # torch's initialisers take no generator
         torch.manual_seed(seed)
         fresh = Encoder(encoder.config, encoder.precision)
     return fresh.eval().to(encoder.device)
 
 
+def read_batches(paths: Sequence[Path]) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Row numbers and waveforms of clips of like length, for at most BATCH_SECONDS."""
+    block: list[tuple[int, Tensor]] = []
+    seconds = 0.0
+    for row, path in enumerate(tqdm(paths, unit="clip", leave=False, disable=None)):
+        block.append((row, torch.from_numpy(read_audio(path))))
+        seconds += len(block[-1][1]) / SAMPLE_RATE
+        if seconds > READ_SECONDS:
+            yield from sorted_batches(block)
+            block, seconds = [], 0.0
+    yield from sorted_batches(block)
+
+
+def sorted_batches(block: list[tuple[int, Tensor]]) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Cut numbered clips into batches, longest first; a clip over BATCH_SECONDS goes by itself."""
+    block = sorted(block, key=lambda numbered: -len(numbered[1]))
+    while block:
+        size = max(1, int(BATCH_SECONDS * SAMPLE_RATE / len(block[0][1])))
+        rows, clips = zip(*block[:size], strict=True)
+        yield list(rows), list(clips)
+        block = block[size:]
+
+
 def readout_grid(
     default: Readout, layer: str | None, mel: str | None, pool: str | None, hop: str | None
 ) -> list[Readout]:
-    """All combinations of what comma lists on the command line name; the checkpoint's own where nothing is given."""
+    """All combinations of comma-separated choices; ``default``'s own where None is given."""
     layers = [parse_layer(text) for text in layer.split(",")] if layer else [default.layer]
+    mels = mel.split(",") if mel else [default.mel]
+    pools = pool.split(",") if pool else [default.pool]
     hops = [parse_hop(text) for text in hop.split(",")] if hop else [default.hop_ms]
-    mels, pools = (
-        text.split(",") if text else [own]
-        for text, own in ((mel, default.mel), (pool, default.pool))
-    )
     return [
-        dataclasses.replace(default, layer=one, mel=two, pool=three, hop_ms=four)
+        Readout(layer=one, mel=cast(Mel, two), pool=cast(Pool, three), hop_ms=four)
         for one, two, three, four in itertools.product(layers, mels, pools, hops)
     ]
 
@@ -234,28 +327,39 @@ def describe(readout: Readout) -> str:
     return f"layer {readout.layer}, mel {readout.mel}, pool {readout.pool}, hop {hop}"
 
 
-def _print_table(sets: Sequence[LabelledSet], scores: Sequence[Score], out: Path | None) -> int:
-    rows = []
+def format_readouts(table: Table) -> str:
+    """The mean valid accuracy of every readout, the best on top."""
+    width = max(map(len, table))
+    ranked = sorted(table, key=lambda readout: -mean_valid(table[readout]))
+    lines = [f"{readout:{width}}  {mean_valid(table[readout]):10.1f}" for readout in ranked]
+    return "\n".join([f"{'readout':{width}}  mean valid", *lines])
+
+
+def format_scores(sets: Sequence[LabelledSet], scores: Sequence[Score]) -> str:
+    """A line for each set, then the means."""
+    width = max(len("mean"), *(len(one.name) for one in sets))
+    lines = [f"{'set':{width}}  classes  train/valid/test  chance  valid   test"]
     for one, score in zip(sets, scores, strict=True):
-        sizes = [int((one.splits == name).sum()) for name in SPLITS]
-        classes = len(set(one.labels))
-        rows.append(
-            (
-                one.name,
-                classes,
-                *sizes,
-                f"{100 / classes:.1f}",
-                f"{score.valid:.1f}",
-                f"{score.test:.1f}",
-                score.c,
-            )
+        classes, *sizes = one.shape
+        lines.append(
+            f"{one.name:{width}}  {classes:7}  {'/'.join(map(str, sizes)):>16}"
+            f"  {100 / classes:6.1f}  {score.valid:5.1f}  {score.test:5.1f}"
         )
-    mean = (f"{np.mean([s.valid for s in scores]):.1f}", f"{np.mean([s.test for s in scores]):.1f}")
-    rows.append(("mean", "", "", "", "", "", *mean, ""))
-    header = ("set", "classes", *SPLITS, "chance", "valid %", "test %", "C")
-    for row in (header, *rows):
-        print(f"{row[0]:<18}" + "".join(f"{cell!s:>9}" for cell in row[1:]))
-    if out is not None:
-        with replacing(out) as part, part.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *rows])
-    return 0
+    test = float(np.mean([score.test for score in scores]))
+    lines.append(f"{'mean':{width + 35}}  {mean_valid(scores):5.1f}  {test:5.1f}")
+    return "\n".join(lines)
+
+
+def write_scores(path: Path, features: str, sets: Sequence[LabelledSet], table: Table) -> None:
+    """Every readout's valid accuracies as CSV, in per cent; test and C of the chosen one only."""
+    best = best_readout(table)
+    header = "features,readout,set,classes,train,valid,test,chance,valid_accuracy,test_accuracy,C"
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header.split(","))
+        for readout, scores in table.items():
+            for one, score in zip(sets, scores, strict=True):
+                chance = f"{100 / one.shape[0]:.2f}"
+                chosen = [f"{score.test:.2f}", score.c] if readout == best else ["", ""]
+                row = [features, readout, one.name, *one.shape, chance, f"{score.valid:.2f}"]
+                writer.writerow([*row, *chosen])

@@ -70,9 +70,7 @@ def from_published(content: Any) -> tuple[EncoderConfig, State]:
         or not isinstance(cfg.get("task"), Mapping)
     ):
         raise ValueError("not a MAE-AST checkpoint: expected cfg with sections model and task")
-    if not isinstance(state, Mapping) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError("not a MAE-AST checkpoint: its entry model is not a mapping of tensors")
     model = model_config(cfg["model"], cfg["task"])
     rest = dict(state)
@@ -99,9 +97,7 @@ def model_config(model: Mapping[str, Any], task: Mapping[str, Any]) -> ModelConf
         for section, fixed in ((model, FIXED_MODEL), (task, FIXED_TASK)):
             for name, value in fixed.items():
                 if section[name] != value:
-                    raise ValueError(
-                        f"setting {name} is {section[name]!r}; only {value!r} is supported"
-                    )
+                    raise ValueError(f"setting {name} is {section[name]!r}; only {value!r} is supported")
         for axis in ("time", "chan"):
             if model[f"ast_kernel_size_{axis}"] != model[f"ast_kernel_stride_{axis}"]:
                 raise ValueError(
@@ -131,9 +127,7 @@ def model_config(model: Mapping[str, Any], task: Mapping[str, Any]) -> ModelConf
     except KeyError as error:
         raise ValueError(f"not a MAE-AST checkpoint: its cfg lacks {error}") from error
     except TypeError as error:
-        raise ValueError(
-            f"not a MAE-AST checkpoint: a setting of the wrong type ({error})"
-        ) from error
+        raise ValueError(f"not a MAE-AST checkpoint: a setting of the wrong type ({error})") from error
 
 
 def to_published(config: EncoderConfig, state: State) -> dict[str, Any]:
@@ -146,15 +140,11 @@ def to_published(config: EncoderConfig, state: State) -> dict[str, Any]:
     if (model.decoder_ffn_dim, model.decoder_heads) != (model.ffn_dim, model.num_heads):
         raise ValueError(
             "the published format has one ffn width and number of heads for encoder and decoder: "
-            f"this decoder has {model.decoder_ffn_dim} and {model.decoder_heads}, its encoder {model.ffn_dim} and {model.num_heads}"
+            f"this decoder has {model.decoder_ffn_dim} and {model.decoder_heads}, its encoder {model.ffn_dim} "
+            f"and {model.num_heads}"
         )
-    if (
-        config.frontend != FrontendConfig(num_mel_bins=model.num_mel_bins)
-        or config.normalisation.scale != 0.5
-    ):
-        raise ValueError(
-            "the published format has one front end (Povey window, mean kept) and scale 0.5"
-        )
+    if config.frontend != FrontendConfig(num_mel_bins=model.num_mel_bins) or config.normalisation.scale != 0.5:
+        raise ValueError("the published format has one front end (Povey window, mean kept) and scale 0.5")
     published = {
         "layer_norm.weight": torch.ones(model.num_mel_bins),
         "layer_norm.bias": torch.zeros(model.num_mel_bins),
@@ -216,10 +206,7 @@ def _names(model: ModelConfig) -> dict[str, str]:
     for stack, depth in (("encoder", model.depth), ("decoder", model.decoder_depth)):
         modules[f"{stack}.norm"] = f"{stack}.layer_norm"
         for i in range(depth):
-            modules |= {
-                f"{stack}.blocks.{i}.{ours}": f"{stack}.layers.{i}.{theirs}"
-                for ours, theirs in BLOCK.items()
-            }
+            modules |= {f"{stack}.blocks.{i}.{ours}": f"{stack}.layers.{i}.{theirs}" for ours, theirs in BLOCK.items()}
     for ours, theirs in modules.items():
         names |= {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
     return names
@@ -228,9 +215,7 @@ def _names(model: ModelConfig) -> dict[str, str]:
 def _fused(model: ModelConfig) -> dict[str, list[str]]:
     """Our fused projections -> the three published ones, in the order of their rows."""
     return {
-        f"{stack}.blocks.{i}.attention.qkv.{part}": [
-            f"{stack}.layers.{i}.self_attn.{p}_proj.{part}" for p in "qkv"
-        ]
+        f"{stack}.blocks.{i}.attention.qkv.{part}": [f"{stack}.layers.{i}.self_attn.{p}_proj.{part}" for p in "qkv"]
         for stack, depth in (("encoder", model.depth), ("decoder", model.decoder_depth))
         for i in range(depth)
         for part in ("weight", "bias")
@@ -245,10 +230,7 @@ def _take(state: dict[str, Tensor], name: str) -> Tensor:
 
 def _take_network(state: dict[str, Tensor], model: ModelConfig) -> State:
     ours = {name: _take(state, theirs) for name, theirs in _names(model).items()}
-    ours |= {
-        name: torch.cat([_take(state, one) for one in theirs])
-        for name, theirs in _fused(model).items()
-    }
+    ours |= {name: torch.cat([_take(state, one) for one in theirs]) for name, theirs in _fused(model).items()}
     return ours
 
 
@@ -274,7 +256,5 @@ def _drop_constants(state: dict[str, Tensor], model: ModelConfig) -> None:
     if model.positions == "sinusoid":
         for name, dim in zip(POSITIONS, (model.embed_dim, model.decoder_dim), strict=True):
             stored = _take(state, name)
-            if stored.dim() != 3 or not torch.allclose(
-                stored[0], sinusoid(stored.shape[1], dim), atol=1e-4
-            ):
+            if stored.dim() != 3 or not torch.allclose(stored[0], sinusoid(stored.shape[1], dim), atol=1e-4):
                 raise ValueError(f"{name} is not the sinusoid of the published code")

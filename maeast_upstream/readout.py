@@ -25,9 +25,7 @@ class Readout:
 
     def __post_init__(self) -> None:
         if isinstance(self.layer, str) and self.layer not in ("last", "mean", "all"):
-            raise ValueError(
-                f"layer must be a number from 1, last, mean or all, got {self.layer!r}"
-            )
+            raise ValueError(f"layer must be a number from 1, last, mean or all, got {self.layer!r}")
         if isinstance(self.layer, int) and self.layer < 1:
             raise ValueError(f"layers are counted from 1, got layer {self.layer}")
         if self.mel not in ("concat", "mean"):

@@ -19,10 +19,7 @@ STAND_INS = {
     ("argparse", "Namespace"),
     # omegaconf notes the types of its values beside them; as stand-ins they are names, nothing more
     ("typing", "Any"),
-    *(
-        ("builtins", name)
-        for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "NoneType")
-    ),
+    *(("builtins", name) for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "NoneType")),
 }
 _STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 ALLOWED = {
@@ -33,17 +30,13 @@ ALLOWED = {
     ("torch._utils", "_rebuild_tensor_v2"),
     ("torch._utils", "_rebuild_parameter"),
     *(("torch", f"{kind}Storage") for kind in _STORAGES),
-    *(
-        (f"numpy.{core}.multiarray", name)
-        for core in ("core", "_core")
-        for name in ("scalar", "_reconstruct")
-    ),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
 }
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """A checkpoint names something that no checkpoint needs."""
 
 
@@ -92,32 +85,26 @@ def load(path: Path) -> Any:
     """The contents of a checkpoint file, tensors on the CPU.
 
     Raises:
-        Refused: the file names a class or function that no checkpoint needs; nothing of it was run.
+        RefusedError: the file names a class or function that no checkpoint needs; nothing of it was run.
         ValueError: not a checkpoint that torch wrote, or a broken one.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as first:  # torch raises many kinds here; whether the file is usable is decided below
+    except Exception as first:  # torch raises many kinds here; whether the file is usable is decided below
         reason = " ".join(str(first).split())[:120]
     try:
         refuse_foreign_names(_pickle_of(path, reason))
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED)
-    except Refused as error:
-        raise Refused(
-            f"{path}: refused, because it asks for {error}; nothing of it was run"
-        ) from None
+    except RefusedError as error:
+        raise RefusedError(f"{path}: refused, because it asks for {error}; nothing of it was run") from None
     except MemoryError:
         raise
     except Exception as error:  # a broken pickle can raise anything
-        raise ValueError(
-            f"{path}: not a checkpoint, or a broken one ({' '.join(str(error).split())[:200]})"
-        ) from error
+        raise ValueError(f"{path}: not a checkpoint, or a broken one ({' '.join(str(error).split())[:200]})") from error
 
 
 def refuse_foreign_names(data: bytes) -> None:
-    """Walk through a pickle with a stand-in for every name in it; `Refused` if one is neither allowed nor harmless."""
+    """Walk through a pickle with a stand-in for every name in it; `RefusedError` if one is neither allowed nor harmless."""
     _DryRun(io.BytesIO(data)).load()
 
 
@@ -125,25 +112,19 @@ def _pickle_of(path: Path, reason: str) -> bytes:
     if not zipfile.is_zipfile(path):
         raise ValueError(reason)
     with zipfile.ZipFile(path) as archive:
-        names = [
-            name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"
-        ]
+        names = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
         if len(names) != 1:
             raise ValueError(f"{len(names)} pickles where one was expected")
         return archive.read(names[0])
 
 
 def _check(module: str, name: str) -> bool:
-    """True for what is allowed as it is, False for what becomes a stand-in, else `Refused`."""
+    """True for what is allowed as it is, False for what becomes a stand-in, else `RefusedError`."""
     if (module, name) in ALLOWED:
         return True
-    if (
-        (module, name) in STAND_INS
-        or module.startswith(STAND_IN_PREFIXES)
-        or (module, name) == ("_codecs", "encode")
-    ):
+    if (module, name) in STAND_INS or module.startswith(STAND_IN_PREFIXES) or (module, name) == ("_codecs", "encode"):
         return False
-    raise Refused(f"{module}.{name}")
+    raise RefusedError(f"{module}.{name}")
 
 
 class _DryRun(pickle.Unpickler):
@@ -167,7 +148,7 @@ class _Restricted(pickle.Unpickler):
 def _encode(text: str, encoding: str) -> bytes:
     """What old pickles use to write bytes; only in the one encoding that they use."""
     if encoding not in ("latin1", "latin-1"):
-        raise Refused(f"_codecs.encode to {encoding}")
+        raise RefusedError(f"_codecs.encode to {encoding}")
     return text.encode("latin1")
 
 

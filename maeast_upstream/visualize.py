@@ -21,9 +21,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="maeast visualize", description=main.__doc__)
     parser.add_argument("audio", type=Path)
     parser.add_argument("-o", "--out", required=True, type=Path, help="OUT.png")
-    parser.add_argument(
-        "--checkpoint", help="name, path or hub id; default: the checkpoint in the package"
-    )
+    parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
     parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of removed tokens")
     parser.add_argument(
         "--mask",
@@ -39,11 +37,9 @@ def main(argv: Sequence[str]) -> int:
     waveform = torch.from_numpy(read_audio(args.audio)[: max(1, round(args.seconds * SAMPLE_RATE))])
     encoder = load_model(args.checkpoint)
     generator = torch.Generator().manual_seed(args.seed)
-    original, masked, rebuilt = reconstruct(
-        encoder, waveform, args.mask_ratio, args.mask == "chunk", generator
-    )
+    original, masked, rebuilt = reconstruct(encoder, waveform, args.mask_ratio, args.mask == "chunk", generator)
     error = float(np.square(rebuilt - original)[masked].mean() / original.var())
-    title = f"{args.audio.name}: {100 * args.mask_ratio:.0f} % of the tokens removed; error {100 * error:.0f} % of the variance"
+    title = f"{args.audio.name}: {100 * args.mask_ratio:.0f} % removed; error {100 * error:.0f} % of the variance"
     draw(args.out, original, masked, rebuilt, title)
     print(f"wrote {args.out}")
     return 0
@@ -75,40 +71,29 @@ def reconstruct(
     # One draw for each square, or for each token: the lowest are masked, ties inside a square broken by a second draw.
     side = 3 if chunks else 1
     coarse = torch.rand(-(-steps // side), -(-config.mel_patches // side), generator=generator)
-    score = (
-        coarse.repeat_interleave(side, 0)[:steps]
-        .repeat_interleave(side, 1)[:, : config.mel_patches]
-        .flatten()
-    )
+    score = coarse.repeat_interleave(side, 0)[:steps].repeat_interleave(side, 1)[:, : config.mel_patches].flatten()
     order = (score + 1e-6 * torch.rand(count, generator=generator)).argsort()
     hidden = min(count - 1, round(ratio * count))
     masked, visible = order[:hidden].sort().values[None], order[hidden:].sort().values[None]
     with torch.no_grad():
-        prediction = encoder.network.predict(
-            patches, visible.to(encoder.device), masked.to(encoder.device)
-        )
+        prediction = encoder.network.predict(patches, visible.to(encoder.device), masked.to(encoder.device))
     filled, where = patches.clone(), torch.zeros_like(patches, dtype=torch.bool)
     filled[0, masked[0]] = prediction.reconstruction[0]
     where[0, masked[0]] = True
     normalisation = encoder.config.normalisation
     original, rebuilt = (
-        unpatchify(x, config)[0].cpu() * (normalisation.std / normalisation.scale)
-        + normalisation.mean
+        unpatchify(x, config)[0].cpu() * (normalisation.std / normalisation.scale) + normalisation.mean
         for x in (patches, filled)
     )
     return original.numpy(), unpatchify(where, config)[0].cpu().numpy(), rebuilt.numpy()
 
 
-def draw(
-    out: Path, original: np.ndarray, masked: np.ndarray, rebuilt: np.ndarray, title: str
-) -> None:
+def draw(out: Path, original: np.ndarray, masked: np.ndarray, rebuilt: np.ndarray, title: str) -> None:
     """Three (frames, mels) pictures, one above the other, on one colour scale."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError(
-            "maeast visualize needs matplotlib: pip install 'maeast-upstream[plot]'"
-        ) from error
+        raise ValueError("maeast visualize needs matplotlib: pip install 'maeast-upstream[plot]'") from error
     figure = Figure(figsize=(10, 6.5), layout="constrained", facecolor="white")
     axes = figure.subplots(3, 1, sharex=True)
     low, high = np.percentile(original, [2, 99.8])

@@ -1,8 +1,10 @@
 """How long audio is cut into overlapping windows of time steps, and which window each step is taken from."""
 
+import itertools
+
 
 def window_starts(steps: int, length: int) -> list[int]:
-    """First steps of the windows of ``length`` (even) over ``steps`` time steps: every length / 2, the last one moved back.
+    """First steps of windows of ``length`` (even) over ``steps`` time steps: every length / 2, the last one moved back.
 
     Fewer steps than ``length`` give one window.
     """
@@ -17,7 +19,5 @@ def window_ranges(starts: list[int], steps: int, length: int) -> list[tuple[int,
 
     A step is taken from the window whose centre, start + (length - 1) / 2, is nearest; ties go to the earlier one.
     """
-    cuts = [
-        (one + other + length - 1) // 2 + 1 for one, other in zip(starts, starts[1:], strict=False)
-    ]
+    cuts = [(one + other + length - 1) // 2 + 1 for one, other in itertools.pairwise(starts)]
     return list(zip([0, *cuts], [*cuts, steps], strict=True))

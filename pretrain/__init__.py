@@ -1,0 +1,1 @@
+"""Pretraining of MAE-AST encoders: `python -m pretrain --config RECIPE.yaml`."""

@@ -17,10 +17,13 @@ class DataConfig:
     """Where the decoded corpus is kept; null for CORPUS/packed."""
     crop_seconds: float = 10.0
     """Length of the random crops; shorter clips are repeated to it."""
+    max_crop_seconds: float | None = None
+    """If given, each batch draws its crop length between crop_seconds and this, evenly in its logarithm."""
     batch_clips: int = 32
-    """Clips in a batch; each gives two crops if losses.clip is above 0, else one."""
+    """Clips in a batch (fewer where crops are longer than crop_seconds, so that their seconds stay the same);
+    each gives two crops if losses.clip is above 0, else one."""
     kind_power: float = 1.0
-    """A kind of audio is drawn in proportion to its number of clips to this power: 1 as they come, 0 in equal shares."""
+    """A kind of audio is drawn in proportion to (its number of clips) ** kind_power: 1 as they come, 0 equally."""
     min_gain_db: float = 0.0
     """Each crop's level is changed by a random gain, at least this one."""
     max_gain_db: float = 0.0
@@ -33,12 +36,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.crop_seconds < 0.2:
             raise ValueError(f"crop_seconds must be at least 0.2, got {self.crop_seconds}")
+        if self.max_crop_seconds is not None and self.max_crop_seconds < self.crop_seconds:
+            raise ValueError(f"max_crop_seconds {self.max_crop_seconds} is below crop_seconds {self.crop_seconds}")
         if self.batch_clips < 2:
             raise ValueError(f"batch_clips must be at least 2, got {self.batch_clips}")
         if self.min_gain_db > self.max_gain_db:
-            raise ValueError(
-                f"min_gain_db {self.min_gain_db} is above max_gain_db {self.max_gain_db}"
-            )
+            raise ValueError(f"min_gain_db {self.min_gain_db} is above max_gain_db {self.max_gain_db}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,8 @@ class Recipe:
 
     out: str = "runs/mae_ast"
     """Folder of the run: config.yaml, log.jsonl, state.pt, last/ (the encoder)."""
+    init: str | None = None
+    """Checkpoint to begin with (a name, path, run or hub id), its normalisation included; null for random weights."""
     seed: int = 0
     """Decides weights, crops and masks."""
     device: str | None = None
@@ -141,5 +146,5 @@ class Recipe:
             raise ValueError("log_every and save_every must be at least 1")
         if self.model.num_mel_bins != self.frontend.num_mel_bins:
             raise ValueError(
-                f"model.num_mel_bins {self.model.num_mel_bins} is not frontend.num_mel_bins {self.frontend.num_mel_bins}"
+                f"model.num_mel_bins {self.model.num_mel_bins} is not the front end's {self.frontend.num_mel_bins}"
             )

@@ -34,7 +34,5 @@ def clip_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     with torch.autocast(first.device.type, enabled=False):
         views = F.normalize(torch.cat([first, second]).float(), dim=1)
         logits = views @ views.T / temperature
-    logits = logits.masked_fill(
-        torch.eye(len(views), dtype=torch.bool, device=views.device), -torch.inf
-    )
+    logits = logits.masked_fill(torch.eye(len(views), dtype=torch.bool, device=views.device), -torch.inf)
     return F.cross_entropy(logits, torch.arange(len(views), device=views.device).roll(len(first)))

@@ -45,18 +45,14 @@ def chunk_scores(batch: int, steps: int, mel_patches: int, generator: torch.Gene
         offset = torch.arange(length, device=device) - start[..., None]
         return (offset >= 0) & (offset < size[..., None])  # (batch, chunks, length)
 
-    covered = (
-        covers(top, steps)[..., None] & covers(left, mel_patches)[:, :, None]
-    )  # (batch, chunks, T, M)
+    covered = covers(top, steps)[..., None] & covers(left, mel_patches)[:, :, None]  # (batch, chunks, T, M)
     number = torch.arange(chunks, device=device).view(1, chunks, 1, 1)
     first = torch.where(covered, number, chunks).amin(dim=1).flatten(1)
     return first + draw(batch, steps * mel_patches)
 
 
-def mixed_scores(
-    batch: int, steps: int, mel_patches: int, chunk_share: float, generator: torch.Generator
-) -> Tensor:
-    """Chunked scores for about ``chunk_share`` of the clips, random ones for the others; (batch, steps * mel_patches)."""
+def mixed_scores(batch: int, steps: int, mel_patches: int, chunk_share: float, generator: torch.Generator) -> Tensor:
+    """(batch, steps * mel_patches): chunked scores for about ``chunk_share`` of the clips, random for the others."""
     chunked = chunk_scores(batch, steps, mel_patches, generator)
     choice = torch.rand(batch, 1, generator=generator, device=generator.device) < chunk_share
     return torch.where(choice, chunked, random_scores(batch, steps * mel_patches, generator))

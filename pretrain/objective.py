@@ -20,11 +20,7 @@ class Objective(nn.Module):
         self.normalisation = normalisation
         self.fbank = Fbank(recipe.frontend)
         self.network = MaeAst(recipe.model)
-        self.clip_head = (
-            nn.Linear(recipe.model.embed_dim, recipe.losses.clip_dim)
-            if recipe.losses.clip
-            else None
-        )
+        self.clip_head = nn.Linear(recipe.model.embed_dim, recipe.losses.clip_dim) if recipe.losses.clip else None
 
     @property
     def views(self) -> int:
@@ -47,18 +43,14 @@ class Objective(nn.Module):
         prediction = self.network.predict(patches, visible, masked)
         losses = {}
         if weights.reconstruction:
-            losses["reconstruction"] = reconstruction_loss(
-                prediction.reconstruction, prediction.targets
-            )
+            losses["reconstruction"] = reconstruction_loss(prediction.reconstruction, prediction.targets)
         if weights.classification:
-            losses["classification"] = classification_loss(
-                prediction.classification, prediction.targets
-            )
+            losses["classification"] = classification_loss(prediction.classification, prediction.targets)
         if self.clip_head is not None:
             first, second = self.clip_head(prediction.encoded.mean(dim=1)).chunk(2)
             losses["clip"] = clip_loss(first, second, weights.clip_temperature)
         total = sum(getattr(weights, name) * value for name, value in losses.items())
-        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}  # type: ignore[dict-item]
+        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
     def draw_masks(self, patches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A fresh mask for each row of the batch: indices of its visible and of its masked tokens."""

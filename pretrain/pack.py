@@ -68,20 +68,14 @@ def pack(corpus: Path, out: Path, workers: int = 1) -> Packed:
     if (out / TABLE_NAME).exists():
         return open_packed(out)
     shards = sorted(corpus.glob("*.tar"))
-    files = (
-        [] if shards else sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-    )
+    files = [] if shards else sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
     if not shards and not files:
-        raise ValueError(
-            f"{corpus} holds neither *.tar shards nor audio files ({', '.join(sorted(AUDIO_SUFFIXES))})"
-        )
+        raise ValueError(f"{corpus} holds neither *.tar shards nor audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
     parts = [[path] for path in shards] or [files[i : i + 500] for i in range(0, len(files), 500)]
     out.mkdir(parents=True, exist_ok=True)
     rows = []
     with (out / f"{AUDIO_NAME}.part").open("wb") as audio, ProcessPoolExecutor(workers) as pool:
-        for clips in tqdm(
-            pool.map(_decode_part, parts), total=len(parts), unit="part", desc="decoding"
-        ):
+        for clips in tqdm(pool.map(_decode_part, parts), total=len(parts), unit="part", desc="decoding"):
             for name, kind, samples in clips:
                 audio.write(samples.tobytes())
                 rows.append((name, kind, len(samples)))

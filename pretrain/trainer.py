@@ -57,22 +57,20 @@ class Trainer:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.run = Path(recipe.out)
-        self.device = torch.device(
-            recipe.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        self.device = torch.device(recipe.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.corpus = open_corpus(recipe)
         state = self._saved_state()
         views = 2 if recipe.losses.clip else 1
         self.crops = CropBatches(self.corpus, recipe.data, views, recipe.seed)
-        if state is None:
-            normalisation = measure(self.crops, Fbank(recipe.frontend))
-            logger.info(
-                "normalisation of this corpus: mean %.4f, std %.4f",
-                normalisation.mean,
-                normalisation.std,
-            )
-        else:
+        loaded = None
+        if state is not None:
             normalisation = Normalisation(**state["normalisation"])
+        elif recipe.init is not None:
+            loaded = load_parent(recipe)
+            normalisation = loaded.config.normalisation
+        else:
+            normalisation = measure(self.crops, Fbank(recipe.frontend))
+        logger.info("normalisation: mean %.4f, std %.4f", normalisation.mean, normalisation.std)
         torch.manual_seed(recipe.seed)
         self.objective = Objective(recipe, normalisation).to(self.device)
         self.optimizer = torch.optim.AdamW(
@@ -82,6 +80,8 @@ class Trainer:
             eps=recipe.optim.eps,
         )
         self.step = 0
+        if loaded is not None:
+            self.objective.network.load_state_dict(loaded.state)
         if state is not None:
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -93,16 +93,12 @@ class Trainer:
         """Run to the last batch; Ctrl-C saves and stops."""
         recipe = self.recipe
         self.run.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            self.run / "config.yaml", yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False)
-        )
+        write_atomically(self.run / "config.yaml", yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False))
         self.objective.train()
         sums: dict[str, Tensor] = {}
         since = time.monotonic()
         try:
-            for waveforms in batches(
-                self.crops, self.step, recipe.optim.steps, recipe.data.workers
-            ):
+            for waveforms in batches(self.crops, self.step, recipe.optim.steps, recipe.data.workers):
                 for name, value in self._batch(waveforms).items():
                     sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value
                 self.step += 1
@@ -117,9 +113,7 @@ class Trainer:
 
     def _batch(self, waveforms: Tensor) -> dict[str, Tensor]:
         """One optimiser step; the losses and the gradient's norm."""
-        seed = (
-            self.recipe.seed * 1_000_003 + self.step
-        )  # so that a resumed run draws what an uninterrupted one would
+        seed = self.recipe.seed * 1_000_003 + self.step  # so that a resumed run draws what an uninterrupted one would
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
         for group in self.optimizer.param_groups:
@@ -133,17 +127,13 @@ class Trainer:
         ):
             losses = self.forward(patches, visible, masked)
             losses["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.objective.parameters(), self.recipe.optim.grad_norm
-        )
+        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.optim.grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {**{name: value.detach() for name, value in losses.items()}, "grad_norm": norm}
 
     def _log(self, sums: dict[str, Tensor], crops_per_second: float) -> None:
-        means = {
-            name: round(float(value) / self.recipe.log_every, 5) for name, value in sums.items()
-        }
+        means = {name: round(float(value) / self.recipe.log_every, 5) for name, value in sums.items()}
         line = {
             "step": self.step,
             **means,
@@ -176,7 +166,12 @@ class Trainer:
             model=recipe.model,
             frontend=recipe.frontend,
             normalisation=self.objective.normalisation,
-            provenance=Provenance(data=data, steps=self.step, package=checkpoint.package_version()),
+            provenance=Provenance(
+                data=data,
+                steps=self.step,
+                package=checkpoint.package_version(),
+                parents=[recipe.init] if recipe.init else [],
+            ),
         )
 
     def _saved_state(self) -> dict[str, Any] | None:
@@ -188,15 +183,21 @@ class Trainer:
         return state
 
 
+def load_parent(recipe: Recipe) -> checkpoint.Loaded:
+    """The checkpoint that a run begins with; ValueError if it is not of the recipe's shape."""
+    loaded = checkpoint.read(checkpoint.resolve(recipe.init))
+    for name, ours in dataclasses.asdict(recipe.model).items():
+        theirs = getattr(loaded.config.model, name)
+        if ours != theirs and not name.endswith(("dropout", "layerdrop", "activations")):
+            raise ValueError(f"init {recipe.init}: its model.{name} is {theirs!r}, the recipe's {ours!r}")
+    return loaded
+
+
 def refuse_changes(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
     """ValueError if a run would be continued with a setting that changes what it learns, naming both values."""
     pairs = dict(zip(_flat(before), _flat(now), strict=True))
     for (name, old), (_, new) in pairs.items():
-        free = (
-            name in CHANGEABLE
-            or name.endswith("steps")
-            or name in ("data.corpus", "data.packed", "data.workers")
-        )
+        free = name in CHANGEABLE or name.endswith("steps") or name in ("data.corpus", "data.packed", "data.workers")
         if old != new and not free:
             raise ValueError(
                 f"{run} was begun with {name} {old!r}, not {new!r}: give another --out, or the same setting"

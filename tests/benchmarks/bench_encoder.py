@@ -64,9 +64,7 @@ def run_cpu(checkpoint: Path, rounds: int = 5) -> list[tuple[str, str, str]]:
         times = in_turn(systems(checkpoint, clips), rounds)
         for precision, goal in zip(("fp32", "bf16"), wanted, strict=True):
             speed = ratio(times["s3prl"], times[precision])
-            rows.append(
-                (f"encoder, {name}, {precision}: s3prl's time / ours", f"{speed:.2f}", goal)
-            )
+            rows.append((f"encoder, {name}, {precision}: s3prl's time / ours", f"{speed:.2f}", goal))
     rows.append(precision_row(checkpoint))
     rows.append(overhead_row(checkpoint, rounds))
     peaks = {name: peak_mib(name, checkpoint) for name in ("s3prl", "fp32", "bf16")}
@@ -108,9 +106,7 @@ def overhead_row(checkpoint: Path, rounds: int) -> tuple[str, str, str]:
 def peak_mib(system: str, checkpoint: Path) -> float:
     """Peak resident memory of a process that runs ``system`` once over the mixed clips."""
     command = [sys.executable, __file__, "memory", system, str(checkpoint)]
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent
-    )
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
     return float(done.stdout.split()[-1])
 
 
@@ -121,13 +117,8 @@ def run_cuda(checkpoint: Path, rounds: int = 10) -> list[tuple[str, str, str]]:
     config = encoder.config.model
     tokens = 62 * config.mel_patches
     dim, ffn = config.embed_dim, config.ffn_dim
-    per_token = (
-        config.depth * (2 * (4 * dim * dim + 2 * dim * ffn) + 4 * tokens * dim)
-        + 2 * config.patch_dim * dim
-    )
-    work = in_turn({"encode": lambda: encoder.encode(clips, layers=[config.depth])}, rounds)[
-        "encode"
-    ]
+    per_token = config.depth * (2 * (4 * dim * dim + 2 * dim * ffn) + 4 * tokens * dim) + 2 * config.patch_dim * dim
+    work = in_turn({"encode": lambda: encoder.encode(clips, layers=[config.depth])}, rounds)["encode"]
     reached = per_token * tokens * len(clips) / sorted(work)[len(work) // 2]
     what = f"encoder, 64 clips of 10 s, bf16, cuda: share of {matmul_peak() / 1e12:.0f} TFLOP/s"
     return [(what, f"{100 * reached / matmul_peak():.0f} %", "at least 45 %")]

@@ -35,11 +35,7 @@ def main() -> None:
         rows = bench_frontend.run(args.device)
         run_encoder = bench_encoder.run_cpu if args.device == "cpu" else bench_encoder.run_cuda
         rows += run_encoder(checkpoint)
-    device = (
-        torch.cuda.get_device_name()
-        if args.device == "cuda"
-        else f"{processor()}, {args.threads} threads"
-    )
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"{processor()}, {args.threads} threads"
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         capture_output=True,
