@@ -149,11 +149,11 @@ def read_labels(path: Path) -> LabelledSet:
     labels, splits = (np.array(column) for column in zip(*rows.values(), strict=True))
     for split in SPLITS:
         if split not in splits:
-            raise ValueError(f"{path}: no clip in split {split}; each of {SPLITS} needs one")
+            raise ValueError(f"{path}: no clip in split {split}; each of {', '.join(SPLITS)} needs one")
     if unseen := sorted(set(labels) - set(labels[splits == "train"])):
-        raise ValueError(f"{path}: no train clip of class {unseen[0]!r}; every class needs one")
+        raise ValueError(f"{path}: no train clip of class {str(unseen[0])!r}; each class needs one")
     if len(set(labels)) < 2:
-        raise ValueError(f"{path}: only one class, {labels[0]!r}; a probe needs two")
+        raise ValueError(f"{path}: only one class, {str(labels[0])!r}; a probe needs two")
     name = path.resolve().parent.name if path.stem == "labels" else path.stem
     return LabelledSet(name, list(rows), labels, splits)
 
