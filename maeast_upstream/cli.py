@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from maeast_upstream import __version__
 
 GROUP = "maeast.commands"
+Command = Callable[[Sequence[str]], int]
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
@@ -22,17 +23,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"maeast {__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
+    return run(lambda argv: find(name, commands)(argv), rest)
+
+
+def run(command: Command, arguments: Sequence[str] | None = None) -> int:
+    """Call a command; what a user did wrong becomes one line on stderr and status 1, Ctrl-C status 130."""
     try:
-        if name not in commands:
-            raise ValueError(f"unknown command {name!r}; there are {', '.join(sorted(commands))}")
-        command: Callable[[Sequence[str]], int] = commands[name].load()
-        return command(rest)
+        return command(sys.argv[1:] if arguments is None else arguments)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return INTERRUPTED
+
+
+def find(name: str, commands: dict[str, EntryPoint]) -> Command:
+    """A command by name; ValueError lists the known ones."""
+    if name not in commands:
+        raise ValueError(f"unknown command {name!r}; there are {', '.join(sorted(commands))}")
+    command: Command = commands[name].load()
+    return command
 
 
 def usage(commands: dict[str, EntryPoint]) -> str:

@@ -19,7 +19,11 @@ STAND_INS = {
     ("argparse", "Namespace"),
     # omegaconf notes the types of its values beside them; as stand-ins they are names, nothing more
     ("typing", "Any"),
-    *(("builtins", name) for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "NoneType")),
+    *(
+        (module, name)
+        for module in ("builtins", "__builtin__")
+        for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "unicode", "long", "NoneType")
+    ),
 }
 _STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 ALLOWED = {
@@ -104,7 +108,7 @@ def load(path: Path) -> Any:
 
 
 def refuse_foreign_names(data: bytes) -> None:
-    """Walk through a pickle with a stand-in for every name in it; `RefusedError` if one is neither allowed nor harmless."""
+    """Walk through a pickle, a stand-in for every name in it; `RefusedError` if one is neither allowed nor harmless."""
     _DryRun(io.BytesIO(data)).load()
 
 

@@ -1,19 +1,46 @@
 """``maeast visualize``: a clip's spectrogram, what the encoder sees of it, and what the decoder makes of that."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from maeast_upstream.audio import read_audio
 from maeast_upstream.command import Parser
 from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.files import replacing
-from maeast_upstream.frontend import LOW_HZ, SAMPLE_RATE, num_samples
+from maeast_upstream.figures import drawing
+from maeast_upstream.frontend import HOP_SAMPLES, LOW_HZ, SAMPLE_RATE, num_samples
 from maeast_upstream.model import unpatchify
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
+CHUNK_SIDE = 3
+"""Side of the squares that --mask chunk removes, in tokens."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A clip before and after masking; (frames, mels) each."""
+
+    original: np.ndarray
+    """The log-mel spectrogram."""
+    masked: np.ndarray
+    """bool, True where a token was removed."""
+    rebuilt: np.ndarray
+    """The spectrogram with the removed tokens as the decoder predicts them."""
+
+    @property
+    def error(self) -> float:
+        """Mean square error of the removed part, as a share of its variance."""
+        hidden = self.original[self.masked]
+        return float(np.square(self.rebuilt[self.masked] - hidden).mean() / max(hidden.var(), 1e-8))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,89 +49,88 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("audio", type=Path)
     parser.add_argument("-o", "--out", required=True, type=Path, help="OUT.png")
     parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
-    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of removed tokens")
+    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of removed tokens; default 0.75")
     parser.add_argument(
         "--mask",
         choices=("random", "chunk"),
         default="random",
-        help="single tokens, or squares of 3 x 3",
+        help=f"single tokens (default), or squares of {CHUNK_SIDE} x {CHUNK_SIDE}",
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="how much of the clip")
-    parser.add_argument("--seed", type=int, default=0, help="of the mask")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how much of the clip; default 10")
+    parser.add_argument("--seed", type=int, default=0, help="of the mask; default 0")
     args = parser.parse_args(argv)
     if not 0 < args.mask_ratio < 1:
-        raise ValueError(f"--mask-ratio must lie between 0 and 1, got {args.mask_ratio}")
-    waveform = torch.from_numpy(read_audio(args.audio)[: max(1, round(args.seconds * SAMPLE_RATE))])
-    encoder = load_model(args.checkpoint)
-    generator = torch.Generator().manual_seed(args.seed)
-    original, masked, rebuilt = reconstruct(encoder, waveform, args.mask_ratio, args.mask == "chunk", generator)
-    error = float(np.square(rebuilt - original)[masked].mean() / original.var())
-    title = f"{args.audio.name}: {100 * args.mask_ratio:.0f} % removed; error {100 * error:.0f} % of the variance"
-    draw(args.out, original, masked, rebuilt, title)
-    print(f"wrote {args.out}")
+        raise ValueError(f"--mask-ratio must lie between 0 and 1, got {args.mask_ratio:g}")
+    if not (math.isfinite(args.seconds) and args.seconds > 0):
+        raise ValueError(f"--seconds must be above 0, got {args.seconds:g}")
+    with drawing(args.out, 10, 6.5) as figure:
+        samples = read_audio(args.audio)[: math.ceil(args.seconds * SAMPLE_RATE)]
+        encoder = load_model(args.checkpoint)
+        generator = torch.Generator().manual_seed(args.seed)
+        result = reconstruct(encoder, torch.from_numpy(samples), args.mask_ratio, args.mask, generator)
+        draw(figure, result)
+        figure.suptitle(f"{args.audio.name}, {result.masked.mean():.0%} of its tokens masked ({args.mask})")
+    print(f"error {result.error:.0%} of the masked part's variance: {args.out}")
     return 0
 
 
 def reconstruct(
-    encoder: Encoder, waveform: torch.Tensor, ratio: float, chunks: bool, generator: torch.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    encoder: Encoder, waveform: Tensor, mask_ratio: float, mask: str, generator: torch.Generator
+) -> Reconstruction:
     """Mask a clip and let the network fill it in.
 
     Args:
         encoder: must have a decoder.
-        waveform: (S,) at 16 kHz.
-        ratio: share of removed tokens.
-        chunks: remove squares of 3 x 3 tokens rather than single ones.
-        generator: draws the mask.
+        waveform: (S,) at 16 kHz; under one token it is zero-padded to one.
+        mask_ratio: share of removed tokens.
+        mask: "random" or "chunk".
+        generator: draws the mask, on the CPU.
 
-    Returns:
-        (frames, mels) each: the log-mel, where it was masked (bool), the log-mel with the masked part predicted.
+    Raises:
+        ValueError: the checkpoint has no decoder, or the clip has one token only.
     """
     config = encoder.config.model
     if config.decoder_depth == 0:
-        raise ValueError("this checkpoint has no decoder: nothing can be reconstructed")
-    shortest = num_samples(config.patch_frames)
-    padded = torch.nn.functional.pad(waveform, (0, max(0, shortest - len(waveform))))
-    patches = encoder.patches(padded[None])
-    count = patches.shape[1]
-    steps = count // config.mel_patches
-    # One draw for each square, or for each token: the lowest are masked, ties inside a square broken by a second draw.
-    side = 3 if chunks else 1
-    coarse = torch.rand(-(-steps // side), -(-config.mel_patches // side), generator=generator)
-    score = coarse.repeat_interleave(side, 0)[:steps].repeat_interleave(side, 1)[:, : config.mel_patches].flatten()
-    order = (score + 1e-6 * torch.rand(count, generator=generator)).argsort()
-    hidden = min(count - 1, round(ratio * count))
-    masked, visible = order[:hidden].sort().values[None], order[hidden:].sort().values[None]
+        raise ValueError("this checkpoint has no decoder to reconstruct with; use one from pretraining")
+    missing = max(0, num_samples(config.patch_frames) - len(waveform))
+    patches = encoder.patches(torch.nn.functional.pad(waveform, (0, missing))[None])  # (1, N, P)
+    scores = mask_scores(patches.shape[1] // config.mel_patches, config.mel_patches, mask, generator)
+    if len(scores) < 2:
+        raise ValueError("the clip is one token long: nothing would be left to see; use a longer one")
+    order = scores.argsort().to(encoder.device)
+    count = min(max(round(mask_ratio * len(order)), 1), len(order) - 1)
+    masked, visible = order[:count].sort().values, order[count:].sort().values
     with torch.no_grad():
-        prediction = encoder.network.predict(patches, visible.to(encoder.device), masked.to(encoder.device))
-    filled, where = patches.clone(), torch.zeros_like(patches, dtype=torch.bool)
-    filled[0, masked[0]] = prediction.reconstruction[0]
-    where[0, masked[0]] = True
+        predicted = encoder.network.predict(patches, visible[None], masked[None]).reconstruction
+    rebuilt = patches.index_copy(1, masked, predicted)
+    where = torch.zeros_like(patches).index_fill(1, masked, 1.0)
     normalisation = encoder.config.normalisation
-    original, rebuilt = (
-        unpatchify(x, config)[0].cpu() * (normalisation.std / normalisation.scale) + normalisation.mean
-        for x in (patches, filled)
-    )
-    return original.numpy(), unpatchify(where, config)[0].cpu().numpy(), rebuilt.numpy()
+    original, hidden, filled = (unpatchify(x, config)[0].cpu().numpy() for x in (patches, where, rebuilt))
+    scale = normalisation.std / normalisation.scale
+    return Reconstruction(original * scale + normalisation.mean, hidden > 0, filled * scale + normalisation.mean)
 
 
-def draw(out: Path, original: np.ndarray, masked: np.ndarray, rebuilt: np.ndarray, title: str) -> None:
-    """Three (frames, mels) pictures, one above the other, on one colour scale."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("maeast visualize needs matplotlib: pip install 'maeast-upstream[plot]'") from error
-    figure = Figure(figsize=(10, 6.5), layout="constrained", facecolor="white")
+def mask_scores(steps: int, mel_patches: int, mask: str, generator: torch.Generator) -> Tensor:
+    """(N,) numbers of which the lowest are masked: one draw for each token, or for each square of tokens."""
+    side = CHUNK_SIDE if mask == "chunk" else 1
+    squares = torch.rand(-(-steps // side), -(-mel_patches // side), generator=generator)
+    scores = squares.repeat_interleave(side, 0).repeat_interleave(side, 1)[:steps, :mel_patches].flatten()
+    # a second, tiny draw says which tokens of the last square go
+    return scores + 1e-6 * torch.rand(len(scores), generator=generator)
+
+
+def draw(figure: "Figure", result: Reconstruction) -> None:
+    """Three spectrograms, one above the other, on one colour scale."""
     axes = figure.subplots(3, 1, sharex=True)
-    low, high = np.percentile(original, [2, 99.8])
-    seconds = len(original) / 100
+    low, high = np.percentile(result.original, [2, 99.8])
+    frames, mels = result.original.shape
     pictures = (
-        (original, "log-mel spectrogram"),
-        (np.ma.array(original, mask=masked), "what the encoder sees"),
-        (rebuilt, "reconstruction"),
+        (result.original, "log-mel spectrogram"),
+        (np.ma.array(result.original, mask=result.masked), "what the encoder sees"),
+        (result.rebuilt, "reconstruction: visible tokens as they are, masked ones predicted"),
     )
     for axis, (picture, name) in zip(axes, pictures, strict=True):
-        axis.set_facecolor("0.75")
+        axis.set_facecolor("0.8")
         image = axis.imshow(
             picture.T,
             origin="lower",
@@ -112,23 +138,17 @@ def draw(out: Path, original: np.ndarray, masked: np.ndarray, rebuilt: np.ndarra
             cmap="magma",
             vmin=low,
             vmax=high,
-            extent=(0, seconds, 0, picture.shape[1]),
+            extent=(0, frames * HOP_SAMPLES / SAMPLE_RATE, 0, mels),
             interpolation="nearest",
         )
         axis.set_title(name, loc="left", fontsize=10)
-        axis.set_yticks(
-            [mel_bin(hz, picture.shape[1]) for hz in TICKS_HZ],
-            [f"{hz / 1000:g}" for hz in TICKS_HZ],
-        )
+        axis.set_yticks([mel_bin(hz, mels) for hz in TICKS_HZ], [f"{hz / 1000:g}" for hz in TICKS_HZ])
         axis.set_ylabel("kHz")
     axes[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=axes, label="log energy", pad=0.01, aspect=40)
-    figure.suptitle(title, fontsize=11)
-    with replacing(out) as part:
-        figure.savefig(part, dpi=110, format=out.suffix.lstrip(".") or "png")
 
 
 def mel_bin(hz: float, num_mel_bins: int) -> float:
-    """The (fractional) mel bin whose centre is at ``hz``; Kaldi's mel scale."""
-    low, high, here = (1127 * np.log(1 + f / 700) for f in (LOW_HZ, SAMPLE_RATE / 2, hz))
-    return float((here - low) / (high - low) * (num_mel_bins + 1) - 0.5)
+    """Where ``hz`` lies on an axis on which mel bin b reaches from b to b + 1; Kaldi's mel scale."""
+    low, high, here = (math.log(1 + f / 700) for f in (LOW_HZ, SAMPLE_RATE / 2, hz))
+    return min((here - low) / (high - low) * (num_mel_bins + 1) - 0.5, float(num_mel_bins))

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from maeast_upstream.frontend import FrontendConfig
+from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, FrontendConfig
 from maeast_upstream.model import ModelConfig
+from pretrain.masking import num_masked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,11 @@ class DataConfig:
     mix: bool = False
     """Add to each crop a crop of another clip of the batch, 8 to 25 dB below it."""
     workers: int = 1
-    """Processes that read ahead."""
+    """Processes that read ahead, and that decode the corpus; 0 for none beside the training itself."""
 
     def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"workers must be at least 0, got {self.workers}")
         if self.crop_seconds < 0.2:
             raise ValueError(f"crop_seconds must be at least 0.2, got {self.crop_seconds}")
         if self.max_crop_seconds is not None and self.max_crop_seconds < self.crop_seconds:
@@ -75,11 +78,20 @@ class LossConfig:
     clip_dim: int = 128
     """Width of the clip loss's head."""
 
+    @property
+    def views(self) -> int:
+        """Crops of each clip in a batch."""
+        return 2 if self.clip else 1
+
     def __post_init__(self) -> None:
         if min(self.reconstruction, self.classification, self.clip) < 0:
             raise ValueError("loss weights must not be negative")
         if not (self.reconstruction or self.classification or self.clip):
             raise ValueError("at least one loss weight must be above 0")
+        if self.clip_temperature <= 0 or self.clip_dim < 1:
+            raise ValueError(
+                f"clip_temperature and clip_dim must be above 0, got {self.clip_temperature} and {self.clip_dim}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +120,12 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.lr <= 0:
             raise ValueError(f"steps and lr must be above 0, got {self.steps} and {self.lr}")
+        if min(self.warmup_steps, self.decay_steps, self.weight_decay) < 0:
+            raise ValueError("warmup_steps, decay_steps and weight_decay must not be negative")
+        if self.grad_norm <= 0 or self.eps <= 0:
+            raise ValueError(f"grad_norm and eps must be above 0, got {self.grad_norm} and {self.eps}")
+        if not (0.0 <= self.beta1 < 1.0 and 0.0 <= self.beta2 < 1.0):
+            raise ValueError(f"beta1 and beta2 must lie in [0, 1), got {self.beta1} and {self.beta2}")
         if self.warmup_steps + self.decay_steps > self.steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} are more than steps {self.steps}"
@@ -147,4 +165,11 @@ class Recipe:
         if self.model.num_mel_bins != self.frontend.num_mel_bins:
             raise ValueError(
                 f"model.num_mel_bins {self.model.num_mel_bins} is not the front end's {self.frontend.num_mel_bins}"
+            )
+        frames = (round(self.data.crop_seconds * SAMPLE_RATE) - WINDOW_SAMPLES) // HOP_SAMPLES + 1
+        tokens = frames // self.model.patch_frames * self.model.mel_patches
+        if tokens == 0 or num_masked(tokens, self.masking.ratio) < 1:
+            raise ValueError(
+                f"data.crop_seconds {self.data.crop_seconds} gives {tokens} tokens, of which masking.ratio "
+                f"{self.masking.ratio} leaves none to predict: make the crops longer"
             )

@@ -22,11 +22,6 @@ class Objective(nn.Module):
         self.network = MaeAst(recipe.model)
         self.clip_head = nn.Linear(recipe.model.embed_dim, recipe.losses.clip_dim) if recipe.losses.clip else None
 
-    @property
-    def views(self) -> int:
-        """Crops of each clip in a batch."""
-        return 1 if self.clip_head is None else 2
-
     def patches(self, waveforms: Tensor) -> Tensor:
         """(B, S) waveforms -> (B, N, P) normalised patches, without gradient."""
         with torch.no_grad():

@@ -2,49 +2,28 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
-import os
+import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maeast_upstream import checkpoint
 from maeast_upstream.config import EncoderConfig, Normalisation, Provenance
 from maeast_upstream.frontend import Fbank
-from pretrain.config import OptimConfig, Recipe
+from pretrain import run
+from pretrain.config import Recipe
 from pretrain.data import CropBatches, batches
+from pretrain.interrupt import stop_on_signal
 from pretrain.objective import Objective
 from pretrain.pack import Packed, pack
+from pretrain.schedule import learning_rate, make_optimizer
 from pretrain.stats import measure
 
 logger = logging.getLogger(__name__)
-
-CHANGEABLE = {"device", "log_every", "save_every", "compile", "out"}
-"""What may differ when a run is continued, besides the length of the schedule and where the corpus lies."""
-
-
-def learning_rate(step: int, optim: OptimConfig) -> float:
-    """The rate of batch ``step`` (counted from 0): linear warm-up, constant, linear decay to 0."""
-    warm = (step + 1) / max(1, optim.warmup_steps)
-    left = (optim.steps - step) / max(1, optim.decay_steps)
-    return optim.lr * min(1.0, warm, left)
-
-
-def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices; none on biases, norms and mask embeddings."""
-    matrices = [p for p in module.parameters() if p.dim() > 1]
-    others = [p for p in module.parameters() if p.dim() <= 1]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
 
 
 class Trainer:
@@ -55,61 +34,83 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe) -> None:
+        """Open the corpus, and build the network or take up the run that lies in ``recipe.out``.
+
+        Raises:
+            ValueError: no such device, corpus or parent, or the run was begun with other settings.
+        """
         self.recipe = recipe
         self.run = Path(recipe.out)
-        self.device = torch.device(recipe.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = pick_device(recipe.device)
+        state = run.read_state(self.run, dataclasses.asdict(recipe))
+        parent = load_parent(recipe) if recipe.init is not None and state is None else None
         self.corpus = open_corpus(recipe)
-        state = self._saved_state()
-        views = 2 if recipe.losses.clip else 1
-        self.crops = CropBatches(self.corpus, recipe.data, views, recipe.seed)
-        loaded = None
+        self.crops = CropBatches(self.corpus, recipe.data, recipe.losses.views, recipe.seed)
         if state is not None:
             normalisation = Normalisation(**state["normalisation"])
-        elif recipe.init is not None:
-            loaded = load_parent(recipe)
-            normalisation = loaded.config.normalisation
+        elif parent is not None:
+            normalisation = parent.config.normalisation
         else:
             normalisation = measure(self.crops, Fbank(recipe.frontend))
-        logger.info("normalisation: mean %.4f, std %.4f", normalisation.mean, normalisation.std)
         torch.manual_seed(recipe.seed)
         self.objective = Objective(recipe, normalisation).to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.objective, recipe.optim.weight_decay),
-            lr=recipe.optim.lr,
-            betas=(recipe.optim.beta1, recipe.optim.beta2),
-            eps=recipe.optim.eps,
-        )
+        self.optimizer = make_optimizer(self.objective, recipe.optim)
         self.step = 0
-        if loaded is not None:
-            self.objective.network.load_state_dict(loaded.state)
+        if parent is not None:
+            self.objective.network.load_state_dict(parent.state)
         if state is not None:
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
-            logger.info("continuing %s at batch %d", self.run, self.step)
         self.forward = torch.compile(self.objective) if recipe.compile else self.objective
 
-    def train(self) -> None:
-        """Run to the last batch; Ctrl-C saves and stops."""
+    def train(self) -> bool:
+        """Run to the last batch; Ctrl-C finishes the batch, saves and stops.
+
+        Returns:
+            Whether the last batch was reached.
+
+        Raises:
+            ValueError: a loss became NaN or infinite; the run's last save stays as it was.
+        """
         recipe = self.recipe
         self.run.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.run / "config.yaml", yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False))
+        run.write_recipe(self.run, dataclasses.asdict(recipe))
+        run.cut_log(self.run, self.step)
+        self._announce()
         self.objective.train()
-        sums: dict[str, Tensor] = {}
-        since = time.monotonic()
-        try:
+        log = Log(self.run)
+        with stop_on_signal() as stop:
             for waveforms in batches(self.crops, self.step, recipe.optim.steps, recipe.data.workers):
-                for name, value in self._batch(waveforms).items():
-                    sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value
+                log.add(self._batch(waveforms), len(waveforms))
                 self.step += 1
                 if self.step % recipe.log_every == 0:
-                    self._log(sums, len(waveforms) * recipe.log_every / (time.monotonic() - since))
-                    sums, since = {}, time.monotonic()
+                    log.write(self.step, learning_rate(self.step - 1, recipe.optim))
                 if self.step % recipe.save_every == 0:
                     self.save()
-        except KeyboardInterrupt:
-            logger.warning("stopped at batch %d; the same command goes on from there", self.step)
-        self.save()
+                if stop.is_set():
+                    break
+            self.save()
+        finished = self.step >= recipe.optim.steps
+        if not finished:
+            logger.warning("stopped at batch %d and saved; the same command goes on from there", self.step)
+        return finished
+
+    def _announce(self) -> None:
+        parameters = sum(p.numel() for p in self.objective.parameters()) / 1e6
+        normalisation = self.objective.normalisation
+        logger.info(
+            "%s: %.1f M parameters on %s, %.2f h in %d clips, mean %.4f, std %.4f, batches %d to %d",
+            self.run,
+            parameters,
+            self.device,
+            self.corpus.hours,
+            len(self.corpus.lengths),
+            normalisation.mean,
+            normalisation.std,
+            self.step + 1,
+            self.recipe.optim.steps,
+        )
 
     def _batch(self, waveforms: Tensor) -> dict[str, Tensor]:
         """One optimiser step; the losses and the gradient's norm."""
@@ -132,30 +133,24 @@ class Trainer:
         self.optimizer.zero_grad()
         return {**{name: value.detach() for name, value in losses.items()}, "grad_norm": norm}
 
-    def _log(self, sums: dict[str, Tensor], crops_per_second: float) -> None:
-        means = {name: round(float(value) / self.recipe.log_every, 5) for name, value in sums.items()}
-        line = {
-            "step": self.step,
-            **means,
-            "lr": float(f"{learning_rate(self.step - 1, self.recipe.optim):.4g}"),
-            "crops_per_second": round(crops_per_second, 1),
-        }
-        logger.info(" ".join(f"{key} {value}" for key, value in line.items()))
-        with (self.run / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
     def save(self) -> None:
-        """Write state.pt and the encoder; each appears whole or not at all."""
-        state = {
-            "step": self.step,
-            "recipe": dataclasses.asdict(self.recipe),
-            "normalisation": dataclasses.asdict(self.objective.normalisation),
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        part = self.run / "state.pt.part"
-        torch.save(state, part)
-        os.replace(part, self.run / "state.pt")
+        """Write state.pt and the encoder; each appears whole or not at all.
+
+        Raises:
+            ValueError: a weight is NaN or infinite; nothing is written then.
+        """
+        if not all(bool(value.isfinite().all()) for value in self.objective.parameters()):
+            raise ValueError(diverged(self.step, "a weight is NaN or infinite"))
+        run.write_state(
+            self.run,
+            {
+                "step": self.step,
+                "recipe": dataclasses.asdict(self.recipe),
+                "normalisation": dataclasses.asdict(self.objective.normalisation),
+                "objective": self.objective.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+        )
         checkpoint.save_folder(self.run / "last", self.objective.network, self.encoder_config())
 
     def encoder_config(self) -> EncoderConfig:
@@ -174,57 +169,72 @@ class Trainer:
             ),
         )
 
-    def _saved_state(self) -> dict[str, Any] | None:
-        path = self.run / "state.pt"
-        if not path.exists():
-            return None
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        refuse_changes(state["recipe"], dataclasses.asdict(self.recipe), self.run)
-        return state
+
+class Log:
+    """Means over the batches since the last line, written to log.jsonl and to the terminal."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._reset()
+
+    def _reset(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.batches, self.crops, self.since = 0, 0, time.monotonic()
+
+    def add(self, values: dict[str, Tensor], crops: int) -> None:
+        """Take up one batch; the values stay on their device, because reading them would wait for it."""
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.batches += 1
+        self.crops += crops
+
+    def write(self, step: int, lr: float) -> None:
+        """One line; ValueError if the loss is not finite."""
+        means = {name: round(float(value) / self.batches, 5) for name, value in self.sums.items()}
+        if not math.isfinite(means["loss"]):
+            raise ValueError(diverged(step, f"the loss is {means['loss']}"))
+        speed = round(self.crops / (time.monotonic() - self.since), 1)
+        line = {"step": step, **means, "lr": float(f"{lr:.4g}"), "crops_per_second": speed}
+        logger.info(" ".join(f"{key} {value}" for key, value in line.items()))
+        run.append_log(self.folder, line)
+        self._reset()
+
+
+def diverged(step: int, what: str) -> str:
+    """The message for a run that cannot go on."""
+    return f"batch {step}: {what}; lower optim.lr, or lengthen optim.warmup_steps, and begin with another --out"
+
+
+def pick_device(name: str | None) -> torch.device:
+    """A device by name; None takes a GPU if there is one. ValueError if there is no such device."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices; give cpu")
+    return device
 
 
 def load_parent(recipe: Recipe) -> checkpoint.Loaded:
     """The checkpoint that a run begins with; ValueError if it is not of the recipe's shape."""
     loaded = checkpoint.read(checkpoint.resolve(recipe.init))
-    for name, ours in dataclasses.asdict(recipe.model).items():
-        theirs = getattr(loaded.config.model, name)
-        if ours != theirs and not name.endswith(("dropout", "layerdrop", "activations")):
-            raise ValueError(f"init {recipe.init}: its model.{name} is {theirs!r}, the recipe's {ours!r}")
+    theirs = {f"model.{k}": v for k, v in dataclasses.asdict(loaded.config.model).items()}
+    theirs |= {f"frontend.{k}": v for k, v in dataclasses.asdict(loaded.config.frontend).items()}
+    for name, value in run.flatten({k: v for k, v in dataclasses.asdict(recipe).items() if k in ("model", "frontend")}):
+        if value != theirs[name] and not name.endswith(("dropout", "layerdrop", "activations")):
+            raise ValueError(f"init {recipe.init}: its {name} is {theirs[name]!r}, the recipe's {value!r}")
     return loaded
-
-
-def refuse_changes(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
-    """ValueError if a run would be continued with a setting that changes what it learns, naming both values."""
-    pairs = dict(zip(_flat(before), _flat(now), strict=True))
-    for (name, old), (_, new) in pairs.items():
-        free = name in CHANGEABLE or name.endswith("steps") or name in ("data.corpus", "data.packed", "data.workers")
-        if old != new and not free:
-            raise ValueError(
-                f"{run} was begun with {name} {old!r}, not {new!r}: give another --out, or the same setting"
-            )
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def open_corpus(recipe: Recipe) -> Packed:
     """The recipe's corpus, decoded on first use."""
     corpus = Path(recipe.data.corpus)
-    return pack(corpus, Path(recipe.data.packed or corpus / "packed"), max(1, recipe.data.workers))
+    return pack(corpus, Path(recipe.data.packed or corpus / "packed"), recipe.data.workers)
 
 
 def fast_attention(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """On a CPU, torch's flash attention is slower than plain products for the few tokens of a masked crop (1.18x)."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside, then rename."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)

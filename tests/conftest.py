@@ -1,0 +1,77 @@
+"""Small models, real clips and a reference checkpoint that several test files share."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import soundfile
+import torch
+from small import small_config
+
+from maeast_upstream.config import EncoderConfig, Normalisation
+from maeast_upstream.encoder import Encoder
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(params=["patch", "frame"])
+def tokens(request):
+    return request.param
+
+
+@pytest.fixture
+def make_encoder():
+    """A function that builds a small encoder with random weights."""
+
+    def make(tokens="patch", **options):
+        torch.manual_seed(0)
+        shape = options.pop("shape", {})
+        config = EncoderConfig(model=small_config(tokens, **shape), normalisation=Normalisation(mean=-6.0, std=4.0))
+        return Encoder(config, **options).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def clips():
+    """Real clips of different lengths as 16 kHz tensors."""
+    paths = sorted((DATA / "audio").glob("*.opus"))[::12]
+    return [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths]
+
+
+@pytest.fixture(scope="session")
+def long_clip():
+    return torch.from_numpy(soundfile.read(DATA / "audio" / "long_drums.opus", dtype="float32")[0])
+
+
+@pytest.fixture(scope="session")
+def write_published(tmp_path_factory):
+    """A function that writes a checkpoint through s3prl's own classes, in the published format."""
+    pytest.importorskip("s3prl")
+    from reference import BASE_PATCH, TASK
+    from s3prl.upstream.mae_ast.mae_ast import MAE_AST
+
+    def write(tokens="patch", seed=0, **settings):
+        size = {"time": 16, "chan": 16} if tokens == "patch" else {"time": 2, "chan": 128}
+        kernel = {f"ast_kernel_{what}_{axis}": value for what in ("size", "stride") for axis, value in size.items()}
+        small = {"encoder_layers": 3, "encoder_embed_dim": 48, "encoder_ffn_embed_dim": 96, "encoder_attention_heads": 4, "decoder_embed_dim": 48}
+        model = {**BASE_PATCH, **kernel, **small, **settings}
+        torch.manual_seed(seed)
+        network = MAE_AST(SimpleNamespace(**model), SimpleNamespace(**TASK))
+        network.batch_norm.running_mean.fill_(-5.2 + 0.1 * seed)
+        network.batch_norm.running_var.fill_(19.4 - seed)
+        network.batch_norm.num_batches_tracked.fill_(123)
+        path = tmp_path_factory.mktemp("published") / f"{tokens}{seed}.pt"
+        torch.save({"cfg": {"model": model, "task": TASK}, "model": network.state_dict()}, path)
+        return path
+
+    return write
+
+
+def pytest_collection_modifyitems(items):
+    """Tests for a GPU need one."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

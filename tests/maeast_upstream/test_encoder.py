@@ -1,0 +1,251 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maeast_upstream import Encoder, Readout, load_model
+from maeast_upstream.config import EncoderConfig
+from maeast_upstream.encoder import TimeGrid
+from maeast_upstream.model import patchify, preset
+from maeast_upstream.windows import window_ranges, window_starts
+
+
+def noise(samples, seed=0):
+    return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
+
+
+def own(encoded, row):
+    return [state[row, : encoded.lengths[row]] for state in encoded.hidden_states]
+
+
+@pytest.mark.parametrize(("tokens", "hop_ms"), [("patch", None), ("patch", 40.0), ("frame", None)])
+def test_a_clip_is_the_same_alone_in_any_batch_and_in_any_order(make_encoder, tokens, hop_ms):
+    encoder = make_encoder(tokens)
+    lengths = [1, 399, 400, 1519, 1520, 2799, 2800, 5360, 16000, 16010, 24000, 48000, 47990, 160000]
+    batch = [noise(length, length) for length in lengths]
+    together = encoder.encode(batch, hop_ms=hop_ms)
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1)).tolist()
+    shuffled = encoder.encode([batch[i] for i in order], hop_ms=hop_ms)
+    for row, clip in enumerate(batch):
+        alone = encoder.encode([clip], hop_ms=hop_ms)
+        assert alone.lengths[0] == together.lengths[row]
+        assert torch.equal(alone.times_ms[0], together.times_ms[row, : alone.lengths[0]])
+        for one, two, three in zip(own(alone, 0), own(together, row), own(shuffled, order.index(row)), strict=True):
+            assert (one - two).abs().max() <= 1e-5
+            assert (one - three).abs().max() <= 1e-5
+    for row, state in enumerate(together.hidden_states[0]):
+        assert (state[together.lengths[row] :] == 0).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 9000), min_size=1, max_size=5), st.booleans())
+def test_any_lengths_agree_with_lone_clips(lengths, fine):
+    torch.manual_seed(0)
+    from small import small_config
+
+    encoder = Encoder(EncoderConfig(model=small_config(depth=1))).eval()
+    hop_ms = 40.0 if fine else None
+    batch = [noise(length, length) for length in lengths]
+    together = encoder.encode(batch, hop_ms=hop_ms)
+    for row, clip in enumerate(batch):
+        alone = encoder.encode([clip], hop_ms=hop_ms)
+        assert (own(alone, 0)[0] - own(together, row)[0]).abs().max() <= 1e-5
+
+
+def test_bf16_agrees_alone_and_in_a_batch(make_encoder):
+    encoder = make_encoder(precision="bf16")
+    batch = [noise(length, length) for length in (8000, 16000, 15000, 48000)]
+    together = encoder.encode(batch)
+    for row, clip in enumerate(batch):
+        one, other = own(encoder.encode([clip]), 0)[-1], own(together, row)[-1]
+        assert torch.nn.functional.cosine_similarity(one, other, dim=-1).min() >= 0.9999
+
+
+def test_padded_rows_equal_a_list(make_encoder, clips):
+    encoder = make_encoder()
+    lengths = torch.tensor([len(clip) for clip in clips])
+    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True, padding_value=torch.nan)
+    one, other = encoder.encode(clips), encoder.encode(padded, lengths)
+    assert torch.equal(one.hidden_states[-1], other.hidden_states[-1])
+
+
+def test_the_model_tells_its_rates(make_encoder, tokens):
+    encoder = make_encoder(tokens)
+    assert (encoder.sample_rate, encoder.num_layers, encoder.embed_dim) == (16000, 3, 32)
+    assert encoder.hop_samples == {"patch": 2560, "frame": 320}[tokens]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "hop_ms", "first", "hop"),
+    [("patch", None, 87.5, 160.0), ("patch", 40.0, 7.5, 40.0), ("frame", None, 17.5, 20.0)],
+)
+def test_times_are_the_centres_of_what_a_step_saw(make_encoder, tokens, hop_ms, first, hop):
+    times = make_encoder(tokens).encode([noise(48000)], layers=[1], hop_ms=hop_ms).times_ms[0]
+    assert torch.equal(times, first + hop * torch.arange(len(times), dtype=torch.float64))
+
+
+def test_times_do_not_drift_over_an_hour():
+    times = TimeGrid(16, 4, 1280).times_ms(3600 * 16000)
+    assert times[-1].item() == 7.5 + 40 * (len(times) - 1)
+
+
+@pytest.mark.parametrize("samples", [1, 100, 1399])
+def test_a_padded_step_is_centred_inside_its_clip(make_encoder, samples):
+    encoder = make_encoder()
+    assert encoder.encode([noise(samples)]).times_ms.tolist() == [[samples / 32]]
+    assert encoder.encode([noise(samples)], hop_ms=40).times_ms.tolist() == [[min(7.5, samples / 32)]]
+
+
+def test_the_native_grid_is_every_fourth_step_of_the_fine_one(make_encoder):
+    encoder = make_encoder()
+    clip = noise(30000)
+    native, fine = encoder.encode([clip]), encoder.encode([clip], hop_ms=40)
+    assert torch.equal(fine.times_ms[0, 2::4][: native.lengths[0]], native.times_ms[0])
+    difference = fine.hidden_states[-1][0, 2::4][: native.lengths[0]] - native.hidden_states[-1][0]
+    assert difference.abs().max() <= 1e-5
+
+
+def test_only_kept_layers_are_returned(make_encoder):
+    encoder = make_encoder()
+    every = encoder.encode([noise(16000)])
+    some = encoder.encode([noise(16000)], layers=[3, 2])
+    assert len(every.hidden_states) == 3
+    assert torch.equal(some.hidden_states[0], every.hidden_states[1])
+    assert torch.equal(some.hidden_states[1], every.hidden_states[2])
+
+
+def test_mel_patches_are_side_by_side_or_averaged(make_encoder):
+    encoder = make_encoder()
+    concat = encoder.encode([noise(16000)]).hidden_states[-1]
+    mean = encoder.encode([noise(16000)], mel="mean").hidden_states[-1]
+    assert concat.shape == (1, 6, 256)
+    assert (concat.unflatten(-1, (8, 32)).mean(-2) - mean).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(("tokens", "hop_ms"), [("patch", None), ("patch", 40.0), ("frame", None)])
+def test_long_audio_goes_in_windows_as_defined(make_encoder, tokens, hop_ms):
+    encoder = make_encoder(tokens, max_seconds=3.0, window_seconds=2.0)
+    clip = noise(16000 * 7 + 777)
+    actual = encoder.encode([noise(16000), clip], hop_ms=hop_ms).hidden_states[-1][1]
+    config = encoder.config.model
+    passes, left = (4, 1280) if hop_ms else (1, 0)
+    fbank = encoder.fbank(torch.nn.functional.pad(clip, (left, 0))[None])
+    frames_of_2_s = 1 + (32000 - 400) // 160
+    length = frames_of_2_s // config.patch_frames // 2 * 2
+    for shift in range(passes):
+        grid = fbank[:, 4 * shift :]
+        steps = grid.shape[1] // config.patch_frames
+        starts = window_starts(steps, length)
+        for start, (first, last) in zip(starts, window_ranges(starts, steps, length), strict=True):
+            cut = grid[:, start * config.patch_frames : (start + length) * config.patch_frames]
+            patches = patchify((cut + 6.0) / 4.0 * 0.5, config)
+            with torch.no_grad():
+                expected = encoder.network.features(patches)[-1].reshape(length, -1)
+            taken = actual[shift::passes][first:last]
+            assert (taken - expected[first - start : last - start]).abs().max() <= 1e-5
+
+
+def test_up_to_max_seconds_it_is_one_piece(make_encoder):
+    clip = noise(16000 * 3)
+    one_piece = make_encoder().encode([clip]).hidden_states[-1]
+    limit = make_encoder(max_seconds=3.0, window_seconds=2.0).encode([clip]).hidden_states[-1]
+    windows = make_encoder(max_seconds=2.99, window_seconds=2.0).encode([clip]).hidden_states[-1]
+    assert torch.equal(one_piece, limit)
+    assert not torch.allclose(one_piece, windows)
+
+
+def test_eval_mode_records_no_graph_and_train_mode_reaches_every_encoder_parameter(make_encoder):
+    encoder = make_encoder()
+    clips = [noise(16000).requires_grad_(), noise(4000)]
+    assert not encoder.encode(clips).hidden_states[-1].requires_grad
+    encoder.train()
+    states = encoder.encode(clips).hidden_states
+    sum(state.square().mean() for state in states).backward()
+    parts = (encoder.network.patch_embed, encoder.network.encoder)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for part in parts for p in part.parameters())
+    assert clips[0].grad.abs().sum() > 0
+
+
+def test_embed_pools_each_clip_over_its_own_steps(make_encoder):
+    encoder = make_encoder()
+    clips = [noise(16000), noise(48000)]
+    vectors = encoder.embed(clips, readout=Readout(layer=2, pool="mean_std"))
+    for clip, vector in zip(clips, vectors, strict=True):
+        steps = encoder.encode([clip], layers=[2]).hidden_states[0][0]
+        expected = torch.cat([steps.mean(0), steps.std(0, correction=0)])
+        assert (vector - expected).abs().max() <= 1e-5
+    assert encoder.embed(clips, readout=Readout(layer="all", mel="mean", pool="mean_max")).shape == (2, 2 * 3 * 32)
+    assert encoder.embed(clips, readout=Readout(layer="mean")).shape == (2, 256)
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "message"),
+    [
+        ([], "at least one clip"),
+        ([torch.zeros(0)], "clip 0: expected"),
+        ([torch.zeros(5), torch.zeros(2, 5)], "clip 1: expected"),
+        ([torch.zeros(5, dtype=torch.int16)], "torch.int16"),
+        ([[0.0, 1.0]], "got list"),
+        (torch.zeros(5), "expected waveforms of shape"),
+    ],
+)
+def test_unusable_clips_are_refused_by_number(make_encoder, waveforms, message):
+    with pytest.raises(ValueError, match=message):
+        make_encoder().encode(waveforms)
+
+
+def test_wrong_options_are_answered_with_the_right_ones(make_encoder):
+    encoder = make_encoder()
+    clip = [noise(1000)]
+    with pytest.raises(ValueError, match="counted from 1 to 3"):
+        encoder.encode(clip, layers=[0])
+    with pytest.raises(ValueError, match="160 or 40 ms"):
+        encoder.encode(clip, hop_ms=50)
+    with pytest.raises(ValueError, match="20 ms apart"):
+        make_encoder("frame").encode(clip, hop_ms=40)
+    with pytest.raises(ValueError, match="concat, mean"):
+        encoder.encode(clip, mel="sum")
+    with pytest.raises(ValueError, match="fp32, bf16, fp16"):
+        make_encoder(precision="fp8")
+    with pytest.raises(ValueError, match="max_seconds"):
+        make_encoder(max_seconds=5.0)
+
+
+def test_the_bundled_checkpoint_loads_and_knows_more_than_chance(clips):
+    encoder = load_model()
+    assert encoder.config.model == preset("tiny", dropout=0.0, attention_dropout=0.0, input_dropout=0.0, layerdrop=0.0)
+    assert encoder.embed(clips).isfinite().all()
+
+
+def test_saved_and_loaded_again_it_is_the_same(make_encoder, tmp_path):
+    encoder = make_encoder()
+    encoder.save_pretrained(tmp_path / "saved")
+    again = Encoder.from_pretrained(tmp_path / "saved")
+    clip = [noise(16000)]
+    assert torch.equal(encoder.encode(clip).hidden_states[-1], again.encode(clip).hidden_states[-1])
+
+
+def test_push_to_hub_uploads_both_files(make_encoder, monkeypatch):
+    import huggingface_hub
+
+    uploaded = {}
+
+    class Api:
+        def create_repo(self, repo_id, **options):
+            uploaded["repo"] = repo_id
+
+        def upload_folder(self, *, repo_id, folder_path, revision):
+            uploaded["files"] = sorted(path.name for path in folder_path.iterdir())
+            return "commit"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    assert make_encoder().push_to_hub("me/model") == "commit"
+    assert uploaded == {"repo": "me/model", "files": ["config.json", "model.safetensors"]}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99999), ("bf16", 0.999), ("fp16", 0.999)])
+def test_gpu_agrees_with_cpu(make_encoder, clips, precision, least):
+    cpu = make_encoder().encode(clips).hidden_states[-1]
+    gpu = make_encoder(precision=precision).cuda().encode(clips).hidden_states[-1].cpu()
+    assert torch.nn.functional.cosine_similarity(cpu.flatten(), gpu.flatten(), dim=0) > least

@@ -1,0 +1,254 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from maeast_upstream.model import (
+    Attention,
+    Block,
+    MaeAst,
+    ModelConfig,
+    patchify,
+    preset,
+    sinusoid,
+    unpatchify,
+)
+from small import small_config
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return MaeAst(small_config()).eval()
+
+
+def patches_of(network, batch=2, steps=5):
+    config = network.config
+    return torch.randn(batch, steps * config.mel_patches, config.patch_dim)
+
+
+def split(batch, count, hidden):
+    order = torch.stack([torch.randperm(count) for _ in range(batch)])
+    return order[:, hidden:], order[:, :hidden]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_equals_torchs(padded):
+    ours, theirs = Attention(24, 3, 0.0), nn.MultiheadAttention(24, 3, batch_first=True)
+    ours.qkv.load_state_dict({"weight": theirs.in_proj_weight, "bias": theirs.in_proj_bias})
+    ours.out.load_state_dict(theirs.out_proj.state_dict())
+    x = torch.randn(2, 7, 24)
+    padding = torch.arange(7) >= torch.tensor([[7], [4]]) if padded else None
+    expected = theirs(x, x, x, key_padding_mask=padding, need_weights=False)[0]
+    actual = ours(x, None if padding is None else ~padding[:, None, None, :])
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_block_equals_torchs():
+    theirs = nn.TransformerEncoderLayer(24, 3, 48, dropout=0.0, activation="gelu", batch_first=True)
+    ours = Block(24, 3, 48, small_config())
+    attention = theirs.self_attn
+    ours.attention.qkv.load_state_dict({"weight": attention.in_proj_weight, "bias": attention.in_proj_bias})
+    ours.attention.out.load_state_dict(attention.out_proj.state_dict())
+    pairs = {"fc1": "linear1", "fc2": "linear2", "attention_norm": "norm1", "ffn_norm": "norm2"}
+    for name, other in pairs.items():
+        getattr(ours, name).load_state_dict(getattr(theirs, other).state_dict())
+    x = torch.randn(2, 9, 24)
+    torch.testing.assert_close(ours.eval()(x), theirs(x), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", ["patch", "frame"])
+def test_patchify_is_time_major_and_undone_by_unpatchify(tokens):
+    config = small_config(tokens)
+    frames = 3 * config.patch_frames
+    spectrogram = torch.randn(2, frames + 1, 128)
+    patches = patchify(spectrogram, config)
+    assert patches.shape == (2, 3 * config.mel_patches, config.patch_dim)
+    assert torch.equal(unpatchify(patches, config), spectrogram[:, :frames])
+    step, mel = 1, config.mel_patches - 1
+    kt, kf = config.patch_frames, config.patch_mels
+    block = spectrogram[0, step * kt : (step + 1) * kt, mel * kf : (mel + 1) * kf]
+    assert torch.equal(patches[0, step * config.mel_patches + mel], block.flatten())
+
+
+def test_sinusoid_has_sines_at_even_and_cosines_at_odd_channels():
+    table = sinusoid(50, 8)
+    rate = 10_000 ** (-2 / 8)
+    torch.testing.assert_close(table[7, 2], torch.tensor(7 * rate).sin())
+    torch.testing.assert_close(table[7, 3], torch.tensor(7 * rate).cos())
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"), [("tiny", 5.4), ("small", 21.4), ("base", 85.3), ("base6", 42.7), ("large", 302.6)]
+)
+def test_presets_have_the_known_sizes(size, millions):
+    with torch.device("meta"):
+        network = MaeAst(preset(size))
+    count = sum(p.numel() for m in (network.patch_embed, network.encoder) for p in m.parameters())
+    assert abs(count / 1e6 - millions) < 0.1
+
+
+def test_kept_layers_are_those_of_the_full_list(network):
+    patches = patches_of(network)
+    every = network.features(patches)
+    assert len(every) == 3
+    some = network.features(patches, layers=[3, 1])
+    assert torch.equal(some[0], every[0])
+    assert torch.equal(some[1], every[2])
+
+
+def test_nothing_above_the_last_kept_layer_is_computed(network):
+    network.encoder.blocks[2] = nn.Module()  # would raise if it were called
+    assert len(network.features(patches_of(network), layers=[1, 2])) == 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+def test_a_row_does_not_depend_on_its_mates_nor_on_padding(lengths):
+    torch.manual_seed(0)
+    network = MaeAst(small_config()).eval()
+    batch = torch.full((len(lengths), 8 * max(lengths), 256), 1e3)
+    for row, length in enumerate(lengths):
+        batch[row, : 8 * length] = torch.randn(8 * length, 256)
+    padding = torch.arange(batch.shape[1]) >= 8 * torch.tensor(lengths)[:, None]
+    with torch.no_grad():
+        together = network.features(batch, padding)
+        for row, length in enumerate(lengths):
+            alone = network.features(batch[row : row + 1, : 8 * length])
+            for one, other in zip(alone, together, strict=True):
+                assert (one[0] - other[row, : 8 * length]).abs().max() <= 1e-5
+
+
+def test_layerdrop_never_touches_features():
+    network = MaeAst(small_config(layerdrop=0.9)).train()
+    for _ in range(5):
+        assert len(network.features(patches_of(network))) == 3
+
+
+def test_layerdrop_skips_layers_in_pretraining():
+    network = MaeAst(small_config(layerdrop=0.9, dropout=0.0, input_dropout=0.0, attention_dropout=0.0)).train()
+    x = torch.randn(1, 8, 32)
+    torch.manual_seed(0)
+    outputs = [network.encoder(x, 0.9) for _ in range(8)]
+    assert any(not torch.equal(outputs[0], other) for other in outputs)
+
+
+def test_prediction_never_sees_the_masked_patches(network):
+    patches = patches_of(network)
+    visible, masked = split(2, 40, 30)
+    first = network.predict(patches, visible, masked)
+    changed = patches.scatter(1, masked[..., None].expand(-1, -1, 256), 7.0)
+    second = network.predict(changed, visible, masked)
+    assert torch.equal(first.reconstruction, second.reconstruction)
+    assert torch.equal(first.classification, second.classification)
+    assert (second.targets == 7.0).all()
+    assert torch.equal(first.targets[1, 3], patches[1, masked[1, 3]])
+    assert first.encoded.shape == (2, 10, 32)
+
+
+def test_prediction_depends_on_where_the_visible_tokens_are(network):
+    patches = patches_of(network)
+    visible, masked = split(2, 40, 30)
+    one = network.predict(patches, visible, masked).reconstruction
+    other = network.predict(patches.flip(1), 39 - visible, masked).reconstruction
+    assert not torch.allclose(one, other)
+
+
+def test_a_decoder_of_another_width_works():
+    network = MaeAst(small_config(decoder_dim=24, decoder_heads=3)).eval()
+    visible, masked = split(2, 40, 30)
+    assert network.predict(patches_of(network), visible, masked).reconstruction.shape == (2, 30, 256)
+
+
+def test_mask_tokens_hide_the_masked_patches(network):
+    patches = patches_of(network)
+    _, masked = split(2, 40, 30)
+    changed = patches.scatter(1, masked[..., None].expand(-1, -1, 256), 7.0)
+    encoded = network.encode_with_mask_tokens(patches, masked)
+    assert encoded.shape == (2, 40, 32)
+    assert torch.equal(encoded, network.encode_with_mask_tokens(changed, masked))
+
+
+def test_activation_checkpointing_changes_no_gradient():
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        network = MaeAst(small_config(checkpoint_activations=recompute))
+        patches = patches_of(network)
+        network.eval().features(patches)[-1].square().mean().backward()
+        gradients.append([p.grad for p in network.encoder.parameters()])
+    assert all(torch.allclose(one, other) for one, other in zip(*gradients, strict=True))
+
+
+class CountOps(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_loop_over_the_batch(network):
+    counts = []
+    for batch in (2, 16):
+        visible, masked = split(batch, 40, 30)
+        patches = patches_of(network, batch)
+        padding = torch.zeros(batch, 40, dtype=torch.bool)
+        with CountOps() as mode, torch.no_grad():
+            network.features(patches, padding)
+            network.predict(patches, visible, masked)
+        counts.append(mode.count)
+    assert counts[0] == counts[1]
+
+
+def test_bf16_autocast_stays_close(network):
+    patches = patches_of(network)
+    exact = network.features(patches)[-1]
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network.features(patches)[-1]
+    assert nn.functional.cosine_similarity(exact, rough.float(), dim=-1).min() > 0.999
+
+
+def test_without_positions_order_does_not_matter():
+    network = MaeAst(small_config(positions="none")).eval()
+    patches = patches_of(network)
+    one, other = network.features(patches)[-1], network.features(patches.flip(1))[-1]
+    torch.testing.assert_close(one, other.flip(1), atol=1e-5, rtol=1e-4)
+
+
+def test_more_tokens_than_stored_positions(network):
+    short = network.encoder_positions(torch.zeros(1, 10, 32))
+    long = network.encoder_positions(torch.zeros(1, 5000, 32))
+    assert torch.equal(long[:, :10], short)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"patch_mels": 10}, "patch_mels 10 does not divide num_mel_bins 128"),
+        ({"num_heads": 5}, "num_heads 5 does not divide embed_dim 768"),
+        ({"depth": 0}, "depth must be at least 1"),
+        ({"dropout": 1.0}, "dropout is a probability"),
+        ({"positions": "learned"}, "positions must be"),
+    ],
+)
+def test_impossible_shapes_are_refused_by_name(setting, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**setting)
+
+
+def test_unknown_presets_are_answered_with_the_known():
+    with pytest.raises(ValueError, match="tiny, small, base, base6, large"):
+        preset("huge")
+
+
+@pytest.mark.gpu
+def test_gpu_equals_cpu(network):
+    patches = patches_of(network)
+    cpu = network.features(patches)[-1]
+    gpu = network.cuda().features(patches.cuda())[-1].cpu()
+    assert (cpu - gpu).abs().max() <= 1e-4
