@@ -64,7 +64,7 @@ def make_parser() -> "ArgumentParser":
 
 
 def explain(message: str) -> str:
-    """jsonargparse's message in one line, with the valid names where a name is unknown."""
+    """A message of jsonargparse in one line, with the valid names where a name is unknown."""
     text = " ".join(message.split())
     if found := re.search(r"Group '(\w+)' does not accept option '([\w.]+)'", text):
         section, name = found.groups()

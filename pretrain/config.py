@@ -85,7 +85,9 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         if min(self.reconstruction, self.classification, self.clip) < 0:
-            raise ValueError("loss weights must not be negative")
+            raise ValueError(
+                f"loss weights must not be negative, got {self.reconstruction}, {self.classification}, {self.clip}"
+            )
         if not (self.reconstruction or self.classification or self.clip):
             raise ValueError("at least one loss weight must be above 0")
         if self.clip_temperature <= 0 or self.clip_dim < 1:
@@ -152,6 +154,8 @@ class Recipe:
     """Batches between two lines of the log."""
     save_every: int = 1000
     """Batches between two saves."""
+    max_minutes: float | None = None
+    """Save and stop after this long; null trains to the last batch."""
     model: ModelConfig = field(default_factory=ModelConfig)
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -161,7 +165,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if min(self.log_every, self.save_every) < 1:
-            raise ValueError("log_every and save_every must be at least 1")
+            raise ValueError(f"log_every and save_every must be at least 1, got {self.log_every} and {self.save_every}")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ValueError(f"max_minutes must be above 0, got {self.max_minutes}")
         if self.model.num_mel_bins != self.frontend.num_mel_bins:
             raise ValueError(
                 f"model.num_mel_bins {self.model.num_mel_bins} is not the front end's {self.frontend.num_mel_bins}"

@@ -1,12 +1,13 @@
 """Decodes a corpus once: every clip as 16 kHz int16 in one memory-mapped file, with a table of where each lies."""
 
+import contextlib
 import csv
 import io
 import json
 import logging
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ from maeast_upstream.audio import AUDIO_SUFFIXES, AudioError, read_audio
 logger = logging.getLogger(__name__)
 
 AUDIO_NAME, TABLE_NAME = "audio.i16", "clips.tsv"
+FILES_AT_ONCE = 32
+
+Clip = tuple[str, str, np.ndarray | str]
+"""Name, kind, and the int16 samples, or why there are none."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,12 @@ class Packed:
 
 def open_packed(folder: Path) -> Packed:
     """A corpus that `pack` wrote."""
-    with (folder / TABLE_NAME).open(newline="") as file:
+    with (folder / TABLE_NAME).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     lengths = np.array([int(row["samples"]) for row in rows], dtype=np.int64)
+    size = (folder / AUDIO_NAME).stat().st_size
+    if not rows or size != 2 * lengths.sum():
+        raise ValueError(f"{folder}: {AUDIO_NAME} has {size} bytes, {TABLE_NAME} says {2 * lengths.sum()}; remove both")
     return Packed(
         audio=np.memmap(folder / AUDIO_NAME, dtype=np.int16, mode="r"),
         offsets=np.concatenate([[0], lengths.cumsum()[:-1]]),
@@ -60,28 +68,33 @@ def pack(corpus: Path, out: Path, workers: int = 1) -> Packed:
         corpus: a folder of WebDataset shards (``*.tar`` with ``KEY.opus|flac|wav|...`` and, if at hand,
             ``KEY.json`` with a field ``kind``), or a folder of audio files.
         out: where to keep the result; it appears there whole or not at all.
-        workers: processes that decode.
+        workers: processes that decode; 0 to decode in this one.
+
+    Returns:
+        The clips in the order of their names. What cannot be decoded is left out, and named in a warning.
 
     Raises:
-        ValueError: no readable audio in ``corpus``.
+        ValueError: no readable audio in ``corpus``, or what lies in ``out`` is not whole.
     """
     if (out / TABLE_NAME).exists():
         return open_packed(out)
-    shards = sorted(corpus.glob("*.tar"))
-    files = [] if shards else sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
-    if not shards and not files:
-        raise ValueError(f"{corpus} holds neither *.tar shards nor audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
-    parts = [[path] for path in shards] or [files[i : i + 500] for i in range(0, len(files), 500)]
+    parts = _parts(corpus)
     out.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with (out / f"{AUDIO_NAME}.part").open("wb") as audio, ProcessPoolExecutor(workers) as pool:
-        for clips in tqdm(pool.map(_decode_part, parts), total=len(parts), unit="part", desc="decoding"):
+    rows: list[tuple[str, str, int]] = []
+    failures: list[str] = []
+    with (out / f"{AUDIO_NAME}.part").open("wb") as audio, _mapped(workers) as apply:
+        for clips in tqdm(apply(_decode_part, parts), total=len(parts), unit="part", desc="decoding"):
             for name, kind, samples in clips:
-                audio.write(samples.tobytes())
-                rows.append((name, kind, len(samples)))
+                if isinstance(samples, str):
+                    failures.append(samples)
+                else:
+                    audio.write(samples.tobytes())
+                    rows.append((name, kind, len(samples)))
+    for failure in failures:
+        logger.warning("left out: %s", failure)
     if not rows:
-        raise ValueError(f"no file of {corpus} could be decoded")
-    with (out / f"{TABLE_NAME}.part").open("w", newline="") as file:
+        raise ValueError(f"no file of {corpus} could be decoded; the first: {failures[0] if failures else 'no audio'}")
+    with (out / f"{TABLE_NAME}.part").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, delimiter="\t")
         writer.writerows([("clip", "kind", "samples"), *rows])
     os.replace(out / f"{AUDIO_NAME}.part", out / AUDIO_NAME)
@@ -89,33 +102,71 @@ def pack(corpus: Path, out: Path, workers: int = 1) -> Packed:
     return open_packed(out)
 
 
-def _decode_part(paths: list[Path]) -> list[tuple[str, str, np.ndarray]]:
+def _parts(corpus: Path) -> list[list[Path]]:
+    """What one process decodes at once: a shard, or some files (few, because hours may lie in each)."""
+    if not corpus.is_dir():
+        raise ValueError(f"corpus {corpus}: no such folder; give a folder of audio files or *.tar shards")
+    shards = sorted(corpus.glob("*.tar"))
+    if shards:
+        return [[path] for path in shards]
+    files = sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    if not files:
+        raise ValueError(f"{corpus} holds neither *.tar shards nor audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
+    return [files[i : i + FILES_AT_ONCE] for i in range(0, len(files), FILES_AT_ONCE)]
+
+
+@contextlib.contextmanager
+def _mapped(workers: int) -> Iterator[Callable[..., Iterable[list[Clip]]]]:
+    """`map` in this process, or in ``workers`` others."""
+    if workers == 0:
+        yield map
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield pool.map
+
+
+def _decode_part(paths: list[Path]) -> list[Clip]:
     if paths[0].suffix == ".tar":
         return [clip for path in paths for clip in _read_shard(path)]
-    return [clip for path in paths for clip in _read(str(path), "", path)]
+    return [_read(str(path), "", path) for path in paths]
 
 
-def _read_shard(path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+def _read_shard(path: Path) -> Iterator[Clip]:
+    """Clips in the shard's order; one that breaks off gives what came before."""
     kinds: dict[str, str] = {}
     audio: dict[str, tuple[str, bytes]] = {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            key, _, suffix = member.name.rpartition(".")
-            handle = tar.extractfile(member)
-            if handle is None:
-                continue
-            if suffix == "json":
-                kinds[key] = str(json.loads(handle.read()).get("kind", ""))
-            elif f".{suffix.lower()}" in AUDIO_SUFFIXES:
-                audio[key] = (member.name, handle.read())
+    broken = None
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, suffix = member.name.rpartition(".")
+                handle = tar.extractfile(member)
+                if handle is None:
+                    continue
+                if suffix == "json":
+                    kinds[key] = _kind(handle.read())
+                elif f".{suffix.lower()}" in AUDIO_SUFFIXES:
+                    audio[key] = (member.name, handle.read())
+    except (tarfile.TarError, EOFError) as error:
+        broken = f"{path.name}: not a whole tar file ({error})"
     for key, (name, data) in audio.items():
-        yield from _read(f"{path.name}/{name}", kinds.get(key, ""), io.BytesIO(data))
+        yield _read(f"{path.name}/{name}", kinds.get(key, ""), io.BytesIO(data))
+    if broken:
+        yield path.name, "", broken
 
 
-def _read(name: str, kind: str, source: Path | io.BytesIO) -> Iterator[tuple[str, str, np.ndarray]]:
+def _kind(text: bytes) -> str:
+    """The field ``kind`` of a clip's JSON; "" where there is none, or no JSON."""
+    try:
+        described = json.loads(text)
+    except ValueError:
+        return ""
+    return str(described.get("kind", "")) if isinstance(described, dict) else ""
+
+
+def _read(name: str, kind: str, source: Path | io.BytesIO) -> Clip:
     try:
         samples = read_audio(source)
     except AudioError as error:
-        logger.warning("left out: %s: %s", name, error)
-        return
-    yield name, kind, (samples.clip(-1.0, 1.0) * 32767.0).round().astype(np.int16)
+        return name, kind, f"{name}: {str(error).removeprefix(f'{name}: ')}"
+    return name, kind, (samples.clip(-1.0, 1.0) * 32767.0).round().astype(np.int16)

@@ -1,4 +1,4 @@
-"""A run folder on disk: the recipe, the log and the state that a run goes on from. Every file appears whole or not at all."""
+"""A run folder on disk: recipe, log, and the state that a run goes on from. Every file appears whole or not at all."""
 
 import json
 import os
@@ -19,6 +19,7 @@ CHANGEABLE = frozenset(
         "compile",
         "log_every",
         "save_every",
+        "max_minutes",
         "data.corpus",
         "data.packed",
         "data.workers",

@@ -65,10 +65,10 @@ class Trainer:
         self.forward = torch.compile(self.objective) if recipe.compile else self.objective
 
     def train(self) -> bool:
-        """Run to the last batch; Ctrl-C finishes the batch, saves and stops.
+        """Run to the last batch, or for max_minutes; Ctrl-C finishes the batch, saves and stops.
 
         Returns:
-            Whether the last batch was reached.
+            False if a signal stopped it.
 
         Raises:
             ValueError: a loss became NaN or infinite; the run's last save stays as it was.
@@ -80,6 +80,7 @@ class Trainer:
         self._announce()
         self.objective.train()
         log = Log(self.run)
+        until = time.monotonic() + 60 * (recipe.max_minutes or math.inf)
         with stop_on_signal() as stop:
             for waveforms in batches(self.crops, self.step, recipe.optim.steps, recipe.data.workers):
                 log.add(self._batch(waveforms), len(waveforms))
@@ -88,13 +89,12 @@ class Trainer:
                     log.write(self.step, learning_rate(self.step - 1, recipe.optim))
                 if self.step % recipe.save_every == 0:
                     self.save()
-                if stop.is_set():
+                if stop.is_set() or time.monotonic() > until:
                     break
             self.save()
-        finished = self.step >= recipe.optim.steps
-        if not finished:
+        if self.step < recipe.optim.steps:
             logger.warning("stopped at batch %d and saved; the same command goes on from there", self.step)
-        return finished
+        return not stop.is_set()
 
     def _announce(self) -> None:
         parameters = sum(p.numel() for p in self.objective.parameters()) / 1e6
