@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -18,22 +19,26 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Pretrain an encoder on your own audio: --config RECIPE.yaml, any setting overridden as --optim.steps 1000.
+    """Pretrain an encoder on your own audio.
 
     Returns:
-        0 trained to the end, 130 stopped by Ctrl-C and saved.
+        0 trained to the end (or for max_minutes), 130 stopped by Ctrl-C and saved.
 
     Raises:
         ValueError: a setting that is unknown, of the wrong type or out of range; a corpus or device that is not there.
     """
-    recipe = read_recipe(argv)
+    return train(read_recipe(sys.argv[1:] if argv is None else argv))
+
+
+def train(recipe: Recipe) -> int:
+    """Train with the log on stderr; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from pretrain.trainer import Trainer
 
     return 0 if Trainer(recipe).train() else INTERRUPTED
 
 
-def read_recipe(argv: Sequence[str] | None) -> Recipe:
+def read_recipe(argv: Sequence[str]) -> Recipe:
     """The recipe that a command line describes: the file given as --config, then its overrides.
 
     Raises:
@@ -43,7 +48,7 @@ def read_recipe(argv: Sequence[str] | None) -> Recipe:
     from jsonargparse import ArgumentError
 
     try:
-        settings = parser.parse_args(argv).as_dict()
+        settings = parser.parse_args(list(argv)).as_dict()
     except ArgumentError as error:
         raise ValueError(explain(str(error))) from error
     settings.pop("config")
@@ -57,7 +62,12 @@ def make_parser() -> "ArgumentParser":
     except ImportError as error:
         raise ImportError("pretraining needs jsonargparse: pip install 'maeast-upstream[pretrain]'") from error
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=PROG, description="Pretrain an encoder on your own audio.", exit_on_error=False)
+    parser = ArgumentParser(
+        prog=PROG,
+        usage="%(prog)s --config RECIPE.yaml [--SETTING VALUE ...]   (as in --optim.steps 1000)",
+        description="Pretrain an encoder on your own audio.",
+        exit_on_error=False,
+    )
     parser.add_argument("--config", action="config", help="a recipe, see configs/")
     parser.add_class_arguments(Recipe, as_group=False)
     return parser
@@ -73,10 +83,13 @@ def explain(message: str) -> str:
         return f"a recipe has no setting {found[1]!r}; it has {', '.join(setting_names())}"
     if found := re.search(r"unrecognized arguments: (.*)", text):
         return f"unknown option {found[1]} (see {PROG} --help)"
-    text = re.sub(r"Expected a <class '(\w+)'>\.", r"expected \1,", text)
-    text = re.sub(r"Expected a typing\.(?:Literal|Union|Optional)?\[(.*?)\]\.", r"expected one of \1,", text)
+    if found := re.search(r"(?:Problems parsing|Unexpected) config:(.*)", text):
+        return f"--config: not a YAML file of settings:{found[1] or ' it is empty'}"
     text = re.sub(r'Parser key "([\w.]+)":', r"\1:", text)
-    return text.replace("Got value:", "got")
+    text = re.sub(r"Does not validate .*? Subtypes: \[(.*?)\] Errors:.* Given value:", r"Expected \1. Got value:", text)
+    text = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", text)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace(", NoneType", " or null")
+    return re.sub(r"Expected (?:a )?(.*?)\. Got value:", r"expected \1, got", text)
 
 
 def setting_names(section: str | None = None) -> list[str]:
