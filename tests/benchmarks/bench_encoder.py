@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from reference import load_expert
 from timing import in_turn, ratio, seconds
 
-from maeast_upstream import load_model
+from maeast_upstream import Encoder, load_model
 from maeast_upstream.model import patchify
 
 BATCH = 8
@@ -30,10 +30,11 @@ def equal_clips(count: int = BATCH) -> Clips:
 
 
 def mixed_clips(count: int = 4 * BATCH) -> Clips:
-    """Clips of 1 to 15 s, in random order."""
+    """Clips of 1 to 15 s, evenly spaced, in random order."""
     torch.manual_seed(0)
-    lengths = random.Random(0)
-    return [0.1 * torch.randn(round(lengths.uniform(1, 15) * 16_000)) for _ in range(count)]
+    seconds = [1 + 14 * i / (count - 1) for i in range(count)]
+    random.Random(0).shuffle(seconds)
+    return [0.1 * torch.randn(round(16_000 * s)) for s in seconds]
 
 
 def theirs(expert: Any, clips: Clips) -> None:
@@ -43,14 +44,20 @@ def theirs(expert: Any, clips: Clips) -> None:
             expert(clips[start : start + BATCH])
 
 
+def ours(encoder: Encoder, clips: Clips) -> None:
+    """The same calls to our encoder, all layers kept, as s3prl's does."""
+    for start in range(0, len(clips), BATCH):
+        encoder.encode(clips[start : start + BATCH])
+
+
 def systems(checkpoint: Path, clips: Clips) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     expert = load_expert(checkpoint)
     fp32, bf16 = load_model(checkpoint), load_model(checkpoint, precision="bf16")
     return {
         "s3prl": lambda: theirs(expert, clips),
-        "fp32": lambda: fp32.encode(clips),
-        "bf16": lambda: bf16.encode(clips),
+        "fp32": lambda: ours(fp32, clips),
+        "bf16": lambda: ours(bf16, clips),
     }
 
 
@@ -137,5 +144,5 @@ if __name__ == "__main__":
     if name == "s3prl":
         theirs(load_expert(Path(path)), mixed_clips())
     else:
-        load_model(path, precision=name).encode(mixed_clips())  # type: ignore[arg-type]
+        ours(load_model(path, precision=name), mixed_clips())  # type: ignore[arg-type]
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,0 +1,35 @@
+"""Long audio in bounded memory, measured in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+MEASURE = """
+import resource, sys, torch
+torch.set_num_threads(2)
+from maeast_upstream.config import EncoderConfig, Normalisation
+from maeast_upstream.encoder import Encoder
+from maeast_upstream.model import preset
+size, minutes, precision = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+encoder = Encoder(EncoderConfig(model=preset(size), normalisation=Normalisation(mean=-6, std=4)), precision).eval()
+clip = torch.empty(round(minutes * 60 * 16000)).uniform_(-0.1, 0.1)
+encoded = encoder.encode([clip], layers=[encoder.num_layers])
+assert encoded.lengths[0] == (1 + (len(clip) - 400) // 160) // 16
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def peak_gib(size, minutes, precision="fp32"):
+    command = [sys.executable, "-c", MEASURE, size, str(minutes), precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_twelve_minutes_of_the_tiny_model_fit_in_1_gib():
+    assert peak_gib("tiny", 12) < 1.0
+
+
+@pytest.mark.stress
+def test_an_hour_of_the_base_model_fits_in_2_gb():
+    assert peak_gib("base", 60, "bf16") < 2e9 / 2**30
