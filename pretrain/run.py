@@ -33,6 +33,7 @@ CHANGEABLE = frozenset(
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have ``write`` fill a file beside ``path``, then rename it; a killed run leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     write(part)
     os.replace(part, path)

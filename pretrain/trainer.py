@@ -74,7 +74,6 @@ class Trainer:
             ValueError: a loss became NaN or infinite; the run's last save stays as it was.
         """
         recipe = self.recipe
-        self.run.mkdir(parents=True, exist_ok=True)
         run.write_recipe(self.run, dataclasses.asdict(recipe))
         run.cut_log(self.run, self.step)
         self._announce()

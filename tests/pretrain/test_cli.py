@@ -1,0 +1,154 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from maeast_upstream import load_model
+from maeast_upstream.cli import main as maeast
+from maeast_upstream.cli import run
+from pretrain import cli
+from pretrain.cli import main, read_recipe
+from pretrain.config import Recipe
+
+ROOT = Path(__file__).parents[2]
+AUDIO = ROOT / "tests" / "data" / "audio"
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def leaves(settings, prefix=""):
+    for name, value in settings.items():
+        yield from leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_recipe_parses_is_complete_and_opens_with_its_launch_line(path):
+    recipe = read_recipe(["--config", str(path)])
+    assert list(leaves(yaml.safe_load(path.read_text()))) == list(leaves(dataclasses.asdict(recipe)))
+    head = path.read_text().split("\nout:")[0]
+    assert f"python -m pretrain --config configs/{path.name}" in head
+    assert recipe.out == f"runs/{path.stem}"
+
+
+def test_every_recipe_of_the_queue_is_there():
+    lines = (ROOT / "configs" / "queue.txt").read_text().splitlines()
+    paths = [line for line in lines if line and not line.startswith("#")]
+    assert paths[0] == "configs/mae_ast_small.yaml"
+    assert all((ROOT / path).is_file() for path in paths)
+
+
+@pytest.mark.parametrize("name", ["patch", "frame"])
+def test_the_papers_recipes_hold_the_papers_values(name):
+    recipe = read_recipe(["--config", str(ROOT / "configs" / f"mae_ast_base_{name}.yaml")])
+    shape = {"patch_frames": 16, "patch_mels": 16} if name == "patch" else {"patch_frames": 2, "patch_mels": 128}
+    assert recipe.model == dataclasses.replace(Recipe().model, **shape)
+    assert recipe.optim == Recipe().optim
+    assert recipe.losses == Recipe().losses
+    assert recipe.data.crop_seconds == 10.0
+
+
+def test_the_debug_recipe_trains_from_the_command_line(tmp_path, packed, capsys):
+    here = ["--data.corpus", str(AUDIO), "--data.packed", str(packed), "--out", str(tmp_path / "run")]
+    steps = ["--optim.steps", "4", "--optim.warmup_steps", "1", "--optim.decay_steps", "2", "--data.workers", "0"]
+    command = ["pretrain", "--config", str(ROOT / "configs" / "debug_cpu.yaml"), *here, *steps]
+    assert maeast(command) == 0
+    assert load_model(tmp_path / "run").config.provenance.steps == 4
+    assert maeast([*command, "--masking.ratio", "0.5"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "begun with masking.ratio 0.75, not 0.5" in error
+
+
+def test_python_m_pretrain_is_the_same_command():
+    command = [sys.executable, "-m", "pretrain", "--optim.lr", "abc"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "error: optim.lr: expected float, got abc\n"
+
+
+def test_stopping_by_a_signal_has_the_exit_status_of_ctrl_c(recipe, monkeypatch):
+    monkeypatch.setattr("pretrain.trainer.Trainer.train", lambda self: False)
+    assert cli.train(recipe) == 130
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "0.0001"])
+def test_however_a_number_is_written_it_is_one(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"optim: {{lr: {text}}}\n")
+    assert read_recipe(["--config", str(path)]).optim.lr == 1e-4
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("seed: 3\noptim: {lr: 0.1, steps: 600000}\n")
+    recipe = read_recipe(["--config", str(path), "--seed", "4", "--optim.beta1", "0.5"])
+    assert (recipe.seed, recipe.optim.lr, recipe.optim.steps, recipe.optim.beta1) == (4, 0.1, 600_000, 0.5)
+    assert recipe.optim.beta2 == Recipe().optim.beta2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optim: {lr: abc}", "optim.lr: expected float, got abc"),
+        ("optim: {lrr: 1.0}", "optim has no setting 'lrr'; it has lr, beta1"),
+        ("speed: 3", "a recipe has no setting 'speed'; it has out, init"),
+        ("model: {depth: 2.5}", "model.depth: expected int, got 2.5"),
+        ("model: {depth: true}", "model.depth: expected int, got True"),
+        ("model: {num_heads: 5}", "model: num_heads 5 does not divide embed_dim 768"),
+        ("model: 3", "model must be a mapping, got int"),
+        ("masking: {ratio: 1.5}", "masking: ratio must lie between 0 and 1, got 1.5"),
+        ("data: {max_crop_seconds: x}", "data.max_crop_seconds: expected float or null, got x"),
+        ("data: {crop_seconds: 0.21}\nmodel: {patch_frames: 64}", "data.crop_seconds 0.21 gives 0 tokens"),
+        ("precision: fp8", "precision: expected one of 'fp32', 'bf16', got fp8"),
+        ("optim: [", "not a YAML file of settings: while parsing"),
+        ("- 3", "not a YAML file of settings: - 3"),
+        ("", "not a YAML file of settings: it is empty"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line_that_names_the_key(tmp_path, capsys, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text + "\n")
+    assert run(main, ["--config", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--optim.lrr", "1"], "unknown option --optim.lrr 1 (see maeast pretrain --help)"),
+        (["stray"], "unknown option stray"),
+        (["--data.corpus", "nowhere"], "corpus nowhere: no such folder"),
+        (["--device", "abacus"], "device must be cpu, cuda or cuda:N, got 'abacus'"),
+        (["--init", "nowhere/to/be/found"], "no checkpoint 'nowhere/to/be/found'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(argv, message, capsys, tmp_path):
+    assert run(main, ["--out", str(tmp_path / "run"), *argv]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    assert run(main, []) == 1
+    assert "pip install 'maeast-upstream[pretrain]'" in capsys.readouterr().err
+
+
+def test_help_lists_every_setting_with_its_meaning(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in leaves(dataclasses.asdict(Recipe())):
+        assert f"--{name} " in text
+    for meaning in ("Share of removed tokens", "Peak learning rate", "Encoder width D", "Mel bins between", "Decides"):
+        assert meaning in text

@@ -1,0 +1,35 @@
+import math
+
+import torch
+
+from pretrain.losses import classification_loss, clip_loss, reconstruction_loss
+
+
+def test_reconstruction_is_the_mean_squared_error():
+    predicted, targets = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    assert torch.allclose(reconstruction_loss(predicted, targets), (predicted - targets).square().mean())
+
+
+def test_classification_equals_a_plain_loop():
+    predicted, targets = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    total = 0.0
+    for clip in range(2):
+        for i in range(5):
+            logits = [float(predicted[clip, i] @ targets[clip, j]) for j in range(5)]
+            total += math.log(sum(map(math.exp, logits))) - logits[i]
+    assert abs(float(classification_loss(predicted, targets)) - total / 10) < 1e-5
+
+
+def test_clip_loss_equals_a_plain_loop():
+    first, second = torch.randn(4, 6), torch.randn(4, 6)
+    views = torch.nn.functional.normalize(torch.cat([first, second]), dim=1)
+    total = 0.0
+    for i in range(8):
+        logits = {j: float(views[i] @ views[j]) / 0.2 for j in range(8) if j != i}
+        total += math.log(sum(map(math.exp, logits.values()))) - logits[(i + 4) % 8]
+    assert abs(float(clip_loss(first, second, 0.2)) - total / 8) < 1e-5
+
+
+def test_clip_loss_is_small_when_views_agree():
+    views = 10 * torch.eye(4)
+    assert clip_loss(views, views, 0.05) < 1e-3

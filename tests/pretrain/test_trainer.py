@@ -1,0 +1,231 @@
+import dataclasses
+import json
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from small import small_config
+
+from maeast_upstream import load_model
+from maeast_upstream.frontend import SSAST_FRONTEND
+from pretrain.cli import read_recipe
+from pretrain.config import LossConfig, MaskConfig, OptimConfig
+from pretrain.trainer import Trainer, pick_device
+
+
+def state_of(run_folder):
+    return torch.load(Path(run_folder) / "state.pt", weights_only=True)
+
+
+def log_of(run_folder):
+    return [json.loads(line) for line in (Path(run_folder) / "log.jsonl").read_text().splitlines()]
+
+
+def assert_equal_states(one, other):
+    for part in ("objective",):
+        assert one[part].keys() == other[part].keys()
+        assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
+    for number, moments in one["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, other["optimizer"]["state"][number][name])
+    assert one["step"] == other["step"]
+
+
+def signal_at(trainer, step, number):
+    """Have the process get a signal while the trainer is in the middle of batch ``step``."""
+    train_batch = trainer._batch
+
+    def batch(waveforms):
+        if trainer.step == step:
+            os.kill(os.getpid(), number)
+        return train_batch(waveforms)
+
+    trainer._batch = batch
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_as_if_it_never_stopped(recipe, tmp_path, number, caplog):
+    Trainer(recipe).train()
+    other = dataclasses.replace(recipe, out=str(tmp_path / "other"))
+    trainer = Trainer(other)
+    signal_at(trainer, 3, number)
+    assert trainer.train() is False
+    assert state_of(other.out)["step"] == 4, "the batch in which the signal came is finished"
+    assert "stopped at batch 4 and saved; the same command goes on from there" in caplog.text
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert Trainer(other).train() is True
+    assert_equal_states(state_of(recipe.out), state_of(other.out))
+    assert load_model(other.out).config.provenance.steps == 6
+
+
+def test_a_killed_run_repeats_what_was_not_saved(recipe, tmp_path):
+    Trainer(recipe).train()
+    other = dataclasses.replace(recipe, out=str(tmp_path / "other"))
+    trainer = Trainer(other)
+    train_batch = trainer._batch
+
+    def batch(waveforms):
+        if trainer.step == 5:
+            raise RuntimeError("power cut")
+        return train_batch(waveforms)
+
+    trainer._batch = batch
+    with pytest.raises(RuntimeError, match="power cut"):
+        trainer.train()
+    assert state_of(other.out)["step"] == 3
+    assert [line["step"] for line in log_of(other.out)] == [2, 4]
+    Trainer(other).train()
+    assert_equal_states(state_of(recipe.out), state_of(other.out))
+    assert [line["step"] for line in log_of(other.out)] == [2, 4, 6]
+
+
+def test_max_minutes_saves_and_stops_as_asked(recipe):
+    short = dataclasses.replace(recipe, max_minutes=1e-9)
+    assert Trainer(short).train() is True
+    assert state_of(recipe.out)["step"] == 1
+    assert Trainer(recipe).train() is True
+    assert state_of(recipe.out)["step"] == 6
+
+
+def test_a_finished_run_stays_as_it_is(recipe):
+    Trainer(recipe).train()
+    before = state_of(recipe.out)
+    assert Trainer(recipe).train() is True
+    assert_equal_states(before, state_of(recipe.out))
+
+
+def test_going_on_with_other_settings_is_refused_with_both_shown(recipe):
+    Trainer(recipe).train()
+    with pytest.raises(ValueError, match=r"begun with masking\.ratio 0\.75, not 0\.5: give another --out"):
+        Trainer(dataclasses.replace(recipe, masking=MaskConfig(ratio=0.5, chunk_share=0.5)))
+    longer = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, steps=8))
+    assert Trainer(longer).step == 6
+
+
+def test_the_run_folder_is_an_encoder_with_log_and_recipe(recipe):
+    Trainer(recipe).train()
+    folder = Path(recipe.out)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "last", "log.jsonl", "state.pt"]
+    lines = log_of(folder)
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert [line["lr"] for line in lines] == [1e-3, 1e-3, 5e-4]
+    assert {"loss", "reconstruction", "classification", "clip", "grad_norm", "lr", "crops_per_second"} < set(lines[0])
+    for line in lines:
+        total = 10 * line["reconstruction"] + line["classification"] + line["clip"]
+        assert line["loss"] == pytest.approx(total, abs=1e-3)
+    assert load_model(folder).config.normalisation.std > 1
+    assert load_model(folder).config.provenance.data.endswith("110 clips of audio")
+    assert yaml.safe_load((folder / "config.yaml").read_text())["optim"]["steps"] == 6
+    assert read_recipe(["--config", str(folder / "config.yaml")]) == recipe
+
+
+def test_the_encoder_is_the_trained_network(recipe):
+    trainer = Trainer(recipe)
+    before = trainer.objective.network.state_dict()["patch_embed.weight"].clone()
+    trainer.train()
+    trained = trainer.objective.network.state_dict()
+    loaded = load_model(recipe.out).network.state_dict()
+    assert not torch.equal(before, trained["patch_embed.weight"])
+    assert all(torch.equal(value, loaded[name]) for name, value in trained.items())
+
+
+def test_a_run_may_begin_with_a_checkpoint(recipe, tmp_path):
+    Trainer(recipe).train()
+    child = Trainer(dataclasses.replace(recipe, out=str(tmp_path / "child"), init=recipe.out))
+    parent = load_model(recipe.out)
+    weights = parent.network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in child.objective.network.state_dict().items())
+    assert child.encoder_config().provenance.parents == [recipe.out]
+    assert child.objective.normalisation == parent.config.normalisation
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": small_config(depth=2)}, r"its model\.depth is 3, the recipe's 2"),
+        ({"frontend": SSAST_FRONTEND}, r"its frontend\.window is 'povey', the recipe's 'hanning'"),
+    ],
+)
+def test_a_parent_of_another_shape_is_refused(recipe, tmp_path, change, message):
+    Trainer(recipe).save()
+    with pytest.raises(ValueError, match=message):
+        Trainer(dataclasses.replace(recipe, out=str(tmp_path / "child"), init=recipe.out, **change))
+
+
+def test_the_loss_falls_on_one_repeated_batch(recipe):
+    trainer = Trainer(dataclasses.replace(recipe, optim=OptimConfig(lr=3e-3, steps=60, warmup_steps=5, decay_steps=0)))
+    batch = trainer.crops[0]
+    losses = []
+    for _ in range(60):
+        losses.append(float(trainer._batch(batch)["loss"]))
+        trainer.step += 1
+    assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
+
+
+def test_bf16_and_activation_checkpointing_train_close_to_float32(recipe):
+    def losses(**change):
+        trainer = Trainer(dataclasses.replace(recipe, **change))
+        return [float(trainer._batch(trainer.crops[0])["loss"]) for _ in range(3)]
+
+    exact = losses()
+    assert losses(precision="bf16") == pytest.approx(exact, rel=0.03)
+    recomputed = dataclasses.replace(recipe.model, checkpoint_activations=True)
+    assert losses(model=recomputed) == pytest.approx(exact, rel=1e-4)
+
+
+@pytest.mark.parametrize("save_every", [1, 100])
+def test_a_run_that_diverges_says_so_and_leaves_the_last_save(recipe, save_every):
+    trainer = Trainer(dataclasses.replace(recipe, save_every=save_every))
+    trainer.save()
+    train_batch = trainer._batch
+
+    def batch(waveforms):
+        values = train_batch(waveforms)
+        with torch.no_grad():
+            trainer.objective.network.patch_embed.bias.fill_(torch.nan)
+        return {**values, "loss": values["loss"] * torch.nan}
+
+    trainer._batch = batch
+    with pytest.raises(ValueError, match=r"NaN or infinite|the loss is nan"):
+        trainer.train()
+    assert state_of(recipe.out)["step"] == 0
+    assert load_model(recipe.out).config.provenance.steps == 0
+
+
+def test_what_cannot_be_a_run_is_refused(recipe, tmp_path):
+    with pytest.raises(ValueError, match="device must be cpu, cuda or cuda:N, got 'abacus'"):
+        Trainer(dataclasses.replace(recipe, device="abacus"))
+    with pytest.raises(ValueError, match="no such folder"):
+        Trainer(dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, corpus="nowhere", packed=None)))
+    Path(recipe.out).mkdir()
+    (Path(recipe.out) / "state.pt").write_bytes(b"PK not a state")
+    with pytest.raises(ValueError, match=r"state\.pt: not the state of a run"):
+        Trainer(recipe)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="torch sees 0 CUDA devices"):
+        pick_device("cuda")
+    assert pick_device(None).type == "cpu"
+
+
+def test_the_log_says_what_is_trained(recipe, caplog):
+    caplog.set_level(logging.INFO)
+    Trainer(dataclasses.replace(recipe, losses=LossConfig())).train()
+    assert "0.1 M parameters on cpu" in caplog.text
+    assert "110 clips" in caplog.text
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_and_goes_on(recipe):
+    recipe = dataclasses.replace(recipe, device="cuda", precision="bf16", max_minutes=1e-9)
+    Trainer(recipe).train()
+    trainer = Trainer(dataclasses.replace(recipe, max_minutes=None))
+    assert trainer.step == 1
+    assert trainer.train()
+    assert load_model(recipe.out).config.provenance.steps == 6
