@@ -1,5 +1,6 @@
 """One file or stream -> mono float32 at 16 kHz. The only file that knows containers and resampling."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +26,10 @@ AUDIO_SUFFIXES = PYAV_SUFFIXES | {
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Sample rates outside are a broken header rather than a recording."""
 MAX_CHANNELS = 1024
+CUT_BYTES = 64
+"""A header may promise so much too much, by padding."""
+UNKNOWN_BYTES = 0x7FFF_0000
+"""From here on, a header's length is what a program writes that could not know it, such as one in a pipe."""
 BLOCK_FRAMES = 1 << 20
 """Read at once, so that a header cannot ask for more memory than the file has audio."""
 
@@ -128,10 +133,19 @@ def _read_soundfile(file: "soundfile.SoundFile", name: str) -> np.ndarray:  # ty
     while len(block := file.read(rows, dtype="float32", always_2d=True)):
         blocks.append(block.mean(axis=1, dtype=np.float32))
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    promised, there = _data_bytes(file.extra_info)
+    if promised - there > CUT_BYTES and promised < UNKNOWN_BYTES:
+        raise AudioError(f"{name}: cut short: its header promises {promised} bytes of samples, {there} are there")
     # libsndfile tells the length of compressed streams by looking at their end: off by a little where none was cut
     if len(samples) < file.frames - max(file.samplerate // 10, 1):
         raise AudioError(f"{name}: cut short: {file.frames} samples promised, {len(samples)} there")
     return samples
+
+
+def _data_bytes(log: str) -> tuple[int, int]:
+    """Bytes of samples that an uncompressed file's header promises, and that are there, as libsndfile notes them."""
+    found = re.search(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", log)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _decode_pyav(source: Source, name: str) -> tuple[np.ndarray, int]:

@@ -383,7 +383,19 @@ def load_model(
     Raises:
         ValueError: no such checkpoint, or not one of this model.
     """
+    where = usable_device(device)
     loaded = checkpoint.read(checkpoint.resolve(source))
     encoder = Encoder(loaded.config, precision or "fp32", max_seconds=max_seconds, window_seconds=window_seconds)
     encoder.network.load_state_dict(loaded.state)
-    return encoder.eval().to(device or "cpu")
+    return encoder.eval().to(where)
+
+
+def usable_device(name: str | torch.device | None) -> torch.device:
+    """A device by name, None for the CPU; ValueError if there is no such device here."""
+    try:
+        device = torch.device(name or "cpu")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}); give cpu, or leave it out") from error
+    return device

@@ -64,7 +64,12 @@ def test_batches_of_equal_length(experts, tokens):
 
 @pytest.mark.slow
 def test_base_size(experts, tokens):
-    size = {"encoder_layers": 12, "encoder_embed_dim": 768, "encoder_ffn_embed_dim": 3072, "encoder_attention_heads": 12}
+    size = {
+        "encoder_layers": 12,
+        "encoder_embed_dim": 768,
+        "encoder_ffn_embed_dim": 3072,
+        "encoder_attention_heads": 12,
+    }
     theirs, ours = experts(tokens, **size, decoder_embed_dim=768)
     assert worst(theirs, (ours, [0.1 * torch.randn(48000)])) <= TOLERANCE
 

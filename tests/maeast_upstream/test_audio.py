@@ -1,0 +1,181 @@
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from maeast_upstream.audio import AUDIO_SUFFIXES, AudioError, find_audio, read_audio
+
+AUDIO = Path(__file__).parents[1] / "data" / "audio"
+
+
+def tone(rate, seconds=0.5, hz=440.0):
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(rate * seconds)) / rate)).astype(np.float32)
+
+
+def wav_header(rate=16000, channels=1, data_bytes=0, bits=16):
+    frame = channels * bits // 8
+    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, (rate * frame) % 2**32, frame, bits)
+    return struct.pack("<4sI4s", b"RIFF", 36 + data_bytes, b"WAVE") + fmt + struct.pack("<4sI", b"data", data_bytes)
+
+
+def write_pyav(path, samples, rate, codec):
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or None
+        )
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("aiff", "PCM_16"), ("mp3", None)],
+)
+@pytest.mark.parametrize("rate", [16000, 44100, 8000])
+def test_what_libsndfile_reads_becomes_16_khz_mono(tmp_path, suffix, subtype, rate):
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(rate), rate, subtype=subtype)
+    samples = read_audio(path)
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert abs(len(samples) - 8000) <= (1200 if suffix == "mp3" else 2)
+    spectrum = np.abs(np.fft.rfft(samples[:8000]))
+    assert abs(np.argmax(spectrum) * 16000 / len(samples[:8000]) - 440) < 5
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("m4a", "aac"), ("mp4", "aac"), ("mkv", "libvorbis"), ("webm", "libopus")]
+)
+def test_what_libsndfile_does_not_read_comes_through_pyav(tmp_path, suffix, codec):
+    path = tmp_path / f"tone.{suffix}"
+    write_pyav(path, tone(48000), 48000, codec)
+    samples = read_audio(path)
+    assert abs(len(samples) - 8000) < 1500
+    assert abs(np.argmax(np.abs(np.fft.rfft(samples))) * 16000 / len(samples) - 440) < 5
+
+
+def test_real_opus_clips_have_their_exact_length():
+    for path in sorted(AUDIO.glob("*.opus"))[:10]:
+        expected, rate = soundfile.read(path, dtype="float32")
+        assert rate == 16000
+        assert np.array_equal(read_audio(path), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_channels_are_averaged(tmp_path, channels):
+    samples = np.stack([np.full(1000, 0.1 * (i + 1), np.float32) for i in range(channels)], axis=1)
+    soundfile.write(tmp_path / "x.wav", samples, 16000, subtype="FLOAT")
+    assert np.allclose(read_audio(tmp_path / "x.wav"), samples.mean(1))
+
+
+def test_a_stream_is_read_like_its_file():
+    path = sorted(AUDIO.glob("*.opus"))[0]
+    assert np.array_equal(read_audio(io.BytesIO(path.read_bytes())), read_audio(path))
+
+
+def make_bad(path, kind):
+    good = tone(16000)
+    if kind == "empty":
+        path.touch()
+    elif kind == "not audio":
+        path.write_bytes(b"this is not audio at all " * 40)
+    elif kind == "zero samples":
+        path.write_bytes(wav_header())
+    elif kind == "zero channels":
+        path.write_bytes(wav_header(channels=0, data_bytes=8) + bytes(8))
+    elif kind in ("1 Hz", "10 MHz"):
+        rate = 1 if kind == "1 Hz" else 10_000_000
+        path.write_bytes(wav_header(rate=rate, data_bytes=2000) + bytes(2000))
+    elif kind in ("nan", "inf"):
+        good[100] = float(kind)
+        soundfile.write(path, good, 16000, subtype="FLOAT")
+    elif kind == "truncated":
+        soundfile.write(path, good, 16000, subtype="PCM_16")
+        path.write_bytes(path.read_bytes()[:4000])
+    elif kind == "header only":
+        path.write_bytes(wav_header(data_bytes=2**31)[:30])
+    elif kind == "folder":
+        path.mkdir()
+
+
+BAD = {
+    "empty": "empty file",
+    "not audio": "not audio that can be decoded",
+    "zero samples": "no samples",
+    "zero channels": "x.wav",
+    "1 Hz": "sample rate 1 Hz",
+    "10 MHz": "sample rate 10000000 Hz",
+    "nan": "NaN or infinite",
+    "inf": "NaN or infinite",
+    "truncated": "cut short",
+    "header only": "x.wav",
+    "folder": "a folder",
+    "missing": "no such file",
+}
+
+
+@pytest.mark.parametrize(("kind", "reason"), BAD.items())
+def test_an_unusable_file_is_one_line_with_its_name_and_the_reason(tmp_path, kind, reason):
+    path = tmp_path / "x.wav"
+    make_bad(path, kind)
+    with pytest.raises(AudioError) as caught:
+        read_audio(path)
+    assert reason in str(caught.value)
+    assert "x.wav" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_flac_is_refused(tmp_path):
+    path = tmp_path / "x.flac"
+    soundfile.write(path, tone(16000, 5), 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=r"x\.flac"):
+        read_audio(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_broken_bytes_are_audio_or_an_audio_error(tmp_path, data):
+    source = data.draw(st.sampled_from(sorted(AUDIO.glob("*.opus"))[:4]))
+    raw = bytearray(source.read_bytes())
+    for _ in range(data.draw(st.integers(1, 20))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "x.opus"
+    path.write_bytes(raw[: data.draw(st.integers(1, len(raw)))])
+    try:
+        assert np.isfinite(read_audio(path)).all()
+    except AudioError as error:
+        assert "x.opus" in str(error)
+
+
+def test_folders_are_searched_and_files_taken_as_they_are(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("a/2.WAV", "a/b/1.flac", "a/notes.txt", "odd.bin"):
+        (tmp_path / name).touch()
+    found = find_audio([tmp_path / "odd.bin", tmp_path / "a", tmp_path / "a" / "2.WAV"])
+    assert [path.name for path in found] == ["odd.bin", "2.WAV", "1.flac"]
+    assert ".opus" in AUDIO_SUFFIXES
+
+
+def test_a_folder_without_audio_and_a_missing_path_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"a folder without audio; looked for .*\.wav"):
+        find_audio([tmp_path])
+    with pytest.raises(ValueError, match="nowhere: no such file or folder"):
+        find_audio([tmp_path / "nowhere"])
+
+
+def test_a_length_that_the_writer_could_not_know_is_no_cut(tmp_path):
+    samples = (tone(16000) * 32767).astype("<i2").tobytes()
+    (tmp_path / "piped.wav").write_bytes(wav_header(data_bytes=0x7FFFFFFF - 36) + samples)
+    assert len(read_audio(tmp_path / "piped.wav")) == 8000
