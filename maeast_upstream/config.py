@@ -1,6 +1,7 @@
 """What a checkpoint says of itself: the typed sections of config.json, read strictly."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -21,8 +22,10 @@ class Normalisation:
     """The paper's deviation after normalising."""
 
     def __post_init__(self) -> None:
-        if not self.std > 0.0:
+        if not 0.0 < self.std < math.inf:
             raise ValueError(f"std must be above 0, got {self.std}")
+        if not (math.isfinite(self.mean) and math.isfinite(self.scale)):
+            raise ValueError(f"mean must be a number, and scale, got {self.mean} and {self.scale}")
 
 
 @dataclass(frozen=True, kw_only=True)

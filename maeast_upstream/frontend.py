@@ -158,11 +158,14 @@ class Fbank(nn.Module):
 
 
 def remove_mean(waveforms: Tensor, padding: Tensor | None) -> Tensor:
-    """Subtract each row's mean over its own samples; ``padding`` (B, S) is True past a clip's end (zeros there)."""
-    if padding is None:
-        return waveforms - waveforms.mean(dim=1, keepdim=True)
-    count = (~padding).sum(dim=1, keepdim=True)
-    return (waveforms - waveforms.sum(dim=1, keepdim=True) / count).masked_fill(padding, 0.0)
+    """Subtract each row's mean over its own samples; ``padding`` (B, S) is True past a clip's end (zeros there).
+
+    Summed in float64, because a float32 sum rounds otherwise when zeros follow, which weak bins show (1e-4).
+    """
+    count = waveforms.shape[1] if padding is None else (~padding).sum(dim=1, keepdim=True)
+    mean = waveforms.sum(dim=1, keepdim=True, dtype=torch.float64) / count
+    centred = waveforms - mean.float()
+    return centred if padding is None else centred.masked_fill(padding, 0.0)
 
 
 def exporting() -> bool:

@@ -54,7 +54,8 @@ def write_published(tmp_path_factory):
     def write(tokens="patch", seed=0, **settings):
         size = {"time": 16, "chan": 16} if tokens == "patch" else {"time": 2, "chan": 128}
         kernel = {f"ast_kernel_{what}_{axis}": value for what in ("size", "stride") for axis, value in size.items()}
-        small = {"encoder_layers": 3, "encoder_embed_dim": 48, "encoder_ffn_embed_dim": 96, "encoder_attention_heads": 4, "decoder_embed_dim": 48}
+        encoder = {"encoder_layers": 3, "encoder_embed_dim": 48, "encoder_ffn_embed_dim": 96}
+        small = {**encoder, "encoder_attention_heads": 4, "decoder_embed_dim": 48}
         model = {**BASE_PATCH, **kernel, **small, **settings}
         torch.manual_seed(seed)
         network = MAE_AST(SimpleNamespace(**model), SimpleNamespace(**TASK))
