@@ -46,14 +46,15 @@ def test_equals_kaldi_on_real_clips(clips):
 def test_ssast_preset_equals_its_loader(clips):
     for clip in clips:
         theirs = kaldi(clip - clip.mean(), htk_compat=True, window_type="hanning", dither=0.0, frame_shift=10)
-        assert (Fbank(SSAST_FRONTEND)(clip[None])[0] - theirs).abs().max() <= 1e-4
+        # the mean in float64, theirs in float32: measured 3e-4 at most over all clips of tests/data
+        assert (Fbank(SSAST_FRONTEND)(clip[None])[0] - theirs).abs().max() <= 1e-3
 
 
 @pytest.mark.parametrize("preset", ["povey", "ssast"])
 @pytest.mark.parametrize(
     ("name", "tolerance"),
     # another machine's FFT rounds otherwise, which bins with little energy beside a loud one show
-    [("noise", 1e-3), ("silence", 1e-6), ("sweep", 1e-2), ("square", 1e-2), ("sine", 1e-2)],
+    [("noise", 1e-3), ("silence", 1e-6), ("noisy sweep", 1e-3), ("square", 1e-2), ("sine", 1e-2)],
 )
 def test_equals_stored_kaldi_values(name, tolerance, preset):
     stored = load_file(GOLDEN)
@@ -80,7 +81,7 @@ def test_rows_have_their_own_frames_and_do_not_see_past_their_end(lengths):
             assert num_samples(frames) <= length < num_samples(frames + 1)
             alone = fbank(batch[row : row + 1, :length])[0]
             assert alone.shape == (frames, 128)
-            assert (together[row, :frames] - alone).abs().max() <= 1e-4
+            assert (together[row, :frames] - alone).abs().max() <= 1e-5
             assert (together[row, frames:] == 0).all()
 
 
@@ -152,7 +153,7 @@ def test_exports_to_onnx_without_complex_numbers(tmp_path, clips):
     samples = torch.export.Dim("samples", min=400)
     shapes = {"waveforms": {0: batch, 1: samples}}
     path = tmp_path / "fbank.onnx"
-    torch.onnx.export(Fbank(), (torch.randn(2, 16000),), path, dynamic_shapes=shapes, dynamo=True, verbose=False)
+    torch.onnx.export(Fbank().eval(), (torch.randn(2, 16000),), path, dynamic_shapes=shapes, dynamo=True, verbose=False)
     exported = onnxruntime.InferenceSession(path).run(None, {"waveforms": clip.numpy()})[0]
     # a real DFT as a matrix product rounds otherwise: measured 4e-3 in bins with little energy
     assert np.abs(exported - Fbank()(clip).numpy()).max() <= 1e-2

@@ -27,7 +27,7 @@ from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Rec
         (OptimConfig, {"beta2": 1.0}, r"beta1 and beta2 must lie in \[0, 1\)"),
         (Recipe, {"log_every": 0}, "log_every and save_every must be at least 1"),
         (Recipe, {"max_minutes": 0.0}, "max_minutes must be above 0"),
-        (Recipe, {"frontend": FrontendConfig(num_mel_bins=64)}, "num_mel_bins 128 is not frontend.num_mel_bins 64"),
+        (Recipe, {"frontend": FrontendConfig(num_mel_bins=64)}, "num_mel_bins 128 is not the front end's 64"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(section, settings, message):
