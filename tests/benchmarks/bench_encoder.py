@@ -4,7 +4,6 @@
 """
 
 import random
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,4 +144,6 @@ if __name__ == "__main__":
         theirs(load_expert(Path(path)), mixed_clips())
     else:
         ours(load_model(path, precision=name), mixed_clips())  # type: ignore[arg-type]
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # VmHWM, not getrusage: that also counts what the parent held when it forked
+    peak = next(line for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
+    print(int(peak.split()[1]) / 1024)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 MEASURE = """
-import resource, sys, torch
+import sys, torch
 torch.set_num_threads(2)
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder
@@ -16,7 +16,9 @@ encoder = Encoder(EncoderConfig(model=preset(size), normalisation=Normalisation(
 clip = torch.empty(round(minutes * 60 * 16000)).uniform_(-0.1, 0.1)
 encoded = encoder.encode([clip], layers=[encoder.num_layers])
 assert encoded.lengths[0] == (1 + (len(clip) - 400) // 160) // 16
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+# VmHWM, not getrusage: that also counts what the parent held when it forked
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 2**20)
 """
 
 
@@ -26,8 +28,8 @@ def peak_gib(size, minutes, precision="fp32"):
     return float(done.stdout)
 
 
-def test_three_minutes_of_the_tiny_model_fit_in_1_gib():
-    assert peak_gib("tiny", 3) < 1.0
+def test_three_minutes_of_the_tiny_model_fit_in_three_quarters_of_a_gib():
+    assert peak_gib("tiny", 3) < 0.75
 
 
 @pytest.mark.stress
