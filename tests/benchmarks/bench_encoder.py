@@ -145,5 +145,5 @@ if __name__ == "__main__":
     else:
         ours(load_model(path, precision=name), mixed_clips())  # type: ignore[arg-type]
     # VmHWM, not getrusage: that also counts what the parent held when it forked
-    peak = next(line for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
+    peak = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
     print(int(peak.split()[1]) / 1024)
