@@ -1,8 +1,9 @@
 """One file or stream -> mono float32 at 16 kHz. The only file that knows containers and resampling."""
 
 import contextlib
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -126,8 +127,10 @@ def _decode(source: Source, name: str) -> tuple[np.ndarray, int]:
 
     if isinstance(source, (str, Path)) and Path(source).suffix.lower() in PYAV_SUFFIXES:
         return _decode_pyav(source, name)
+    # bytes, because soundfile cannot encode the names that POSIX allows and UTF-8 does not
+    as_bytes = os.name == "posix" and isinstance(source, (str, Path))
     try:
-        with soundfile.SoundFile(source) as file:
+        with soundfile.SoundFile(os.fsencode(source) if as_bytes else source) as file:  # type: ignore[arg-type]
             return _read_soundfile(file, name), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         reason = re.sub(r"^Error opening .*: (?=[^:]*$)", "", str(error))
@@ -151,8 +154,8 @@ def _read_soundfile(file: "soundfile.SoundFile", name: str) -> np.ndarray:
     if promised - there > CUT_BYTES and promised < UNKNOWN_BYTES:
         raise AudioError(f"{name}: cut short: its header promises {promised} bytes of samples, {there} are there")
     # libsndfile tells the length of compressed streams by looking at their end: off by a little where none was cut;
-    # of an MP3 without an index it guesses it from the first frame's bit rate
-    guessed = file.format == "MP3" and not _mp3_has_index(file)
+    # of an MP3 without an index it guesses it from the bit rate of the first frame
+    guessed = file.format == "MP3" and re.search(r"bitrate mode\s*: constant", file.extra_info) is not None
     if not guessed and len(samples) < file.frames - max(file.samplerate // 10, 1):
         raise AudioError(f"{name}: cut short: {file.frames} samples promised, {len(samples)} there")
     return samples
@@ -171,7 +174,7 @@ def _decode_pyav(source: Source, name: str) -> tuple[np.ndarray, int]:
         try:
             # an opened file, because FFmpeg would take a name such as take:1.m4a for an address
             file = stack.enter_context(Path(source).open("rb")) if isinstance(source, (str, Path)) else source
-            container = stack.enter_context(av.open(file, options={"format_whitelist": PYAV_FORMATS}))
+            container = stack.enter_context(av.open(file, "r", options={"format_whitelist": PYAV_FORMATS}))
             if not container.streams.audio:
                 raise AudioError(f"{name}: no audio stream")
             if container.streams.audio[0].codec_context is None:

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -177,3 +178,98 @@ def test_a_length_that_the_writer_could_not_know_is_no_cut(tmp_path):
     samples = (tone(16000) * 32767).astype("<i2").tobytes()
     (tmp_path / "piped.wav").write_bytes(wav_header(data_bytes=0x7FFFFFFF - 36) + samples)
     assert len(read_audio(tmp_path / "piped.wav")) == 8000
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("mkv", "aac"), ("webm", "libopus")])
+def test_a_container_cut_short_is_refused(tmp_path, suffix, codec):
+    path = tmp_path / f"x.{suffix}"
+    write_pyav(path, tone(48000, 5) + np.random.default_rng(0).normal(0, 0.1, 240000).astype("f4"), 48000, codec)
+    assert abs(len(read_audio(path)) - 80000) < 1500
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match="cut short|not audio"):
+        read_audio(path)
+
+
+def test_an_mp3_is_cut_short_if_its_index_says_so_and_never_by_a_guess(tmp_path):
+    path = tmp_path / "x.mp3"
+    samples = np.concatenate([np.zeros(96000, "f4"), np.random.default_rng(0).normal(0, 0.1, 48000).astype("f4")])
+    soundfile.write(path, samples, 48000, bitrate_mode="VARIABLE", compression_level=0.3)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(AudioError, match="cut short"):
+        read_audio(path)
+    # without the frame that holds the index, libsndfile takes the first frame's bit rate for every frame's
+    path.write_bytes(raw[raw.find(b"\xff\xfb", 4) :])
+    assert abs(len(read_audio(path)) - 48000) < 1200
+
+
+def test_an_ogg_cut_short_is_what_is_there(tmp_path):
+    whole = sorted(AUDIO.glob("*.opus"))[0].read_bytes()
+    with soundfile.SoundFile(tmp_path / "x.ogg", "w", 16000, 1) as file:
+        file.write(np.random.default_rng(0).normal(0, 0.1, 80000))
+    cut = (tmp_path / "x.ogg").read_bytes()
+    (tmp_path / "x.ogg").write_bytes(cut[: len(cut) // 2])
+    assert 10000 < len(read_audio(tmp_path / "x.ogg")) < 80000
+    assert len(read_audio(io.BytesIO(whole))) > 0
+
+
+def test_a_name_with_a_colon_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_pyav(tmp_path / "x.m4a", tone(48000), 48000, "aac")
+    os.rename("x.m4a", "take:1.m4a")  # noqa: PTH104
+    assert len(read_audio("take:1.m4a")) > 7000
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ffconcat version 1.0\nfile 'x.m4a'\n", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nx.m4a\n#EXT-X-ENDLIST\n"],
+)
+def test_a_list_of_other_files_is_not_followed(tmp_path, text):
+    write_pyav(tmp_path / "x.m4a", tone(48000), 48000, "aac")
+    (tmp_path / "list.m4a").write_text(text)
+    with pytest.raises(AudioError, match=r"list\.m4a: not audio"):
+        read_audio(tmp_path / "list.m4a")
+
+
+def test_a_codec_without_a_decoder_is_an_audio_error(tmp_path):
+    header = bytearray(wav_header(data_bytes=2000) + bytes(2000))
+    header[20:22] = struct.pack("<H", 0x1234)  # no such codec
+    (tmp_path / "x.wav").write_bytes(header)
+    with pytest.raises(AudioError, match=r"x\.wav: not audio"):
+        read_audio(tmp_path / "x.wav")
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.wav")
+    with pytest.raises(AudioError, match="a pipe or device"):
+        read_audio(tmp_path / "x.wav")
+
+
+def test_no_permission_is_an_audio_error(tmp_path, monkeypatch):
+    (tmp_path / "x.wav").write_bytes(wav_header())
+
+    def refuse(self, *args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(AudioError, match=r"x\.wav: cannot be read \(Permission denied\)"):
+        read_audio(tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "aiff", "m4a", "mkv"])
+def test_broken_headers_are_audio_or_an_audio_error(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    if suffix in ("m4a", "mkv"):
+        write_pyav(path, tone(16000), 16000, "aac")
+    else:
+        soundfile.write(path, tone(16000), 16000)
+    whole, chance = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        raw = bytearray(whole)
+        for place in chance.integers(0, min(len(raw), 400), 8):
+            raw[place] = chance.integers(0, 256)
+        path.write_bytes(raw)
+        try:
+            assert np.isfinite(read_audio(path)).all()
+        except AudioError as error:
+            assert path.name in str(error)
