@@ -50,8 +50,16 @@ def usage(commands: dict[str, EntryPoint]) -> str:
     """The list of commands, each with the first line of its function's docstring."""
     lines = ["usage: maeast COMMAND [options]   (maeast COMMAND --help tells more)", ""]
     for name, entry in sorted(commands.items()):
-        lines.append(f"  {name:<12}{(entry.load().__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {name:<12}{purpose(entry)}")
     return "\n".join(lines)
+
+
+def purpose(entry: EntryPoint) -> str:
+    """First line of a command's docstring, or what the command lacks."""
+    try:
+        return (entry.load().__doc__ or "").strip().split("\n")[0]
+    except ImportError as error:
+        return f"(not to be used here: {one_line(error)})"
 
 
 def one_line(error: BaseException) -> str:

@@ -2,12 +2,15 @@
 
 import csv
 import json
+import math
+import os
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DONE, NOTHING_DONE, DONE_IN_PART = 0, 1, 3
-READ_AHEAD = 64
-"""Files that are decoded ahead of the model: what bounds memory."""
+READ_AHEAD_SECONDS = 600.0
+"""Audio that is decoded ahead of the model, and one file more: what bounds memory."""
 BATCH_SECONDS = 120.0
 
 
@@ -83,8 +86,6 @@ def main(argv: Sequence[str]) -> int:
     errors = report.errors or []
     for path, reason in errors[:5]:
         print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
-    if not report.files:
-        raise ValueError(f"not one of {len(files)} files could be read; the first: {errors[0][1]}")
     print(f"{report.files} files, {report.rows} rows of {report.dimensions} dimensions: {args.out}")
     if errors:
         print(f"{len(errors)} files left out, listed in {error_list(args.out)}", file=sys.stderr)
@@ -112,9 +113,17 @@ def embed_files(
         kind: "scene" or "frames".
         batch_seconds: audio that goes to the model at once.
         checkpoint: noted in the table's metadata.
+
+    Raises:
+        ValueError: not one file could be read, or a setting is not one of the model's.
     """
     import pyarrow.parquet as pq
 
+    if kind not in ("scene", "frames") or not 0 < batch_seconds < math.inf or not files:
+        raise ValueError(
+            "expected at least one file, kind scene or frames and batch_seconds above 0, "
+            f"got {len(files)} files, {kind!r} and {batch_seconds}"
+        )
     readout = readout or encoder.config.readout
     report = Report(errors=[])
     metadata = {
@@ -159,25 +168,65 @@ def error_list(out: Path) -> Path:
 Clip = tuple[str, np.ndarray]
 
 
+class _Ahead:
+    """Decodes files in a thread, in their order, at most `READ_AHEAD_SECONDS` and one file ahead of its reader."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        self._changed = threading.Condition()
+        self._read: deque[np.ndarray | Exception] = deque()
+        self._samples = 0
+        self._stopped = False
+        self._thread = threading.Thread(target=self._decode, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def next(self) -> np.ndarray | Exception:
+        """The next file's samples, or why there are none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._read)
+            result = self._read.popleft()
+            self._samples -= len(result) if isinstance(result, np.ndarray) else 0
+            self._changed.notify_all()
+        return result
+
+    def _decode(self) -> None:
+        for path in self._files:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._samples < READ_AHEAD_SECONDS * SAMPLE_RATE)
+                if self._stopped:
+                    return
+            result: np.ndarray | Exception
+            try:
+                result = read_audio(path)
+            except Exception as error:  # the reader of the queue tells what is a bad file and what a fault
+                result = error
+            with self._changed:
+                self._read.append(result)
+                self._samples += len(result) if isinstance(result, np.ndarray) else 0
+                self._changed.notify_all()
+
+
 def _read_all(files: Sequence[Path], errors: list[tuple[str, str]]) -> Iterator[Clip]:
-    """Decode ahead of the model, in the order of the files."""
-    with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(_read, path) for path in files[:READ_AHEAD]]
-        for number, path in enumerate(tqdm(files, unit="clip", disable=not sys.stderr.isatty())):
-            result = waiting.pop(0).result()
-            if number + READ_AHEAD < len(files):
-                waiting.append(pool.submit(_read, files[number + READ_AHEAD]))
+    """Clips in the order of the files; those that cannot be read go to ``errors``."""
+    with _Ahead(files) as ahead:
+        for path in tqdm(files, unit="clip", disable=not sys.stderr.isatty()):
+            result = ahead.next()
+            name = os.fsencode(path).decode("utf-8", "replace")  # names are bytes to the system, text to parquet
             if isinstance(result, AudioError):
-                errors.append((str(path), str(result)))
+                errors.append((name, os.fsencode(str(result)).decode("utf-8", "replace")))
+            elif isinstance(result, Exception):
+                raise result
             else:
-                yield str(path), result
-
-
-def _read(path: Path) -> np.ndarray | AudioError:
-    try:
-        return read_audio(path)
-    except AudioError as error:
-        return error
+                yield name, result
 
 
 def _batches(clips: Iterator[Clip], batch_seconds: float) -> Iterator[list[Clip]]:
