@@ -23,7 +23,7 @@ $(VENV)/ready: setup.cfg constraints.txt
 demo: $(VENV)/ready ## embed the clips of tests/data, draw a reconstruction and a map
 	@mkdir -p $(DEMO)
 	$(BIN)/maeast embed tests/data/audio --force -o $(DEMO)/embeddings.parquet
-	$(BIN)/maeast visualize tests/data/audio/long_drums.opus --mask chunk -o $(DEMO)/reconstruction.png
+	$(BIN)/maeast visualize tests/data/audio/long_drums.opus -o $(DEMO)/reconstruction.png
 	$(BIN)/maeast map $(DEMO)/embeddings.parquet --labels tests/data/labels.csv -o $(DEMO)/map.png
 	@echo "embeddings: $(CURDIR)/$(DEMO)/embeddings.parquet"
 	@echo "reconstruction: $(CURDIR)/$(DEMO)/reconstruction.png"
