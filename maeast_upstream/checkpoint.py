@@ -17,6 +17,7 @@ from torch import Tensor
 
 from maeast_upstream import download, published, unpickle
 from maeast_upstream.config import EncoderConfig
+from maeast_upstream.files import replacing
 from maeast_upstream.model import MaeAst, ModelConfig
 from maeast_upstream.version import __version__
 
@@ -79,6 +80,8 @@ def read(path: Path) -> Loaded:
     Raises:
         ValueError: not a checkpoint of this model, broken, or refused because it asks to run something.
     """
+    if path.suffix == ".safetensors":
+        raise ValueError(f"{path}: give the folder that holds it and its {CONFIG_NAME}")
     if path.is_file():
         return read_published(path)
     for part in RUN_PARTS:
@@ -94,7 +97,7 @@ def read_folder(folder: Path) -> Loaded:
             raise ValueError(f"{folder}: not a checkpoint folder: no {name} in it")
     try:
         config = EncoderConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
     try:
         state = load_file(folder / WEIGHTS_NAME)
@@ -105,7 +108,7 @@ def read_folder(folder: Path) -> Loaded:
 
 def read_published(path: Path) -> Loaded:
     """A published file, or one straight from fairseq."""
-    content = unpickle.plain(unpickle.load(path))
+    content = unpickle.load(path, published.ENTRIES)
     try:
         config, state = published.from_published(content)
     except ValueError as error:
@@ -148,9 +151,8 @@ def save_state(
 def save_published(path: Path, loaded: Loaded) -> None:
     """Write the published format, which s3prl's own upstream reads."""
     content = published.to_published(loaded.config, loaded.state)
-    part = path.with_name(f".{path.name}.part")
-    torch.save(content, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        torch.save(content, part)
 
 
 def _checked(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loaded:
@@ -161,6 +163,8 @@ def _checked(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loa
             raise ValueError(f"{path}: tensor {name!r} is missing")
         if state[name].shape != shape:
             raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}, its config says {tuple(shape)}")
+        if not state[name].is_floating_point():
+            raise ValueError(f"{path}: {name} holds {state[name].dtype}, expected floating point numbers")
     unexpected = sorted(set(state) - set(expected))
     if unexpected:
         raise ValueError(f"{path}: unexpected tensor {unexpected[0]!r} (and {len(unexpected) - 1} more)")

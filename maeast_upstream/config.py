@@ -40,6 +40,8 @@ class Provenance:
     """Version of the package that wrote them."""
     parents: list[str] = field(default_factory=list)
     """Checkpoints or files that they were made from."""
+    published: dict[str, Any] = field(default_factory=dict)
+    """What only the published format has a place for, kept for the way back to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ def read_section(kind: type[SectionT], data: Any, where: str) -> SectionT:
     """Build a dataclass from plain data, refusing unknown keys and wrong types by name.
 
     Args:
-        kind: a dataclass, its fields plain values, lists of str, or such dataclasses again.
+        kind: a dataclass, its fields plain values, lists of str, mappings, or such dataclasses again.
         data: what JSON gave.
         where: the section's name, for messages.
     """
@@ -103,12 +105,16 @@ def _read_value(kind: Any, value: Any, where: str) -> Any:
         if value not in get_args(kind):
             raise ValueError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
         return value
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be a mapping, got {value!r}")
+        return value
     if get_origin(kind) is list:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ValueError(f"{where} must be a list of strings, got {value!r}")
         return value
     allowed = get_args(kind) or (kind,)  # a union, as in int | str | None
-    if float in allowed and type(value) is int:
+    if float in allowed and type(value) is int and abs(value) < 1 << 53:
         return float(value)
     if type(value) not in allowed:
         names = " or ".join("null" if a is type(None) else a.__name__ for a in allowed)

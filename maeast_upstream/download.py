@@ -22,7 +22,8 @@ MIRRORS = [
     "https://www.cs.utexas.edu/~harwath/model_checkpoints/mae_ast/",
     "https://saltlab.cs.utexas.edu/downloads/model_checkpoints/mae_ast/",
 ]
-ZIP_MAGIC = b"PK"
+MAGIC = (b"PK", b"\x80")
+"""How torch's files begin: a zip archive, or a pickle before torch 1.6."""
 BLOCK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
 TRIES = 3
@@ -108,7 +109,7 @@ def _transfer(url: str, part: Path) -> None:
         if size and part.stat().st_size < have + size:
             raise ConnectionError(f"{part.stat().st_size} of {have + size} bytes came")
     with part.open("rb") as file:
-        if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
+        if not file.read(2).startswith(MAGIC):
             raise ValueError("not a checkpoint file")
 
 

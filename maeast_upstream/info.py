@@ -27,5 +27,5 @@ def main(argv: Sequence[str]) -> int:
     print(f"features        {model.depth} layers of {model.mel_patches} x {model.embed_dim}")
     for section in dataclasses.fields(loaded.config):
         values = dataclasses.asdict(getattr(loaded.config, section.name))
-        print(f"{section.name:<16}" + ", ".join(f"{name} {value}" for name, value in values.items()))
+        print(f"{section.name:<16}" + ", ".join(f"{name} {value}" for name, value in values.items() if value != {}))
     return 0

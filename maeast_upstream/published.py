@@ -17,8 +17,10 @@ from maeast_upstream.model import ModelConfig, sinusoid
 
 State = dict[str, Tensor]
 
+ENTRIES = ("cfg", "model")
 BATCH_NORM_EPS = 1e-5
 STORED_POSITIONS = 48_000
+MOST_POSITIONS = 1_000_000
 LINEARS = {
     "patch_embed": "post_extract_proj",
     "decoder_embed": "post_enc_proj",
@@ -33,7 +35,16 @@ BLOCK = {
     "fc2": "fc2",
     "ffn_norm": "final_layer_norm",
 }
+POSITIONS_TOLERANCE = 0.02
+"""float32 angles differ by 0.003 at place 48,000 between machines; training in half precision rounds what is stored."""
 POSITIONS = ("enc_sine_pos_embed.pe", "dec_sine_pos_embed.pe")
+DROPOUTS = {
+    "dropout": "dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout",
+    "input_dropout": "dropout_input",
+    "layerdrop": "encoder_layerdrop",
+}
 FIXED_MODEL = {
     "activation_fn": "gelu",
     "layer_norm_first": False,
@@ -41,16 +52,20 @@ FIXED_MODEL = {
     "dec_conv_pos": False,
 }
 FIXED_TASK = {"sample_rate": 16_000, "feature_rate": 100}
-UNUSED_MODEL = {
-    "feature_grad_mult": 1.0,
-    "decoder_layerdrop": 0.0,
-    "random_mask_prob": 0.75,
-    "mask_length": 10,
-    "mask_selection": "static",
-    "mask_other": 0,
-    "no_mask_overlap": False,
-    "mask_min_space": 0,
-    "checkpoint_activations": False,
+UNUSED: dict[str, dict[str, Any]] = {
+    "model": {
+        "feature_grad_mult": 1.0,
+        "decoder_layerdrop": 0.0,
+        "random_mask_prob": 0.75,
+        "mask_length": 10,
+        "mask_selection": "static",
+        "mask_other": 0.0,
+        "no_mask_overlap": False,
+        "mask_min_space": 0,
+        "checkpoint_activations": False,
+        "max_token_length": STORED_POSITIONS,
+    },
+    "task": {"feature_type": "fbank", "mask_type": "random_mask"},
 }
 """What the published class wants to read, but what no feature depends on."""
 
@@ -61,18 +76,16 @@ def from_published(content: Any) -> tuple[EncoderConfig, State]:
     Raises:
         ValueError: another model's file, a missing or unexpected tensor, or a setting that is not supported.
     """
-    if not isinstance(content, Mapping) or not {"cfg", "model"} <= set(content):
+    if not isinstance(content, Mapping) or not set(ENTRIES) <= set(content):
         raise ValueError("not a MAE-AST checkpoint: expected entries cfg and model")
     cfg, state = content["cfg"], content["model"]
-    if (
-        not isinstance(cfg, Mapping)
-        or not isinstance(cfg.get("model"), Mapping)
-        or not isinstance(cfg.get("task"), Mapping)
-    ):
+    if not isinstance(cfg, Mapping) or not all(isinstance(cfg.get(part), Mapping) for part in ("model", "task")):
         raise ValueError("not a MAE-AST checkpoint: expected cfg with sections model and task")
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(map(_is_plain_tensor, state.values())):
         raise ValueError("not a MAE-AST checkpoint: its entry model is not a mapping of tensors")
     model = model_config(cfg["model"], cfg["task"])
+    if model.depth + model.decoder_depth > len(state):
+        raise ValueError(f"{model.depth} + {model.decoder_depth} layers in its cfg, {len(state)} tensors in all")
     rest = dict(state)
     ours = _take_network(rest, model)
     config = EncoderConfig(
@@ -81,53 +94,76 @@ def from_published(content: Any) -> tuple[EncoderConfig, State]:
         normalisation=_take_normalisation(rest),
         provenance=Provenance(
             data="see the publisher (the paper's were trained on AudioSet and LibriSpeech)",
-            steps=int(_take(rest, "batch_norm.num_batches_tracked")),
+            steps=int(_take(rest, "batch_norm.num_batches_tracked", ()).item()),
             parents=["published checkpoint"],
+            published=_kept_settings(cfg) | {"layer_norm": _take_layer_norm(rest, model)},
         ),
     )
-    _drop_constants(rest, model)
+    _take_positions(rest, model, _setting(cfg["model"], "max_token_length", int))
     if rest:
-        raise ValueError(f"unexpected tensor {sorted(rest)[0]!r} (and {len(rest) - 1} more)")
+        raise ValueError(f"unexpected tensor {min(map(str, rest))!r} (and {len(rest) - 1} more)")
     return config, ours
 
 
 def model_config(model: Mapping[str, Any], task: Mapping[str, Any]) -> ModelConfig:
     """``cfg.model`` and ``cfg.task`` -> ModelConfig; ValueError names a setting that is missing or not supported."""
-    try:
-        for section, fixed in ((model, FIXED_MODEL), (task, FIXED_TASK)):
-            for name, value in fixed.items():
-                if section[name] != value:
-                    raise ValueError(f"setting {name} is {section[name]!r}; only {value!r} is supported")
-        for axis in ("time", "chan"):
-            if model[f"ast_kernel_size_{axis}"] != model[f"ast_kernel_stride_{axis}"]:
-                raise ValueError(
-                    f"ast_kernel_size_{axis} and ast_kernel_stride_{axis} differ: overlapping patches are not supported"
-                )
-        if model["enc_sine_pos"] != model["dec_sine_pos"]:
-            raise ValueError("enc_sine_pos and dec_sine_pos differ: not supported")
-        return ModelConfig(
-            patch_frames=model["ast_kernel_size_time"],
-            patch_mels=model["ast_kernel_size_chan"],
-            num_mel_bins=task["feature_dim"],
-            embed_dim=model["encoder_embed_dim"],
-            depth=model["encoder_layers"],
-            num_heads=model["encoder_attention_heads"],
-            ffn_dim=model["encoder_ffn_embed_dim"],
-            decoder_dim=model["decoder_embed_dim"],
-            decoder_depth=model["decoder_layers"],
-            decoder_heads=model["encoder_attention_heads"],
-            decoder_ffn_dim=model["encoder_ffn_embed_dim"],
-            positions="sinusoid" if model["enc_sine_pos"] else "none",
-            dropout=float(model["dropout"]),
-            attention_dropout=float(model["attention_dropout"]),
-            activation_dropout=float(model["activation_dropout"]),
-            input_dropout=float(model["dropout_input"]),
-            layerdrop=float(model["encoder_layerdrop"]),
-        )
-    except KeyError as error:
-        raise ValueError(f"not a MAE-AST checkpoint: its cfg lacks {error}") from error
-    except TypeError as error:
-        raise ValueError(f"not a MAE-AST checkpoint: a setting of the wrong type ({error})") from error
+    for section, fixed in ((model, FIXED_MODEL), (task, FIXED_TASK)):
+        for name, expected in fixed.items():
+            value = _setting(section, name, type(expected))
+            if value != expected:
+                raise ValueError(f"setting {name} is {value!r}; only {expected!r} is supported")
+    for axis in ("time", "chan"):
+        if _setting(model, f"ast_kernel_size_{axis}", int) != _setting(model, f"ast_kernel_stride_{axis}", int):
+            raise ValueError(
+                f"ast_kernel_size_{axis} and ast_kernel_stride_{axis} differ: overlapping patches are not supported"
+            )
+    sinusoid_used = _setting(model, "enc_sine_pos", bool)
+    if sinusoid_used != _setting(model, "dec_sine_pos", bool):
+        raise ValueError("enc_sine_pos and dec_sine_pos differ: not supported")
+    width, decoder_width = (_setting(model, f"{stack}_embed_dim", int) for stack in ("encoder", "decoder"))
+    if _setting(model, "use_post_enc_proj", bool) != (width != decoder_width):
+        raise ValueError(f"use_post_enc_proj does not fit widths {width} and {decoder_width}: not supported")
+    dropouts: dict[str, Any] = {ours: float(_setting(model, theirs, float)) for ours, theirs in DROPOUTS.items()}
+    return ModelConfig(
+        patch_frames=_setting(model, "ast_kernel_size_time", int),
+        patch_mels=_setting(model, "ast_kernel_size_chan", int),
+        num_mel_bins=_setting(task, "feature_dim", int),
+        embed_dim=width,
+        depth=_setting(model, "encoder_layers", int),
+        num_heads=(heads := _setting(model, "encoder_attention_heads", int)),
+        ffn_dim=(ffn_dim := _setting(model, "encoder_ffn_embed_dim", int)),
+        decoder_dim=decoder_width,
+        decoder_depth=_setting(model, "decoder_layers", int),
+        decoder_heads=heads,
+        decoder_ffn_dim=ffn_dim,
+        positions="sinusoid" if sinusoid_used else "none",
+        **dropouts,
+    )
+
+
+def _setting(section: Mapping[str, Any], name: str, kind: type) -> Any:
+    """A setting of the type it must have; a whole number may stand for a real one."""
+    if name not in section:
+        raise ValueError(f"not a MAE-AST checkpoint: its cfg lacks {name!r}")
+    value = section[name]
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"setting {name} is a {type(value).__name__}, expected {kind.__name__}")
+    return value
+
+
+def _kept_settings(cfg: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the published class reads and ours has no words for, to be given back by `to_published`."""
+    return {
+        part: {name: cfg[part][name] for name in unused if type(cfg[part].get(name)) in (bool, int, float, str)}
+        for part, unused in UNUSED.items()
+    }
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """A dense tensor with a value in the file for each of its own, so that no shape asks for more memory than that."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def to_published(config: EncoderConfig, state: State) -> dict[str, Any]:
@@ -145,24 +181,43 @@ def to_published(config: EncoderConfig, state: State) -> dict[str, Any]:
         )
     if config.frontend != FrontendConfig(num_mel_bins=model.num_mel_bins) or config.normalisation.scale != 0.5:
         raise ValueError("the published format has one front end (Povey window, mean kept) and scale 0.5")
+    variance = config.normalisation.std**2 - BATCH_NORM_EPS
+    if variance < 0:
+        raise ValueError(f"the published format has no deviation below {math.sqrt(BATCH_NORM_EPS):.5f}")
+    cfg, layer_norm = _given_back(config.provenance.published, model)
+    cfg["model"] |= _cfg_model(model)
+    cfg["task"] |= _cfg_task(model)
     published = {
-        "layer_norm.weight": torch.ones(model.num_mel_bins),
-        "layer_norm.bias": torch.zeros(model.num_mel_bins),
+        **layer_norm,
         "batch_norm.running_mean": torch.tensor([config.normalisation.mean]),
-        "batch_norm.running_var": torch.tensor([config.normalisation.std**2 - BATCH_NORM_EPS]),
+        "batch_norm.running_var": torch.tensor([variance]),
         "batch_norm.num_batches_tracked": torch.tensor(config.provenance.steps),
     }
     if model.positions == "sinusoid":
+        rows = cfg["model"]["max_token_length"]
         for name, dim in zip(POSITIONS, (model.embed_dim, model.decoder_dim), strict=True):
-            published[name] = sinusoid(STORED_POSITIONS, dim)[None]
+            published[name] = sinusoid(rows, dim)[None]
     published |= _give_network(state, model)
-    return {"cfg": {"model": _cfg_model(model), "task": _cfg_task(model)}, "model": published}
+    return {"cfg": cfg, "model": published}
+
+
+def _given_back(kept: Mapping[str, Any], model: ModelConfig) -> tuple[dict[str, dict[str, Any]], State]:
+    """What was kept of a published file, or else the published defaults: settings, and a layer that is never used."""
+    bins = model.num_mel_bins
+    try:
+        cfg = {part: {**defaults, **kept.get(part, {})} for part, defaults in UNUSED.items()}
+        values = {"weight": [1.0] * bins, "bias": [0.0] * bins, **kept.get("layer_norm", {})}
+        layer_norm = {f"layer_norm.{part}": torch.tensor(value) for part, value in values.items()}
+        if cfg["model"]["max_token_length"] not in range(1, MOST_POSITIONS):
+            raise ValueError("max_token_length")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"provenance.published in its config.json is not what was written there ({error})") from error
+    return cfg, layer_norm
 
 
 def _cfg_model(model: ModelConfig) -> dict[str, Any]:
     sinusoid_used = model.positions == "sinusoid"
     return {
-        **UNUSED_MODEL,
         **FIXED_MODEL,
         "ast_kernel_size_time": model.patch_frames,
         "ast_kernel_stride_time": model.patch_frames,
@@ -177,22 +232,12 @@ def _cfg_model(model: ModelConfig) -> dict[str, Any]:
         "use_post_enc_proj": model.decoder_dim != model.embed_dim,
         "enc_sine_pos": sinusoid_used,
         "dec_sine_pos": sinusoid_used,
-        "max_token_length": STORED_POSITIONS,
-        "dropout": model.dropout,
-        "attention_dropout": model.attention_dropout,
-        "activation_dropout": model.activation_dropout,
-        "dropout_input": model.input_dropout,
-        "encoder_layerdrop": model.layerdrop,
+        **{theirs: getattr(model, ours) for ours, theirs in DROPOUTS.items()},
     }
 
 
 def _cfg_task(model: ModelConfig) -> dict[str, Any]:
-    return {
-        **FIXED_TASK,
-        "feature_type": "fbank",
-        "feature_dim": model.num_mel_bins,
-        "mask_type": "random_mask",
-    }
+    return {**FIXED_TASK, "feature_dim": model.num_mel_bins}
 
 
 def _names(model: ModelConfig) -> dict[str, str]:
@@ -222,15 +267,20 @@ def _fused(model: ModelConfig) -> dict[str, list[str]]:
     }
 
 
-def _take(state: dict[str, Tensor], name: str) -> Tensor:
+def _take(state: dict[str, Tensor], name: str, shape: tuple[int, ...] | None = None) -> Tensor:
     if name not in state:
         raise ValueError(f"tensor {name!r} is missing")
+    if shape is not None and state[name].shape != shape:
+        raise ValueError(f"{name} has shape {tuple(state[name].shape)}, its cfg says {shape}")
     return state.pop(name)
 
 
 def _take_network(state: dict[str, Tensor], model: ModelConfig) -> State:
     ours = {name: _take(state, theirs) for name, theirs in _names(model).items()}
-    ours |= {name: torch.cat([_take(state, one) for one in theirs]) for name, theirs in _fused(model).items()}
+    for name, theirs in _fused(model).items():
+        dim = model.embed_dim if name.startswith("encoder.") else model.decoder_dim
+        shape = (dim, dim) if name.endswith("weight") else (dim,)
+        ours[name] = torch.cat([_take(state, one, shape) for one in theirs])
     return ours
 
 
@@ -242,19 +292,26 @@ def _give_network(state: State, model: ModelConfig) -> State:
 
 
 def _take_normalisation(state: dict[str, Tensor]) -> Normalisation:
-    mean, variance = (_take(state, f"batch_norm.running_{what}") for what in ("mean", "var"))
-    if mean.numel() != 1 or variance.numel() != 1:
-        raise ValueError("batch_norm has more than one channel: not supported")
-    return Normalisation(mean=mean.item(), std=math.sqrt(variance.item() + BATCH_NORM_EPS))
+    mean, variance = (_take(state, f"batch_norm.running_{what}", (1,)).item() for what in ("mean", "var"))
+    if not variance >= 0:
+        raise ValueError(f"batch_norm.running_var is {variance}")
+    return Normalisation(mean=mean, std=math.sqrt(variance + BATCH_NORM_EPS))
 
 
-def _drop_constants(state: dict[str, Tensor], model: ModelConfig) -> None:
-    """Remove what holds no knowledge, after looking that it is what it must be."""
-    for name, value in (("layer_norm.weight", 1.0), ("layer_norm.bias", 0.0)):
-        if not (_take(state, name) == value).all():
-            raise ValueError(f"{name} is not all {value:g}: the published network never uses it")
+def _take_layer_norm(state: dict[str, Tensor], model: ModelConfig) -> dict[str, list[float]]:
+    """Nothing uses it, but weight decay may have changed it: kept where it is not as it was made."""
+    kept = {}
+    for part, made in (("weight", 1.0), ("bias", 0.0)):
+        value = _take(state, f"layer_norm.{part}", (model.num_mel_bins,))
+        if not (value == made).all():
+            kept[part] = value.tolist()
+    return kept
+
+
+def _take_positions(state: dict[str, Tensor], model: ModelConfig, rows: int) -> None:
+    """Drop the stored positions, after looking that they are what ours are."""
     if model.positions == "sinusoid":
         for name, dim in zip(POSITIONS, (model.embed_dim, model.decoder_dim), strict=True):
-            stored = _take(state, name)
-            if stored.dim() != 3 or not torch.allclose(stored[0], sinusoid(stored.shape[1], dim), atol=1e-4):
+            stored = _take(state, name, (1, rows, dim))
+            if not torch.allclose(stored[0].float(), sinusoid(rows, dim), atol=POSITIONS_TOLERANCE):
                 raise ValueError(f"{name} is not the sinusoid of the published code")

@@ -1,23 +1,55 @@
 """Reads pickled checkpoints without ever running what is in them.
 
-A file straight from fairseq holds fairseq's own classes, which ``torch.load(weights_only=True)`` refuses. Here such
-classes become inert stand-ins, the few functions that rebuild tensors and arrays are allowed by exact name, and any
-other name is refused before anything is built: a dry run, in which every name is a stand-in, collects them all.
+A file straight from fairseq holds fairseq's own classes, which ``torch.load(weights_only=True)`` refuses. Such a file
+is read here by our own code: every name in its pickle becomes an inert stand-in, or the file is refused by that name;
+then the few entries that are wanted are made from what the stand-ins hold. No function that the file names is called.
 """
 
 import io
+import math
 import pickle
+import warnings
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
-STAND_IN_PREFIXES = ("fairseq.", "omegaconf.", "mae_ast.")
-STAND_INS = {
+FOREIGN_PREFIXES = ("fairseq.", "omegaconf.", "mae_ast.")
+"""Packages of the programs that wrote such files."""
+MAPPINGS = {("collections", "OrderedDict"), ("collections", "defaultdict")}
+TENSORS = {("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2")}
+PARAMETERS = {("torch._utils", "_rebuild_parameter")}
+DTYPES = {
+    ("torch", f"{kind}Storage"): dtype
+    for kind, dtype in {
+        "Float": torch.float32,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Double": torch.float64,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+    }.items()
+}
+NAMES = {
+    *MAPPINGS,
+    *TENSORS,
+    *PARAMETERS,
+    *DTYPES,
     ("argparse", "Namespace"),
-    # omegaconf notes the types of its values beside them; as stand-ins they are names, nothing more
+    ("torch", "Size"),
+    ("_codecs", "encode"),
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    # omegaconf notes the types of its values beside them
     ("typing", "Any"),
     *(
         (module, name)
@@ -25,19 +57,8 @@ STAND_INS = {
         for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "unicode", "long", "NoneType")
     ),
 }
-_STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
-ALLOWED = {
-    ("collections", "OrderedDict"),
-    ("collections", "defaultdict"),
-    ("torch", "Size"),
-    ("torch._utils", "_rebuild_tensor"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_parameter"),
-    *(("torch", f"{kind}Storage") for kind in _STORAGES),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-}
+LEGACY_PICKLES = 5
+"""Before torch 1.6 a file was no zip archive but so many pickles in a row, then the weights."""
 
 
 class RefusedError(ValueError):
@@ -45,124 +66,166 @@ class RefusedError(ValueError):
 
 
 class StandIn:
-    """Takes the place of an object of a foreign class: keeps its state, does nothing."""
+    """Takes the place of whatever a file names: keeps what it is given, does nothing."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args = args
+    name = ("", "")
+
+    args: tuple[Any, ...]
+    state: Any
+    items: dict[Any, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "StandIn":
+        """Pickle makes some objects without calling ``__init__``."""
+        made = super().__new__(cls)
+        made.args, made.state, made.items = args, None, {}
+        return made
 
     def __setstate__(self, state: Any) -> None:
         """Keep the state, whatever it is."""
-        self.__dict__["state"] = state
+        self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Foreign mappings are filled item by item."""
+        """Mappings are filled item by item."""
+        self.items[key] = value
 
     def append(self, item: Any) -> None:
-        """Foreign lists are filled item by item."""
+        """Lists are filled item by item."""
 
     def extend(self, items: Any) -> None:
-        """Foreign lists are filled in one go."""
+        """Lists are filled in one go."""
 
     def add(self, item: Any) -> None:
-        """Foreign sets are filled item by item."""
+        """Sets are filled item by item."""
 
 
-def plain(value: Any) -> Any:
-    """Stand-ins -> what they held, as plain data: the items of an omegaconf config, the attributes of a namespace."""
-    if isinstance(value, StandIn):
-        state = value.__dict__.get("state")
-        if isinstance(state, tuple) and len(state) == 2:  # a class with __slots__
-            state = {**(state[0] or {}), **(state[1] or {})}
-        if isinstance(state, dict) and "_content" in state:
-            return plain(state["_content"])
-        if isinstance(state, dict) and "_val" in state:
-            return plain(state["_val"])
-        return plain(state)
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """Where the values of a tensor lie."""
+
+    key: str
+    dtype: torch.dtype | None
 
 
-def load(path: Path) -> Any:
+def load(path: Path, entries: Sequence[str]) -> Any:
     """The contents of a checkpoint file, tensors on the CPU.
+
+    Args:
+        path: a file.
+        entries: what is wanted of it, where it is a mapping that torch alone will not read.
 
     Raises:
         RefusedError: the file names a class or function that no checkpoint needs; nothing of it was run.
         ValueError: not a checkpoint that torch wrote, or a broken one.
+        OSError: the file cannot be opened.
     """
+    path.open("rb").close()
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as first:  # torch raises many kinds here; whether the file is usable is decided below
-        reason = " ".join(str(first).split())[:120]
+        reason = first
     try:
-        refuse_foreign_names(_pickle_of(path, reason))
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED)
+        return _load_with_stand_ins(path, entries)
     except RefusedError as error:
         raise RefusedError(f"{path}: refused, because it asks for {error}; nothing of it was run") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # a broken pickle can raise anything
-        raise ValueError(f"{path}: not a checkpoint, or a broken one ({' '.join(str(error).split())[:200]})") from error
+    except Exception as error:  # a broken file can raise anything
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{path}: not a checkpoint that torch wrote, or a broken one ({what})") from reason
 
 
-def refuse_foreign_names(data: bytes) -> None:
-    """Walk through a pickle, a stand-in for every name in it; `RefusedError` if one is neither allowed nor harmless."""
-    _DryRun(io.BytesIO(data)).load()
-
-
-def _pickle_of(path: Path, reason: str) -> bytes:
+def _load_with_stand_ins(path: Path, entries: Sequence[str]) -> Any:
     if not zipfile.is_zipfile(path):
-        raise ValueError(reason)
+        with path.open("rb") as file:
+            for _ in range(LEGACY_PICKLES):
+                _Unpickler(file).load()
+        raise ValueError("other classes in a file of torch before 1.6; write it again with a later one")
     with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith("/data.pkl") or name == "data.pkl"]
+        names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(names) != 1:
             raise ValueError(f"{len(names)} pickles where one was expected")
-        return archive.read(names[0])
+        root = names[0].removesuffix("data.pkl")
+        reader = _Reader(archive, root)
+        content = _Unpickler(io.BytesIO(reader.read("data.pkl"))).load()
+        if f"{root}byteorder" in archive.namelist() and reader.read("byteorder") != b"little":
+            raise ValueError("written on a big-endian machine")
+        if not isinstance(content, dict):
+            return None
+        return {name: reader.plain(content[name]) for name in entries if name in content}
 
 
-def _check(module: str, name: str) -> bool:
-    """True for what is allowed as it is, False for what becomes a stand-in, else `RefusedError`."""
-    if (module, name) in ALLOWED:
-        return True
-    if (module, name) in STAND_INS or module.startswith(STAND_IN_PREFIXES) or (module, name) == ("_codecs", "encode"):
-        return False
-    raise RefusedError(f"{module}.{name}")
+class _Unpickler(pickle._Unpickler):
+    """Makes stand-ins only. In Python, not C: there a number in a hostile file makes the memo grow to any size."""
+
+    def find_class(self, module: str, name: str) -> type[StandIn]:
+        if (module, name) not in NAMES and not module.startswith(FOREIGN_PREFIXES):
+            raise RefusedError(f"{module}.{name}")
+        return type("StandIn", (StandIn,), {"name": (module, name)})
+
+    def get_extension(self, code: int) -> NoReturn:
+        raise RefusedError(f"the extension {code}")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, storage, key, *_ = pid
+        if kind != "storage" or not isinstance(key, str):
+            raise ValueError(f"a reference to {kind!r} where storage was expected")
+        return _Storage(key, DTYPES.get(storage.name))
 
 
-class _DryRun(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        _check(module, name)
-        return type(name.rpartition(".")[2], (StandIn,), {})
+class _Reader:
+    """Makes plain data and tensors from stand-ins."""
 
-    def persistent_load(self, pid: Any) -> Any:
-        return StandIn()
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        self.archive = archive
+        self.root = root
+        self.made: dict[int, Any] = {}
+
+    def read(self, name: str) -> bytes:
+        """An entry of the archive; never one that would unpack to more than the file holds."""
+        info = self.archive.getinfo(self.root + name)
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{name} is compressed, which torch never does")
+        return self.archive.read(info)
+
+    def plain(self, value: Any) -> Any:
+        """What a value holds: the items of a mapping or an omegaconf config, the attributes of a namespace."""
+        if not isinstance(value, (StandIn, dict, list, tuple)):
+            return value
+        if id(value) not in self.made:
+            self.made[id(value)] = None  # what contains itself ends here
+            self.made[id(value)] = self._make(value)
+        return self.made[id(value)]
+
+    def _make(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self.plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.plain(item) for item in value]
+        if value.name in MAPPINGS:
+            return {key: self.plain(item) for key, item in value.items.items()}
+        if value.name in TENSORS:
+            return self._tensor(*value.args[:4])
+        if value.name in PARAMETERS:
+            return self.plain(value.args[0])
+        return self.plain(_held(value))
+
+    def _tensor(self, storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+        if storage.dtype is None:
+            raise ValueError("a tensor of an unknown type")
+        data = bytearray(self.read(f"data/{storage.key}"))
+        values = torch.frombuffer(data, dtype=storage.dtype) if data else torch.empty(0, dtype=storage.dtype)
+        if math.prod(size) > len(values):
+            raise ValueError(f"a tensor of shape {tuple(size)} in a storage of {len(values)} values")
+        return values.as_strided(size, stride, offset).clone()
 
 
-class _Restricted(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):
-            return _encode
-        if _check(module, name):
-            return super().find_class(module, name)
-        return type(name.rpartition(".")[2], (StandIn,), {})
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """What old pickles use to write bytes; only in the one encoding that they use."""
-    if encoding not in ("latin1", "latin-1"):
-        raise RefusedError(f"_codecs.encode to {encoding}")
-    return text.encode("latin1")
-
-
-def _restricted_load(file: Any, **kwargs: Any) -> Any:
-    return _Restricted(file, **kwargs).load()
-
-
-_RESTRICTED = SimpleNamespace(
-    __name__="restricted",
-    Unpickler=_Restricted,
-    load=_restricted_load,
-    UnpicklingError=pickle.UnpicklingError,
-)
+def _held(value: StandIn) -> Any:
+    """State of an object of a foreign class; the value itself of omegaconf's nodes and of an enumeration's members."""
+    state = value.state
+    if isinstance(state, tuple) and len(state) == 2:  # a class with __slots__
+        state = {**(state[0] or {}), **(state[1] or {})}
+    for entry in ("_content", "_val"):
+        if isinstance(state, dict) and entry in state:
+            return state[entry]
+    if state is None and len(value.args) == 1:
+        return value.args[0]
+    return state

@@ -8,10 +8,8 @@ import types
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from maeast_upstream import checkpoint, load_model, published, unpickle
+from maeast_upstream import checkpoint, load_model, published
 from maeast_upstream.cli import main
 from maeast_upstream.config import EncoderConfig
 
@@ -21,7 +19,7 @@ def content_of(path):
 
 
 def assert_same_content(one, other):
-    assert one["cfg"]["model"] == other["cfg"]["model"]
+    assert one["cfg"] == other["cfg"]
     assert one["model"].keys() == other["model"].keys()
     for name, value in one["model"].items():
         assert torch.equal(value, other["model"][name]), name
@@ -124,52 +122,9 @@ def test_a_pickle_that_calls_os_system_is_refused_and_does_nothing(tmp_path, cap
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    if hide != "plain pickle":
-        assert "system" in error
-        assert "nothing of it was run" in error
+    assert "system" in error
+    assert "nothing of it was run" in error
     assert not sentinel.exists()
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        ("builtins", "eval"),
-        ("builtins", "getattr"),
-        ("os", "system"),
-        ("subprocess", "Popen"),
-        ("torch", "load"),
-        ("torch.hub", "load"),
-        ("numpy", "load"),
-        ("collections", "namedtuple"),
-        ("functools", "partial"),
-        ("torch._utils", "_rebuild_device_tensor_from_numpy"),
-    ],
-)
-def test_any_other_name_is_refused_before_anything_is_built(module, name):
-    data = b"\x80\x04" + pickle.SHORT_BINUNICODE + bytes([len(module)]) + module.encode()
-    data += pickle.SHORT_BINUNICODE + bytes([len(name)]) + name.encode() + pickle.STACK_GLOBAL + b"."
-    with pytest.raises(unpickle.RefusedError, match=f"{module}.{name}"):
-        unpickle.refuse_foreign_names(data)
-    with pytest.raises(unpickle.RefusedError, match=f"{module}.{name}"):
-        unpickle.refuse_foreign_names(f"c{module}\n{name}\n.".encode())
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_broken_files_end_in_one_clear_error(tmp_path, data):
-    path = tmp_path / "whole.pt"
-    if not path.exists():
-        torch.save({"cfg": {"model": {}, "task": {}}, "model": {"a": torch.zeros(4)}, "x": argparse.Namespace()}, path)
-    whole = bytearray(path.read_bytes())
-    if data.draw(st.booleans()):
-        whole = whole[: data.draw(st.integers(0, len(whole) - 1))]
-    else:
-        for _ in range(data.draw(st.integers(1, 8))):
-            whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    broken = tmp_path / "broken.pt"
-    broken.write_bytes(whole)
-    with pytest.raises(ValueError, match="."):
-        checkpoint.read(broken)
 
 
 def test_half_precision_on_disk_is_float32_in_memory(make_encoder, tmp_path):
