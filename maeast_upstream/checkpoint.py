@@ -157,6 +157,8 @@ def save_published(path: Path, loaded: Loaded) -> None:
 
 def _checked(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loaded:
     """Every tensor there, none besides, each of the right shape and finite."""
+    if config.model.depth + config.model.decoder_depth > len(state):
+        raise ValueError(f"{path}: its config says {config.model.depth} layers, but it has {len(state)} tensors in all")
     expected = _shapes(config.model)
     for name, shape in expected.items():
         if name not in state:
@@ -176,8 +178,11 @@ def _checked(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loa
 
 
 def _shapes(model: ModelConfig) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: value.shape for name, value in MaeAst(model).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            return {name: value.shape for name, value in MaeAst(model).state_dict().items()}
+    except (RuntimeError, TypeError) as error:  # torch's ways to say that a number is too large
+        raise ValueError(f"no network of the size that its config says can be made ({str(error)[:80]})") from error
 
 
 def _from_hub(name: str) -> Path:

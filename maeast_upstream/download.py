@@ -65,20 +65,21 @@ def fetch(name: str, check: Callable[[Path], object]) -> Path:
 
 def _download(url: str, part: Path) -> None:
     for attempt in range(1, TRIES + 1):
+        before = _size(part)
         try:
             _transfer(url, part)
             return
         except urllib.error.HTTPError:
             raise
         except (OSError, HTTPException) as error:
-            if attempt == TRIES:
+            if attempt == TRIES or _size(part) == before:  # a server that gives nothing is not asked again
                 raise
             logger.warning("%s broke off (%s); going on", url, error)
 
 
 def _transfer(url: str, part: Path) -> None:
     """Fetch what is still missing of ``url`` into ``part``."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
@@ -111,6 +112,10 @@ def _transfer(url: str, part: Path) -> None:
     with part.open("rb") as file:
         if not file.read(2).startswith(MAGIC):
             raise ValueError("not a checkpoint file")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _finish(part: Path, path: Path) -> None:

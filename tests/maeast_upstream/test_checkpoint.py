@@ -164,6 +164,12 @@ def break_folder(folder, how):
         config["model"]["ffn_dim"] = 128
     if how == "missing tensor":
         config["model"]["depth"] = 4
+    if how == "far too deep":
+        config["model"]["depth"] = 10**9
+    if how == "far too wide":
+        config["model"]["embed_dim"] = 4 * 10**20
+    if how == "too large a number":
+        config["normalisation"]["mean"] = 10**400
     if how == "unexpected tensor":
         config["model"]["depth"] = 2
     (folder / "config.json").write_text("{" if how == "not JSON" else json.dumps(config))
@@ -182,6 +188,9 @@ def break_folder(folder, how):
         ("wrong shape", "has shape"),
         ("missing tensor", "is missing"),
         ("unexpected tensor", "unexpected tensor"),
+        ("far too deep", "1000000000 layers"),
+        ("far too wide", "no network of the size"),
+        ("too large a number", "config.normalisation.mean must be float"),
         ("not JSON", "config.json"),
         ("not safetensors", "not a safetensors file"),
         ("no weights", "no model.safetensors in it"),

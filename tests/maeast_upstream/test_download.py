@@ -110,3 +110,9 @@ def test_a_file_that_was_put_there_by_hand_is_taken(server, tmp_path):
     path.parent.mkdir()
     path.write_bytes(b"PK by hand")
     assert fetch() == path
+
+
+def test_a_mirror_that_cannot_be_reached_is_asked_once(server, monkeypatch, caplog):
+    monkeypatch.setattr(download, "MIRRORS", ["http://127.0.0.1:1/", download.MIRRORS[1]])
+    assert fetch().read_bytes() == server.body
+    assert not caplog.records
