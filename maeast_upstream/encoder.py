@@ -284,22 +284,20 @@ class Encoder(nn.Module):
 
     def _run(self, clips: list[Tensor], grid: TimeGrid, keep: list[int]) -> Iterator[tuple[slice, list[Tensor]]]:
         """The clips of a batch through the network, grid by grid: time steps, and the kept layers' (b, N, D) there."""
-        fbank = self.fbank(*self._pad(clips, grid))
+        waveforms, lengths = self._pad(clips, grid)
+        long = self._is_long(clips[0])
+        audio = self.fbank.prepare(waveforms) if long else self.fbank(waveforms, lengths)
         frames = torch.tensor([grid.frames(len(clip)) for clip in clips])
         for shift in range(grid.passes):
             own = ((frames - shift * grid.hop) // grid.patch_frames).clamp(min=0)
-            spectrogram = fbank[:, shift * grid.hop :]
             if int(own.max()) == 0:
                 continue
-            if self._is_long(clips[0]):
-                parts = self._windows(spectrogram, int(own.max()), keep)
+            if long:
+                parts = self._windows(audio[:, shift * grid.hop * HOP_SAMPLES :], int(own.max()), keep)
             else:
-                parts = iter([(0, int(own.max()), self._features(spectrogram, own, keep))])
+                parts = iter([(0, int(own.max()), self._features(audio[:, shift * grid.hop :], own, keep))])
             for first, last, hidden in parts:
-                yield (
-                    slice(shift + first * grid.passes, shift + last * grid.passes, grid.passes),
-                    hidden,
-                )
+                yield slice(shift + first * grid.passes, shift + last * grid.passes, grid.passes), hidden
 
     def _pad(self, clips: list[Tensor], grid: TimeGrid) -> tuple[Tensor, Tensor | None]:
         """Clips -> (b, S) on the model's device, and the samples of each where they differ."""
@@ -323,18 +321,25 @@ class Encoder(nn.Module):
             padding = torch.arange(patches.shape[1], device=self.device) >= tokens[:, None]
         return self.network.features(patches, padding, keep)
 
-    def _windows(self, spectrogram: Tensor, steps: int, keep: list[int]) -> Iterator[tuple[int, int, list[Tensor]]]:
-        """A long clip's (1, frames, mels) in overlapping windows: ranges of steps and their kept layers' tokens."""
+    def _windows(self, audio: Tensor, steps: int, keep: list[int]) -> Iterator[tuple[int, int, list[Tensor]]]:
+        """A long clip's prepared (1, S) in overlapping windows: ranges of steps and their kept layers' tokens.
+
+        The spectrogram is made for a few windows at a time (a frame's numbers are its own): that of an hour is 184 MB.
+        """
         frames, mel = self.config.model.patch_frames, self.config.model.mel_patches
         length = min(self.window_steps, steps)
         starts = window_starts(steps, length)
         ranges = window_ranges(starts, steps, length)
         batch = max(1, BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) // (length * mel))
         for i in range(0, len(starts), batch):
-            cut = torch.cat([spectrogram[:, s * frames : (s + length) * frames] for s in starts[i : i + batch]])
+            some = starts[i : i + batch]
+            first_sample = some[0] * frames * HOP_SAMPLES
+            samples = num_samples((some[-1] + length - some[0]) * frames)
+            spectrogram = self.fbank.log_mel(audio[:, first_sample : first_sample + samples])
+            cut = torch.cat([spectrogram[:, (s - some[0]) * frames :][:, : length * frames] for s in some])
             hidden = self.network.features(self._patchify(cut), None, keep)
             for row, (first, last) in enumerate(ranges[i : i + batch]):
-                inside = slice((first - starts[i + row]) * mel, (last - starts[i + row]) * mel)
+                inside = slice((first - some[row]) * mel, (last - some[row]) * mel)
                 yield first, last, [state[row : row + 1, inside] for state in hidden]
 
 

@@ -118,21 +118,26 @@ class Fbank(nn.Module):
             raise ValueError(
                 f"expected waveforms of shape (B, S) with S >= {WINDOW_SAMPLES}, got {tuple(waveforms.shape)}"
             )
-        with torch.autocast(waveforms.device.type, enabled=False):
-            waveforms = waveforms.float()
-            padding = None
-            if lengths is not None:
-                steps = torch.arange(waveforms.shape[1], device=waveforms.device)
-                padding = steps >= lengths[:, None]
-                waveforms = waveforms.masked_fill(padding, 0.0)
-            if self.config.remove_mean:
-                waveforms = remove_mean(waveforms, padding)
-            frames = waveforms.unfold(1, WINDOW_SAMPLES, HOP_SAMPLES)  # (B, frames, 400), a view
-            fbank = self._by_chunks(frames)
-            if lengths is not None:
-                past = torch.arange(fbank.shape[1], device=fbank.device) >= num_frames(lengths)[:, None]
-                fbank = fbank.masked_fill(past[..., None], 0.0)
+        padding = None
+        if lengths is not None:
+            padding = torch.arange(waveforms.shape[1], device=waveforms.device) >= lengths[:, None]
+        fbank = self.log_mel(self.prepare(waveforms, padding))
+        if lengths is None:
             return fbank
+        past = torch.arange(fbank.shape[1], device=fbank.device) >= num_frames(lengths)[:, None]
+        return fbank.masked_fill(past[..., None], 0.0)
+
+    def prepare(self, waveforms: Tensor, padding: Tensor | None = None) -> Tensor:
+        """(B, S) -> float32, zero at ``padding`` (True past a clip's end), the mean removed if the config says so."""
+        waveforms = waveforms.float()
+        if padding is not None:
+            waveforms = waveforms.masked_fill(padding, 0.0)
+        return remove_mean(waveforms, padding) if self.config.remove_mean else waveforms
+
+    def log_mel(self, prepared: Tensor) -> Tensor:
+        """(B, S) of `prepare`, or any stretch of it that begins on a hop -> (B, frames, num_mel_bins) float32."""
+        with torch.autocast(prepared.device.type, enabled=False):
+            return self._by_chunks(prepared.unfold(1, WINDOW_SAMPLES, HOP_SAMPLES))  # (B, frames, 400), a view
 
     def _by_chunks(self, frames: Tensor) -> Tensor:
         if exporting():

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from maeast_upstream.linear import Linear
+
 POSITION_BASE = 10_000.0
 STORED_POSITIONS = 4096
 """Rows of the sinusoid kept ready: 80 s of patch tokens; more are computed when a longer input asks for them."""
@@ -175,8 +177,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.out = Linear(dim, dim)
 
     def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); ``attend`` (B, 1, 1, N) is True at the keys that may be looked at."""
@@ -195,8 +197,8 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(dim, num_heads, config.attention_dropout)
         self.attention_norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, dim)
+        self.fc1 = Linear(dim, ffn_dim)
+        self.fc2 = Linear(ffn_dim, dim)
         self.ffn_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
@@ -274,13 +276,14 @@ class MaeAst(nn.Module):
         super().__init__()
         self.config = config
         dim, decoder_dim = config.embed_dim, config.decoder_dim
-        self.patch_embed = nn.Linear(config.patch_dim, dim)
+        self.patch_embed = Linear(config.patch_dim, dim)
         self.encoder_mask = nn.Parameter(torch.rand(dim))
         self.encoder_positions = Positions(dim, config.positions)
         self.encoder = Stack(dim, config.num_heads, config.ffn_dim, config.depth, config)
         self.decoder_embed = nn.Linear(dim, decoder_dim) if decoder_dim != dim else nn.Identity()
         self.decoder_mask = nn.Parameter(torch.rand(decoder_dim))
-        self.decoder_positions = Positions(decoder_dim, config.positions)
+        same = decoder_dim == dim  # then one table serves both
+        self.decoder_positions = self.encoder_positions if same else Positions(decoder_dim, config.positions)
         self.decoder = Stack(decoder_dim, config.decoder_heads, config.decoder_ffn_dim, config.decoder_depth, config)
         self.reconstruction_head = nn.Linear(decoder_dim, config.patch_dim)
         self.classification_head = nn.Linear(decoder_dim, config.patch_dim)

@@ -53,7 +53,8 @@ def test_ssast_preset_equals_its_loader(clips):
 @pytest.mark.parametrize("preset", ["povey", "ssast"])
 @pytest.mark.parametrize(
     ("name", "tolerance"),
-    # another machine's FFT rounds otherwise, which bins with little energy beside a loud one show
+    # another machine's FFT rounds otherwise, which bins with little energy beside a loud one show: between an Intel
+    # and an AMD processor up to 4e-3 in a pure tone, on average 2e-4
     [("noise", 1e-3), ("silence", 1e-6), ("noisy sweep", 1e-3), ("square", 1e-2), ("sine", 1e-2)],
 )
 def test_equals_stored_kaldi_values(name, tolerance, preset):
@@ -62,7 +63,7 @@ def test_equals_stored_kaldi_values(name, tolerance, preset):
     difference = (fbank(stored[f"{name}.waveform"][None])[0] - stored[f"{name}.{preset}"]).abs()
     assert difference.shape == (8, 128)
     assert difference.max() <= tolerance
-    assert difference.mean() <= 1e-4
+    assert difference.mean() <= tolerance / 10
 
 
 @settings(max_examples=25, deadline=None)
