@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := superb,pretrain,probe,plot,test,dev
+EXTRAS := superb,pretrain,probe,plot,ray,test,dev
 DEMO := demo
 CORPUS ?= corpus
 
@@ -53,6 +53,7 @@ stress: $(VENV)/ready ## the full form of the stress tests
 test-latest: ## the newest torch, a plain install, no torchaudio
 	rm -rf .venv-latest && $(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/python -m pip install --quiet --upgrade . pytest hypothesis
+	rm -rf build *.egg-info # else this checkout's commands would be looked up in them
 	.venv-latest/bin/python -c 'import importlib.util, torch; assert importlib.util.find_spec("torchaudio") is None; print("torch", torch.__version__)'
 	.venv-latest/bin/maeast embed tests/data/audio --force -o .venv-latest/embeddings.parquet
 	.venv-latest/bin/python -m pytest -q -m "not stress and not gpu" tests/maeast_upstream

@@ -1,284 +1,283 @@
-"""``maeast embed``: audio files in, a table of embeddings out."""
+"""Many inputs to embeddings: decoded ahead in other processes, batched by length, in the order of the inputs.
 
-import csv
-import json
-import math
+`embed_files` is the call for Python; ``maeast embed`` (embed.py) adds parts on disk, so that it can be killed.
+"""
+
+import itertools
 import os
-import sys
-import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from torch import Tensor
 
-from maeast_upstream.audio import AudioError, find_audio, read_audio
-from maeast_upstream.command import Parser, add_model_options, add_readout_options, readout_from
+from maeast_upstream.audio import AudioError
+from maeast_upstream.decoding import DecodePool
+from maeast_upstream.embedding import like_lengths, scene_vectors, step_vectors
 from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.files import refuse_to_overwrite, replacing
 from maeast_upstream.frontend import SAMPLE_RATE
-from maeast_upstream.readout import Readout, combine_layers
-from maeast_upstream.version import __version__
+from maeast_upstream.inputs import Segment, cost, list_segments
+from maeast_upstream.outputs import Sink
+from maeast_upstream.parts import PartReport, PartStore
+from maeast_upstream.readout import Readout
+from maeast_upstream.table import Embedded, Kind, Wanted
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+PART_CLIPS = 1000
+PART_BYTES = 32 << 20
+"""A part is closed at so many clips, or so much audio as it lies on disk: a quarter of an hour of wav, two of opus."""
+BATCH_SECONDS = {"cpu": 120.0, "cuda": 1500.0}
+"""Audio that goes to the model at once, padding included."""
+LOOK_AHEAD = 5
+"""Batches that are in memory at once, to be sorted by length."""
+STEPS_BYTES = 64 << 20
+"""Time steps are written when they take so much memory."""
 
-DONE, NOTHING_DONE, DONE_IN_PART = 0, 1, 3
-READ_AHEAD_SECONDS = 600.0
-"""Audio that is decoded ahead of the model, and one file more: what bounds memory."""
-BATCH_SECONDS = 120.0
-
-
-@dataclass
-class Report:
-    """What a run did."""
-
-    files: int = 0
-    """Files that were embedded."""
-    rows: int = 0
-    """Rows written."""
-    dimensions: int = 0
-    """Length of a vector."""
-    errors: list[tuple[str, str]] | None = None
-    """Files that could not be read, each with its reason."""
+Decoded = tuple[Segment, np.ndarray | AudioError]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Embed audio files or folders into a parquet table."""
-    parser = Parser(prog="maeast embed", description=main.__doc__)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", type=Path, help="audio files, or folders of them")
-    parser.add_argument("-o", "--out", required=True, type=Path, help="OUT.parquet")
-    parser.add_argument(
-        "--kind",
-        choices=("scene", "frames"),
-        default="scene",
-        help="one row a file, or a time step",
-    )
-    add_model_options(parser)
-    add_readout_options(parser)
-    parser.add_argument(
-        "--batch-seconds",
-        type=float,
-        default=BATCH_SECONDS,
-        help="audio that goes to the model at once",
-    )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    args = parser.parse_args(argv)
-    if args.out.suffix != ".parquet":
-        raise ValueError(f"{args.out}: the table is parquet; give a name that ends in .parquet")
-    refuse_to_overwrite(args.out, args.force)
-    files = find_audio(args.inputs)
-    encoder = load_model(args.checkpoint, args.device, args.precision)
-    readout = readout_from(args, encoder.config.readout)
-    report = embed_files(
-        files,
-        args.out,
-        encoder,
-        readout,
-        kind=args.kind,
-        batch_seconds=args.batch_seconds,
-        checkpoint=args.checkpoint or "bundled",
-    )
-    errors = report.errors or []
-    for path, reason in errors[:5]:
-        print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
-    print(f"{report.files} files, {report.rows} rows of {report.dimensions} dimensions: {args.out}")
-    if errors:
-        print(f"{len(errors)} files left out, listed in {error_list(args.out)}", file=sys.stderr)
-    return DONE_IN_PART if errors else DONE
+@dataclass(frozen=True)
+class Failed:
+    """An input that could not be read."""
+
+    path: str
+    segment: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive segments that are done, or not, as one."""
+
+    number: int
+    segments: list[Segment]
+
+
+def cut_parts(segments: Iterable[Segment]) -> Iterator[Part]:
+    """Cut a list of segments into parts of bounded work; the same list gives the same parts."""
+    part: list[Segment] = []
+    number, size = 0, 0
+    for segment in segments:
+        own = cost(segment)
+        if part and (len(part) == PART_CLIPS or size + own > PART_BYTES):
+            yield Part(number, part)
+            number, part, size = number + 1, [], 0
+        part.append(segment)
+        size += own
+    if part:
+        yield Part(number, part)
 
 
 def embed_files(
-    files: Sequence[Path],
-    out: Path,
-    encoder: Encoder,
-    readout: Readout | None = None,
+    inputs: Iterable[str | Path],
+    encoder: Encoder | None = None,
     *,
-    kind: str = "scene",
-    batch_seconds: float = BATCH_SECONDS,
-    checkpoint: str = "",
-) -> Report:
-    """Embed files into a parquet table, in their order.
+    kind: Kind = "scene",
+    readout: Readout | Sequence[Readout] | None = None,
+    workers: int = 1,
+    on_error: Callable[[str, str], None] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Embeddings of many files, one after the other, in constant memory: the rows of ``maeast embed``.
 
     Args:
-        files: what to read; a file that cannot be read is listed in ``OUT.errors.tsv`` and left out.
-        out: the table; it appears whole or not at all. "scene": path, duration_s, vector. "frames": path, time_ms
-            (the centre of the time step), vector. Vectors are fixed-size lists of float32.
-        encoder: the model.
-        readout: None for the checkpoint's own.
-        kind: "scene" or "frames".
-        batch_seconds: audio that goes to the model at once.
-        checkpoint: noted in the table's metadata.
+        inputs: what `maeast embed` takes: files, folders, manifests, tars.
+        encoder: None for the checkpoint in the package.
+        kind: "scene", one row a clip, or "frames", one a time step.
+        readout: None for the checkpoint's own; several give a row each.
+        workers: processes that decode; 0 for a thread.
+        on_error: gets the name and the reason of an input that cannot be read; None raises instead.
+
+    Yields:
+        path, segment, start_ms, end_ms (scene) or time_ms (frames), layer, vector ((E,) float32).
 
     Raises:
-        ValueError: not one file could be read, or a setting is not one of the model's.
+        ValueError: an input does not exist, or (``on_error`` None) cannot be read.
     """
-    import pyarrow.parquet as pq
-
-    if kind not in ("scene", "frames") or not 0 < batch_seconds < math.inf or not files:
-        raise ValueError(
-            "expected at least one file, kind scene or frames and batch_seconds above 0, "
-            f"got {len(files)} files, {kind!r} and {batch_seconds}"
-        )
+    encoder = encoder or load_model()
     readout = readout or encoder.config.readout
-    report = Report(errors=[])
-    metadata = {
-        "maeast": json.dumps(
-            {
-                "version": __version__,
-                "checkpoint": checkpoint,
-                "kind": kind,
-                "readout": asdict(readout),
-                "config": encoder.config.to_dict(),
-            }
-        )
-    }
-    errors = report.errors if report.errors is not None else []
-    with replacing(out) as part:
-        writer = None
-        try:
-            for batch in _batches(_read_all(files, errors), batch_seconds):
-                table = (
-                    _scene_table(batch, encoder, readout) if kind == "scene" else _frame_table(batch, encoder, readout)
-                )
-                table = table.replace_schema_metadata(metadata)
-                writer = writer or pq.ParquetWriter(part, table.schema)
-                writer.write_table(table)
-                report.files += len(batch)
-                report.rows += len(table)
-                report.dimensions = table.schema.field("vector").type.list_size
-        finally:
-            if writer is not None:
-                writer.close()
-        _write_errors(error_list(out), errors)
-        if writer is None:
-            raise ValueError(f"not one of {len(files)} files could be read; the first: {errors[0][1]}")
+    wanted = Wanted(kind=kind, readouts=(readout,) if isinstance(readout, Readout) else tuple(readout))
+    wanted.width(encoder.config)
+    with DecodePool(workers) as pool:
+        for outcome in embed_decoded(pool.decode(list_segments(map(str, inputs))), encoder, wanted):
+            if isinstance(outcome, Embedded):
+                yield from as_rows(outcome, wanted)
+            elif on_error is None:
+                raise AudioError(outcome.reason)
+            else:
+                on_error(outcome.path, outcome.reason)
+
+
+def as_rows(clip: Embedded, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """A clip's rows as dictionaries."""
+    for readout, vectors in zip(wanted.readouts, clip.vectors, strict=True):
+        for time_ms, vector in zip(clip.times_ms.tolist(), vectors, strict=True):
+            scene = {"start_ms": clip.start_ms, "end_ms": clip.end_ms, "layer": str(readout.layer)}
+            place = scene if wanted.kind == "scene" else {"layer": str(readout.layer), "time_ms": time_ms}
+            yield {"path": clip.path, "segment": clip.segment, **place, "vector": vector}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with every part, and by what."""
+
+    store: PartStore
+    """Where parts go."""
+    sink: Sink
+    """Makes rows of clips, and says what is wanted of each."""
+    encoder: Encoder
+    workers: int = 1
+    """Processes that decode; 0 for a thread."""
+    batch_seconds: float | None = None
+    """Audio that goes to the model at once; None for what suits its device."""
+
+
+def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:
+    """Embed parts and write each as it is done; decoding goes ahead into the next ones.
+
+    Args:
+        parts: those that are to be done.
+        work: how.
+        progress: is told what has been done since it was told last.
+    """
+    begun: deque[Part] = deque()
+
+    def segments() -> Iterator[Segment]:
+        for part in parts:
+            begun.append(part)
+            yield from part.segments
+
+    with DecodePool(work.workers) as pool:
+        outcomes = embed_decoded(pool.decode(segments()), work.encoder, work.sink.wanted, work.batch_seconds)
+        while (first := next(outcomes, None)) is not None:
+            part = begun.popleft()
+            own = itertools.chain([first], itertools.islice(outcomes, len(part.segments) - 1))
+            write_part(part.number, own, work, progress)
+
+
+def write_part(
+    number: int, outcomes: Iterable[Embedded | Failed], work: Work, progress: Callable[[PartReport], object]
+) -> None:
+    """One part, as its outcomes come."""
+    with work.store.write(number, work.sink.schema) as (writer, report):
+        for some in flushed(outcomes):
+            clips = [outcome for outcome in some if isinstance(outcome, Embedded)]
+            if clips:
+                writer.write_table(work.sink.table(clips))
+            done = summary(some)
+            report.add(done)
+            progress(done)
+
+
+def summary(outcomes: Iterable[Embedded | Failed]) -> PartReport:
+    """Counts."""
+    report = PartReport()
+    for outcome in outcomes:
+        if isinstance(outcome, Failed):
+            report.errors.append((outcome.path, outcome.reason))
+        else:
+            report.clips += 1
+            report.rows += outcome.vectors.shape[0] * outcome.vectors.shape[1]
+            report.samples += round((outcome.end_ms - outcome.start_ms) * SAMPLE_RATE / 1000)
     return report
 
 
-def error_list(out: Path) -> Path:
-    """Where the files are listed that could not be read."""
-    return out.with_name(out.name + ".errors.tsv")
+def flushed(outcomes: Iterable[Embedded | Failed]) -> Iterator[list[Embedded | Failed]]:
+    """Outcomes in lists that are worth a row group and take bounded memory."""
+    some: list[Embedded | Failed] = []
+    size = 0
+    for outcome in outcomes:
+        some.append(outcome)
+        size += outcome.vectors.nbytes if isinstance(outcome, Embedded) else 0
+        if size > STEPS_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
-Clip = tuple[str, np.ndarray]
+def embed_decoded(
+    decoded: Iterable[Decoded], encoder: Encoder, wanted: Wanted, batch_seconds: float | None = None
+) -> Iterator[Embedded | Failed]:
+    """What became of each segment, in their order.
+
+    A block's batches are launched before the block before it is read back, so that a GPU has work meanwhile.
+    """
+    seconds = batch_seconds or BATCH_SECONDS.get(encoder.device.type, BATCH_SECONDS["cpu"])
+    before: Callable[[], list[Embedded | Failed]] | None = None
+    for block in blocks(decoded, LOOK_AHEAD * seconds):
+        launched = launch(block, encoder, wanted, seconds)
+        if before is not None:
+            yield from before()
+        before = launched
+    if before is not None:
+        yield from before()
 
 
-class _Ahead:
-    """Decodes files in a thread, in their order, at most `READ_AHEAD_SECONDS` and one file ahead of its reader."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        self._changed = threading.Condition()
-        self._read: deque[np.ndarray | Exception] = deque()
-        self._samples = 0
-        self._stopped = False
-        self._thread = threading.Thread(target=self._decode, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-        self._thread.join()
-
-    def next(self) -> np.ndarray | Exception:
-        """The next file's samples, or why there are none."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._read)
-            result = self._read.popleft()
-            self._samples -= len(result) if isinstance(result, np.ndarray) else 0
-            self._changed.notify_all()
-        return result
-
-    def _decode(self) -> None:
-        for path in self._files:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._samples < READ_AHEAD_SECONDS * SAMPLE_RATE)
-                if self._stopped:
-                    return
-            result: np.ndarray | Exception
-            try:
-                result = read_audio(path)
-            except Exception as error:  # the reader of the queue tells what is a bad file and what a fault
-                result = error
-            with self._changed:
-                self._read.append(result)
-                self._samples += len(result) if isinstance(result, np.ndarray) else 0
-                self._changed.notify_all()
-
-
-def _read_all(files: Sequence[Path], errors: list[tuple[str, str]]) -> Iterator[Clip]:
-    """Clips in the order of the files; those that cannot be read go to ``errors``."""
-    with _Ahead(files) as ahead:
-        for path in tqdm(files, unit="clip", disable=not sys.stderr.isatty()):
-            result = ahead.next()
-            name = os.fsencode(path).decode("utf-8", "replace")  # names are bytes to the system, text to parquet
-            if isinstance(result, AudioError):
-                errors.append((name, os.fsencode(str(result)).decode("utf-8", "replace")))
-            elif isinstance(result, Exception):
-                raise result
-            else:
-                yield name, result
-
-
-def _batches(clips: Iterator[Clip], batch_seconds: float) -> Iterator[list[Clip]]:
-    batch: list[Clip] = []
+def blocks(decoded: Iterable[Decoded], seconds: float) -> Iterator[list[Decoded]]:
+    """Consecutive segments of together about ``seconds`` of audio."""
+    block: list[Decoded] = []
     samples = 0
-    for clip in clips:
-        if batch and samples + len(clip[1]) > batch_seconds * SAMPLE_RATE:
-            yield batch
-            batch, samples = [], 0
-        batch.append(clip)
-        samples += len(clip[1])
-    if batch:
-        yield batch
+    for segment, audio in decoded:
+        block.append((segment, audio))
+        samples += len(audio) if isinstance(audio, np.ndarray) else 0
+        if samples >= seconds * SAMPLE_RATE:
+            yield block
+            block, samples = [], 0
+    if block:
+        yield block
 
 
-def _vectors(values: np.ndarray) -> "pa.FixedSizeListArray":
-    import pyarrow as pa
-
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-
-
-def _scene_table(batch: list[Clip], encoder: Encoder, readout: Readout) -> "pa.Table":
-    import pyarrow as pa
-
-    vectors = encoder.embed([torch.from_numpy(samples) for _, samples in batch], readout=readout)
-    columns: dict[str, Any] = {
-        "path": [path for path, _ in batch],
-        "duration_s": [len(samples) / SAMPLE_RATE for _, samples in batch],
-        "vector": _vectors(vectors.cpu().numpy()),
-    }
-    return pa.table(columns)
+def launch(
+    block: list[Decoded], encoder: Encoder, wanted: Wanted, seconds: float
+) -> Callable[[], list[Embedded | Failed]]:
+    """Give a block's batches to the model; the result reads them back."""
+    clips = [(row, audio) for row, (_, audio) in enumerate(block) if isinstance(audio, np.ndarray)]
+    pending = []
+    for batch in like_lengths([len(audio) for _, audio in clips], seconds * SAMPLE_RATE):
+        rows = [clips[i][0] for i in batch]
+        pending.append((rows, *vectors_of([torch.from_numpy(clips[i][1]) for i in batch], encoder, wanted)))
+    return lambda: read_back(block, pending)
 
 
-def _frame_table(batch: list[Clip], encoder: Encoder, readout: Readout) -> "pa.Table":
-    import pyarrow as pa
-
-    waveforms = [torch.from_numpy(samples) for _, samples in batch]
-    encoded = encoder.encode(
-        waveforms, layers=readout.layers(encoder.num_layers), mel=readout.mel, hop_ms=readout.hop_ms
-    )
-    states = combine_layers(encoded.hidden_states, readout.layer).cpu()
-    lengths = encoded.lengths.tolist()
-    columns: dict[str, Any] = {
-        "path": [path for (path, _), length in zip(batch, lengths, strict=True) for _ in range(length)],
-        "time_ms": torch.cat([row[:length] for row, length in zip(encoded.times_ms, lengths, strict=True)]).numpy(),
-        "vector": _vectors(torch.cat([row[:length] for row, length in zip(states, lengths, strict=True)]).numpy()),
-    }
-    return pa.table(columns)
+Vectors = tuple[list[Tensor], list[int], Tensor]
+"""For each readout (B, T, E); each clip's steps; (B, T) their centres in ms."""
 
 
-def _write_errors(path: Path, errors: list[tuple[str, str]]) -> None:
-    path.unlink(missing_ok=True)
-    if errors:
-        with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, delimiter="\t").writerows([("path", "reason"), *errors])
+def vectors_of(waveforms: list[Tensor], encoder: Encoder, wanted: Wanted) -> Vectors:
+    """One batch."""
+    if wanted.kind == "scene":
+        scenes = scene_vectors(encoder, waveforms, wanted.readouts)
+        return [scene[:, None] for scene in scenes], [1] * len(waveforms), torch.zeros(len(waveforms), 1)
+    states, encoded = step_vectors(encoder, waveforms, wanted.readouts)
+    return states, encoded.lengths.tolist(), encoded.times_ms
+
+
+def read_back(block: list[Decoded], pending: Sequence[tuple[list[int], *Vectors]]) -> list[Embedded | Failed]:
+    """Vectors in the order of the segments."""
+    outcomes: dict[int, Embedded | Failed] = {}
+    for rows, states, steps, times_ms in pending:
+        arrays = [state.cpu().numpy() for state in states]
+        for i, (row, count) in enumerate(zip(rows, steps, strict=True)):
+            segment, audio = block[row]
+            assert isinstance(audio, np.ndarray)  # errors are not given to the model
+            start_ms = segment.start_ms or 0.0
+            outcomes[row] = Embedded(
+                path=as_text(segment.path),
+                segment=segment.number,
+                start_ms=start_ms,
+                end_ms=start_ms + len(audio) * 1000 / SAMPLE_RATE,
+                vectors=np.stack([array[i, :count] for array in arrays]),
+                times_ms=start_ms + times_ms[i, :count].numpy(),
+            )
+    for row, (segment, audio) in enumerate(block):
+        if isinstance(audio, AudioError):
+            outcomes[row] = Failed(as_text(segment.path), segment.number, as_text(str(audio)))
+    return [outcomes[row] for row in range(len(block))]
+
+
+def as_text(name: str) -> str:
+    """Names are bytes to the system and text to a table: what is not UTF-8 is marked."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -27,11 +27,12 @@ from maeast_upstream.command import (
     parse_hop,
     parse_layer,
 )
+from maeast_upstream.embedding import like_lengths, scene_vectors
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.files import replacing
 from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
 from maeast_upstream.labels import read_rows
-from maeast_upstream.readout import Mel, Pool, Readout, combine_layers, fold_mel, pool_time
+from maeast_upstream.readout import Mel, Pool, Readout, pool_time
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 """Inverse strengths of the penalty."""
@@ -242,25 +243,11 @@ def embeddings(paths: Sequence[Path], encoder: Encoder, readouts: Sequence[Reado
     for rows, clips in read_batches(paths):
         for hop_ms in dict.fromkeys(readout.hop_ms for readout in readouts):
             same = [readout for readout in readouts if readout.hop_ms == hop_ms]
-            for readout, vectors in zip(same, embed_by(encoder, clips, same), strict=True):
+            for readout, vectors in zip(same, scene_vectors(encoder, clips, same), strict=True):
                 if readout not in table:
                     table[readout] = np.empty((len(paths), vectors.shape[1]), np.float32)
                 table[readout][rows] = vectors.cpu().numpy()
     return table
-
-
-def embed_by(encoder: Encoder, clips: list[Tensor], same: Sequence[Readout]) -> Iterator[Tensor]:
-    """(B, E) for each of the readouts, which share a hop, from one pass."""
-    layers = sorted({layer for readout in same for layer in readout.layers(encoder.num_layers)})
-    encoded = encoder.encode(clips, layers=layers, hop_ms=same[0].hop_ms)
-    states = dict(zip(layers, encoded.hidden_states, strict=True))
-    mel_patches = encoder.config.model.mel_patches
-    for readout in same:
-        kept = [states[layer] for layer in readout.layers(encoder.num_layers)]
-        if readout.mel == "mean":
-            tokens = (state.reshape(len(clips), -1, encoder.embed_dim) for state in kept)
-            kept = [fold_mel(token, mel_patches, "mean") for token in tokens]
-        yield pool_time(combine_layers(kept, readout.layer), encoded.lengths, readout.pool)
 
 
 def logmel_features(paths: Sequence[Path]) -> np.ndarray:
@@ -298,13 +285,9 @@ def read_batches(paths: Sequence[Path]) -> Iterator[tuple[list[int], list[Tensor
 
 
 def sorted_batches(block: list[tuple[int, Tensor]]) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """Cut numbered clips into batches, longest first; a clip over BATCH_SECONDS goes by itself."""
-    block = sorted(block, key=lambda numbered: -len(numbered[1]))
-    while block:
-        size = max(1, int(BATCH_SECONDS * SAMPLE_RATE / len(block[0][1])))
-        rows, clips = zip(*block[:size], strict=True)
-        yield list(rows), list(clips)
-        block = block[size:]
+    """Cut numbered clips into batches of like length."""
+    for batch in like_lengths([len(clip) for _, clip in block], BATCH_SECONDS * SAMPLE_RATE):
+        yield [block[i][0] for i in batch], [block[i][1] for i in batch]
 
 
 def readout_grid(

@@ -3,12 +3,14 @@
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+
+from maeast_upstream.settings import refuse_changes
 
 STATE_NAME, LOG_NAME, RECIPE_NAME = "state.pt", "log.jsonl", "config.yaml"
 
@@ -64,28 +66,8 @@ def read_state(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
         begun_with = state["recipe"]
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the state of a run, or a broken one; remove it to begin anew") from error
-    refuse_changes(begun_with, recipe, run)
+    refuse_changes(begun_with, recipe, run, "give another --out, or the same setting", CHANGEABLE)
     return state
-
-
-def refuse_changes(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
-    """ValueError if a run would be continued with a setting that changes what it learns, naming both values."""
-    begun_with = dict(flatten(before))
-    for name, new in flatten(now):
-        old = begun_with.get(name, new)  # a setting that is younger than the run
-        if old != new and name not in CHANGEABLE:
-            raise ValueError(
-                f"{run} was begun with {name} {old!r}, not {new!r}: give another --out, or the same setting"
-            )
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as pairs of a dotted name and a value."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def append_log(run: Path, line: dict[str, Any]) -> None:

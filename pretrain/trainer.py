@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from maeast_upstream import checkpoint
 from maeast_upstream.config import EncoderConfig, Normalisation, Provenance
 from maeast_upstream.frontend import Fbank
+from maeast_upstream.settings import flatten
 from pretrain import run
 from pretrain.config import Recipe
 from pretrain.data import CropBatches, batches
@@ -222,7 +223,7 @@ def load_parent(recipe: Recipe) -> checkpoint.Loaded:
     loaded = checkpoint.read(checkpoint.resolve(recipe.init))
     theirs = {f"model.{k}": v for k, v in dataclasses.asdict(loaded.config.model).items()}
     theirs |= {f"frontend.{k}": v for k, v in dataclasses.asdict(loaded.config.frontend).items()}
-    for name, value in run.flatten({k: v for k, v in dataclasses.asdict(recipe).items() if k in ("model", "frontend")}):
+    for name, value in flatten({k: v for k, v in dataclasses.asdict(recipe).items() if k in ("model", "frontend")}):
         if value != theirs[name] and not name.endswith(("dropout", "layerdrop", "activations")):
             raise ValueError(f"init {recipe.init}: its {name} is {theirs[name]!r}, the recipe's {value!r}")
     return loaded

@@ -1,184 +1,117 @@
-"""`maeast embed`, through the command line."""
+"""Many inputs to embeddings, in Python."""
 
-import csv
-import json
-import shutil
-import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from maeast_upstream import Readout, load_model
-from maeast_upstream.audio import read_audio
-from maeast_upstream.cli import main
+from maeast_upstream import Readout, extract, load_model
+from maeast_upstream.audio import AudioError, read_audio
+from maeast_upstream.extract import blocks, cut_parts, embed_decoded, embed_files
+from maeast_upstream.inputs import Segment
+from maeast_upstream.table import Embedded, Wanted
 
-DATA = Path(__file__).parents[1] / "data"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    clips = tmp_path / "clips"
-    clips.mkdir()
-    for path in sorted((DATA / "audio").glob("*.opus"))[:6]:
-        shutil.copy(path, clips)
-    return clips
+AUDIO = Path(__file__).parents[1] / "data" / "audio"
 
 
-def rows(path):
-    return pq.read_table(path).to_pylist()
+@pytest.fixture(scope="module")
+def model():
+    return load_model()
 
 
-def errors(capsys):
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error
-
-
-def test_a_row_for_every_file_equal_to_the_python_call(folder, tmp_path):
-    out = tmp_path / "e.parquet"
-    assert main(["embed", str(folder), "-o", str(out)]) == 0
-    model = load_model()
-    table = rows(out)
-    assert [row["path"] for row in table] == [str(path) for path in sorted(folder.iterdir())]
-    for row in table:
-        clip = torch.from_numpy(read_audio(row["path"]))
-        assert row["duration_s"] == len(clip) / 16000
-        assert np.abs(np.array(row["vector"]) - model.embed([clip])[0].numpy()).max() < 1e-4
-    noted = json.loads(pq.read_schema(out).metadata[b"maeast"])
-    assert noted["config"] == json.loads(json.dumps(model.config.to_dict()))
-    assert not (tmp_path / "e.parquet.errors.tsv").exists()
-
-
-def test_small_batches_give_the_same_rows(folder, tmp_path):
-    for name, seconds in (("one", "0.1"), ("all", "1000")):
-        main(["embed", str(folder), "-o", str(tmp_path / f"{name}.parquet"), "--batch-seconds", seconds])
-    for one, other in zip(rows(tmp_path / "one.parquet"), rows(tmp_path / "all.parquet"), strict=True):
-        assert one["path"] == other["path"]
-        assert np.allclose(one["vector"], other["vector"], atol=1e-4)
-
-
-def test_frames_have_a_row_for_every_time_step_with_its_centre(folder, tmp_path):
-    out = tmp_path / "f.parquet"
-    options = ["--kind", "frames", "--hop-ms", "40", "--layer", "3", "--mel", "mean"]
-    assert main(["embed", str(folder), "-o", str(out), *options]) == 0
-    model = load_model()
-    table = rows(out)
-    for path in sorted(folder.iterdir()):
+def test_the_rows_come_one_after_the_other_in_the_order_of_the_files(model):
+    paths = sorted(AUDIO.glob("*.opus"))[:5]
+    rows = list(embed_files(paths, model))
+    assert [row["path"] for row in rows] == [str(path) for path in paths]
+    for row, path in zip(rows, paths, strict=True):
         clip = torch.from_numpy(read_audio(path))
-        expected = model.encode([clip], layers=[3], mel="mean", hop_ms=40)
-        mine = [row for row in table if row["path"] == str(path)]
-        assert [row["time_ms"] for row in mine] == expected.times_ms[0].tolist()
-        assert np.allclose([row["vector"] for row in mine], expected.hidden_states[0][0].numpy(), atol=1e-4)
+        assert row["end_ms"] == len(clip) / 16
+        assert np.abs(row["vector"] - model.embed([clip])[0].numpy()).max() < 1e-4
 
 
-def test_the_command_line_changes_the_readout(folder, tmp_path):
-    out = tmp_path / "e.parquet"
-    options = ["--layer", "all", "--mel", "mean", "--pool", "mean_max", "--hop-ms", "native"]
-    assert main(["embed", str(folder), "-o", str(out), *options]) == 0
-    clip = torch.from_numpy(read_audio(sorted(folder.iterdir())[0]))
-    expected = load_model().embed([clip], readout=Readout(layer="all", mel="mean", pool="mean_max"))
-    assert np.allclose(rows(out)[0]["vector"], expected[0].numpy(), atol=1e-4)
+def test_frames_of_several_layers(model):
+    path = sorted(AUDIO.glob("*.opus"))[0]
+    readouts = [Readout(layer=3, hop_ms=40), Readout(layer=5, hop_ms=40)]
+    rows = list(embed_files([path], model, kind="frames", readout=readouts))
+    expected = model.encode([torch.from_numpy(read_audio(path))], layers=[3, 5], hop_ms=40)
+    assert [row["time_ms"] for row in rows] == expected.times_ms[0].tolist() * 2
+    vectors = torch.cat([state[0] for state in expected.hidden_states]).numpy()
+    assert np.allclose([row["vector"] for row in rows], vectors, atol=1e-4)
 
 
-def test_a_broken_file_is_listed_and_the_rest_goes_on(folder, tmp_path, capsys):
-    (folder / "0broken.wav").write_bytes(b"nothing")
-    out = tmp_path / "e.parquet"
-    assert main(["embed", str(folder), "-o", str(out)]) == 3
-    assert len(rows(out)) == 6
-    with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
-        listed = list(csv.DictReader(file, delimiter="\t"))
-    assert [row["path"] for row in listed] == [str(folder / "0broken.wav")]
-    assert "not audio" in listed[0]["reason"]
-    assert "0broken.wav" in errors(capsys)
-    (folder / "0broken.wav").unlink()
-    assert main(["embed", str(folder), "-o", str(out), "--force"]) == 0
-    assert not (tmp_path / "e.parquet.errors.tsv").exists()
+def test_an_input_that_cannot_be_read_is_told_or_raised(model, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"nothing")
+    good = sorted(AUDIO.glob("*.opus"))[0]
+    told = []
+    rows = list(embed_files([broken, good], model, on_error=lambda path, reason: told.append((path, reason))))
+    assert [row["path"] for row in rows] == [str(good)]
+    assert [path for path, _ in told] == [str(broken)]
+    with pytest.raises(AudioError, match=r"broken\.wav"):
+        list(embed_files([broken, good], model))
 
 
-def test_nothing_readable_is_status_1_and_no_table(tmp_path, capsys):
-    (tmp_path / "a.wav").write_bytes(b"nothing")
-    out = tmp_path / "e.parquet"
-    assert main(["embed", str(tmp_path / "a.wav"), "-o", str(out)]) == 1
-    assert errors(capsys).splitlines()[-1].startswith("error: not one of 1 files could be read; the first: ")
-    assert not out.exists()
-    assert not list(tmp_path.glob(".*"))
+def made_up(lengths):
+    """Decoded segments: noise, or an error for length 0."""
+    for number, length in enumerate(lengths):
+        audio = np.full(length, 0.01 * number, np.float32) if length else AudioError("broken")
+        yield Segment(f"clip{number}", number, None, None, None, None), audio
 
 
-def test_an_existing_table_is_not_replaced_unasked(folder, tmp_path, capsys):
-    out = tmp_path / "e.parquet"
-    out.write_text("precious")
-    assert main(["embed", str(folder), "-o", str(out)]) == 1
-    assert "--force" in errors(capsys)
-    assert out.read_text() == "precious"
+@given(st.lists(st.integers(0, 40_000), max_size=12), st.sampled_from([0.01, 1.0, 100.0]))
+def test_every_segment_has_its_outcome_in_its_place(lengths, seconds):
+    wanted = Wanted(readouts=(Readout(layer=1),))
+    lengths_seen = []
+
+    def vectors(waveforms, encoder, wanted):
+        lengths_seen.extend(map(len, waveforms))
+        return [torch.stack([w[:1] for w in waveforms])[:, None]], [1] * len(waveforms), torch.zeros(len(waveforms), 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extract, "vectors_of", vectors)
+        encoder = type("Encoder", (), {"device": torch.device("cpu")})()
+        outcomes = list(embed_decoded(made_up(lengths), encoder, wanted, seconds))
+    assert [outcome.path for outcome in outcomes] == [f"clip{number}" for number in range(len(lengths))]
+    assert [isinstance(outcome, Embedded) for outcome in outcomes] == [length > 0 for length in lengths]
+    for number, outcome in enumerate(outcomes):
+        if isinstance(outcome, Embedded):
+            assert outcome.vectors[0, 0, 0] == np.float32(0.01 * number)
+            assert outcome.end_ms == lengths[number] / 16
+    assert sorted(lengths_seen) == sorted(length for length in lengths if length)
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["embed"], "required: INPUT, -o/--out"),
-        (["embed", "nowhere", "-o", "e.parquet"], "nowhere: no such file or folder"),
-        (["embed", ".", "-o", "e.parquet"], "a folder without audio"),
-        (["embed", "a.wav", "-o", "e.csv"], "give a name that ends in .parquet"),
-        (["embed", "a.wav", "-o", "e.parquet", "--checkpoint", "nowhere.pt"], "no checkpoint 'nowhere.pt'"),
-        (["embed", "a.wav", "-o", "e.parquet", "--layer", "13"], "layers are counted from 1 to 12"),
-        (["embed", "a.wav", "-o", "e.parquet", "--layer", "top"], "layer must be a number from 1, last, mean or all"),
-        (["embed", "a.wav", "-o", "e.parquet", "--hop-ms", "fast"], "--hop-ms must be native or a number"),
-        (["embed", "a.wav", "-o", "e.parquet", "--hop-ms", "30"], "160 or 40 ms apart"),
-        (["embed", "a.wav", "-o", "e.parquet", "--pool", "median"], "pool must be"),
-        (["embed", "a.wav", "-o", "e.parquet", "--precision", "fp8"], "precision must be one of"),
-        (["embed", "a.wav", "-o", "e.parquet", "--device", "gpu"], "device"),
-        (["embed", "a.wav", "-o", "missing/e.parquet"], "missing: no such folder"),
-        (["embed", "a.wav", "-o", "e.parquet", "--speed", "3"], "unrecognized arguments: --speed 3"),
-        (["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "many"], "invalid float value: 'many'"),
-        (["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "nan"], "batch_seconds above 0"),
-    ],
-)
-def test_wrong_usage_is_one_line_and_status_1(argv, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    if "a.wav" in argv:
-        import soundfile
-
-        soundfile.write("a.wav", np.zeros(16000), 16000)
-    assert main(argv) == 1
-    error = errors(capsys)
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert message in error
-    assert not (tmp_path / "e.parquet").exists()
+@given(st.lists(st.integers(0, 40_000), max_size=50), st.floats(0.1, 10))
+def test_blocks_hold_everything_once_and_little_more_than_asked(lengths, seconds):
+    found = list(blocks(made_up(lengths), seconds))
+    assert [segment.number for block in found for segment, _ in block] == list(range(len(lengths)))
+    for block in found:
+        assert sum(len(a) for _, a in block[:-1] if isinstance(a, np.ndarray)) < seconds * 16000
 
 
-def test_ctrl_c_is_status_130(monkeypatch, capsys, folder, tmp_path):
-    def stop(*args, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys.modules["maeast_upstream.extract"], "embed_files", stop)
-    assert main(["embed", str(folder), "-o", str(tmp_path / "e.parquet")]) == 130
-    assert "Traceback" not in capsys.readouterr().err
-
-
-def test_files_far_longer_than_what_is_read_ahead_come_in_order(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["maeast_upstream.extract"], "READ_AHEAD_SECONDS", 0.01)
-    out = tmp_path / "e.parquet"
-    assert main(["embed", str(folder), "-o", str(out), "--batch-seconds", "0.1"]) == 0
-    assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
+def test_parts_are_cut_by_number_and_size_and_the_same_each_time(monkeypatch):
+    monkeypatch.setattr(extract, "cost", lambda segment: segment.number)
+    monkeypatch.setattr(extract, "PART_CLIPS", 3)
+    monkeypatch.setattr(extract, "PART_BYTES", 10)
+    segments = [segment for segment, _ in made_up([1] * 9)]
+    parts = list(cut_parts(segments))
+    assert [[segment.number for segment in part.segments] for part in parts] == [[0, 1, 2], [3, 4], [5], [6], [7], [8]]
+    assert [part.number for part in parts] == list(range(6))
+    assert parts == list(cut_parts(iter(segments)))
 
 
-def test_a_fault_of_the_program_is_no_unreadable_file(folder, tmp_path, monkeypatch):
-    def fail(path):
-        raise RuntimeError("a fault")
+def test_parts_are_cut_as_they_are_asked_for():
+    def endless():
+        number = 0
+        while True:
+            yield Segment("clip", number, None, None, None, None)
+            number += 1
 
-    monkeypatch.setattr(sys.modules["maeast_upstream.extract"], "read_audio", fail)
-    with pytest.raises(RuntimeError, match="a fault"):
-        main(["embed", str(folder), "-o", str(tmp_path / "e.parquet")])
-    assert not [path for path in tmp_path.iterdir() if path != folder]
-
-
-def test_a_name_that_is_not_utf8_is_written_with_a_mark(folder, tmp_path):
-    clip = sorted(folder.iterdir())[0]
-    clip.rename(folder / b"caf\xe9.opus".decode("utf-8", "surrogateescape"))
-    out = tmp_path / "e.parquet"
-    assert main(["embed", str(folder), "-o", str(out)]) == 0
-    assert str(folder / "caf\ufffd.opus") in [row["path"] for row in rows(out)]
+    tracemalloc.start()
+    parts = cut_parts(endless())
+    for _ in range(3):
+        assert len(next(parts).segments) == extract.PART_CLIPS
+    tracemalloc.stop()

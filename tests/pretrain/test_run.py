@@ -16,20 +16,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old"
 
 
-def test_flatten_names_settings_by_their_section():
-    assert dict(run.flatten({"a": 1, "b": {"c": None, "d": {"e": 2}}})) == {"a": 1, "b.c": None, "b.d.e": 2}
-
-
-def test_what_changes_a_run_is_refused_and_what_does_not_is_allowed(tmp_path):
+def test_a_run_is_continued_with_the_settings_that_it_was_begun_with(tmp_path):
     before = {"seed": 0, "out": "a", "optim": {"lr": 0.1, "steps": 5}, "data": {"corpus": "here"}}
-    run.refuse_changes(before, {**before, "out": "b", "data": {"corpus": "there"}}, tmp_path)
-    run.refuse_changes(before, {**before, "optim": {"lr": 0.1, "steps": 9}}, tmp_path)
-    with pytest.raises(ValueError, match=r"begun with optim\.lr 0\.1, not 0\.2"):
-        run.refuse_changes(before, {**before, "optim": {"lr": 0.2, "steps": 5}}, tmp_path)
-
-
-def test_a_run_of_an_older_package_may_lack_a_setting(tmp_path):
-    run.refuse_changes({"seed": 0}, {"seed": 0, "brand_new": True}, tmp_path)
+    run.write_state(tmp_path, {"recipe": before})
+    assert run.read_state(tmp_path, {**before, "out": "b", "data": {"corpus": "there"}}) is not None
+    assert run.read_state(tmp_path, {**before, "optim": {"lr": 0.1, "steps": 9}}) is not None
+    with pytest.raises(ValueError, match=r"begun with optim\.lr 0\.1, not 0\.2: give another --out"):
+        run.read_state(tmp_path, {**before, "optim": {"lr": 0.2, "steps": 5}})
 
 
 def test_the_log_is_cut_to_what_was_saved(tmp_path):

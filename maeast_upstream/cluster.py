@@ -1,0 +1,85 @@
+"""`maeast embed --ray`: the parts of a run on the machines of a Ray cluster.
+
+Each actor holds the model, decodes, embeds and writes whole parts; a part that is lost with its machine is given to
+another. Inputs and output lie where every machine reaches them: a shared folder, or an address such as s3://.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from maeast_upstream.extract import Part, Work, write_parts
+from maeast_upstream.parts import PartReport
+
+
+class PartActor:
+    """Embeds one part a call."""
+
+    def __init__(self, work: Any, device: str) -> None:
+        """``work`` refers to a `Work` in Ray's object store, its encoder on the CPU."""
+        import ray
+
+        torch.set_num_threads(1)
+        self.work: Work = ray.get(work)
+        self.work.encoder.to(device)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[PartReport]]:
+        """A batch of one pickled part -> what became of it."""
+        total = PartReport()
+        write_parts([pickle.loads(part) for part in batch["part"]], self.work, total.add)
+        return {"report": [total]}
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Connected to a cluster: its address, "auto" for the one that this machine belongs to, "local" for one of its own.
+
+    Raises:
+        ValueError: ray is not installed, or there is no cluster.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("--ray needs Ray: pip install 'maeast-upstream[ray]'") from error
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"--ray {address}: no cluster there ({' '.join(str(error).split())[:120]})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def write_parts_on_ray(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:
+    """Embed the parts on all machines of the cluster that this process is connected to.
+
+    Actors take one processor each, with one thread: the fastest way through many clips. Where the encoder is on a GPU
+    they take a GPU each.
+    """
+    import ray
+
+    items = [{"part": pickle.dumps(part)} for part in parts]
+    if not items:
+        return
+    device = work.encoder.device.type
+    kind = "GPU" if device == "cuda" else "CPU"
+    most = max(1, int(ray.cluster_resources().get(kind, 1)))  # type: ignore[no-untyped-call]
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    reports = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        PartActor,
+        fn_constructor_args=[ray.put(dataclasses.replace(work, encoder=work.encoder.cpu())), device],
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(most, len(items))),
+        num_cpus=1 if kind == "CPU" else None,
+        num_gpus=1 if kind == "GPU" else None,
+    )
+    for row in reports.iter_rows():
+        progress(row["report"])

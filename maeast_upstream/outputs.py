@@ -1,0 +1,217 @@
+"""Where a run's table goes: one parquet or npz file, a folder of parquet parts, or one npy file a clip."""
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from maeast_upstream.parts import PartStore
+from maeast_upstream.storage import Storage
+from maeast_upstream.table import METADATA_KEY, Embedded, Wanted, make_schema, make_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMATS = ("parquet", "npz", "npy")
+INDEX_NAME = "index.parquet"
+"""Of a folder of npy files: which clip lies where."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A destination: ``name`` in ``place``."""
+
+    place: Storage
+    name: str
+    format: str
+    """One of FORMATS."""
+    is_folder: bool
+
+    @property
+    def address(self) -> str:
+        """For messages."""
+        return self.place.path(self.name)
+
+    @property
+    def store(self) -> PartStore:
+        """The parts: in the folder itself, in one below it (npy), or beside the file while it is made."""
+        ending = "/_parts" if self.format == "npy" else "" if self.is_folder else ".parts"
+        return PartStore(Storage(self.place.address(self.name + ending)))
+
+    @property
+    def error_list(self) -> str:
+        """The name of the list of inputs that could not be read."""
+        return f"{self.name}.errors.tsv"
+
+    def whole(self) -> bool:
+        """Whether the file is there (a folder never says so: its parts do)."""
+        return not self.is_folder and self.place.exists(self.name)
+
+    def remove(self) -> None:
+        """All that an earlier run made."""
+        self.store.remove()
+        for name in (self.error_list, *(() if self.is_folder else (self.name,))):
+            self.place.remove(name)
+
+    def made_with(self) -> dict[str, Any] | None:
+        """The settings that the whole file was made with; None if it is not one of ours."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with self.place.open(self.name) as file:
+                if self.format == "npz":
+                    with np.load(file) as arrays:
+                        text = str(arrays[METADATA_KEY])
+                else:
+                    text = (pq.read_schema(file).metadata or {})[METADATA_KEY.encode()].decode()
+            settings: dict[str, Any] = json.loads(text)["settings"]
+        except (pa.ArrowException, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+            return None
+        return settings
+
+    def sink(self, wanted: Wanted, width: int, metadata: dict[str, str]) -> "Sink":
+        """What makes a part's rows of clips."""
+        schema = make_schema(wanted, width, metadata)
+        if self.format == "npy":
+            return NpyFiles(schema, wanted, Storage(self.place.address(self.name)))
+        return Sink(schema, wanted)
+
+    def finish(self, schema: "pa.Schema") -> None:
+        """Join the parts into the file and remove them; a folder stays as it is, one of npy files gets an index."""
+        if self.format == "npy":
+            with self.place.writing(f"{self.name}/{INDEX_NAME}") as file:
+                join_parquet(self.store, schema, file)
+        if self.is_folder:
+            return
+        join = join_npz if self.format == "npz" else join_parquet
+        with self.place.writing(self.name) as file:
+            join(self.store, schema, file)
+        self.store.remove()
+
+    def write_errors(self, errors: Sequence[tuple[str, str]]) -> None:
+        """The list of what could not be read; none if there is nothing to list."""
+        self.place.remove(self.error_list)
+        if errors:
+            text = io.StringIO(newline="")
+            csv.writer(text, delimiter="\t").writerows([("path", "reason"), *errors])
+            with self.place.writing(self.error_list) as file:
+                file.write(text.getvalue().encode())
+
+
+class Sink:
+    """Rows of a parquet part, vectors and all."""
+
+    def __init__(self, schema: "pa.Schema", wanted: Wanted) -> None:
+        self.schema, self.wanted = schema, wanted
+
+    def table(self, clips: Sequence[Embedded]) -> "pa.Table":
+        """The rows of some clips."""
+        return make_table(clips, self.wanted, self.schema)
+
+
+class NpyFiles(Sink):
+    """A file NAME.npy for each clip, (layers, E) or (layers, steps, E); the part's rows tell which clip lies where."""
+
+    def __init__(self, schema: "pa.Schema", wanted: Wanted, storage: Storage) -> None:
+        import pyarrow as pa
+
+        self.wanted, self.storage = wanted, storage
+        columns = [("path", pa.string()), ("segment", pa.int64()), ("start_ms", pa.float64()), ("end_ms", pa.float64())]
+        self.schema = pa.schema([*columns, ("file", pa.string())], metadata=schema.metadata)
+
+    def table(self, clips: Sequence[Embedded]) -> "pa.Table":
+        """Write the files, then tell of them: a part that is there has all of its files."""
+        import pyarrow as pa
+
+        rows = []
+        for clip in clips:
+            name = npy_name(clip)
+            self.storage.make(name.rpartition("/")[0])
+            array = clip.vectors[:, 0] if self.wanted.kind == "scene" else clip.vectors
+            with self.storage.writing(name) as file:
+                np.save(file, array.astype(np.dtype(self.wanted.vectors), copy=False), allow_pickle=False)
+            rows.append([clip.path, clip.segment, clip.start_ms, clip.end_ms, name])
+        return pa.table([*map(list, zip(*rows, strict=True))], schema=self.schema)
+
+
+def npy_name(clip: Embedded) -> str:
+    """``sub/clip.wav.npy`` below the output folder, whatever the clip's path begins with.
+
+    A segment of a manifest is ``clip.wav.7.npy``, counted as there.
+    """
+    steps = [step for step in clip.path.replace("://", "/").split("/") if step not in ("", ".", "..")]
+    whole = clip.segment == 0 and clip.start_ms == 0.0
+    return "/".join(steps) + (".npy" if whole else f".{clip.segment}.npy")
+
+
+def output_at(address: str, format: str | None = None) -> Output:
+    """OUT.parquet, OUT.npz, or a folder (of parquet parts, or of npy files if ``format`` says so).
+
+    Raises:
+        ValueError: another ending, a format that does not go with the name, or no such parent folder.
+    """
+    stem = address.rstrip("/")
+    parent, _, name = stem.rpartition("/")
+    ending = name.rpartition(".")[2] if "." in name else ""
+    if not name or (ending and ending not in ("parquet", "npz")):
+        raise ValueError(f"{address}: give a name that ends in .parquet or .npz, or a folder (a name without a dot)")
+    if ending and format not in (None, ending):
+        raise ValueError(f"{address}: format {format} goes with {'a folder' if format == 'npy' else f'a .{format}'}")
+    if not ending and format == "npz":
+        raise ValueError(f"{address}: format npz goes with a name that ends in .npz")
+    place = Storage(parent or ("/" if stem.startswith("/") else "."))
+    if place.is_local and not place.exists():
+        raise ValueError(f"{parent}: no such folder to write {name} to")
+    return Output(place, name, ending or format or "parquet", is_folder=not ending)
+
+
+def join_parquet(store: PartStore, schema: "pa.Schema", file: IO[Any]) -> None:
+    """All rows in one parquet file, a row group at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(file, schema, use_dictionary=["path", "layer"]) as writer:
+        for table in store.tables():
+            writer.write_table(table.replace_schema_metadata(schema.metadata))
+
+
+def join_npz(store: PartStore, schema: "pa.Schema", file: IO[Any]) -> None:
+    """One array a column (`numpy.load` reads it without pickles), piece by piece: vectors are never all in memory."""
+    rows = sum(store.report(number).rows for number in store.numbers())
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for column in schema.names:
+            arrays = lambda column=column: (as_array(table, column) for table in store.tables())  # noqa: E731
+            _write_array(archive, column, rows, arrays)
+        metadata = (schema.metadata or {}).get(METADATA_KEY.encode(), b"{}").decode()
+        _write_array(archive, METADATA_KEY, None, lambda: iter([np.array(metadata)]))
+
+
+def as_array(table: "pa.Table", column: str) -> np.ndarray:
+    """A column as (rows,) numbers or text, or (rows, E) vectors."""
+    values = table[column].combine_chunks()
+    if column == "vector":
+        flat: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(table), -1)
+    array: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return array.astype(str) if array.dtype == object else array
+
+
+def _write_array(
+    archive: zipfile.ZipFile, name: str, rows: int | None, pieces: Callable[[], Iterator[np.ndarray]]
+) -> None:
+    """One member NAME.npy of ``rows`` rows (None: a single value); text is gone through twice, for its longest."""
+    first = next(pieces())
+    kind = first.dtype
+    if kind.kind == "U":
+        kind = max((piece.dtype for piece in pieces()), key=lambda dtype: dtype.itemsize)
+    shape = () if rows is None else (rows, *first.shape[1:])
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_2_0(member, header)
+        for piece in pieces():
+            member.write(np.ascontiguousarray(piece, dtype=kind).tobytes())

@@ -1,0 +1,53 @@
+"""`maeast embed --ray` on a cluster of two node processes on this machine."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from processes import make_clips, start, wait_until, whole_parts
+
+from maeast_upstream.cli import main
+
+ray = pytest.importorskip("ray")
+COUNT = 240
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_health_check_period_ms", "500")
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "3")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies_in_mid_run_costs_nothing(cluster, tmp_path):
+    node = cluster.add_node(num_cpus=1)
+    folder = make_clips(tmp_path, COUNT)
+    alone, together = tmp_path / "alone.parquet", tmp_path / "together.parquet"
+    start(folder, alone).communicate()
+    process = start(folder, together, "--ray", cluster.address)
+    assert wait_until(lambda: whole_parts(together) > 2)
+    cluster.remove_node(node, allow_graceful=False)
+    assert whole_parts(together) < COUNT // 8, "it was killed in mid-run"
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 3, said
+    assert "Traceback" not in said
+    expected, found = pq.read_table(alone).to_pylist(), pq.read_table(together).to_pylist()
+    assert len(found) == COUNT - COUNT // 40
+    for one, other in zip(expected, found, strict=True):
+        assert np.allclose(one.pop("vector"), other.pop("vector"), atol=1e-4)
+        assert one == other
+    errors = [path.with_name(f"{path.name}.errors.tsv").read_text() for path in (alone, together)]
+    assert errors[0] == errors[1]
+
+
+def test_no_cluster_at_an_address_is_one_line(tmp_path, capsys):
+    folder = make_clips(tmp_path, 2)
+    assert main(["embed", str(folder), "-o", str(tmp_path / "e.parquet"), "--ray", "127.0.0.1:1"]) == 1
+    said = capsys.readouterr().err
+    assert "error: --ray 127.0.0.1:1: no cluster there" in said
+    assert "Traceback" not in said

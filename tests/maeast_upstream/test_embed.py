@@ -1,0 +1,284 @@
+"""`maeast embed`, through the command line."""
+
+import csv
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from maeast_upstream import Readout, extract, load_model
+from maeast_upstream.audio import read_audio
+from maeast_upstream.cli import main
+from maeast_upstream.parts import PartStore
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for path in sorted((DATA / "audio").glob("*.opus"))[:6]:
+        shutil.copy(path, clips)
+    return clips
+
+
+def rows(path):
+    return pq.read_table(path).to_pylist()
+
+
+def errors(capsys):
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def test_a_row_for_every_file_equal_to_the_python_call(folder, tmp_path):
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    model = load_model()
+    table = rows(out)
+    assert [row["path"] for row in table] == [str(path) for path in sorted(folder.iterdir())]
+    for row in table:
+        clip = torch.from_numpy(read_audio(row["path"]))
+        assert (row["segment"], row["start_ms"], row["end_ms"], row["layer"]) == (0, 0.0, len(clip) / 16, "mean")
+        assert np.abs(np.array(row["vector"]) - model.embed([clip])[0].numpy()).max() < 1e-4
+    noted = json.loads(pq.read_schema(out).metadata[b"maeast"])
+    assert noted["config"] == json.loads(json.dumps(model.config.to_dict()))
+    assert not (tmp_path / "e.parquet.errors.tsv").exists()
+
+
+def test_small_batches_give_the_same_rows(folder, tmp_path):
+    for name, seconds in (("one", "0.1"), ("all", "1000")):
+        main(["embed", str(folder), "-o", str(tmp_path / f"{name}.parquet"), "--batch-seconds", seconds])
+    for one, other in zip(rows(tmp_path / "one.parquet"), rows(tmp_path / "all.parquet"), strict=True):
+        assert one["path"] == other["path"]
+        assert np.allclose(one["vector"], other["vector"], atol=1e-4)
+
+
+def test_frames_have_a_row_for_every_time_step_with_its_centre(folder, tmp_path):
+    out = tmp_path / "f.parquet"
+    options = ["--kind", "frames", "--hop-ms", "40", "--layer", "3", "--mel", "mean"]
+    assert main(["embed", str(folder), "-o", str(out), *options]) == 0
+    model = load_model()
+    table = rows(out)
+    for path in sorted(folder.iterdir()):
+        clip = torch.from_numpy(read_audio(path))
+        expected = model.encode([clip], layers=[3], mel="mean", hop_ms=40)
+        mine = [row for row in table if row["path"] == str(path)]
+        assert [row["time_ms"] for row in mine] == expected.times_ms[0].tolist()
+        assert np.allclose([row["vector"] for row in mine], expected.hidden_states[0][0].numpy(), atol=1e-4)
+
+
+def test_the_command_line_changes_the_readout(folder, tmp_path):
+    out = tmp_path / "e.parquet"
+    options = ["--layer", "all", "--mel", "mean", "--pool", "mean_max", "--hop-ms", "native"]
+    assert main(["embed", str(folder), "-o", str(out), *options]) == 0
+    clip = torch.from_numpy(read_audio(sorted(folder.iterdir())[0]))
+    expected = load_model().embed([clip], readout=Readout(layer="all", mel="mean", pool="mean_max"))
+    assert np.allclose(rows(out)[0]["vector"], expected[0].numpy(), atol=1e-4)
+
+
+def test_a_broken_file_is_listed_and_the_rest_goes_on(folder, tmp_path, capsys):
+    (folder / "0broken.wav").write_bytes(b"nothing")
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(folder), "-o", str(out)]) == 3
+    assert len(rows(out)) == 6
+    with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
+        listed = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["path"] for row in listed] == [str(folder / "0broken.wav")]
+    assert "not audio" in listed[0]["reason"]
+    assert "0broken.wav" in errors(capsys)
+    (folder / "0broken.wav").unlink()
+    assert main(["embed", str(folder), "-o", str(out), "--force"]) == 0
+    assert not (tmp_path / "e.parquet.errors.tsv").exists()
+
+
+def test_nothing_readable_is_status_1_and_no_table(tmp_path, capsys):
+    (tmp_path / "a.wav").write_bytes(b"nothing")
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(tmp_path / "a.wav"), "-o", str(out)]) == 1
+    assert errors(capsys).splitlines()[-1].startswith("error: not one of 1 files could be read; the first: ")
+    assert not out.exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_existing_table_is_not_replaced_unasked(folder, tmp_path, capsys):
+    out = tmp_path / "e.parquet"
+    out.write_text("precious")
+    assert main(["embed", str(folder), "-o", str(out)]) == 1
+    assert "--force" in errors(capsys)
+    assert out.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["embed"], "required: INPUT, -o/--out"),
+        (["embed", "nowhere", "-o", "e.parquet"], "nowhere: no such file or folder"),
+        (["embed", ".", "-o", "e.parquet"], "a folder without audio"),
+        (["embed", "a.wav", "-o", "e.csv"], "give a name that ends in .parquet or .npz, or a folder"),
+        (["embed", "a.wav", "-o", "e.parquet", "--checkpoint", "nowhere.pt"], "no checkpoint 'nowhere.pt'"),
+        (["embed", "a.wav", "-o", "e.parquet", "--layer", "13"], "layers are counted from 1 to 12"),
+        (["embed", "a.wav", "-o", "e.parquet", "--layer", "top"], "layer must be a number from 1, last, mean or all"),
+        (["embed", "a.wav", "-o", "e.parquet", "--hop-ms", "fast"], "--hop-ms must be native or a number"),
+        (["embed", "a.wav", "-o", "e.parquet", "--hop-ms", "30"], "160 or 40 ms apart"),
+        (["embed", "a.wav", "-o", "e.parquet", "--pool", "median"], "pool must be"),
+        (["embed", "a.wav", "-o", "e.parquet", "--precision", "fp8"], "precision must be one of"),
+        (["embed", "a.wav", "-o", "e.parquet", "--device", "gpu"], "device"),
+        (["embed", "a.wav", "-o", "missing/e.parquet"], "missing: no such folder"),
+        (["embed", "a.wav", "-o", "e.parquet", "--speed", "3"], "unrecognized arguments: --speed 3"),
+        (["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "many"], "invalid float value: 'many'"),
+        (["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "nan"], "--batch-seconds must be above 0"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_1(argv, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if "a.wav" in argv:
+        import soundfile
+
+        soundfile.write("a.wav", np.zeros(16000), 16000)
+    assert main(argv) == 1
+    error = errors(capsys)
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "e.parquet").exists()
+
+
+def test_a_name_that_is_not_utf8_is_written_with_a_mark(folder, tmp_path):
+    clip = sorted(folder.iterdir())[0]
+    clip.rename(folder / b"caf\xe9.opus".decode("utf-8", "surrogateescape"))
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert str(folder / "caf\ufffd.opus") in [row["path"] for row in rows(out)]
+
+
+def test_layers_asked_for_together_are_rows_of_one_pass(folder, tmp_path):
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(folder), "-o", str(out), "--layer", "6,mean", "--mel", "mean", "--pool", "mean"]) == 0
+    for layer in ("6", "mean"):
+        single = tmp_path / f"{layer}.parquet"
+        main(["embed", str(folder), "-o", str(single), "--layer", layer, "--mel", "mean", "--pool", "mean"])
+        for one, other in zip([r for r in rows(out) if r["layer"] == layer], rows(single), strict=True):
+            assert one["path"] == other["path"]
+            assert np.allclose(one["vector"], other["vector"], atol=1e-5)
+
+
+def test_npz_and_float16_hold_the_same_vectors(folder, tmp_path):
+    main(["embed", str(folder), "-o", str(tmp_path / "e.parquet")])
+    assert main(["embed", str(folder), "-o", str(tmp_path / "e.npz"), "--vectors", "float16"]) == 0
+    with np.load(tmp_path / "e.npz") as arrays:
+        assert arrays["vector"].dtype == np.float16
+        expected = [row["vector"] for row in rows(tmp_path / "e.parquet")]
+        assert np.allclose(arrays["vector"], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["scene", "frames"])
+def test_one_npy_file_a_clip_with_an_index(folder, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    assert main(["embed", "clips", "-o", "out", "--format", "npy", "--kind", kind, "--layer", "3,6"]) == 0
+    index = rows(Path("out") / "index.parquet")
+    model = load_model()
+    assert [row["path"] for row in index] == [f"clips/{path.name}" for path in sorted(folder.iterdir())]
+    for row in index:
+        array = np.load(Path("out") / row["file"])
+        clip = torch.from_numpy(read_audio(row["path"]))
+        if kind == "scene":
+            expected = model.embed([clip], readout=Readout(layer=6, pool="mean_std"))[0]
+        else:
+            expected = model.encode([clip], layers=[6]).hidden_states[0][0]
+        assert np.allclose(array[1], expected, atol=1e-4)
+
+
+def test_a_folder_of_parts_is_a_table_and_doing_it_again_does_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(extract, "PART_CLIPS", 4)
+    out = tmp_path / "out"
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert sorted(path.name for path in out.glob("part*")) == ["part-0000000.parquet", "part-0000001.parquet"]
+    assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
+    before = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert [path.stat().st_mtime_ns for path in sorted(out.iterdir())] == before
+
+
+def test_a_table_that_is_whole_already_is_left_and_said_so(folder, tmp_path, capsys):
+    out = tmp_path / "e.parquet"
+    main(["embed", str(folder), "-o", str(out)])
+    before = out.stat().st_mtime_ns
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert "is whole already" in capsys.readouterr().out
+    assert out.stat().st_mtime_ns == before
+    assert main(["embed", str(folder), "-o", str(out), "--layer", "3"]) == 1
+    assert "was begun with layers ['mean'], not ['3']" in errors(capsys)
+
+
+def fail_at(monkeypatch, number, error):
+    """The part's last step fails once."""
+    write = PartStore.write
+
+    def failing(store, at, schema):
+        if at == number:
+            raise error
+        return write(store, at, schema)
+
+    monkeypatch.setattr(PartStore, "write", failing)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device; 4 of 6 clips are safe"),
+        (KeyboardInterrupt(), 130, "stopped: 4 of 6 clips are safe"),
+    ],
+)
+def test_what_is_whole_stays_and_the_same_command_goes_on(
+    folder, tmp_path, monkeypatch, capsys, error, status, message
+):
+    monkeypatch.setattr(extract, "PART_CLIPS", 2)
+    out = tmp_path / "e.parquet"
+    with monkeypatch.context() as patch:
+        fail_at(patch, 2, error)
+        assert main(["embed", str(folder), "-o", str(out)]) == status
+    said = errors(capsys)
+    assert message in said
+    assert "the same command goes on from there" in said
+    assert not out.exists()
+    assert main(["embed", str(folder), "-o", str(out), "--precision", "bf16"]) == 1
+    assert "begun with precision 'fp32', not 'bf16'" in errors(capsys)
+    launched, launch = [], extract.launch
+    monkeypatch.setattr(extract, "launch", lambda block, *rest: launched.extend(block) or launch(block, *rest))
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert len(launched) == 2
+    assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "e.parquet"]
+
+
+def test_going_on_with_other_files_is_refused(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "e.parquet"
+    with monkeypatch.context() as patch:
+        fail_at(patch, 0, KeyboardInterrupt())
+        main(["embed", str(folder), "-o", str(out)])
+    shutil.copy(DATA / "audio" / "long_drums.opus", folder)
+    capsys.readouterr()
+    assert main(["embed", str(folder), "-o", str(out)]) == 1
+    assert "begun with inputs.segments 6, not 7" in errors(capsys)
+    assert main(["embed", str(folder), "-o", str(out), "--force"]) == 0
+    assert len(rows(out)) == 7
+
+
+def test_errors_of_an_earlier_run_are_listed_too(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(extract, "PART_CLIPS", 2)
+    (folder / "0broken.wav").write_bytes(b"nothing")
+    out = tmp_path / "e.parquet"
+    with monkeypatch.context() as patch:
+        fail_at(patch, 1, KeyboardInterrupt())
+        main(["embed", str(folder), "-o", str(out)])
+    assert main(["embed", str(folder), "-o", str(out)]) == 3
+    assert "0broken.wav" in (tmp_path / "e.parquet.errors.tsv").read_text()
+    assert len(rows(out)) == 6

@@ -1,0 +1,98 @@
+import csv
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tables import SCHEMA, WANTED, table
+
+from maeast_upstream.outputs import output_at
+from maeast_upstream.parts import PartReport
+from maeast_upstream.storage import Storage
+from maeast_upstream.table import make_schema
+
+METADATA = {"maeast": json.dumps({"settings": {"precision": "fp32"}})}
+
+
+def filled(address, parts=3):
+    output = output_at(str(address))
+    store = output.store
+    store.storage.make()
+    store.open({})
+    for number in range(parts):
+        with store.write(number, SCHEMA) as (writer, report):
+            writer.write_table(table("x" * (number + 1), number))
+            report.add(PartReport(1, 2, 16000, []))
+    return output
+
+
+def test_parts_become_one_parquet_file_and_go(tmp_path):
+    output = filled(tmp_path / "e.parquet")
+    output.finish(make_schema(WANTED, 3, METADATA))
+    rows = pq.read_table(tmp_path / "e.parquet").to_pylist()
+    assert [row["path"] for row in rows] == ["x", "x", "xx", "xx", "xxx", "xxx"]
+    assert output.made_with() == {"precision": "fp32"}
+    assert [path.name for path in tmp_path.iterdir()] == ["e.parquet"]
+
+
+def test_parts_become_one_npz_file_that_needs_no_pickle(tmp_path):
+    output = filled(tmp_path / "e.npz")
+    output.finish(make_schema(WANTED, 3, METADATA))
+    with np.load(tmp_path / "e.npz") as arrays:
+        assert arrays["path"].tolist() == ["x", "x", "xx", "xx", "xxx", "xxx"]
+        assert arrays["layer"].tolist() == ["1", "2"] * 3
+        assert arrays["vector"].dtype == np.float32
+        assert arrays["vector"].tolist() == [[float(n // 2)] * 3 for n in range(6)]
+        assert arrays["end_ms"].tolist() == [1000.0] * 6
+    assert output.made_with() == {"precision": "fp32"}
+    assert [path.name for path in tmp_path.iterdir()] == ["e.npz"]
+
+
+def test_a_folder_keeps_its_parts(tmp_path):
+    output = filled(tmp_path / "out")
+    output.finish(make_schema(WANTED, 3, METADATA))
+    assert pq.read_table(tmp_path / "out").num_rows == 6
+    assert not output.whole()
+
+
+def test_a_remote_address_works_alike():
+    output = filled("memory://bucket/e.parquet") if Storage("memory://bucket").make() is None else None
+    output.finish(make_schema(WANTED, 3, METADATA))
+    assert output.place.names() == ["e.parquet"]
+    with output.place.open("e.parquet") as file:
+        assert pq.read_table(file).num_rows == 6
+    output.remove()
+    assert output.place.names() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "message"),
+    [
+        ("e.csv", None, "ends in .parquet or .npz, or a folder"),
+        ("e.parquet", "npz", "format npz goes with a .npz"),
+        ("e.parquet", "npy", "format npy goes with a folder"),
+        ("e", "npz", "format npz goes with a name that ends in .npz"),
+        ("missing/e.parquet", None, "missing: no such folder"),
+        ("/", None, "give a name"),
+    ],
+)
+def test_a_name_that_says_nothing_is_refused(name, format, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        output_at(name, format)
+
+
+@pytest.mark.parametrize("content", [b"", b"precious", b"PK\x03\x04"])
+@pytest.mark.parametrize("name", ["e.parquet", "e.npz"])
+def test_what_is_not_ours_was_made_with_nothing(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert output_at(str(tmp_path / name)).made_with() is None
+
+
+def test_errors_are_listed_beside_and_go_when_there_are_none(tmp_path):
+    output = output_at(str(tmp_path / "e.parquet"))
+    output.write_errors([("a\tb.wav", "empty file")])
+    with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
+        assert list(csv.reader(file, delimiter="\t")) == [["path", "reason"], ["a\tb.wav", "empty file"]]
+    output.write_errors([])
+    assert not list(tmp_path.iterdir())

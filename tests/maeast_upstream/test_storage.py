@@ -1,0 +1,59 @@
+import pytest
+
+from maeast_upstream.storage import Storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request, tmp_path):
+    if request.param == "local":
+        yield Storage(tmp_path)
+        return
+    storage = Storage(f"memory://{tmp_path.name}")
+    storage.make()
+    yield storage
+    storage.remove_all()
+
+
+def test_a_file_appears_whole(storage):
+    with storage.writing("a.txt") as file:
+        file.write(b"hello")
+        assert not storage.exists("a.txt")
+    with storage.open("a.txt") as file:
+        assert file.read() == b"hello"
+    assert storage.names() == ["a.txt"]
+
+
+def test_a_file_that_fails_leaves_the_old_one(storage):
+    with storage.writing("a.txt") as file:
+        file.write(b"old")
+
+    def fail():
+        with storage.writing("a.txt") as file:
+            file.write(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    with storage.open("a.txt") as file:
+        assert file.read() == b"old"
+    assert storage.names() == ["a.txt"]
+
+
+def test_what_a_killed_process_left_is_removed(storage):
+    with storage.files.open(storage.path(".a.txt.0.scratch"), "wb") as file:
+        file.write(b"half")
+    storage.remove_scratch()
+    assert storage.names() == []
+
+
+def test_a_folder_that_is_not_there_is_empty(storage):
+    missing = Storage(storage.address("missing"))
+    assert not missing.exists()
+    assert missing.names() == []
+    missing.remove("x")
+    missing.remove_all()
+
+
+def test_an_address_of_an_unknown_kind_is_refused_by_name():
+    with pytest.raises(ValueError, match="nowhere://x"):
+        Storage("nowhere://x")

@@ -1,0 +1,51 @@
+"""Real processes of `maeast embed` that tests kill."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+AUDIO = Path(__file__).parent / "data" / "audio"
+RUN = """
+import sys
+from maeast_upstream import extract
+from maeast_upstream.cli import main
+extract.PART_CLIPS = int(sys.argv[1])
+raise SystemExit(main(sys.argv[2:]))
+"""
+
+
+def make_clips(tmp_path, count):
+    """Copies of real clips; every fortieth is broken."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    paths = sorted(path for path in AUDIO.glob("*.opus") if path.name != "long_drums.opus")
+    for number in range(count):
+        if number % 40 == 7:
+            (clips / f"{number:04d}.wav").write_bytes(b"nothing")
+        else:
+            shutil.copy(paths[number % len(paths)], clips / f"{number:04d}.opus")
+    return clips
+
+
+def start(folder, out, *options):
+    """A process that embeds a folder in parts of 8 clips, a few at a time."""
+    command = [sys.executable, "-c", RUN, "8", "embed", str(folder), "-o", str(out), "--batch-seconds", "2", *options]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def whole_parts(out):
+    """How many parts a run has written."""
+    parts = out.with_name(f"{out.name}.parts")
+    return len(list(parts.glob("part-*.parquet"))) if parts.exists() else 0
+
+
+def wait_until(condition, seconds=60):
+    """Wait, but not for ever; whether the condition came true."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.002)
+    return condition()
