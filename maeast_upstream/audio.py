@@ -1,22 +1,27 @@
-"""One file or stream -> mono float32 at 16 kHz. The only file that knows containers and resampling."""
+"""One file or stream -> mono float32 at 16 kHz, whole or a stretch of it. With containers.py all that knows formats."""
 
-import contextlib
+import math
 import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.containers import (
+    PYAV_SUFFIXES,
+    AudioError,
+    Reader,
+    Source,
+    UnknownFormatError,
+    open_pyav,
+    open_soundfile,
+)
+from maeast_upstream.sampling import SAMPLE_RATE, SAMPLES_PER_MS
 
-if TYPE_CHECKING:
-    import av
-    import soundfile
+__all__ = ["AUDIO_SUFFIXES", "PYAV_SUFFIXES", "AudioError", "Source", "find_audio", "read_audio"]
 
-PYAV_SUFFIXES = frozenset({".m4a", ".mp4", ".mkv", ".webm", ".aac", ".wma"})
-"""Containers that libsndfile does not read."""
 AUDIO_SUFFIXES = PYAV_SUFFIXES | {
     ".wav",
     ".flac",
@@ -31,58 +36,155 @@ AUDIO_SUFFIXES = PYAV_SUFFIXES | {
 """What counts as audio when a folder is searched."""
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Sample rates outside are a broken header rather than a recording."""
-MAX_CHANNELS = 1024
-CUT_BYTES = 64
-"""A header may promise so much too much, by padding."""
-UNKNOWN_BYTES = 0x7FFF_0000
-"""From here on, a header's length is what a program writes that could not know it, such as one in a pipe."""
-PYAV_FORMATS = "mov,matroska,webm,aac,asf,mp3,ogg,wav,w64,flac,aiff,au,caf,amr,avi,flv,mpeg,mpegts,ac3,eac3,wv,ape,tta"
-"""Containers that FFmpeg may open: none that is a list of other files or addresses, such as a playlist."""
-CUT_SECONDS = 0.5
-"""A container may promise so much too much: the padding of its codec."""
-BLOCK_FRAMES = 1 << 20
-"""Read at once, so that a header cannot ask for more memory than the file has audio."""
-
-Source = Path | str | BinaryIO
+MARGIN_MS = 50
+"""Read on both sides of a stretch that is resampled: soxr's filter reaches 10 ms at 44.1 kHz (2 ms of which matter)."""
+SHORT_MS = 100
+"""A stretch may end so much past the end of its file: tables of segments are rounded."""
 
 
-class AudioError(ValueError):
-    """An input that cannot be used, with its name and the reason."""
-
-
-def read_audio(source: Source) -> np.ndarray:
+def read_audio(source: Source, start_ms: float | None = None, end_ms: float | None = None) -> np.ndarray:
     """Decode, mix to mono, resample to 16 kHz.
 
     A file is refused as cut short where its header or index promises more than is there. Ogg, MP3 without an index
-    and live WebM promise nothing: of those, what is there is read.
+    and live WebM promise nothing: of those, what is there is read. A stretch is the same samples as that slice of
+    the whole (resampled: within 1e-5). Uncompressed files and FLAC are read from its start, the others decoded from
+    their beginning, because decoding from the middle gives other samples; all only up to its end.
 
     Args:
         source: a path, or a binary file object.
+        start_ms: where a stretch begins; None for the beginning.
+        end_ms: where it ends, exclusive; None for the end. May lie up to 100 ms past the end of the file.
 
     Returns:
         (S,) float32, S at least 1, in about [-1, 1].
 
     Raises:
-        AudioError: not audio, empty, cut short, no samples, NaN or infinite samples, an impossible rate.
+        AudioError: not audio, empty, cut short, no samples, NaN or infinite samples, an impossible rate; a stretch
+            that is not there, or that ends before it starts.
     """
     name = str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "stream")
+    start, end = start_ms or 0.0, math.inf if end_ms is None else end_ms
+    if not 0 <= start < end:
+        raise AudioError(f"{name}: a stretch from {start:g} to {end:g} ms; expected 0 <= start < end")
     if isinstance(source, (str, Path)):
         _check_path(Path(source))
-    samples, rate = _decode(source, name)
+        if Path(source).suffix.lower() in PYAV_SUFFIXES:
+            with open_pyav(source, name) as reader:
+                return _read(reader, name, start, end)
+    return _read_either(source, name, start, end)
+
+
+def _read_either(source: Source, name: str, start: float, end: float) -> np.ndarray:
+    """By libsndfile, else by FFmpeg."""
+    import soundfile
+
+    try:
+        with open_soundfile(source, name) as reader:
+            return _read(reader, name, start, end)
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        reason = re.sub(r"^Error opening .*: (?=[^:]*$)", "", str(error))
+    if not isinstance(source, (str, Path)):
+        source.seek(0)
+    try:
+        with open_pyav(source, name) as reader:
+            return _read(reader, name, start, end)
+    except UnknownFormatError:
+        raise AudioError(f"{name}: not audio that can be decoded ({reason})") from None
+
+
+def _check_path(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise AudioError(f"{path}: a folder; expected an audio file")
+        if not stat.S_ISREG(mode):  # a pipe without a writer would wait for ever, /dev/zero would never end
+            raise AudioError(f"{path}: a pipe or device; expected a file")
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        lost = os.path.islink(path)  # noqa: PTH114
+        raise AudioError(f"{path}: {'a link to a file that is not there' if lost else 'no such file'}") from None
+    except AudioError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise AudioError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if empty:
+        raise AudioError(f"{path}: empty file")
+
+
+def _read(reader: Reader, name: str, start: float, end: float) -> np.ndarray:
+    """The stretch of an opened file, resampled, checked."""
+    rate = reader.rate
     if not MIN_RATE <= rate <= MAX_RATE:
+        # a container without one frame may not say its rate: it is empty rather than wrong
         raise AudioError(f"{name}: sample rate {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz")
-    if not len(samples):
+    first = round(start * SAMPLES_PER_MS)
+    stop = math.inf if end == math.inf else max(first + 1, round(end * SAMPLES_PER_MS))
+    # the stretch is resampled on the whole file's grid: from a sample that both rates share
+    together = math.gcd(rate, SAMPLE_RATE)
+    margin = 0 if rate == SAMPLE_RATE else MARGIN_MS * SAMPLES_PER_MS
+    shared = max(0, first - margin) // (SAMPLE_RATE // together)
+    from_own, from_16k = shared * (rate // together), shared * (SAMPLE_RATE // together)
+    count = stop if stop == math.inf else math.ceil((stop + margin) * rate / SAMPLE_RATE) - from_own
+    blocks = _finite(_at_most(count, reader.blocks(from_own)), name)
+    if rate != SAMPLE_RATE:
+        blocks = _resample(blocks, rate)
+    samples = _join(blocks, first - from_16k, stop - from_16k)
+    if first or stop < math.inf:
+        _check_stretch(len(samples), first, stop, reader, name)
+    elif not reader.place:
         raise AudioError(f"{name}: no samples")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name}: NaN or infinite samples; repair the recording or leave it out")
-    if rate == SAMPLE_RATE:
-        return samples
+    elif not len(samples):
+        raise AudioError(f"{name}: {reader.place} samples at {rate} Hz are not one sample at {SAMPLE_RATE} Hz")
+    return samples
+
+
+def _check_stretch(length: int, first: int, stop: float, reader: Reader, name: str) -> None:
+    there = f"{1000 * reader.place / reader.rate:.0f} ms"
+    if not length:
+        raise AudioError(f"{name}: {there} long; a stretch that starts at {first / SAMPLES_PER_MS:g} ms is not there")
+    if stop < math.inf and stop - first - length > SHORT_MS * SAMPLES_PER_MS:
+        raise AudioError(f"{name}: {there} long, too short for a stretch that ends at {stop / SAMPLES_PER_MS:g} ms")
+
+
+def _at_most(count: float, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """``count`` samples; then the file is left as it is, whatever its end is like."""
+    for block in blocks:
+        yield block if len(block) <= count else block[: int(count)]
+        count -= len(block)
+        if count <= 0:
+            return
+
+
+def _finite(blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise AudioError(f"{name}: NaN or infinite samples; repair the recording or leave it out")
+        yield block
+
+
+def _resample(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     import soxr
 
-    resampled: np.ndarray = soxr.resample(samples, rate, SAMPLE_RATE)
-    if not len(resampled):
-        raise AudioError(f"{name}: {len(samples)} samples at {rate} Hz are not one sample at {SAMPLE_RATE} Hz")
-    return resampled.astype(np.float32, copy=False)
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _join(blocks: Iterator[np.ndarray], first: int, stop: float) -> np.ndarray:
+    """Samples ``first`` to ``stop`` of the blocks; never all of them twice in memory."""
+    kept, place = [], 0
+    for block in blocks:
+        kept.append(block[max(0, first - place) : int(max(0, min(len(block), stop - place)))])
+        place += len(block)
+    joined = np.empty(sum(map(len, kept)), np.float32)
+    place = len(joined)
+    while kept:
+        last = kept.pop()
+        joined[place - len(last) : place] = last
+        place -= len(last)
+    return joined
 
 
 def find_audio(inputs: Iterable[Path | str]) -> list[Path]:
@@ -103,119 +205,3 @@ def find_audio(inputs: Iterable[Path | str]) -> list[Path]:
         else:
             raise ValueError(f"{item}: no such file or folder")
     return list(found)
-
-
-def _check_path(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise AudioError(f"{path}: a folder; expected an audio file")
-        if not path.exists():
-            raise AudioError(f"{path}: no such file")
-        if not path.is_file():  # a pipe without a writer would wait for ever, /dev/zero would never end
-            raise AudioError(f"{path}: a pipe or device; expected a file")
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if empty:
-        raise AudioError(f"{path}: empty file")
-
-
-def _decode(source: Source, name: str) -> tuple[np.ndarray, int]:
-    """Mono float32 samples and their rate: by libsndfile, else by FFmpeg's libraries (PyAV)."""
-    import soundfile
-
-    if isinstance(source, (str, Path)) and Path(source).suffix.lower() in PYAV_SUFFIXES:
-        return _decode_pyav(source, name)
-    # bytes, because soundfile cannot encode the names that POSIX allows and UTF-8 does not
-    as_bytes = os.name == "posix" and isinstance(source, (str, Path))
-    try:
-        with soundfile.SoundFile(os.fsencode(source) if as_bytes else source) as file:  # type: ignore[arg-type]
-            return _read_soundfile(file, name), file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        reason = re.sub(r"^Error opening .*: (?=[^:]*$)", "", str(error))
-    if not isinstance(source, (str, Path)):
-        source.seek(0)
-    try:
-        return _decode_pyav(source, name)
-    except AudioError:
-        raise AudioError(f"{name}: not audio that can be decoded ({reason})") from None
-
-
-def _read_soundfile(file: "soundfile.SoundFile", name: str) -> np.ndarray:
-    if not 1 <= file.channels <= MAX_CHANNELS:
-        raise AudioError(f"{name}: {file.channels} channels; expected 1 to {MAX_CHANNELS}")
-    rows = max(1, BLOCK_FRAMES // file.channels)
-    blocks = []
-    while len(block := file.read(rows, dtype="float32", always_2d=True)):
-        blocks.append(block.mean(axis=1, dtype=np.float32))
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    promised, there = _data_bytes(file.extra_info)
-    if promised - there > CUT_BYTES and promised < UNKNOWN_BYTES:
-        raise AudioError(f"{name}: cut short: its header promises {promised} bytes of samples, {there} are there")
-    # libsndfile tells the length of compressed streams by looking at their end: off by a little where none was cut;
-    # of an MP3 without an index it guesses it from the bit rate of the first frame
-    guessed = file.format == "MP3" and re.search(r"bitrate mode\s*: constant", file.extra_info) is not None
-    if not guessed and len(samples) < file.frames - max(file.samplerate // 10, 1):
-        raise AudioError(f"{name}: cut short: {file.frames} samples promised, {len(samples)} there")
-    return samples
-
-
-def _data_bytes(log: str) -> tuple[int, int]:
-    """Bytes of samples that an uncompressed file's header promises, and that are there, as libsndfile notes them."""
-    found = re.search(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", log)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def _decode_pyav(source: Source, name: str) -> tuple[np.ndarray, int]:
-    import av
-
-    with contextlib.ExitStack() as stack:
-        try:
-            # an opened file, because FFmpeg would take a name such as take:1.m4a for an address
-            file = stack.enter_context(Path(source).open("rb")) if isinstance(source, (str, Path)) else source
-            container = stack.enter_context(av.open(file, "r", options={"format_whitelist": PYAV_FORMATS}))
-            if not container.streams.audio:
-                raise AudioError(f"{name}: no audio stream")
-            if container.streams.audio[0].codec_context is None:
-                raise AudioError(f"{name}: an audio stream that no decoder is known for")
-            promised = _promised_seconds(container)
-            samples, rate = _read_pyav(container)
-        except AudioError:
-            raise
-        except (av.FFmpegError, OSError, ValueError, EOFError) as error:
-            raise AudioError(f"{name}: not audio that can be decoded ({_reason(error)})") from error
-    if rate and len(samples) / rate < promised - CUT_SECONDS:
-        raise AudioError(f"{name}: cut short: {promised:.1f} s promised, {len(samples) / rate:.1f} s there")
-    return samples, rate
-
-
-def _read_pyav(container: "av.container.InputContainer") -> tuple[np.ndarray, int]:
-    """Mono samples, and the rate that they have: some codecs put out twice the rate that the header says."""
-    import av
-
-    planar = av.AudioResampler(format="fltp")  # format only: rate and channels stay
-    rate = int(container.streams.audio[0].rate or 0)
-    blocks = [np.zeros(0, np.float32)]
-    for frame in container.decode(audio=0):
-        rate = frame.sample_rate
-        blocks += [part.to_ndarray().mean(axis=0, dtype=np.float32) for part in planar.resample(frame)]
-    return np.concatenate(blocks), rate
-
-
-def _promised_seconds(container: "av.container.InputContainer") -> float:
-    """Length that the header gives the audio; 0 where it gives none, or FFmpeg guesses it from the bit rate."""
-    stream = container.streams.audio[0]
-    if "matroska" not in container.format.name and "mov" not in container.format.name:
-        return 0.0
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    if tagged := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
-        return 3600 * int(tagged[1]) + 60 * int(tagged[2]) + float(tagged[3])
-    alone = len(container.streams) == 1  # beside a picture, the container's length may be the picture's
-    return container.duration / 1e6 if alone and container.duration else 0.0
-
-
-def _reason(error: BaseException) -> str:
-    """What FFmpeg says, without number and name."""
-    return " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-SAMPLE_RATE = 16_000
+from maeast_upstream.sampling import SAMPLE_RATE as SAMPLE_RATE
+
 WINDOW_SAMPLES = 400
 """25 ms at 16 kHz."""
 HOP_SAMPLES = 160

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.packed import Packed
 from pretrain.config import DataConfig
-from pretrain.pack import Packed
 
 MIX_DB = (-25.0, -8.0)
 """Level of a mixed-in crop below the crop that it is added to."""

@@ -1,4 +1,4 @@
-"""Decodes a corpus once: every clip as 16 kHz int16 in one memory-mapped file, with a table of where each lies."""
+"""Decodes a corpus once, into the folder that maeast_upstream/packed.py describes."""
 
 import contextlib
 import csv
@@ -9,56 +9,20 @@ import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from maeast_upstream.audio import AUDIO_SUFFIXES, AudioError, read_audio
+from maeast_upstream.packed import AUDIO_NAME, TABLE_NAME, Packed, open_packed
 
 logger = logging.getLogger(__name__)
 
-AUDIO_NAME, TABLE_NAME = "audio.i16", "clips.tsv"
 FILES_AT_ONCE = 32
 
 Clip = tuple[str, str, np.ndarray | str]
 """Name, kind, and the int16 samples, or why there are none."""
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A decoded corpus."""
-
-    audio: np.ndarray
-    """All clips one after the other, int16, memory-mapped."""
-    offsets: np.ndarray
-    """(clips,) int64 first sample of each clip."""
-    lengths: np.ndarray
-    """(clips,) int64 samples of each clip."""
-    kinds: np.ndarray
-    """(clips,) what the corpus says each clip is (speech, music, ...), "" if it says nothing."""
-
-    @property
-    def hours(self) -> float:
-        """Length of all clips together."""
-        return float(self.lengths.sum()) / 16_000 / 3600
-
-
-def open_packed(folder: Path) -> Packed:
-    """A corpus that `pack` wrote."""
-    with (folder / TABLE_NAME).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    lengths = np.array([int(row["samples"]) for row in rows], dtype=np.int64)
-    size = (folder / AUDIO_NAME).stat().st_size
-    if not rows or size != 2 * lengths.sum():
-        raise ValueError(f"{folder}: {AUDIO_NAME} has {size} bytes, {TABLE_NAME} says {2 * lengths.sum()}; remove both")
-    return Packed(
-        audio=np.memmap(folder / AUDIO_NAME, dtype=np.int16, mode="r"),
-        offsets=np.concatenate([[0], lengths.cumsum()[:-1]]),
-        lengths=lengths,
-        kinds=np.array([row["kind"] for row in rows]),
-    )
 
 
 def pack(corpus: Path, out: Path, workers: int = 1) -> Packed:

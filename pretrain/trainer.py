@@ -14,13 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from maeast_upstream import checkpoint
 from maeast_upstream.config import EncoderConfig, Normalisation, Provenance
 from maeast_upstream.frontend import Fbank
+from maeast_upstream.packed import Packed
 from maeast_upstream.settings import flatten
 from pretrain import run
 from pretrain.config import Recipe
 from pretrain.data import CropBatches, batches
 from pretrain.interrupt import stop_on_signal
 from pretrain.objective import Objective
-from pretrain.pack import Packed, pack
+from pretrain.pack import pack
 from pretrain.schedule import learning_rate, make_optimizer
 from pretrain.stats import measure
 

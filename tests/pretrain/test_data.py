@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from maeast_upstream.packed import Packed
 from pretrain.config import DataConfig
 from pretrain.data import CropBatches, batches, clip_weights, mix
-from pretrain.pack import Packed
 
 
 def ramp_corpus(lengths, kinds=None):

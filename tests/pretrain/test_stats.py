@@ -2,9 +2,9 @@ import numpy as np
 import torch
 
 from maeast_upstream.frontend import Fbank
+from maeast_upstream.packed import open_packed
 from pretrain.config import DataConfig
 from pretrain.data import CropBatches
-from pretrain.pack import open_packed
 from pretrain.stats import measure
 
 
