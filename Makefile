@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := superb,pretrain,probe,plot,test,dev
+EXTRAS := superb,pretrain,probe,plot,openvino,onnx,test,dev
 DEMO := demo
 CORPUS ?= corpus
 
