@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := superb,pretrain,probe,plot,ray,test,dev
+EXTRAS := superb,pretrain,probe,plot,openvino,onnx,ray,test,dev
 DEMO := demo
 CORPUS ?= corpus
 

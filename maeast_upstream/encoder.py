@@ -6,7 +6,7 @@ through the network together, so that next to no padding is computed; long ones 
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,6 +22,8 @@ from maeast_upstream.readout import Mel, Readout, combine_layers, fold_mel, pool
 from maeast_upstream.windows import window_ranges, window_starts
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Body = Callable[[Tensor, Tensor | None, Sequence[int]], list[Tensor]]
+"""What `MaeAst.features` is: (B, N, P) patches, (B, N) padding or None, layers -> the layers' (B, N, D)."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 FINE_HOP_MS = 40.0
@@ -116,6 +118,8 @@ class Encoder(nn.Module):
         self.window_steps = steps - steps % 2
         self.fbank = Fbank(config.frontend)
         self.network = MaeAst(config.model)
+        self.body: Body | None = None
+        """What runs in place of the network in eval mode, see `engines.attach`; None for the network itself."""
 
     @property
     def sample_rate(self) -> int:
@@ -173,7 +177,7 @@ class Encoder(nn.Module):
         clips = split_clips(waveforms, lengths)
         steps = torch.tensor([grid.steps(len(clip)) for clip in clips])
         width = self.embed_dim * (self.config.model.mel_patches if mel == "concat" else 1)
-        with self._arithmetic():
+        with self.arithmetic():
             shape = (len(clips), int(steps.max()), width)
             states = [torch.empty(shape, device=self.device) for _ in keep]
             for rows in self._batches(clips, grid):
@@ -258,7 +262,7 @@ class Encoder(nn.Module):
         raise ValueError(f"this model's time steps are {frames * FRAME_MS:g}{finer} ms apart, got hop_ms {hop_ms}")
 
     @contextlib.contextmanager
-    def _arithmetic(self) -> Iterator[None]:
+    def arithmetic(self) -> Iterator[None]:
         """The precision of matrix products, and whether a graph is recorded."""
         graph = self.training and torch.is_grad_enabled()
         cast = torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32")
@@ -319,7 +323,12 @@ class Encoder(nn.Module):
             # a row without a step on this grid still needs one key to attend to; its result is never used
             tokens = steps.clamp(min=1).to(self.device) * self.config.model.mel_patches
             padding = torch.arange(patches.shape[1], device=self.device) >= tokens[:, None]
-        return self.network.features(patches, padding, keep)
+        return self._layers(patches, padding, keep)
+
+    def _layers(self, patches: Tensor, padding: Tensor | None, keep: list[int]) -> list[Tensor]:
+        if self.body is None or self.training:
+            return self.network.features(patches, padding, keep)
+        return self.body(patches, padding, keep)
 
     def _windows(self, audio: Tensor, steps: int, keep: list[int]) -> Iterator[tuple[int, int, list[Tensor]]]:
         """A long clip's prepared (1, S) in overlapping windows: ranges of steps and their kept layers' tokens.
@@ -337,7 +346,7 @@ class Encoder(nn.Module):
             samples = num_samples((some[-1] + length - some[0]) * frames)
             spectrogram = self.fbank.log_mel(audio[:, first_sample : first_sample + samples])
             cut = torch.cat([spectrogram[:, (s - some[0]) * frames :][:, : length * frames] for s in some])
-            hidden = self.network.features(self._patchify(cut), None, keep)
+            hidden = self._layers(self._patchify(cut), None, keep)
             for row, (first, last) in enumerate(ranges[i : i + batch]):
                 inside = slice((first - some[row]) * mel, (last - some[row]) * mel)
                 yield first, last, [state[row : row + 1, inside] for state in hidden]

@@ -4,7 +4,6 @@
 """
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from maeast_upstream.decoding import DecodePool
 from maeast_upstream.embedding import like_lengths, scene_vectors, step_vectors
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.frontend import SAMPLE_RATE
-from maeast_upstream.inputs import Segment, cost, list_segments
+from maeast_upstream.inputs import Segment, as_text, cost, list_segments
 from maeast_upstream.outputs import Sink
+from maeast_upstream.packed import to_float
 from maeast_upstream.parts import PartReport, PartStore
 from maeast_upstream.readout import Readout
 from maeast_upstream.table import Embedded, Kind, Wanted
@@ -101,7 +101,7 @@ def embed_files(
     wanted = Wanted(kind=kind, readouts=(readout,) if isinstance(readout, Readout) else tuple(readout))
     wanted.width(encoder.config)
     with DecodePool(workers) as pool:
-        for outcome in embed_decoded(pool.decode(list_segments(map(str, inputs))), encoder, wanted):
+        for outcome in embed_decoded(pool.decode(list_segments(inputs)), encoder, wanted):
             if isinstance(outcome, Embedded):
                 yield from as_rows(outcome, wanted)
             elif on_error is None:
@@ -238,7 +238,7 @@ def launch(
     pending = []
     for batch in like_lengths([len(audio) for _, audio in clips], seconds * SAMPLE_RATE):
         rows = [clips[i][0] for i in batch]
-        pending.append((rows, *vectors_of([torch.from_numpy(clips[i][1]) for i in batch], encoder, wanted)))
+        pending.append((rows, *vectors_of([torch.from_numpy(to_float(clips[i][1])) for i in batch], encoder, wanted)))
     return lambda: read_back(block, pending)
 
 
@@ -276,8 +276,3 @@ def read_back(block: list[Decoded], pending: Sequence[tuple[list[int], *Vectors]
         if isinstance(audio, AudioError):
             outcomes[row] = Failed(as_text(segment.path), segment.number, as_text(str(audio)))
     return [outcomes[row] for row in range(len(block))]
-
-
-def as_text(name: str) -> str:
-    """Names are bytes to the system and text to a table: what is not UTF-8 is marked."""
-    return os.fsencode(name).decode("utf-8", "replace")
