@@ -5,17 +5,20 @@ another. Inputs and output lie where every machine reaches them: a shared folder
 """
 
 import contextlib
-import dataclasses
 import logging
 import pickle
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from maeast_upstream.engines import attach
 from maeast_upstream.extract import Part, Work, write_parts
 from maeast_upstream.parts import PartReport
+
+ANSWER_SECONDS = 5.0
 
 
 class PartActor:
@@ -27,7 +30,9 @@ class PartActor:
 
         torch.set_num_threads(1)
         self.work: Work = ray.get(work)
-        self.work.encoder.to(device)
+        encoder, choice = self.work.encoder.to(device), self.work.engine
+        if choice is not None:
+            attach(encoder, choice.engine, choice.precision, self.work.sink.wanted.layers(encoder.num_layers))
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[PartReport]]:
         """A batch of one pickled part -> what became of it."""
@@ -47,9 +52,9 @@ def connected(address: str) -> Iterator[None]:
         import ray
     except ImportError as error:
         raise ValueError("--ray needs Ray: pip install 'maeast-upstream[ray]'") from error
+    _refuse_silence(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(f"--ray {address}: no cluster there ({' '.join(str(error).split())[:120]})") from error
     try:
@@ -58,13 +63,24 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _refuse_silence(address: str) -> None:
+    """ValueError if nothing answers at HOST:PORT; Ray itself would try for minutes, then end the process."""
+    host, colon, port = address.rpartition("/")[2].rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--ray {address}: no cluster there ({error})") from error
+
+
 def write_parts_on_ray(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:
     """Embed the parts on all machines of the cluster that this process is connected to.
 
     Actors take one processor each, with one thread: the fastest way through many clips. Where the encoder is on a GPU
     they take a GPU each.
     """
-    import ray
+    import ray.data
 
     items = [{"part": pickle.dumps(part)} for part in parts]
     if not items:
@@ -73,9 +89,12 @@ def write_parts_on_ray(parts: Iterable[Part], work: Work, progress: Callable[[Pa
     kind = "GPU" if device == "cuda" else "CPU"
     most = max(1, int(ray.cluster_resources().get(kind, 1)))  # type: ignore[no-untyped-call]
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    encoder = work.encoder.cpu()
+    encoder.body = None  # compiled engines do not travel
     reports = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         PartActor,
-        fn_constructor_args=[ray.put(dataclasses.replace(work, encoder=work.encoder.cpu())), device],
+        fn_constructor_args=[ray.put(work), device],
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(most, len(items))),
         num_cpus=1 if kind == "CPU" else None,

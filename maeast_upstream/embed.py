@@ -4,9 +4,9 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from maeast_upstream.cluster import connected, write_parts_on_ray
 from maeast_upstream.command import (
@@ -18,6 +18,7 @@ from maeast_upstream.command import (
     readout_from,
 )
 from maeast_upstream.encoder import Encoder, load_model
+from maeast_upstream.engines import Choice, Engine, attach, check_names
 from maeast_upstream.extract import Work, cut_parts, write_parts
 from maeast_upstream.inputs import list_segments
 from maeast_upstream.outputs import FORMATS, Output, output_at
@@ -38,12 +39,15 @@ def main(argv: Sequence[str]) -> int:
     check_numbers(args)
     output = output_at(args.out, args.format)
     survey = take_survey(args.inputs)
-    encoder = load_model(args.checkpoint, args.device, args.precision)
+    check_names(args.engine, args.precision)
+    encoder = load_model(args.checkpoint, args.device)
     wanted = wanted_from(args, encoder.config.readout)
     wanted.width(encoder.config)
-    job = Job(args.inputs, survey, output, encoder, wanted, args.precision, args.checkpoint or "bundled")
+    encoder.grid(wanted.readouts[0].hop_ms)
     if args.force:
         output.remove()
+    engine = start_engine(args, encoder, wanted, output.recorded())
+    job = Job(args.inputs, survey, output, encoder, wanted, engine, args.checkpoint or "bundled")
     if output.whole():
         job.refuse_other_table()
         print(f"{output.address} is whole already; --force makes it anew")
@@ -78,6 +82,12 @@ def build_parser() -> Parser:
     parser.add_argument("--kind", choices=("scene", "frames"), default="scene", help="one row a clip, or a time step")
     add_model_options(parser)
     add_readout_options(parser)
+    parser.add_argument(
+        "--engine",
+        choices=get_args(Engine),
+        default="auto",
+        help="what runs the transformer; auto (default): the fastest here, measured once",
+    )
     parser.add_argument("--vectors", choices=("float32", "float16"), default="float32", help="as they are stored")
     parser.add_argument("--batch-seconds", type=float, help="audio that goes to the model at once")
     parser.add_argument("--workers", type=int, default=1, help="processes that decode; default 1, 0 for a thread")
@@ -90,6 +100,14 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--force", action="store_true", help="make OUT anew, whatever is there")
     return parser
+
+
+def start_engine(args: argparse.Namespace, encoder: Encoder, wanted: Wanted, before: Mapping[str, Any]) -> Choice:
+    """Attach the engine that was asked for and say which it is; auto goes on with the one that a run was begun with."""
+    engine = before.get("engine", "auto") if args.engine == "auto" else args.engine
+    choice = attach(encoder, engine, args.precision, wanted.layers(encoder.num_layers))
+    print(choice, file=sys.stderr)
+    return choice
 
 
 def check_numbers(args: argparse.Namespace) -> None:
@@ -156,7 +174,7 @@ class Job:
     output: Output
     encoder: Encoder
     wanted: Wanted
-    precision: str
+    engine: Choice
     checkpoint: str
     """As the user named it."""
 
@@ -165,7 +183,8 @@ class Job:
         return {
             "version": __version__,
             "checkpoint": fingerprint(self.encoder),
-            "precision": self.precision,
+            "engine": self.engine.engine,
+            "precision": self.engine.precision,
             **self.wanted.to_dict(),
             "format": self.output.format,
             "inputs": {"segments": self.survey.segments, "digest": self.survey.digest},
@@ -179,8 +198,8 @@ class Job:
 
     def refuse_other_table(self) -> None:
         """ValueError if what lies at the output is not this job's table."""
-        before = self.output.made_with()
-        if before is None:
+        before = self.output.recorded()
+        if not before:
             raise ValueError(f"{self.output.address} exists already; give --force to replace it, or another name")
         remedy = "give --force to replace it, or another name"
         refuse_changes(before, self.settings(), self.output.address, remedy)
@@ -209,7 +228,7 @@ class Job:
             store.open(self.settings())
             done = set(store.numbers())
             parts = (part for part in cut_parts(list_segments(self.inputs)) if part.number not in done)
-            work = Work(store, sink, self.encoder, workers, batch_seconds)
+            work = Work(store, sink, self.encoder, self.engine, workers, batch_seconds)
             with Progress(self.survey.segments, store.total()) as progress:
                 if ray is None:
                     write_parts(parts, work, progress.add)

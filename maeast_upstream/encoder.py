@@ -171,7 +171,7 @@ class Encoder(nn.Module):
             ValueError: a clip is empty, not one-dimensional or not floating point; an unknown layer, mel or hop.
         """
         keep = self._kept_layers(layers)
-        grid = self._grid(hop_ms)
+        grid = self.grid(hop_ms)
         if mel not in get_args(Mel):
             raise ValueError(f"mel must be one of {', '.join(get_args(Mel))}, got {mel!r}")
         clips = split_clips(waveforms, lengths)
@@ -252,7 +252,8 @@ class Encoder(nn.Module):
             raise ValueError(f"layers are counted from 1 to {self.num_layers}, got {layers}")
         return keep
 
-    def _grid(self, hop_ms: float | None) -> TimeGrid:
+    def grid(self, hop_ms: float | None) -> TimeGrid:
+        """Where time steps lie: None for the model's own hop; ValueError for one that it does not have."""
         frames = self.config.model.patch_frames
         if hop_ms in (None, frames * FRAME_MS):
             return TimeGrid(frames, frames, 0)

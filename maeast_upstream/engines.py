@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -52,9 +52,9 @@ class EngineError(RuntimeError):
 class Choice:
     """What `attach` did."""
 
-    engine: str
+    engine: Engine
     """torch, openvino or onnx: what runs now."""
-    precision: str
+    precision: Precision
     """fp32, bf16, fp16 or int8: of its matrix products."""
     why: str
     """The reason, for people."""
@@ -163,7 +163,7 @@ def _fastest(encoder: Encoder, precision: Precision, keep: list[int]) -> Choice:
         check_usable(offering[0], encoder.device)
     if len(usable) == 1:
         reason = "nothing else here offers it" if encoder.device.type == "cpu" else f"the model is on {encoder.device}"
-        return _start(encoder, usable[0], precision, keep, reason)
+        return _start(encoder, cast(Engine, usable[0]), precision, keep, reason)
     key = engine_timing.key_of(encoder.config.model, precision)
     seconds = engine_timing.remembered(key)
     if seconds is None or not set(usable) >= set(seconds) >= {"torch"}:
@@ -172,7 +172,7 @@ def _fastest(encoder: Encoder, precision: Precision, keep: list[int]) -> Choice:
     fastest = min(seconds, key=lambda name: seconds[name])
     if fastest == "torch" or seconds["torch"] < CLEARLY * seconds[fastest]:
         return Choice("torch", precision, f"nothing here is clearly faster ({_told(seconds)})")
-    return _start(encoder, fastest, precision, keep, f"the fastest here ({_told(seconds)})")
+    return _start(encoder, cast(Engine, fastest), precision, keep, f"the fastest here ({_told(seconds)})")
 
 
 def _measured(encoder: Encoder, precision: Precision, engines: list[str]) -> dict[str, float]:
@@ -197,7 +197,7 @@ def _measured(encoder: Encoder, precision: Precision, engines: list[str]) -> dic
     return engine_timing.measure(works)
 
 
-def _start(encoder: Encoder, engine: str, precision: Precision, keep: list[int], why: str) -> Choice:
+def _start(encoder: Encoder, engine: Engine, precision: Precision, keep: list[int], why: str) -> Choice:
     """Attach an engine, or say why torch stays."""
     if engine == "torch":
         return Choice("torch", precision, why)

@@ -18,6 +18,7 @@ from maeast_upstream.audio import AudioError
 from maeast_upstream.decoding import DecodePool
 from maeast_upstream.embedding import like_lengths, scene_vectors, step_vectors
 from maeast_upstream.encoder import Encoder, load_model
+from maeast_upstream.engines import Choice
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.inputs import Segment, as_text, cost, list_segments
 from maeast_upstream.outputs import Sink
@@ -128,6 +129,8 @@ class Work:
     sink: Sink
     """Makes rows of clips, and says what is wanted of each."""
     encoder: Encoder
+    engine: Choice | None = None
+    """What runs its transformer, where that is to be attached again on another machine."""
     workers: int = 1
     """Processes that decode; 0 for a thread."""
     batch_seconds: float | None = None

@@ -58,8 +58,13 @@ class Output:
         for name in (self.error_list, *(() if self.is_folder else (self.name,))):
             self.place.remove(name)
 
-    def made_with(self) -> dict[str, Any] | None:
-        """The settings that the whole file was made with; None if it is not one of ours."""
+    def recorded(self) -> dict[str, Any]:
+        """The settings that what lies here was begun with; empty if there is nothing of ours."""
+        if self.whole():
+            return self._made_with()
+        return self.store.settings() if self.store.begun else {}
+
+    def _made_with(self) -> dict[str, Any]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -72,7 +77,7 @@ class Output:
                     text = (pq.read_schema(file).metadata or {})[METADATA_KEY.encode()].decode()
             settings: dict[str, Any] = json.loads(text)["settings"]
         except (pa.ArrowException, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
-            return None
+            return {}
         return settings
 
     def sink(self, wanted: Wanted, width: int, metadata: dict[str, str]) -> "Sink":

@@ -78,5 +78,7 @@ def is_packed(folder: str) -> bool:
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:
-    """int16 -> float32 in [-1, 1)."""
+    """int16 -> float32 in [-1, 1); float32 stays as it is."""
+    if samples.dtype == np.float32:
+        return samples
     return samples.astype(np.float32) / np.float32(32768.0)

@@ -53,6 +53,10 @@ class Wanted:
             raise ValueError("layer all gives longer vectors than the others: ask for it by itself")
         return widths.pop()
 
+    def layers(self, depth: int) -> list[int]:
+        """The encoder's layers that all this takes, of ``depth``."""
+        return sorted({layer for readout in self.readouts for layer in readout.layers(depth)})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, to be compared and stored as JSON."""
         return {

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,7 +35,21 @@ def start(folder, out, *options):
     """A process that embeds a folder in parts of 8 clips, a few at a time."""
     command = [sys.executable, "-c", RUN, "8", "embed", str(folder), "-o", str(out), "--batch-seconds", "2", *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe, which nobody reads meanwhile)
+    process = subprocess.Popen(command, stdout=said, stderr=said, text=True, env=env)
+    process.said = said
+    return process
+
+
+def ended(process, seconds=120):
+    """Wait for it; its exit status and what it said."""
+    try:
+        status = process.wait(seconds)
+    finally:
+        process.kill()
+    process.said.seek(0)
+    with process.said as said:
+        return status, said.read()
 
 
 def whole_parts(out):

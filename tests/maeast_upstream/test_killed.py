@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from processes import make_clips, start, wait_until, whole_parts
+from processes import ended, make_clips, start, wait_until, whole_parts
 
 
 @pytest.fixture
@@ -26,17 +26,16 @@ def kill_and_go_on(folder, out, kills, random):
         time.sleep(random.uniform(0, 0.15))
         hit += process.poll() is None
         process.kill()
-        process.communicate()
-    process = start(folder, out)
-    process.communicate()
-    assert process.returncode == 3
+        ended(process)
+    status, said = ended(start(folder, out))
+    assert status == 3, said
     return hit
 
 
 def check_killed_runs(tmp_path, count, kills):
     folder = make_clips(tmp_path, count)
     whole, killed = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
-    start(folder, whole).communicate()
+    ended(start(folder, whole))
     hit = kill_and_go_on(folder, killed, kills, random.Random(0))
     expected, found = pq.read_table(whole).to_pylist(), pq.read_table(killed).to_pylist()
     assert len(found) == count - count // 40
@@ -67,7 +66,7 @@ def test_a_kill_leaves_no_file_under_its_final_name_and_no_process(folder, tmp_p
     wait_until(lambda: whole_parts(out) > 0)
     children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     process.kill()
-    process.communicate()
+    ended(process)
     assert not out.exists()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 10)
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
@@ -78,8 +77,8 @@ def test_ctrl_c_ends_with_a_message_how_to_go_on(folder, tmp_path):
     process = start(folder, out)
     wait_until(lambda: whole_parts(out) > 0)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
+    status, said = ended(process)
+    assert status == 130
     assert "the same command goes on from there" in said
     assert "Traceback" not in said
     assert not out.exists()

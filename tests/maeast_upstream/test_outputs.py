@@ -31,7 +31,7 @@ def test_parts_become_one_parquet_file_and_go(tmp_path):
     output.finish(make_schema(WANTED, 3, METADATA))
     rows = pq.read_table(tmp_path / "e.parquet").to_pylist()
     assert [row["path"] for row in rows] == ["x", "x", "xx", "xx", "xxx", "xxx"]
-    assert output.made_with() == {"precision": "fp32"}
+    assert output.recorded() == {"precision": "fp32"}
     assert [path.name for path in tmp_path.iterdir()] == ["e.parquet"]
 
 
@@ -44,7 +44,7 @@ def test_parts_become_one_npz_file_that_needs_no_pickle(tmp_path):
         assert arrays["vector"].dtype == np.float32
         assert arrays["vector"].tolist() == [[float(n // 2)] * 3 for n in range(6)]
         assert arrays["end_ms"].tolist() == [1000.0] * 6
-    assert output.made_with() == {"precision": "fp32"}
+    assert output.recorded() == {"precision": "fp32"}
     assert [path.name for path in tmp_path.iterdir()] == ["e.npz"]
 
 
@@ -86,7 +86,7 @@ def test_a_name_that_says_nothing_is_refused(name, format, message, tmp_path, mo
 @pytest.mark.parametrize("name", ["e.parquet", "e.npz"])
 def test_what_is_not_ours_was_made_with_nothing(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    assert output_at(str(tmp_path / name)).made_with() is None
+    assert output_at(str(tmp_path / name)).recorded() == {}
 
 
 def test_errors_are_listed_beside_and_go_when_there_are_none(tmp_path):
