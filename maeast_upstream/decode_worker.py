@@ -102,7 +102,8 @@ def attempt(segment: Segment) -> np.ndarray | AudioError:
     except AudioError as error:
         return error
     except Exception as error:  # a fault in a decoder must not cost the run
-        return AudioError(f"{segment.path}: {type(error).__name__}: {_said(error)}")
+        kind, said = type(error).__name__, _said(error)
+        return AudioError(f"{segment.path}: {kind if said == kind else f'{kind}: {said}'}")
 
 
 def main() -> None:
