@@ -26,6 +26,8 @@ CUT_SECONDS = 0.5
 """A container may promise so much too much: the padding of its codec."""
 BLOCK_FRAMES = 1 << 20
 """Read at once, so that a header cannot ask for more memory than the file has audio."""
+MAX_PLANES = 7
+"""PyAV 18 looks for a null pointer behind a frame's planes; behind the 8 that a frame has room for there is none."""
 PYAV_BLOCK_SAMPLES = 1 << 16
 """FFmpeg gives some thousand samples at a time; resampling these one by one would cost more than decoding them."""
 SEEK_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"})
@@ -169,17 +171,29 @@ class _PyavReader:
             raise AudioError(f"{self._name}: cut short: {self._promised:.1f} s promised, {seconds:.1f} s there")
 
     def _parts(self) -> Iterator[np.ndarray]:
-        import av
-
-        planar = av.AudioResampler(format="fltp")  # format only: rate and channels stay
+        channels, convert = 0, None
         while self._next is not None:
             if self._next.sample_rate != self.rate:
                 raise AudioError(
                     f"{self._name}: the sample rate changes from {self.rate} to {self._next.sample_rate} Hz"
                 )
-            for part in planar.resample(self._next):
-                yield _mono(part.to_ndarray().T)
+            if convert is None or self._next.layout.nb_channels != channels:
+                channels = self._next.layout.nb_channels
+                convert = _to_float(channels)
+            for part in convert.resample(self._next):
+                samples = part.to_ndarray()
+                yield _mono(samples.T if part.format.is_planar else samples.reshape(-1, channels))
             self._next = next(self._frames, None)
+
+
+def _to_float(channels: int) -> "av.AudioResampler":
+    """Converts the format only: rate and channels stay.
+
+    Interleaved where PyAV crashes on planes, such as 7.1.
+    """
+    import av
+
+    return av.AudioResampler(format="fltp" if channels <= MAX_PLANES else "flt")
 
 
 def _promised_seconds(container: "av.container.InputContainer") -> float:
