@@ -85,6 +85,8 @@ class _SoundfileReader:
         while len(block := file.read(rows, dtype="float32", always_2d=True)):
             skip = max(0, first - self.place)
             self.place += len(block)
+            if self.place > file.frames + self.rate and file.format != "MP3":  # some broken Opus never ends
+                raise AudioError(f"{self._name}: broken: {file.frames} samples promised, {self.place} and more come")
             yield _mono(block[skip:])
         self._check_end()
 

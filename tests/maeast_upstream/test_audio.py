@@ -289,3 +289,11 @@ def test_many_channels_through_pyav_are_averaged(tmp_path, channels):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     assert np.allclose(read_audio(tmp_path / "x.mkv"), level.mean(), atol=1e-6)
+
+
+def test_a_stream_that_goes_on_and_on_past_its_promised_end_is_broken(monkeypatch, tmp_path):
+    # as libsndfile does with some broken Opus
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, rows, **options: np.zeros((rows, 1), np.float32))
+    soundfile.write(tmp_path / "x.opus", tone(16000), 16000, format="OGG", subtype="OPUS")
+    with pytest.raises(AudioError, match=r"x\.opus: broken: 8000 samples promised, \d+ and more come"):
+        read_audio(tmp_path / "x.opus")
