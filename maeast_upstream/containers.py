@@ -24,8 +24,8 @@ PYAV_FORMATS = "mov,matroska,webm,aac,asf,mp3,ogg,wav,w64,flac,aiff,au,caf,amr,a
 """Containers that FFmpeg may open: none that is a list of other files or addresses, such as a playlist."""
 CUT_SECONDS = 0.5
 """A container may promise so much too much: the padding of its codec."""
-BLOCK_FRAMES = 1 << 20
-"""Read at once, so that a header cannot ask for more memory than the file has audio."""
+BLOCK_FRAMES = 1 << 16
+"""Read at once, so that a header cannot ask for more memory than the file has audio; small enough for the cache."""
 MAX_PLANES = 7
 """PyAV 18 looks for a null pointer behind a frame's planes; behind the 8 that a frame has room for there is none."""
 PYAV_BLOCK_SAMPLES = 1 << 16
