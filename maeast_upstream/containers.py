@@ -51,8 +51,12 @@ class Reader(Protocol):
 
     rate: int
     """Samples a second."""
-    place: int
-    """Samples passed so far, at that rate."""
+    seeks: bool
+    """Whether it goes to a sample without decoding what lies before."""
+
+    @property
+    def place(self) -> int:
+        """Samples passed so far, at that rate."""
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         """Mono float32 samples from ``first`` on, once; AudioError at the end if more was promised than came."""
@@ -75,11 +79,12 @@ class _SoundfileReader:
     def __init__(self, file: "soundfile.SoundFile", name: str) -> None:
         self.rate: int = file.samplerate
         self.place = 0
+        self.seeks = _seeks_to_the_sample(file)
         self._file, self._name = file, name
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         file = self._file
-        if first and _seeks_to_the_sample(file):
+        if first and self.seeks:
             self.place = file.seek(min(first, file.frames))
         rows = max(1, BLOCK_FRAMES // file.channels)
         while len(block := file.read(rows, dtype="float32", always_2d=True)):
@@ -151,7 +156,7 @@ class _PyavReader:
     """Its rate is that of the first frame: some codecs put out twice the rate that the header says."""
 
     def __init__(self, container: "av.container.InputContainer", name: str) -> None:
-        self.place = 0
+        self.place, self.seeks = 0, False
         self._name, self._promised = name, _promised_seconds(container)
         self._frames = iter(container.decode(audio=0))
         self._next = next(self._frames, None)

@@ -10,8 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sounds import FORMATS, sweep, wav_header, write
 
+from maeast_upstream import containers, stretches
 from maeast_upstream.audio import AudioError, read_audio
+from maeast_upstream.decoding import DecodePool
+from maeast_upstream.inputs import Segment
 from maeast_upstream.sampling import SAMPLE_RATE
+from maeast_upstream.stretches import Stretches
 
 SECONDS = 6.0
 SAME_RATE = [suffix for suffix in FORMATS if suffix != "webm"]
@@ -141,3 +145,55 @@ def test_3_hours_at_44_khz_take_little_more_memory_than_their_result(tmp_path):
     write_sparse_wav(tmp_path / "x.wav", 3 * 3600)
     grown, result = grown_mib(tmp_path / "x.wav")
     assert grown < 1.1 * result + 30
+
+
+@pytest.mark.parametrize("name", [f"16000.{suffix}" for suffix in SAME_RATE] + ["48000.mp3", "48000.webm", "44100.wav"])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_stretches_one_after_the_other_are_those_read_alone(folder, name, data):
+    times = st.tuples(st.integers(0, 6500), st.integers(-5, 2500))
+    file = Stretches(str(folder / name))
+    for start, length in data.draw(st.lists(times, min_size=1, max_size=8)):
+        try:
+            expected = read_audio(folder / name, start, start + length)
+        except AudioError as error:
+            with pytest.raises(AudioError) as caught:
+                file.read(start, start + length)
+            assert str(caught.value) == str(error)
+        else:
+            assert np.array_equal(file.read(start, start + length), expected)
+    file.close()
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "m4a", "wav"])
+def test_stretches_in_their_order_decode_the_file_once(folder, suffix, monkeypatch):
+    opened = []
+    for kind in ("open_soundfile", "open_pyav"):
+        original = getattr(containers, kind)
+        monkeypatch.setattr(stretches, kind, lambda *args, original=original: (opened.append(args), original(*args))[1])
+    monkeypatch.setattr(stretches, "KEPT_SECONDS", 2)
+    monkeypatch.setattr(containers, "BLOCK_FRAMES", 8000)
+    monkeypatch.setattr(containers, "PYAV_BLOCK_SAMPLES", 8000)
+    file = Stretches(str(folder / f"16000.{suffix}"))
+    for start in range(0, 5000, 500):
+        assert len(file.read(start, start + 1000)) == 16000
+    assert len(opened) == (10 if suffix == "wav" else 1)
+    file.read(0, 1000)
+    assert len(opened) == (11 if suffix == "wav" else 2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_was_replaced_between_its_stretches_is_read_anew(tmp_path, workers):
+    path = tmp_path / "x.mp3"
+    with DecodePool(workers) as pool:
+        for seconds in (2, 3):
+            write(path, sweep(16000, seconds), 16000)
+            results = [result for _, result in pool.decode(Segment(str(path), n, n, n + 500) for n in (0, 100, 1500))]
+            expected = [read_audio(path, n, n + 500) for n in (0, 100, 1500)]
+            assert all(map(np.array_equal, results, expected))
+        path.write_text("nothing")
+        ((_, result),) = pool.decode([Segment(str(path), 0, 0, 500)])
+        assert "x.mp3: not audio" in str(result)
+        path.unlink()
+        ((_, result),) = pool.decode([Segment(str(path), 0, 0, 500)])
+        assert str(result) == f"{path}: no such file"
