@@ -63,36 +63,35 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
             that is not there, or that ends before it starts.
     """
     name = str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "stream")
-    start, end = start_ms or 0.0, math.inf if end_ms is None else end_ms
-    if not 0 <= start < end:
-        raise AudioError(f"{name}: a stretch from {start:g} to {end:g} ms; expected 0 <= start < end")
+    start = start_ms or 0.0
     if isinstance(source, (str, Path)):
-        _check_path(Path(source))
+        check_path(Path(source))
         if Path(source).suffix.lower() in PYAV_SUFFIXES:
             with open_pyav(source, name) as reader:
-                return _read(reader, name, start, end)
-    return _read_either(source, name, start, end)
+                return read_stretch(reader, name, start, end_ms)
+    return _read_either(source, name, start, end_ms)
 
 
-def _read_either(source: Source, name: str, start: float, end: float) -> np.ndarray:
+def _read_either(source: Source, name: str, start: float, end_ms: float | None) -> np.ndarray:
     """By libsndfile, else by FFmpeg."""
     import soundfile
 
     try:
         with open_soundfile(source, name) as reader:
-            return _read(reader, name, start, end)
+            return read_stretch(reader, name, start, end_ms)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         reason = re.sub(r"^Error opening .*: (?=[^:]*$)", "", str(error))
     if not isinstance(source, (str, Path)):
         source.seek(0)
     try:
         with open_pyav(source, name) as reader:
-            return _read(reader, name, start, end)
+            return read_stretch(reader, name, start, end_ms)
     except UnknownFormatError:
         raise AudioError(f"{name}: not audio that can be decoded ({reason})") from None
 
 
-def _check_path(path: Path) -> None:
+def check_path(path: Path) -> None:
+    """AudioError for what is not a file with something in it."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -112,8 +111,11 @@ def _check_path(path: Path) -> None:
         raise AudioError(f"{path}: empty file")
 
 
-def _read(reader: Reader, name: str, start: float, end: float) -> np.ndarray:
-    """The stretch of an opened file, resampled, checked."""
+def read_stretch(reader: Reader, name: str, start: float, end_ms: float | None) -> np.ndarray:
+    """A stretch of an opened file, resampled, checked: `read_audio` says how."""
+    end = math.inf if end_ms is None else end_ms
+    if not 0 <= start < end:
+        raise AudioError(f"{name}: a stretch from {start:g} to {end:g} ms; expected 0 <= start < end")
     rate = reader.rate
     if not MIN_RATE <= rate <= MAX_RATE:
         # a container without one frame may not say its rate: it is empty rather than wrong

@@ -24,8 +24,10 @@ PYAV_FORMATS = "mov,matroska,webm,aac,asf,mp3,ogg,wav,w64,flac,aiff,au,caf,amr,a
 """Containers that FFmpeg may open: none that is a list of other files or addresses, such as a playlist."""
 CUT_SECONDS = 0.5
 """A container may promise so much too much: the padding of its codec."""
-BLOCK_FRAMES = 1 << 20
-"""Read at once, so that a header cannot ask for more memory than the file has audio."""
+BLOCK_FRAMES = 1 << 16
+"""Read at once, so that a header cannot ask for more memory than the file has audio; small enough for the cache."""
+MAX_PLANES = 7
+"""PyAV 18 looks for a null pointer behind a frame's planes; behind the 8 that a frame has room for there is none."""
 PYAV_BLOCK_SAMPLES = 1 << 16
 """FFmpeg gives some thousand samples at a time; resampling these one by one would cost more than decoding them."""
 SEEK_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"})
@@ -49,8 +51,12 @@ class Reader(Protocol):
 
     rate: int
     """Samples a second."""
-    place: int
-    """Samples passed so far, at that rate."""
+    seeks: bool
+    """Whether it goes to a sample without decoding what lies before."""
+
+    @property
+    def place(self) -> int:
+        """Samples passed so far, at that rate."""
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         """Mono float32 samples from ``first`` on, once; AudioError at the end if more was promised than came."""
@@ -73,16 +79,19 @@ class _SoundfileReader:
     def __init__(self, file: "soundfile.SoundFile", name: str) -> None:
         self.rate: int = file.samplerate
         self.place = 0
+        self.seeks = _seeks_to_the_sample(file)
         self._file, self._name = file, name
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         file = self._file
-        if first and _seeks_to_the_sample(file):
+        if first and self.seeks:
             self.place = file.seek(min(first, file.frames))
         rows = max(1, BLOCK_FRAMES // file.channels)
         while len(block := file.read(rows, dtype="float32", always_2d=True)):
             skip = max(0, first - self.place)
             self.place += len(block)
+            if self.place > file.frames + self.rate and file.format != "MP3":  # some broken Opus never ends
+                raise AudioError(f"{self._name}: broken: {file.frames} samples promised, {self.place} and more come")
             yield _mono(block[skip:])
         self._check_end()
 
@@ -147,7 +156,7 @@ class _PyavReader:
     """Its rate is that of the first frame: some codecs put out twice the rate that the header says."""
 
     def __init__(self, container: "av.container.InputContainer", name: str) -> None:
-        self.place = 0
+        self.place, self.seeks = 0, False
         self._name, self._promised = name, _promised_seconds(container)
         self._frames = iter(container.decode(audio=0))
         self._next = next(self._frames, None)
@@ -169,17 +178,29 @@ class _PyavReader:
             raise AudioError(f"{self._name}: cut short: {self._promised:.1f} s promised, {seconds:.1f} s there")
 
     def _parts(self) -> Iterator[np.ndarray]:
-        import av
-
-        planar = av.AudioResampler(format="fltp")  # format only: rate and channels stay
+        channels, convert = 0, None
         while self._next is not None:
             if self._next.sample_rate != self.rate:
                 raise AudioError(
                     f"{self._name}: the sample rate changes from {self.rate} to {self._next.sample_rate} Hz"
                 )
-            for part in planar.resample(self._next):
-                yield _mono(part.to_ndarray().T)
+            if convert is None or self._next.layout.nb_channels != channels:
+                channels = self._next.layout.nb_channels
+                convert = _to_float(channels)
+            for part in convert.resample(self._next):
+                samples = part.to_ndarray()
+                yield _mono(samples.T if part.format.is_planar else samples.reshape(-1, channels))
             self._next = next(self._frames, None)
+
+
+def _to_float(channels: int) -> "av.AudioResampler":
+    """Converts the format only: rate and channels stay.
+
+    Interleaved where PyAV crashes on planes, such as 7.1.
+    """
+    import av
+
+    return av.AudioResampler(format="fltp" if channels <= MAX_PLANES else "flt")
 
 
 def _promised_seconds(container: "av.container.InputContainer") -> float:

@@ -21,6 +21,7 @@ import numpy as np
 from maeast_upstream.audio import AudioError, read_audio
 from maeast_upstream.inputs import Segment
 from maeast_upstream.remote import Remembering, is_remote, open_remote
+from maeast_upstream.stretches import Stretches
 
 READY = b"R"
 SAMPLES, ERROR = 0, 1
@@ -46,7 +47,7 @@ def read_segment(segment: Segment) -> np.ndarray:
     if segment.error is not None:
         raise AudioError(segment.error)
     if not segment.file and not is_remote(segment.path):
-        return read_audio(segment.path, segment.start_ms, segment.end_ms)
+        return _read_local(segment)
     place = segment.file or segment.path
     try:
         with open_remote(place) if is_remote(place) else Path(place).open("rb") as file:
@@ -56,6 +57,26 @@ def read_segment(segment: Segment) -> np.ndarray:
         raise
     except (OSError, ValueError) as error:
         raise AudioError(f"{segment.path}: cannot be read ({_said(error)})") from error
+
+
+_thread = threading.local()
+"""``stretches``: the file of the stretch before, because a manifest lists a file's in a row; ``state``: how it was."""
+
+
+def _read_local(segment: Segment) -> np.ndarray:
+    if segment.start_ms is None and segment.end_ms is None:
+        return read_audio(segment.path)
+    try:
+        found = os.stat(segment.path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return read_audio(segment.path)  # raises what is wrong
+    state = (segment.path, found.st_ino, found.st_size, found.st_mtime_ns)
+    if getattr(_thread, "state", None) != state:
+        if last := getattr(_thread, "stretches", None):
+            last.close()
+        _thread.stretches, _thread.state = Stretches(segment.path), state
+    samples: np.ndarray = _thread.stretches.read(segment.start_ms, segment.end_ms)
+    return samples
 
 
 def _member(file: BinaryIO, segment: Segment) -> _Named:
@@ -102,7 +123,8 @@ def attempt(segment: Segment) -> np.ndarray | AudioError:
     except AudioError as error:
         return error
     except Exception as error:  # a fault in a decoder must not cost the run
-        return AudioError(f"{segment.path}: {type(error).__name__}: {_said(error)}")
+        kind, said = type(error).__name__, _said(error)
+        return AudioError(f"{segment.path}: {kind if said == kind else f'{kind}: {said}'}")
 
 
 def main() -> None:

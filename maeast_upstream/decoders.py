@@ -20,6 +20,14 @@ START_SECONDS = 120.0
 PIPE_BYTES = 1 << 20
 """What Linux lets any user ask for; its default of 64 KiB holds half a second of samples."""
 BOOT = "import sys; sys.path[:] = {path!r}; from maeast_upstream.decode_worker import main; main()"
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
+"""One thread each, as there are as many processes as cores. And glibc keeps the memory of one file for the next: handed
+back to the system and taken again, page by page, it costs as much as decoding a WAV."""
 
 Result = np.ndarray | AudioError
 Room = Callable[[int], bool]
@@ -138,12 +146,10 @@ class Process:
         self._bury()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        # one thread each: there are as many processes as cores
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-c", BOOT.format(path=sys.path)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "pipesize": PIPE_BYTES}
         try:
-            process = subprocess.Popen(command, env=environment, **pipes)  # type: ignore[call-overload]
+            process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, **pipes)  # type: ignore[call-overload]
         except OSError as error:
             raise RuntimeError(f"a decoder process could not be started ({error}); try fewer workers, or 0") from error
         with self._lock:

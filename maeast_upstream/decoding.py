@@ -22,7 +22,7 @@ LIMIT_SECONDS, LIMIT_SECONDS_PER_MB = 60.0, 2.0
 TICK_SECONDS = 0.25
 SEGMENTS_AHEAD = 4096
 """Segments known ahead of the model, decoded or not."""
-BATCH_SEGMENTS, BATCH_BYTES = 16, 256 << 10
+BATCH_SEGMENTS, BATCH_BYTES = 16, 2 << 20
 """What a process is asked for at once: small files so that it need not wait for the next request, large ones alone,
 so that the others have something to do."""
 UNKNOWN_BYTES = BATCH_BYTES // 4

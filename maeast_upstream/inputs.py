@@ -64,12 +64,13 @@ def list_segments(inputs: Iterable[str | Path], stdin: BinaryIO | None = None) -
         ValueError: at once for an input that does not exist, a folder without audio, a manifest without rows; later
             for a row of a manifest that cannot be understood.
     """
-    given = list(dict.fromkeys(_normal(os.fspath(item)) for item in inputs))
-    own = frozenset(map(_identity, given)) if len(given) > 1 else frozenset[str]()
-    unique = list({_identity(item): item for item in reversed(given)}.values())[::-1]
-    for item in unique:
-        _check(item)
-    return (segment for item in unique for segment in _list(item, own - {_identity(item)}, stdin))
+    unique: dict[str, str] = {}
+    for item in inputs:
+        path = _normal(os.fspath(item))
+        unique.setdefault(_identity(path), path)
+    for path in unique.values():
+        _check(path)
+    return (segment for own, path in unique.items() for segment in _list(path, frozenset(unique) - {own}, stdin))
 
 
 def cost(segment: Segment) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import bench_decode
 import bench_encoder
 import bench_frontend
 import torch
@@ -35,6 +36,7 @@ def main() -> None:
         rows = bench_frontend.run(args.device)
         run_encoder = bench_encoder.run_cpu if args.device == "cpu" else bench_encoder.run_cuda
         rows += run_encoder(checkpoint)
+        rows += bench_decode.run()
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"{processor()}, {args.threads} threads"
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],

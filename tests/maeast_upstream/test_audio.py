@@ -273,3 +273,27 @@ def test_broken_headers_are_audio_or_an_audio_error(tmp_path, suffix):
             assert np.isfinite(read_audio(path)).all()
         except AudioError as error:
             assert path.name in str(error)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 12, 24])
+def test_many_channels_through_pyav_are_averaged(tmp_path, channels):
+    import av
+
+    names = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 12: "7.1.4", 24: "22.2"}
+    level = np.linspace(0.01, 0.3, channels, dtype=np.float32)
+    with av.open(str(tmp_path / "x.mkv"), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=16000, layout=names[channels])
+        samples = np.repeat(level[None], 1600, axis=0).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=names[channels])
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert np.allclose(read_audio(tmp_path / "x.mkv"), level.mean(), atol=1e-6)
+
+
+def test_a_stream_that_goes_on_and_on_past_its_promised_end_is_broken(monkeypatch, tmp_path):
+    # as libsndfile does with some broken Opus
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, rows, **options: np.zeros((rows, 1), np.float32))
+    soundfile.write(tmp_path / "x.opus", tone(16000), 16000, format="OGG", subtype="OPUS")
+    with pytest.raises(AudioError, match=r"x\.opus: broken: 8000 samples promised, \d+ and more come"):
+        read_audio(tmp_path / "x.opus")

@@ -1,0 +1,51 @@
+"""A decoding process in which the names of files say what happens to it: for tests/maeast_upstream/test_decoding.py."""
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+
+from maeast_upstream import decode_worker
+
+attempt = decode_worker.attempt
+
+
+def evil_attempt(segment):
+    name = Path(segment.path).name
+    if log := os.environ.get("EVIL_LOG"):
+        with Path(log).open("a") as file:
+            file.write(f"{os.getpid()} {name}\n")
+    for word, deed in DEEDS.items():
+        if name.startswith(word):
+            deed()
+    return attempt(segment)
+
+
+def fail():
+    raise RuntimeError("a fault\nin two lines")
+
+
+DEEDS = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "exit": lambda: os._exit(3),
+    "segfault": lambda: ctypes.string_at(0),
+    "hang": lambda: time.sleep(1000),
+    "slow": lambda: time.sleep(0.2),
+    "spin": lambda: all(True for _ in iter(int, 1)),
+}
+
+
+def main():
+    decode_worker.attempt = evil_attempt
+    read = decode_worker.read_segment
+
+    def read_segment(segment):
+        if "fault" in segment.path:
+            fail()
+        if "memory" in segment.path:
+            raise MemoryError
+        return read(segment)
+
+    decode_worker.read_segment = read_segment
+    decode_worker.main()
