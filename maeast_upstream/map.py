@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
             if sound.note:
                 print(sound.note)
             content = MapPage(
-                title=args.embeddings.name,
+                title=args.embeddings.resolve().name,
                 method=METHODS[method],
                 table=table,
                 labels=labels,

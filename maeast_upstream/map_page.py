@@ -115,7 +115,7 @@ def _blocks(page: MapPage, folder: Path) -> Iterator[str]:
         "classes": classes,
         "audio": page.sound.mode,
         "held_s": MAX_SECONDS,
-        "base": None if root is None else Path(os.path.relpath(root, folder.resolve())).as_posix(),
+        "base": None if root is None else Path(os.path.relpath(Path(root).resolve(), folder.resolve())).as_posix(),
         "unread": page.sound.unread,
     }
     yield _block("facts", _json(facts))

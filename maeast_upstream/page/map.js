@@ -60,7 +60,8 @@ function grouped({ classes, classOf }) {
   }));
   if (classes.length > own.length) {
     const kept = new Set(own), others = rows.filter((_, number) => !kept.has(number));
-    groups.push({ name: `${others.length} rarer classes`, rows: others.flat(), shown: true, colour: "#9aa0a8", shape: "circle" });
+    groups.unshift({ name: `${others.length} rarer classes`, rows: others.flat(), shown: true, // first, so that it lies below
+      colour: "#9aa0a8", shape: "circle" });
   }
   return groups;
 }
@@ -123,13 +124,13 @@ function showTip(row, { clientX, clientY }) {
 
 /** Rings and lines over the points. As shapes: plotly redraws those without touching the points. */
 function mark() {
-  const ink = getComputedStyle(document.body).color;
+  const { color: ink, accentColor } = getComputedStyle(document.body);
   const at = (row) => [data.points[2 * row], data.points[2 * row + 1]];
   const ring = (row, radius, width, colour) => ({
     type: "circle", xsizemode: "pixel", ysizemode: "pixel", xanchor: at(row)[0], yanchor: at(row)[1],
     x0: -radius, x1: radius, y0: -radius, y1: radius, line: { color: colour, width },
   });
-  const shapes = state.found.slice(0, MOST_RINGS).map((row) => ring(row, 8, 1.5, ink));
+  const shapes = state.found.slice(0, MOST_RINGS).map((row) => ring(row, 8, 2, accentColor));
   if (state.selected !== null) {
     const near = neighboursOf(state.selected), [x0, y0] = at(state.selected);
     for (const { row } of near) {

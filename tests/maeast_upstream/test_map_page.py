@@ -282,6 +282,22 @@ def test_a_linked_clip_is_played_from_disk_and_the_missing_spectrogram_explained
     assert not browser.find_element("id", "spectrogram").is_displayed()
 
 
+@pytest.mark.parametrize("audio", ["embed", "link"])
+def test_of_a_segment_only_its_stretch_is_played(browser, tmp_path, audio):
+    clip, starts = DATA / "audio" / "long_drums.opus", np.array([500.0, 1500.0, 2500.0, 3500.0])
+    columns = {"segment": range(4), "start_ms": starts, "end_ms": starts + 600}
+    table = write_table(tmp_path / "e.parquet", [clip] * 4, np.random.default_rng(0).normal(size=(4, 5)), **columns)
+    make_page(table, "--audio", audio)
+    open_page(browser, table.with_suffix(".html"))
+    browser.execute_script("select(1)")
+    assert browser.find_element("id", "stretch").text == "at 1.50 \N{EN DASH} 2.10 s of its file"
+    browser.find_element("id", "play").click()  # before a first click on a page, a browser plays nothing
+    wait_for(browser, "document.getElementById('audio').currentTime > state.start + 0.5")
+    wait_for(browser, "document.getElementById('audio').paused")
+    assert browser.execute_script("return [state.start, state.length]") == pytest.approx([1.5 * (audio == "link"), 0.6])
+    assert browser.execute_script("return document.getElementById('audio').currentTime - state.start") < 0.9
+
+
 @pytest.mark.parametrize("rows", [10_000, pytest.param(100_000, marks=pytest.mark.stress)])
 def test_a_large_map_is_drawn_and_answers_clicks(browser, tmp_path, rows):
     rng = np.random.default_rng(0)
