@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,8 @@ def test_importing_costs_at_most_0_3_s_more_than_torch():
 def test_one_version_everywhere():
     assert importlib.metadata.version("maeast-upstream") == maeast_upstream.__version__
     assert maeast_upstream.load_model().config.provenance.package == maeast_upstream.__version__
+
+
+def test_the_wheel_has_the_page_of_maeast_map(wheel):
+    page = {f"maeast_upstream/page/{path.name}" for path in (ROOT / "maeast_upstream" / "page").iterdir()}
+    assert page <= set(zipfile.ZipFile(wheel).namelist())

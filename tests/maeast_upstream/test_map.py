@@ -2,9 +2,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from map_tables import write_table
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from sklearn.neighbors import KNeighborsClassifier
@@ -15,16 +15,14 @@ from maeast_upstream.extract import embed_files
 DATA = Path(__file__).parents[1] / "data"
 
 
-def write_table(path: Path, paths, vectors: np.ndarray) -> Path:
-    values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float32).ravel()), vectors.shape[1])
-    pq.write_table(pa.table({"path": [str(p) for p in paths], "vector": values}), path)
-    return path
-
-
 def clusters(classes: int, each: int, dimensions: int = 60) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(classes), each)
     return 6 * rng.normal(size=(classes, dimensions))[labels] + rng.normal(size=(len(labels), dimensions)), labels
+
+
+def project(vectors: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
+    return maeast_map.place(maeast_map.reduce(vectors, seed), method, seed)
 
 
 @pytest.fixture
@@ -41,29 +39,29 @@ def run(table: Path, *options: str) -> Path:
     return out
 
 
-@pytest.mark.parametrize("method", ["tsne", "pca"])
+@pytest.mark.parametrize("method", ["tsne", "pca", pytest.param("umap", marks=pytest.mark.slow)])
 def test_classes_that_are_apart_stay_apart(method):
     vectors, labels = clusters(4, 15)
-    points = maeast_map.project(vectors, method, seed=0)
+    points = project(vectors, method, seed=0)
     assert points.shape == (60, 2)
     assert KNeighborsClassifier(3).fit(points, labels).score(points, labels) > 0.95
 
 
 def test_the_same_seed_gives_the_same_map():
     vectors, _ = clusters(3, 8)
-    one, same = (maeast_map.project(vectors, "tsne", seed=1) for _ in range(2))
+    one, same = (project(vectors, "tsne", seed=1) for _ in range(2))
     np.testing.assert_array_equal(one, same)
 
 
 def test_scale_and_offset_of_a_dimension_do_not_matter():
     vectors, _ = clusters(3, 8)
     scaled = vectors * np.linspace(1, 100, vectors.shape[1]) + 7
-    np.testing.assert_allclose(maeast_map.project(vectors, "pca", 0), maeast_map.project(scaled, "pca", 0), atol=1e-6)
+    np.testing.assert_allclose(project(vectors, "pca", 0), project(scaled, "pca", 0), atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["tsne", "pca"])
 def test_three_clips_are_enough(method):
-    assert np.isfinite(maeast_map.project(clusters(3, 1)[0], method, 0)).all()
+    assert np.isfinite(project(clusters(3, 1)[0], method, 0)).all()
 
 
 def test_what_embed_writes_is_drawn_with_the_labels_of_a_csv(make_encoder, tmp_path, capsys):
@@ -124,23 +122,59 @@ def test_labels_that_do_not_fit_are_refused(table, tmp_path, labels, message):
     assert not (tmp_path / "map.png").exists()
 
 
-def test_what_is_no_table_of_embeddings_is_refused(tmp_path):
-    path = tmp_path / "x.parquet"
-    with pytest.raises(ValueError, match=r"x\.parquet: not a table of embeddings"):
-        run(path)
-    path.write_text("no parquet")
-    with pytest.raises(ValueError, match=r"x\.parquet: not a table of embeddings"):
-        run(path)
-    pq.write_table(pa.table({"path": ["a"], "vector": [1.0]}), path)
-    with pytest.raises(ValueError, match="expected columns path and vector"):
-        run(path)
-    pq.write_table(pa.table({"path": ["a"]}), path)
-    with pytest.raises(ValueError, match=r"x\.parquet"):
-        run(path)
-    with pytest.raises(ValueError, match="0 of 0 rows"):
-        run(write_table(path, [], np.zeros((0, 4))))
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        run(write_table(path, "abc", np.full((3, 4), np.nan)))
+@pytest.mark.parametrize(
+    ("options", "methods"),
+    [
+        (["-o", "map.html"], ["pca"]),
+        (["-o", "map.png"], ["tsne"]),
+        (["-o", "map.html", "--png", "map.png"], ["pca"]),
+        (["-o", "map.html", "--method", "tsne"], ["tsne"]),
+    ],
+)
+def test_a_page_is_placed_by_pca_and_a_picture_alone_by_tsne(table, monkeypatch, options, methods):
+    used, place = [], maeast_map.place
+    monkeypatch.setattr(maeast_map, "place", lambda x, method, seed: used.append(method) or place(x, method, seed))
+    monkeypatch.chdir(table.parent)
+    assert maeast_map.main([str(table), *options]) == 0
+    assert used == methods
+    assert {path.name for path in Path().iterdir()} == {table.name, *options[1::2]} - {"tsne"}
+
+
+def test_the_layer_taken_is_told_and_can_be_chosen(tmp_path, capsys):
+    vectors, _ = clusters(3, 10)
+    table = write_table(tmp_path / "e.parquet", ["a/1.wav", "b/2.wav"] * 15, vectors, layer=["1", "2"] * 15)
+    run(table, "--method", "pca")
+    assert "layer 2 of 1, 2; --layer takes another\n15 embeddings" in capsys.readouterr().out
+    run(table, "--method", "pca", "--layer", "1")
+    assert capsys.readouterr().out.startswith("15 embeddings")
+
+
+def test_neighbours_are_those_of_the_greatest_cosine_without_the_row_itself():
+    vectors = np.random.default_rng(0).normal(size=(40, 8))
+    near, cosine = maeast_map.neighbours(vectors)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    every = unit @ unit.T
+    np.fill_diagonal(every, -2)
+    np.testing.assert_array_equal(near, np.argsort(-every, axis=1)[:, : maeast_map.NEIGHBOURS])
+    np.testing.assert_allclose(cosine, np.take_along_axis(every, near, axis=1), atol=1e-6)
+
+
+def test_equal_rows_are_neighbours_but_none_is_its_own():
+    near, cosine = maeast_map.neighbours(np.ones((30, 4)))
+    assert near.shape == (30, maeast_map.NEIGHBOURS)
+    assert not (near == np.arange(30)[:, None]).any()
+    np.testing.assert_allclose(cosine, 1, atol=1e-6)
+
+
+def test_a_table_of_three_has_two_neighbours_each():
+    near, _ = maeast_map.neighbours(clusters(3, 1)[0])
+    np.testing.assert_array_equal(np.sort(near, axis=1), [[1, 2], [0, 2], [0, 1]])
+
+
+@pytest.mark.parametrize("option", [["--png", "b.png"], ["--audio", "none"]])
+def test_options_of_the_page_are_refused_without_a_page(table, option):
+    with pytest.raises(ValueError, match=f"{option[0]} goes with a page: -o OUT.html"):
+        run(table, *option)
 
 
 def test_a_wrong_output_is_refused_before_anything_is_read(tmp_path):
@@ -153,7 +187,8 @@ def test_a_wrong_output_is_refused_before_anything_is_read(tmp_path):
     [
         ("matplotlib.figure", [], r"maeast-upstream\[plot\]"),
         ("sklearn.decomposition", [], r"maeast-upstream\[plot\]"),
-        ("umap", ["--method", "umap"], "pip install umap-learn"),
+        ("umap", ["--method", "umap"], r"maeast-upstream\[umap\]"),
+        ("plotly.offline", ["-o", "map.html"], r"maeast-upstream\[plot\]"),
     ],
 )
 def test_a_missing_package_is_named(table, monkeypatch, module, options, message):
