@@ -72,6 +72,13 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
     return _read_either(source, name, start, end_ms)
 
 
+def from_samples(samples: np.ndarray, rate: int) -> np.ndarray:
+    """(S,) or (S, channels) decoded samples in [-1, 1] at ``rate`` Hz -> (S,) float32 mono at 16 kHz."""
+    mono = np.asarray(samples, np.float32)
+    mono = mono.mean(axis=1) if mono.ndim == 2 else mono
+    return _join(_resample(iter([mono]), rate), 0, math.inf) if rate != SAMPLE_RATE else mono
+
+
 def _read_either(source: Source, name: str, start: float, end_ms: float | None) -> np.ndarray:
     """By libsndfile, else by FFmpeg."""
     import soundfile

@@ -1,14 +1,11 @@
 """``maeast embed``: audio in, a table of embeddings out; killed and started again, it goes on where it was."""
 
 import argparse
-import hashlib
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
-from maeast_upstream.cluster import connected, write_parts_on_ray
 from maeast_upstream.command import (
     Parser,
     UsageError,
@@ -18,19 +15,17 @@ from maeast_upstream.command import (
     readout_from,
 )
 from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.engines import Choice, Engine, attach, check_names
-from maeast_upstream.extract import Work, cut_parts, write_parts
-from maeast_upstream.inputs import list_segments
+from maeast_upstream.engines import OFFERS, Choice, Engine, attach, check_names
+from maeast_upstream.job import Job, Listing, Survey, take_survey
 from maeast_upstream.outputs import FORMATS, Output, output_at
 from maeast_upstream.parts import PartReport
-from maeast_upstream.progress import Progress
 from maeast_upstream.readout import Readout
-from maeast_upstream.settings import refuse_changes
-from maeast_upstream.table import METADATA_KEY, Wanted
-from maeast_upstream.version import __version__
+from maeast_upstream.table import Wanted
 
 DONE, DONE_IN_PART, INTERRUPTED = 0, 3, 130
 SHOWN_ERRORS = 5
+SMALL_BYTES = 2 << 20
+"""Below it, a minute of wav or eight of opus, an engine takes longer to start than it saves."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +33,8 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     check_numbers(args)
     output = output_at(args.out, args.format)
-    survey = take_survey(args.inputs)
+    listing = Listing(args.inputs)
+    survey = take_survey(listing)
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)
     wanted = wanted_from(args, encoder.config.readout)
@@ -46,8 +42,8 @@ def main(argv: Sequence[str]) -> int:
     encoder.grid(wanted.readouts[0].hop_ms)
     if args.force:
         output.remove()
-    engine = start_engine(args, encoder, wanted, output.recorded())
-    job = Job(args.inputs, survey, output, encoder, wanted, engine, args.checkpoint or "bundled")
+    engine = start_engine(args, encoder, wanted, survey, output.recorded())
+    job = Job(listing, survey, output, encoder, wanted, engine, args.checkpoint or "bundled")
     if output.whole():
         job.refuse_other_table()
         print(f"{output.address} is whole already; --force makes it anew")
@@ -102,9 +98,16 @@ def build_parser() -> Parser:
     return parser
 
 
-def start_engine(args: argparse.Namespace, encoder: Encoder, wanted: Wanted, before: Mapping[str, Any]) -> Choice:
-    """Attach the engine that was asked for and say which it is; auto goes on with the one that a run was begun with."""
+def start_engine(
+    args: argparse.Namespace, encoder: Encoder, wanted: Wanted, survey: Survey, before: Mapping[str, Any]
+) -> Choice:
+    """Attach the engine that was asked for and say which it is.
+
+    auto goes on with the one that a run was begun with, and takes torch where compiling another would not pay.
+    """
     engine = before.get("engine", "auto") if args.engine == "auto" else args.engine
+    if engine == "auto" and survey.bytes < SMALL_BYTES and args.precision in OFFERS["torch"]:
+        engine = "torch"
     choice = attach(encoder, engine, args.precision, wanted.layers(encoder.num_layers))
     print(choice, file=sys.stderr)
     return choice
@@ -128,121 +131,6 @@ def wanted_from(args: argparse.Namespace, default: Readout) -> Wanted:
         readouts=tuple(replace(readout, layer=layer) for layer in layers),
         vectors=args.vectors,
     )
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the inputs are, before any is decoded."""
-
-    segments: int
-    digest: str
-    """Of their names, places and sizes."""
-
-
-def take_survey(inputs: Iterable[str]) -> Survey:
-    """Go through the list once: it is counted, and what is wrong with it shows before the model is loaded.
-
-    Raises:
-        ValueError: an input does not exist, or there is no audio at all.
-    """
-    digest, count = hashlib.sha256(), 0
-    for segment in list_segments(inputs):
-        digest.update(repr(segment).encode("utf-8", "surrogateescape"))
-        count += 1
-    if not count:
-        raise ValueError(f"no audio in {', '.join(inputs)}")
-    return Survey(count, digest.hexdigest()[:16])
-
-
-def fingerprint(encoder: Encoder) -> str:
-    """SHA-256 of an encoder's weights and of what its configuration computes with."""
-    config = encoder.config.to_dict()
-    sections = {name: config[name] for name in ("model", "frontend", "normalisation")}
-    digest = hashlib.sha256(json.dumps(sections, sort_keys=True).encode())
-    for name, value in sorted(encoder.network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: from inputs to an output."""
-
-    inputs: Sequence[str]
-    survey: Survey
-    output: Output
-    encoder: Encoder
-    wanted: Wanted
-    engine: Choice
-    checkpoint: str
-    """As the user named it."""
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the rows: a run goes on with the same ones only."""
-        return {
-            "version": __version__,
-            "checkpoint": fingerprint(self.encoder),
-            "engine": self.engine.engine,
-            "precision": self.engine.precision,
-            **self.wanted.to_dict(),
-            "format": self.output.format,
-            "inputs": {"segments": self.survey.segments, "digest": self.survey.digest},
-        }
-
-    def metadata(self) -> dict[str, str]:
-        """How the table was made, for its schema."""
-        config = self.encoder.config.to_dict()
-        made = {"settings": self.settings(), "checkpoint": self.checkpoint, "config": config}
-        return {METADATA_KEY: json.dumps(made)}
-
-    def refuse_other_table(self) -> None:
-        """ValueError if what lies at the output is not this job's table."""
-        before = self.output.recorded()
-        if not before:
-            raise ValueError(f"{self.output.address} exists already; give --force to replace it, or another name")
-        remedy = "give --force to replace it, or another name"
-        refuse_changes(before, self.settings(), self.output.address, remedy)
-
-    def standing(self) -> str:
-        """How far it came, in words."""
-        store = self.output.store
-        clips = sum(store.report(number).clips for number in store.numbers())
-        return f"{clips} of {self.survey.segments} clips are safe in {store.storage.root}"
-
-    def run(self, workers: int, batch_seconds: float | None = None, ray: str | None = None) -> PartReport:
-        """Do what is not done yet, then put the table together.
-
-        Args:
-            workers: processes that decode, of each actor with Ray.
-            batch_seconds: audio that goes to the model at once; None for what suits its device.
-            ray: a cluster's address; None for this process.
-
-        Raises:
-            ValueError: begun with other settings, another run at work, or not one input could be read.
-            OSError: a disk that is full, or the like; whole parts stay.
-        """
-        store = self.output.store
-        sink = self.output.sink(self.wanted, self.wanted.width(self.encoder.config), self.metadata())
-        with store.locked():
-            store.open(self.settings())
-            done = set(store.numbers())
-            parts = (part for part in cut_parts(list_segments(self.inputs)) if part.number not in done)
-            work = Work(store, sink, self.encoder, self.engine, workers, batch_seconds)
-            with Progress(self.survey.segments, store.total()) as progress:
-                if ray is None:
-                    write_parts(parts, work, progress.add)
-                else:
-                    with connected(ray):
-                        write_parts_on_ray(parts, work, progress.add)
-            total = store.total()
-            self.output.write_errors(total.errors)
-            if not total.clips:
-                store.remove()
-                count, reason = self.survey.segments, total.errors[0][1]
-                raise ValueError(f"not one of {count} files could be read; the first: {reason}")
-            self.output.finish(sink.schema)
-        return total
 
 
 def tell(report: PartReport, dimensions: int, output: Output) -> int:

@@ -3,9 +3,10 @@
 `embed_files` is the call for Python; ``maeast embed`` (embed.py) adds parts on disk, so that it can be killed.
 """
 
+import io
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maeast_upstream.audio import AudioError
+from maeast_upstream.audio import AudioError, from_samples, read_audio
 from maeast_upstream.decoding import DecodePool
-from maeast_upstream.embedding import like_lengths, scene_vectors, step_vectors
+from maeast_upstream.embedding import like_lengths, scene_vectors, scene_width, step_vectors
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.engines import Choice
 from maeast_upstream.frontend import SAMPLE_RATE
@@ -109,6 +110,39 @@ def embed_files(
                 raise AudioError(outcome.reason)
             else:
                 on_error(outcome.path, outcome.reason)
+
+
+class Embedder:
+    """Scene embeddings for Hugging Face ``datasets``: ``dataset.map(Embedder(), batched=True)`` adds a column.
+
+    The audio column holds what ``Audio(decode=False)`` gives, mappings with bytes or path; or paths; or mappings with
+    array and sampling_rate as older versions of ``datasets`` decode them.
+    """
+
+    def __init__(self, encoder: Encoder | None = None, *, audio: str = "audio", column: str = "embedding") -> None:
+        """Args: ``encoder``, None for the checkpoint in the package; the names of the columns to read and to add."""
+        self.encoder = encoder or load_model()
+        self.audio, self.column = audio, column
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+        """A batch of rows -> (rows, E) float32; AudioError if a clip cannot be read."""
+        clips = [torch.from_numpy(waveform_of(item)) for item in batch[self.audio]]
+        readout = self.encoder.config.readout
+        result = np.empty((len(clips), scene_width(self.encoder.config, readout)), np.float32)
+        for rows in like_lengths([len(clip) for clip in clips], BATCH_SECONDS["cpu"] * SAMPLE_RATE):
+            result[rows] = self.encoder.embed([clips[row] for row in rows]).cpu().numpy()
+        return {self.column: result}
+
+
+def waveform_of(item: Any) -> np.ndarray:
+    """(S,) float32 at 16 kHz of a value of a ``datasets`` audio column."""
+    if isinstance(item, (str, Path)):
+        return read_audio(item)
+    if item.get("bytes") is not None:
+        return read_audio(io.BytesIO(item["bytes"]))
+    if item.get("array") is not None:
+        return from_samples(item["array"], int(item["sampling_rate"]))
+    return read_audio(item["path"])
 
 
 def as_rows(clip: Embedded, wanted: Wanted) -> Iterator[dict[str, Any]]:

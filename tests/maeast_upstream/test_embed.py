@@ -2,8 +2,10 @@
 
 import csv
 import errno
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -282,3 +284,70 @@ def test_errors_of_an_earlier_run_are_listed_too(folder, tmp_path, monkeypatch):
     assert main(["embed", str(folder), "-o", str(out)]) == 3
     assert "0broken.wav" in (tmp_path / "e.parquet.errors.tsv").read_text()
     assert len(rows(out)) == 6
+
+
+def test_stdin_gives_the_list(folder, tmp_path, monkeypatch):
+    names = b"".join(bytes(path) + b"\n" for path in sorted(folder.iterdir()))
+    monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": io.BytesIO(names)}))
+    out = tmp_path / "e.parquet"
+    assert main(["embed", "-", "-o", str(out)]) == 0
+    assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
+
+
+def test_segments_of_a_manifest_are_rows_with_their_stretch(tmp_path, long_clip):
+    manifest = tmp_path / "m.tsv"
+    name = DATA / "audio" / "long_drums.opus"
+    manifest.write_text(f"path\tstart\tend\n{name}\t0.5\t1.5\n{name}\t2\t4.25\n")
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(manifest), "-o", str(out)]) == 0
+    model = load_model()
+    table = rows(out)
+    assert [(row["segment"], row["start_ms"], row["end_ms"]) for row in table] == [(0, 500, 1500), (1, 2000, 4250)]
+    for row, stretch in zip(table, (long_clip[8000:24000], long_clip[32000:68000]), strict=True):
+        assert np.allclose(row["vector"], model.embed([stretch])[0].numpy(), atol=1e-4)
+    frames = tmp_path / "f.parquet"
+    assert main(["embed", str(manifest), "-o", str(frames), "--kind", "frames"]) == 0
+    second = [row["time_ms"] for row in rows(frames) if row["segment"] == 1]
+    assert second == (2000 + model.encode([long_clip[32000:68000]]).times_ms[0]).tolist()
+
+
+def test_tars_and_packed_corpora_give_the_rows_of_their_clips(folder, tmp_path):
+    from pretrain.pack import pack
+
+    paths = sorted(folder.iterdir())
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for path in paths:
+            tar.add(path, path.name)
+    pack(folder, tmp_path / "packed")
+    tables = {}
+    for name in ("clips", "shard.tar", "packed"):
+        assert main(["embed", str(tmp_path / name), "-o", str(tmp_path / f"{name}.parquet")]) == 0
+        tables[name] = rows(tmp_path / f"{name}.parquet")
+    assert [row["path"] for row in tables["shard.tar"]] == [f"{tmp_path}/shard.tar/{path.name}" for path in paths]
+    for one, tar, packed in zip(*tables.values(), strict=True):
+        assert np.allclose(one["vector"], tar["vector"], atol=1e-4)
+        assert np.allclose(one["vector"], packed["vector"], atol=0.02), "int16 rounding only"
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("openvino", "fp32"), ("onnx", "int8"), ("torch", "bf16")])
+def test_every_engine_gives_torchs_rows_and_is_said_aloud(folder, tmp_path, capsys, engine, precision):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
+    for name, options in (("torch", []), ("other", ["--precision", precision])):
+        command = ["embed", str(folder), "-o", str(tmp_path / f"{name}.parquet"), "--engine"]
+        assert main([*command, "torch" if name == "torch" else engine, *options]) == 0
+    assert f"engine {engine}, {precision}" in capsys.readouterr().err
+    for one, other in zip(rows(tmp_path / "torch.parquet"), rows(tmp_path / "other.parquet"), strict=True):
+        a, b = np.array(one["vector"]), np.array(other["vector"])
+        if precision == "fp32":
+            assert np.abs(a - b).max() < 1e-4
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > (0.99 if precision == "int8" else 0.999)
+
+
+def test_an_interrupted_run_with_auto_goes_on_with_the_engine_it_had(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "e.parquet"
+    with monkeypatch.context() as patch:
+        fail_at(patch, 0, KeyboardInterrupt())
+        main(["embed", str(folder), "-o", str(out), "--engine", "torch"])
+    capsys.readouterr()
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert "engine torch, fp32: as asked" in capsys.readouterr().err

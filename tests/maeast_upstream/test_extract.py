@@ -1,5 +1,6 @@
 """Many inputs to embeddings, in Python."""
 
+import pickle
 import tracemalloc
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from maeast_upstream import Readout, extract, load_model
 from maeast_upstream.audio import AudioError, read_audio
-from maeast_upstream.extract import blocks, cut_parts, embed_decoded, embed_files
+from maeast_upstream.extract import Embedder, blocks, cut_parts, embed_decoded, embed_files
 from maeast_upstream.inputs import Segment
 from maeast_upstream.table import Embedded, Wanted
 
@@ -53,6 +54,22 @@ def test_an_input_that_cannot_be_read_is_told_or_raised(model, tmp_path):
     assert [path for path, _ in told] == [str(broken)]
     with pytest.raises(AudioError, match=r"broken\.wav"):
         list(embed_files([broken, good], model))
+
+
+def test_a_callable_for_datasets_takes_bytes_paths_and_arrays(model):
+    paths = sorted(AUDIO.glob("*.opus"))[:3]
+    wave = read_audio(paths[2])
+    batch = {
+        "audio": [
+            {"bytes": paths[0].read_bytes(), "path": None},
+            {"bytes": None, "path": str(paths[1])},
+            {"array": wave, "sampling_rate": 16000},
+            str(paths[0]),
+        ]
+    }
+    column = pickle.loads(pickle.dumps(Embedder(model)))(batch)["embedding"]
+    for vector, path in zip(column, [*paths, paths[0]], strict=True):
+        assert np.allclose(vector, model.embed([torch.from_numpy(read_audio(path))])[0].numpy(), atol=1e-4)
 
 
 def made_up(lengths):
