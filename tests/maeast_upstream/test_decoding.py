@@ -1,7 +1,6 @@
 """Decoding ahead, in order; whatever happens to a process costs one file."""
 
 import contextlib
-import io
 import os
 import shutil
 import signal
@@ -14,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from bad_files import make_bad_files, write_sparse_wav
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sounds import tone, wav_header
+from sounds import tone
 
 from maeast_upstream import decoders
 from maeast_upstream.audio import AudioError, read_audio
@@ -298,13 +298,6 @@ def test_a_process_ignores_ctrl_c_and_goes_on(tmp_path, evil):
         assert all(isinstance(result, np.ndarray) for _, result in results)
 
 
-def write_sparse_wav(path, seconds):
-    """Silence that takes no room on the disk."""
-    size = int(seconds * 44100) * 2
-    path.write_bytes(wav_header(44100, data_bytes=size))
-    os.truncate(path, 44 + size)
-
-
 @pytest.mark.parametrize("seconds", [600, pytest.param(3 * 3600, marks=pytest.mark.stress)])
 def test_a_long_file_passes(tmp_path, seconds):
     write_sparse_wav(tmp_path / "long.wav", seconds)
@@ -314,45 +307,9 @@ def test_a_long_file_passes(tmp_path, seconds):
     assert np.array_equal(results[1], read_audio(CLIPS[0]))
 
 
-def wav_bytes(samples, rate, **options):
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV", **options)
-    return file.getvalue()
-
-
-def bad_files(folder):
-    """Name -> the reason that is expected, None where the file is good; and the files."""
-    good, loud = wav_bytes(tone(16000), 16000), tone(16000)
-    loud[100] = np.nan
-    contents = {
-        "truncated.wav": (good[:4000], "cut short"),
-        "zero.wav": (b"", "empty file"),
-        "text.wav": (b"this is not audio " * 40, "not audio"),
-        "opus.mp3": (CLIPS[0].read_bytes(), None),
-        "wav.m4a": (good, None),
-        "text.m4a": (b"this is not audio " * 40, "not audio"),
-        "8bit.wav": (wav_bytes(tone(8000), 8000, subtype="PCM_U8"), None),
-        "8channels.wav": (wav_bytes(np.tile(tone(192000)[:, None], 8), 192000, subtype="PCM_24"), None),
-        "nan.wav": (wav_bytes(loud, 16000, subtype="FLOAT"), "NaN or infinite"),
-    }
-    for name, (content, _) in contents.items():
-        (folder / name).write_bytes(content)
-    (folder / "dangling.wav").symlink_to(folder / "nowhere.wav")
-    os.mkfifo(folder / "pipe.wav")
-    (folder / "link.wav").symlink_to(CLIPS[0])
-    write_sparse_wav(folder / "long.wav", 60)
-    reasons = {name: reason for name, (_, reason) in contents.items()}
-    return reasons | {
-        "dangling.wav": "a link to a file that is not there",
-        "pipe.wav": "a pipe or device",
-        "link.wav": None,
-        "long.wav": None,
-    }
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_bad_file_has_its_reason_and_every_good_one_its_samples(tmp_path, workers):
-    reasons = bad_files(tmp_path)
+    reasons = make_bad_files(tmp_path)
     with DecodePool(workers) as pool:
         results = {Path(segment.path).name: result for segment, result in pool.decode(list_segments([tmp_path]))}
     assert results.keys() == reasons.keys()
