@@ -38,6 +38,8 @@ MIN_RATE, MAX_RATE = 1_000, 768_000
 """Sample rates outside are a broken header rather than a recording."""
 MARGIN_MS = 50
 """Read on both sides of a stretch that is resampled: soxr's filter reaches 10 ms at 44.1 kHz (2 ms of which matter)."""
+LARGE_SAMPLES = 1 << 23
+"""32 MiB: from here on malloc gives memory back to the system when it is freed; that of small blocks it may keep."""
 SHORT_MS = 100
 """A stretch may end so much past the end of its file: tables of segments are rounded."""
 
@@ -183,10 +185,15 @@ def _resample(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
 def _join(blocks: Iterator[np.ndarray], first: int, stop: float) -> np.ndarray:
     """Samples ``first`` to ``stop`` of the blocks; never all of them twice in memory."""
-    kept, place = [], 0
+    kept: list[np.ndarray] = []
+    small, small_samples, place = 0, 0, 0
     for block in blocks:
         kept.append(block[max(0, first - place) : int(max(0, min(len(block), stop - place)))])
         place += len(block)
+        small, small_samples = small + 1, small_samples + len(kept[-1])
+        if small_samples >= LARGE_SAMPLES:
+            kept[-small:] = [np.concatenate(kept[-small:])]
+            small = small_samples = 0
     joined = np.empty(sum(map(len, kept)), np.float32)
     place = len(joined)
     while kept:

@@ -130,6 +130,8 @@ def attempt(segment: Segment) -> np.ndarray | AudioError:
 def main() -> None:
     """Answer until stdin ends, which it does when the parent closes it or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
+    with contextlib.suppress(OSError):  # Linux: where memory runs out, this process goes rather than the model's
+        Path("/proc/self/oom_score_adj").write_text("1000")
     answers = os.fdopen(os.dup(1), "wb")
     requests: queue.SimpleQueue[list[Segment]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()

@@ -14,6 +14,7 @@ import numpy as np
 from maeast_upstream.audio import AudioError
 from maeast_upstream.decode_worker import ANSWER_HEADER, ERROR, READY, REQUEST_HEADER, attempt
 from maeast_upstream.inputs import Segment, file_bytes
+from maeast_upstream.sampling import SAMPLE_RATE
 
 START_SECONDS = 120.0
 """How long a process may take to import its decoders; on an idle machine it takes less than one."""
@@ -109,10 +110,9 @@ class Process:
                 _send(process, batch[done:])
             while done < len(batch):
                 result = self._receive(process, batch[done], lambda: room(done))  # noqa: B023
-                died = result is None
                 deliver(done, AudioError(f"{batch[done].path}: {self._bury()}") if result is None else result)
                 done += 1
-                if died:
+                if self._process is None:
                     break
         self._busy = False
 
@@ -177,7 +177,12 @@ class Process:
         if kind == ERROR:
             text = stdout.read(size)
             return AudioError(text.decode("utf-8", "surrogatepass")) if len(text) == size else None
-        samples = np.empty(size // 4, np.float32)
+        try:
+            samples = np.empty(size // 4, np.float32)
+        except MemoryError:
+            self._bury()
+            hours = size / 4 / SAMPLE_RATE / 3600
+            return AudioError(f"{segment.path}: {hours:.1f} hours of audio do not fit in memory; cut it into stretches")
         return samples if _fill(stdout, samples.data.cast("B")) else None
 
     def _begin_clock(self, seconds: float) -> None:

@@ -181,13 +181,16 @@ def _from_folder(folder: str, own: frozenset[str]) -> Iterator[Segment]:
 
 
 def _from_remote(folder: str, own: frozenset[str]) -> Iterator[Segment]:
-    for url, size in walk_remote(folder):
-        if url in own:
-            continue
-        if (suffix := _suffix(url)) in AUDIO_SUFFIXES:
-            yield Segment(url, size=size)
-        elif suffix == ".tar":
-            yield from _from_tar(url)
+    try:
+        for url, size in walk_remote(folder):
+            if url in own:
+                continue
+            if (suffix := _suffix(url)) in AUDIO_SUFFIXES:
+                yield Segment(url, size=size)
+            elif suffix == ".tar":
+                yield from _from_tar(url)
+    except (OSError, ValueError) as error:
+        yield Segment(folder, error=f"{folder}: not listed to its end ({error})")
 
 
 def _from_packed(folder: str) -> Iterator[Segment]:

@@ -64,9 +64,12 @@ def packed_clips(folder: Path) -> Iterator[tuple[str, str, int]]:
     told = 0
     with (folder / TABLE_NAME).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         for row in csv.DictReader(file, delimiter="\t"):
-            samples = int(row["samples"])
+            try:
+                name, kind, samples = row["clip"], row["kind"], int(row["samples"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{folder}: {TABLE_NAME} is not what pretrain.pack writes ({error})") from error
             told += samples * SAMPLE_BYTES
-            yield row["clip"], row["kind"], samples
+            yield name, kind, samples
     size = (folder / AUDIO_NAME).stat().st_size
     if not told or size != told:
         raise ValueError(f"{folder}: {AUDIO_NAME} has {size} bytes, {TABLE_NAME} says {told}; remove both")

@@ -345,3 +345,34 @@ def test_names_with_any_bytes_come_through(tmp_path):
         results = list(pool.decode(list_segments([tmp_path])))
     assert {os.fsencode(segment.path) for segment, result in results if isinstance(result, np.ndarray)} == set(paths)
     assert sum(isinstance(result, AudioError) for _, result in results) == len(paths)
+
+
+def test_samples_that_do_not_fit_in_memory_are_an_error_of_their_file(tmp_path, monkeypatch):
+    segments = clips_named(tmp_path / "clips", ["a", "b", "c"])
+    empty, calls = np.empty, []
+
+    def refuse(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:
+            raise MemoryError
+        return empty(*args, **options)
+
+    monkeypatch.setattr(decoders.np, "empty", refuse)
+    with DecodePool(1) as pool:
+        results = [result for _, result in pool.decode(segments)]
+    assert [isinstance(result, np.ndarray) for result in results] == [True, False, True]
+    assert "hours of audio do not fit in memory; cut it into stretches" in str(results[1])
+
+
+def test_a_decoding_process_is_the_first_to_go_when_memory_runs_out(tmp_path, evil):
+    segments = clips_named(tmp_path / "clips", ["a"])
+    with DecodePool(1) as pool:
+        list(pool.decode(segments))
+        (pid,) = decoding(evil)
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "1000"
+
+
+def test_a_decoding_process_loads_no_torch():
+    code = "import sys, maeast_upstream.decoding; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

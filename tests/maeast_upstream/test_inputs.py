@@ -467,3 +467,28 @@ def test_a_long_manifest_and_a_large_tar_are_listed_in_flat_memory(tmp_path):
     count, mib = listed(tmp_path / "x.tar")
     assert count == 20_000
     assert mib < 1.1 * small[1]
+
+
+def test_a_table_that_pack_did_not_write_is_refused(tmp_path):
+    folder = write_packed(tmp_path / "packed", [3])
+    for text in ("name\tlength\nx\t3\n", "clip\tkind\tsamples\nx\n", "clip\tkind\tsamples\nx\t\tmany\n"):
+        (folder / "clips.tsv").write_text(text)
+        with pytest.raises(ValueError, match=r"clips\.tsv is not what pretrain\.pack writes"):
+            list(list_segments([folder]))
+
+
+def test_a_remote_folder_that_cannot_be_listed_to_its_end_is_an_error_of_its_own(memory, monkeypatch):
+    memory.pipe_file("/set/a.wav", b"x")
+    memory.pipe_file("/set/b/c.wav", b"x")
+    segments = list_segments(["memory://set"])
+    list_folder = type(memory).ls
+
+    def refuse(self, path, **options):
+        if path.endswith("/b"):
+            raise PermissionError("Forbidden")
+        return list_folder(self, path, **options)
+
+    monkeypatch.setattr(type(memory), "ls", refuse)
+    first, last = segments
+    assert first.error is None
+    assert last.error == "memory://set: not listed to its end (Forbidden)"
