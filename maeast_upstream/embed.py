@@ -105,11 +105,14 @@ def start_engine(
 
     auto goes on with the one that a run was begun with, and takes torch where compiling another would not pay.
     """
-    engine = before.get("engine", "auto") if args.engine == "auto" else args.engine
-    if engine == "auto" and survey.bytes < SMALL_BYTES and args.precision in OFFERS["torch"]:
-        engine = "torch"
+    engine, why = args.engine, None
+    if engine == "auto" and "engine" in before:
+        engine, why = before["engine"], "as this run was begun"
+    elif engine == "auto" and survey.bytes < SMALL_BYTES and args.precision in OFFERS["torch"]:
+        engine, why = "torch", "too little audio for another to pay"
     choice = attach(encoder, engine, args.precision, wanted.layers(encoder.num_layers))
-    print(choice, file=sys.stderr)
+    choice = replace(choice, why=why) if why and choice.engine == engine else choice
+    print(choice)
     return choice
 
 

@@ -170,7 +170,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: a clip is empty, not one-dimensional or not floating point; an unknown layer, mel or hop.
         """
-        keep = self._kept_layers(layers)
+        keep = self.kept_layers(layers)
         grid = self.grid(hop_ms)
         if mel not in get_args(Mel):
             raise ValueError(f"mel must be one of {', '.join(get_args(Mel))}, got {mel!r}")
@@ -238,14 +238,16 @@ class Encoder(nn.Module):
 
     def patches(self, waveforms: Tensor) -> Tensor:
         """(B, S) waveforms of at least one token -> (B, N, P) normalised patches, what the network sees."""
-        return self._patchify(self.fbank(waveforms.to(self.device)))
+        return self.patchify(self.fbank(waveforms.to(self.device)))
 
-    def _patchify(self, fbank: Tensor) -> Tensor:
+    def patchify(self, fbank: Tensor) -> Tensor:
+        """(B, frames, mels) log-mel energies -> (B, N, P) normalised patches."""
         normalisation = self.config.normalisation
         normalised = (fbank - normalisation.mean) * (normalisation.scale / normalisation.std)
         return patchify(normalised, self.config.model)
 
-    def _kept_layers(self, layers: Sequence[int] | None) -> list[int]:
+    def kept_layers(self, layers: Sequence[int] | None) -> list[int]:
+        """The layers that ``layers`` means, ascending; ValueError for none or an unknown one."""
         every = list(range(1, self.num_layers + 1))
         keep = every if layers is None else sorted(set(layers))
         if not keep or not set(keep) <= set(every):
@@ -253,7 +255,7 @@ class Encoder(nn.Module):
         return keep
 
     def grid(self, hop_ms: float | None) -> TimeGrid:
-        """Where time steps lie: None for the model's own hop; ValueError for one that it does not have."""
+        """Where time steps lie at this hop; ValueError names the hops that there are."""
         frames = self.config.model.patch_frames
         if hop_ms in (None, frames * FRAME_MS):
             return TimeGrid(frames, frames, 0)
@@ -318,7 +320,7 @@ class Encoder(nn.Module):
     def _features(self, spectrogram: Tensor, steps: Tensor, keep: list[int]) -> list[Tensor]:
         """(b, frames, mels), each row's time steps -> the kept layers' (b, N, D)."""
         longest = int(steps.max())
-        patches = self._patchify(spectrogram[:, : longest * self.config.model.patch_frames])
+        patches = self.patchify(spectrogram[:, : longest * self.config.model.patch_frames])
         padding = None
         if int(steps.min()) < longest:
             # a row without a step on this grid still needs one key to attend to; its result is never used
@@ -347,7 +349,7 @@ class Encoder(nn.Module):
             samples = num_samples((some[-1] + length - some[0]) * frames)
             spectrogram = self.fbank.log_mel(audio[:, first_sample : first_sample + samples])
             cut = torch.cat([spectrogram[:, (s - some[0]) * frames :][:, : length * frames] for s in some])
-            hidden = self._layers(self._patchify(cut), None, keep)
+            hidden = self._layers(self.patchify(cut), None, keep)
             for row, (first, last) in enumerate(ranges[i : i + batch]):
                 inside = slice((first - some[row]) * mel, (last - some[row]) * mel)
                 yield first, last, [state[row : row + 1, inside] for state in hidden]

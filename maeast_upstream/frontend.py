@@ -94,6 +94,7 @@ class Fbank(nn.Module):
 
     window: Tensor
     mel: Tensor
+    dft: Tensor
 
     def __init__(self, config: FrontendConfig | None = None) -> None:
         super().__init__()
@@ -101,6 +102,8 @@ class Fbank(nn.Module):
         hann = torch.hann_window(WINDOW_SAMPLES, periodic=False)
         self.register_buffer("window", hann.pow(0.85) if self.config.window == "povey" else hann, persistent=False)
         self.register_buffer("mel", mel_banks(self.config.num_mel_bins), persistent=False)
+        # a stored constant, because runtimes without float64 would compute its cosines 1e-4 off
+        self.register_buffer("dft", dft_matrix(), persistent=False)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Log-mel energies of a batch of clips.
@@ -155,7 +158,7 @@ class Fbank(nn.Module):
         previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
         frames = (frames - PREEMPHASIS * previous) * self.window
         if exporting():  # ONNX has no complex numbers
-            real, imag = (frames @ dft_matrix().to(frames.device)).chunk(2, dim=-1)
+            real, imag = (frames @ self.dft).chunk(2, dim=-1)
             power = real.square() + imag.square()
         else:
             # abs() then square, like torchaudio, rounds otherwise than real^2 + imag^2

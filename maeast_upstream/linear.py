@@ -21,8 +21,10 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
+        if input.device.type != "cpu" or traced():  # a trace knows no numel()
+            return super().forward(input)
         plain = input.dtype == torch.float32 and input.numel() > 0 and not torch.is_autocast_enabled("cpu")
-        if input.device.type != "cpu" or not plain or traced() or not convolution_is_faster():
+        if not plain or not convolution_is_faster():
             return super().forward(input)
         return by_convolution(input, self.weight, self.bias)
 

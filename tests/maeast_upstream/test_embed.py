@@ -335,7 +335,7 @@ def test_every_engine_gives_torchs_rows_and_is_said_aloud(folder, tmp_path, caps
     for name, options in (("torch", []), ("other", ["--precision", precision])):
         command = ["embed", str(folder), "-o", str(tmp_path / f"{name}.parquet"), "--engine"]
         assert main([*command, "torch" if name == "torch" else engine, *options]) == 0
-    assert f"engine {engine}, {precision}" in capsys.readouterr().err
+    assert f"engine {engine}, {precision}" in capsys.readouterr().out
     for one, other in zip(rows(tmp_path / "torch.parquet"), rows(tmp_path / "other.parquet"), strict=True):
         a, b = np.array(one["vector"]), np.array(other["vector"])
         if precision == "fp32":
@@ -350,4 +350,4 @@ def test_an_interrupted_run_with_auto_goes_on_with_the_engine_it_had(folder, tmp
         main(["embed", str(folder), "-o", str(out), "--engine", "torch"])
     capsys.readouterr()
     assert main(["embed", str(folder), "-o", str(out)]) == 0
-    assert "engine torch, fp32: as asked" in capsys.readouterr().err
+    assert "engine torch, fp32: as this run was begun" in capsys.readouterr().out

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from sklearn.neighbors import KNeighborsClassifier
 
+from maeast_upstream import cli
 from maeast_upstream import map as maeast_map
-from maeast_upstream.extract import embed_files
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -64,10 +64,10 @@ def test_three_clips_are_enough(method):
     assert np.isfinite(project(clusters(3, 1)[0], method, 0)).all()
 
 
-def test_what_embed_writes_is_drawn_with_the_labels_of_a_csv(make_encoder, tmp_path, capsys):
+def test_what_embed_writes_is_drawn_with_the_labels_of_a_csv(tmp_path, capsys):
     files = sorted((DATA / "audio").glob("*.opus"))[::9]
     table = tmp_path / "embeddings.parquet"
-    embed_files(files, table, make_encoder())
+    assert cli.main(["embed", *map(str, files), "-o", str(table)]) == 0
     picture = imread(run(table, "--labels", str(DATA / "labels.csv"), "--method", "pca"))
     assert picture.shape[0] > 600
     assert picture.shape[1] > 900
