@@ -39,7 +39,7 @@ def test_help_lists_every_registered_command(capsys):
     text = capsys.readouterr().out
     for name in ("embed", "info", "convert", "visualize", "map", "probe", "pretrain"):
         assert f"  {name} " in text
-    assert "Embed audio files or folders" in text
+    assert "Embed audio files, folders" in text
 
 
 def test_a_command_of_any_package_is_found_by_its_entry_point(own_commands, capsys):

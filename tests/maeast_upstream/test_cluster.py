@@ -30,10 +30,10 @@ def test_a_machine_that_dies_in_mid_run_costs_nothing(cluster, tmp_path):
     alone, together = tmp_path / "alone.parquet", tmp_path / "together.parquet"
     assert ended(start(folder, alone))[0] == 3
     process = start(folder, together, "--ray", cluster.address)
-    assert wait_until(lambda: whole_parts(together) > 2)
+    assert wait_until(lambda: whole_parts(together) > 2, 120)
     cluster.remove_node(node, allow_graceful=False)
     assert whole_parts(together) < COUNT // 8, "it was killed in mid-run"
-    status, said = ended(process)
+    status, said = ended(process, 200)
     assert status == 3, said
     assert "Traceback" not in said
     expected, found = pq.read_table(alone).to_pylist(), pq.read_table(together).to_pylist()

@@ -39,7 +39,7 @@ def run(table: Path, *options: str) -> Path:
     return out
 
 
-@pytest.mark.parametrize("method", ["tsne", "pca", pytest.param("umap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["tsne", "pca", pytest.param("umap", marks=pytest.mark.stress)])
 def test_classes_that_are_apart_stay_apart(method):
     vectors, labels = clusters(4, 15)
     points = project(vectors, method, seed=0)
