@@ -60,7 +60,7 @@ def systems(checkpoint: Path, clips: Clips) -> dict[str, Callable[[], object]]:
     }
 
 
-def run_cpu(checkpoint: Path, rounds: int = 5) -> list[tuple[str, str, str]]:
+def run_cpu(checkpoint: Path, rounds: int = 3) -> list[tuple[str, str, str]]:
     """Rows (what, measured, wanted)."""
     rows = []
     for name, clips, wanted in (

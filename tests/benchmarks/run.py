@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 
 import bench_decode
+import bench_embed
 import bench_encoder
+import bench_engines
 import bench_frontend
 import torch
 from reference import write_checkpoint
@@ -36,7 +38,10 @@ def main() -> None:
         rows = bench_frontend.run(args.device)
         run_encoder = bench_encoder.run_cpu if args.device == "cpu" else bench_encoder.run_cuda
         rows += run_encoder(checkpoint)
-        rows += bench_decode.run()
+        if args.device == "cpu":
+            rows += bench_engines.run_cpu(checkpoint)
+            rows += bench_embed.run(checkpoint)
+            rows += bench_decode.run()
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"{processor()}, {args.threads} threads"
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
