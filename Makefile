@@ -29,8 +29,11 @@ demo: $(VENV)/ready ## embed the clips of tests/data, draw a reconstruction and 
 	@echo "reconstruction: $(CURDIR)/$(DEMO)/reconstruction.png"
 	@echo "map: $(CURDIR)/$(DEMO)/map.png"
 
+# tests/pretrain by itself: torch's DataLoader forks, which a process that engines, Ray or numba left threads in does not survive
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not stress and not gpu"
 test: $(VENV)/ready ## the whole suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not stress and not gpu"
+	$(PYTEST) tests/pretrain
+	$(PYTEST) --ignore tests/pretrain
 
 lint: $(VENV)/ready ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
