@@ -1,10 +1,11 @@
-"""``make bench``: measures everything side by side on this machine and writes docs/benchmarks/DEVICE.md."""
+"""``make bench``: measures everything side by side on this machine and writes docs/benchmarks/DEVICE-GROUP.md."""
 
 import argparse
 import datetime
 import platform
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import bench_decode
@@ -15,6 +16,7 @@ import bench_frontend
 import torch
 from reference import write_checkpoint
 
+Rows = list[tuple[str, str, str]]
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,46 +28,55 @@ def processor() -> str:
     return platform.processor()
 
 
+CPU: dict[str, Callable[[Path], Rows]] = {
+    "frontend": lambda checkpoint: bench_frontend.run("cpu"),
+    "encoder": bench_encoder.run_cpu,
+    "engines": bench_engines.run_cpu,
+    "embed": bench_embed.run,
+    "decode": lambda checkpoint: bench_decode.run(),
+}
+CUDA: dict[str, Callable[[Path], Rows]] = {
+    "frontend": lambda checkpoint: bench_frontend.run("cuda"),
+    "encoder": bench_encoder.run_cuda,
+}
+
+
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print, write a file for each group."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("groups", nargs="*", help=f"which; default: all of {', '.join(CPU)}")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    groups = CPU if args.device == "cpu" else CUDA
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"{processor()}, {args.threads} threads"
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_checkpoint(Path(folder) / "base.pt")
-        rows = bench_frontend.run(args.device)
-        run_encoder = bench_encoder.run_cpu if args.device == "cpu" else bench_encoder.run_cuda
-        rows += run_encoder(checkpoint)
-        if args.device == "cpu":
-            rows += bench_engines.run_cpu(checkpoint)
-            rows += bench_embed.run(checkpoint)
-            rows += bench_decode.run()
-    device = torch.cuda.get_device_name() if args.device == "cuda" else f"{processor()}, {args.threads} threads"
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+        for group in args.groups or groups:
+            text = page(group, device, groups[group](checkpoint))
+            print(text, flush=True)
+            path = ROOT / "docs" / "benchmarks" / f"{args.device}-{group}.md"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+
+def page(group: str, device: str, rows: Rows) -> str:
+    """A table under a line that says where, when and of what it was measured."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
     lines = [
-        f"# Benchmarks on {args.device}",
+        f"# Benchmarks: {group}",
         "",
-        f"{device}; torch {torch.__version__}; {datetime.date.today()}; commit {commit.stdout.strip() or 'unknown'}; "
-        f"written by `make {'bench' if args.device == 'cpu' else 'gpu'}`.",
-        "Ratios are medians of pairs measured in turn in one process.",
+        f"{device}; torch {torch.__version__}; {datetime.date.today()}; commit {commit or 'unknown'}; "
+        f"`tests/benchmarks/run.py {group}`.",
+        "Ratios are medians of pairs measured in turn.",
         "",
         "| what | measured | wanted |",
         "|---|---|---|",
         *(f"| {what} | {measured} | {wanted} |" for what, measured, wanted in rows),
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    path = ROOT / "docs" / "benchmarks" / f"{args.device}.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
