@@ -42,12 +42,12 @@ lint: $(VENV)/ready ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 bench: $(VENV)/ready ## ratios against s3prl and torchaudio, written to docs/benchmarks/ (BENCH=embed: one group)
-	PYTHONPATH=tests $(BIN)/python tests/benchmarks/run.py $(BENCH)
+	PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py $(BENCH)
 
 gpu: $(VENV)/ready ## with CUDA: its tests, its benchmarks, the next run of configs/queue.txt (CORPUS=folder)
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "error: make gpu needs a CUDA device, and torch sees none"; exit 1; }
 	$(BIN)/python -m pytest -q -m gpu
-	PYTHONPATH=tests $(BIN)/python tests/benchmarks/run.py --device cuda
+	PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py --device cuda
 	$(BIN)/python -m pretrain.queue configs/queue.txt --minutes 9 --data.corpus $(CORPUS)
 
 stress: $(VENV)/ready ## the full form of the stress tests
