@@ -10,7 +10,8 @@ from pathlib import Path
 
 AUDIO = Path(__file__).parent / "data" / "audio"
 RUN = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
 from maeast_upstream import extract
 from maeast_upstream.cli import main
 extract.PART_CLIPS = int(sys.argv[1])

@@ -235,7 +235,8 @@ def test_nothing_to_decode_is_nothing():
 
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
 from maeast_upstream import decoders
 from maeast_upstream.decoding import DecodePool
 from maeast_upstream.inputs import list_segments
