@@ -8,6 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
+
 AUDIO = Path(__file__).parent / "data" / "audio"
 RUN = """
 import signal, sys
@@ -58,6 +61,17 @@ def whole_parts(out):
     """How many parts a run has written."""
     parts = out.with_name(f"{out.name}.parts")
     return len(list(parts.glob("part-*.parquet"))) if parts.exists() else 0
+
+
+def assert_same_tables(one, other, rows, atol):
+    """The same rows in both parquet files, vectors within ``atol``, and the same errors listed beside them."""
+    expected, found = pq.read_table(one).to_pylist(), pq.read_table(other).to_pylist()
+    assert len(found) == rows
+    for left, right in zip(expected, found, strict=True):
+        assert np.allclose(left.pop("vector"), right.pop("vector"), atol=atol)
+        assert left == right
+    errors = [path.with_name(f"{path.name}.errors.tsv").read_text() for path in (one, other)]
+    assert errors[0] == errors[1]
 
 
 def wait_until(condition, seconds=60):

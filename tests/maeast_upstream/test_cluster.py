@@ -1,9 +1,7 @@
 """`maeast embed --ray` on a cluster of two node processes on this machine."""
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from processes import ended, make_clips, start, wait_until, whole_parts
+from processes import assert_same_tables, ended, make_clips, start, wait_until, whole_parts
 
 from maeast_upstream.cli import main
 
@@ -36,13 +34,7 @@ def test_a_machine_that_dies_in_mid_run_costs_nothing(cluster, tmp_path):
     status, said = ended(process, 200)
     assert status == 3, said
     assert "Traceback" not in said
-    expected, found = pq.read_table(alone).to_pylist(), pq.read_table(together).to_pylist()
-    assert len(found) == COUNT - COUNT // 40
-    for one, other in zip(expected, found, strict=True):
-        assert np.allclose(one.pop("vector"), other.pop("vector"), atol=1e-4)
-        assert one == other
-    errors = [path.with_name(f"{path.name}.errors.tsv").read_text() for path in (alone, together)]
-    assert errors[0] == errors[1]
+    assert_same_tables(alone, together, COUNT - COUNT // 40, atol=1e-4)
 
 
 def test_no_cluster_at_an_address_is_one_line(tmp_path, capsys):

@@ -52,18 +52,24 @@ def test_ssast_preset_equals_its_loader(clips):
 
 @pytest.mark.parametrize("preset", ["povey", "ssast"])
 @pytest.mark.parametrize(
-    ("name", "tolerance"),
+    ("name", "most", "mean"),
     # another machine's FFT rounds otherwise, which bins with little energy beside a loud one show: between an Intel
     # and an AMD processor up to 4e-3 in a pure tone, on average 2e-4
-    [("noise", 1e-3), ("silence", 1e-6), ("noisy sweep", 1e-3), ("square", 1e-2), ("sine", 1e-2)],
+    [
+        ("noise", 1e-3, 1e-4),
+        ("silence", 1e-6, 1e-6),
+        ("noisy sweep", 1e-3, 1e-4),
+        ("square", 1e-2, 3e-4),
+        ("sine", 1e-2, 3e-4),
+    ],
 )
-def test_equals_stored_kaldi_values(name, tolerance, preset):
+def test_equals_stored_kaldi_values(name, most, mean, preset):
     stored = load_file(GOLDEN)
     fbank = Fbank(FrontendConfig() if preset == "povey" else SSAST_FRONTEND)
     difference = (fbank(stored[f"{name}.waveform"][None])[0] - stored[f"{name}.{preset}"]).abs()
     assert difference.shape == (8, 128)
-    assert difference.max() <= tolerance
-    assert difference.mean() <= tolerance / 10
+    assert difference.max() <= most
+    assert difference.mean() <= mean
 
 
 @settings(max_examples=25, deadline=None)

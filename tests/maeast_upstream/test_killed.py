@@ -5,10 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from processes import ended, make_clips, start, wait_until, whole_parts
+from processes import assert_same_tables, ended, make_clips, start, wait_until, whole_parts
 
 
 @pytest.fixture
@@ -37,13 +35,7 @@ def check_killed_runs(tmp_path, count, kills):
     whole, killed = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
     ended(start(folder, whole))
     hit = kill_and_go_on(folder, killed, kills, random.Random(0))
-    expected, found = pq.read_table(whole).to_pylist(), pq.read_table(killed).to_pylist()
-    assert len(found) == count - count // 40
-    for one, other in zip(expected, found, strict=True):
-        assert np.allclose(one.pop("vector"), other.pop("vector"), atol=1e-5)
-        assert one == other
-    errors = [path.with_name(f"{path.name}.errors.tsv").read_text() for path in (whole, killed)]
-    assert errors[0] == errors[1]
+    assert_same_tables(whole, killed, count - count // 40, atol=1e-5)
     assert {path.name for path in tmp_path.iterdir()} == {
         "clips",
         *(f"{name}.parquet{ending}" for name in ("whole", "killed") for ending in ("", ".errors.tsv")),
