@@ -1,12 +1,16 @@
-# make demo · make test · make lint · make bench · make gpu · make stress · make test-latest · make clean
+# make help lists what there is
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := superb,pretrain,probe,plot,openvino,onnx,ray,test,dev
+EXTRAS := superb,hear,pretrain,probe,plot,openvino,onnx,ray,test,dev
 DEMO := demo
+# without what they declare: TensorFlow, which they ask only for the name of a class, and an older Python
+HEAR_VALIDATORS := 2021.0.2 2021.0.6
 CORPUS ?= corpus
+TASKS ?= tasks
+OUT ?= hear
 
-.PHONY: help demo test lint bench gpu stress test-latest clean
+.PHONY: help demo test lint bench gpu hear stress test-latest test-torch28 test-xares test-mteb clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,6 +22,8 @@ $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-deps heareval==2021.1.3 # its own pins cannot be resolved any more
+	for v in $(HEAR_VALIDATORS); do $(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python --target $(VENV)/hearvalidator-$$v hearvalidator==$$v || exit 1; done
 	touch $@
 
 demo: $(VENV)/ready ## embed the clips of tests/data, draw a reconstruction and a map
@@ -50,16 +56,42 @@ gpu: $(VENV)/ready ## with CUDA: its tests, its benchmarks, the next run of conf
 	PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py --device cuda
 	$(BIN)/python -m pretrain.queue configs/queue.txt --minutes 9 --data.corpus $(CORPUS)
 
+hear: $(VENV)/ready ## HEAR's evaluation kit over the tasks in TASKS (OUT=folder, CHECKPOINT=path)
+	$(BIN)/maeast hear --tasks-dir $(TASKS) --out $(OUT) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
+
 stress: $(VENV)/ready ## the full form of the stress tests
 	$(BIN)/python -m pytest -q -m stress
 
-test-latest: ## the newest torch, a plain install, no torchaudio
+test-latest: ## the newest torch without torchaudio: a plain install embeds, then the core's tests
 	rm -rf .venv-latest && $(PYTHON) -m venv .venv-latest
-	.venv-latest/bin/python -m pip install --quiet --upgrade . pytest hypothesis
+	.venv-latest/bin/python -m pip install --quiet --upgrade .
 	rm -rf build *.egg-info # else this checkout's commands would be looked up in them
-	.venv-latest/bin/python -c 'import importlib.util, torch; assert importlib.util.find_spec("torchaudio") is None; print("torch", torch.__version__)'
 	.venv-latest/bin/maeast embed tests/data/audio --force -o .venv-latest/embeddings.parquet
+	.venv-latest/bin/python -m pip install --quiet ".[probe,plot,openvino,onnx]" pytest hypothesis
+	rm -rf build *.egg-info
+	.venv-latest/bin/python -c 'import importlib.util, torch; assert importlib.util.find_spec("torchaudio") is None; print("torch", torch.__version__)'
 	.venv-latest/bin/python -m pytest -q -m "not stress and not gpu" tests/maeast_upstream
 
+test-xares: ## X-ARES's checker, and its run on a made-up task, in a venv of its own
+	rm -rf .venv-xares && $(PYTHON) -m venv .venv-xares
+	.venv-xares/bin/python -m pip install --quiet --constraint constraints.txt ".[xares]" pytest
+	rm -rf build *.egg-info
+	.venv-xares/bin/python -m pytest -q -rP tests/hear_api/test_xares.py
+
+test-mteb: ## MTEB's classification on a made-up task, in a venv of its own
+	rm -rf .venv-mteb && $(PYTHON) -m venv .venv-mteb
+	.venv-mteb/bin/python -m pip install --quiet --constraint constraints.txt ".[mteb]" pytest
+	rm -rf build *.egg-info
+	.venv-mteb/bin/python -m pytest -q -rP tests/hear_api/test_mteb.py
+
+TORCH28 := .venv-torch28
+test-torch28: ## s3prl with the oldest torch and torchaudio that are supported, 2.8
+	rm -rf $(TORCH28) && $(PYTHON) -m venv $(TORCH28)
+	$(TORCH28)/bin/python -m pip install --quiet 'setuptools<82' wheel torch==2.8.0 torchaudio==2.8.0
+	$(TORCH28)/bin/python -m pip install --quiet --editable ".[superb]" pytest torch==2.8.0 torchaudio==2.8.0
+	rm -rf build *.egg-info # else this checkout's commands would be looked up in them
+	OMP_NUM_THREADS=1 $(TORCH28)/bin/python -m pytest -q -m "not stress and not gpu" tests/maeast_upstream/test_expert.py \
+		tests/maeast_upstream/test_superb*.py tests/maeast_upstream/test_run_downstream.py tests/maeast_upstream/test_parity.py
+
 clean: ## everything that was made
-	rm -rf $(VENV) .venv-latest $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-latest .venv-torch28 .venv-xares .venv-mteb $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "Encoder", "Readout", "__version__", "load_model"]
 
-_HOMES = {"Encoded": "encoder", "Encoder": "encoder", "load_model": "encoder", "Readout": "readout"}
+_HOMES = {
+    "Encoded": "encoder",
+    "Encoder": "encoder",
+    "load_model": "encoder",
+    "Readout": "readout",
+}
 
 
 def __getattr__(name: str) -> Any:

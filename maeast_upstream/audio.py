@@ -20,7 +20,15 @@ from maeast_upstream.containers import (
 )
 from maeast_upstream.sampling import SAMPLE_RATE, SAMPLES_PER_MS
 
-__all__ = ["AUDIO_SUFFIXES", "PYAV_SUFFIXES", "AudioError", "Source", "find_audio", "read_audio"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "PYAV_SUFFIXES",
+    "AudioError",
+    "Source",
+    "find_audio",
+    "promised_ms",
+    "read_audio",
+]
 
 AUDIO_SUFFIXES = PYAV_SUFFIXES | {
     ".wav",
@@ -72,6 +80,28 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
             with open_pyav(source, name) as reader:
                 return read_stretch(reader, name, start, end_ms)
     return _read_either(source, name, start, end_ms)
+
+
+def promised_ms(source: Source) -> float:
+    """Length of a file in milliseconds as its header tells it, without decoding; 0 where it does not tell.
+
+    Raises:
+        AudioError: not audio, empty, or not there.
+    """
+    import soundfile
+
+    name = str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "stream")
+    if isinstance(source, (str, Path)):
+        check_path(Path(source))
+    if not (isinstance(source, (str, Path)) and Path(source).suffix.lower() in PYAV_SUFFIXES):
+        try:
+            with open_soundfile(source, name) as reader:
+                return 1000.0 * reader.seconds
+        except (soundfile.LibsndfileError, RuntimeError, TypeError):
+            if not isinstance(source, (str, Path)):
+                source.seek(0)
+    with open_pyav(source, name) as reader:
+        return 1000.0 * reader.seconds
 
 
 def from_samples(samples: np.ndarray, rate: int) -> np.ndarray:

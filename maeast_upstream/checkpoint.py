@@ -116,7 +116,12 @@ def read_published(path: Path) -> Loaded:
     return _checked(path, config, state)
 
 
-def save_folder(folder: Path, network: MaeAst, config: EncoderConfig, dtype: torch.dtype = torch.float32) -> None:
+def save_folder(
+    folder: Path,
+    network: MaeAst,
+    config: EncoderConfig,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write our own format; the folder is replaced as a whole, an older one only once the new one is complete.
 
     Args:
@@ -125,7 +130,12 @@ def save_folder(folder: Path, network: MaeAst, config: EncoderConfig, dtype: tor
         config: what config.json says.
         dtype: of the stored weights; float16 halves the file.
     """
-    save_state(folder, {k: v.detach().cpu() for k, v in network.state_dict().items()}, config, dtype)
+    save_state(
+        folder,
+        {k: v.detach().cpu() for k, v in network.state_dict().items()},
+        config,
+        dtype,
+    )
 
 
 def save_state(
@@ -139,13 +149,28 @@ def save_state(
     part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    save_file({name: value.to(dtype).contiguous() for name, value in state.items()}, part / WEIGHTS_NAME)
-    (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    try:
+        save_file(
+            {name: value.to(dtype).contiguous() for name, value in state.items()},
+            part / WEIGHTS_NAME,
+        )
+        (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    except BaseException:  # a full disk, for one
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.replace(folder, old)
     os.replace(part, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def repair(run: Path) -> None:
+    """Give a run's encoder its name back where a kill fell between the two renames of `save_state`."""
+    for name in RUN_PARTS:
+        old = run / f".{name}.old"
+        if old.exists() and not (run / name).exists():
+            os.replace(old, run / name)
 
 
 def save_published(path: Path, loaded: Loaded) -> None:
@@ -181,7 +206,10 @@ def _shapes(model: ModelConfig) -> dict[str, torch.Size]:
     try:
         with torch.device("meta"):
             return {name: value.shape for name, value in MaeAst(model).state_dict().items()}
-    except (RuntimeError, TypeError) as error:  # torch's ways to say that a number is too large
+    except (
+        RuntimeError,
+        TypeError,
+    ) as error:  # torch's ways to say that a number is too large
         raise ValueError(f"no network of the size that its config says can be made ({str(error)[:80]})") from error
 
 

@@ -32,7 +32,12 @@ class PartActor:
         self.work: Work = ray.get(work)
         encoder, choice = self.work.encoder.to(device), self.work.engine
         if choice is not None:
-            attach(encoder, choice.engine, choice.precision, self.work.sink.wanted.layers(encoder.num_layers))
+            attach(
+                encoder,
+                choice.engine,
+                choice.precision,
+                self.work.sink.wanted.layers(encoder.num_layers),
+            )
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[PartReport]]:
         """A batch of one pickled part -> what became of it."""
@@ -91,7 +96,7 @@ def write_parts_on_ray(parts: Iterable[Part], work: Work, progress: Callable[[Pa
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     encoder = work.encoder.cpu()
-    encoder.body = None  # compiled engines do not travel
+    encoder.body, encoder.streams = None, 1  # compiled engines do not travel
     reports = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         PartActor,
         fn_constructor_args=[ray.put(work), device],

@@ -20,9 +20,16 @@ class Parser(argparse.ArgumentParser):
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--checkpoint, --device, --precision."""
-    parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
+    parser.add_argument(
+        "--checkpoint",
+        help="name, path or hub id; default: the checkpoint in the package",
+    )
     parser.add_argument("--device", help="cpu, cuda, ...; default: cpu")
-    parser.add_argument("--precision", default="fp32", help="fp32 (default), bf16, fp16; int8 where an engine has it")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32 (default), bf16, fp16; int8 where an engine has it",
+    )
 
 
 def add_readout_options(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import av
     import soundfile
 
-PYAV_SUFFIXES = frozenset({".m4a", ".mp4", ".mkv", ".webm", ".aac", ".wma"})
+RAW_FORMATS = {".g722": "g722", ".gsm": "gsm"}
+"""Telephone codecs without any header: known by the file's suffix only."""
+PYAV_SUFFIXES = frozenset({".m4a", ".mp4", ".mkv", ".webm", ".aac", ".wma"}) | RAW_FORMATS.keys()
 """Containers that libsndfile does not read."""
 MAX_CHANNELS = 1024
 CUT_BYTES = 64
@@ -53,6 +55,8 @@ class Reader(Protocol):
     """Samples a second."""
     seeks: bool
     """Whether it goes to a sample without decoding what lies before."""
+    seconds: float
+    """Length as the header tells it, exact or nearly; 0 where it does not."""
 
     @property
     def place(self) -> int:
@@ -80,6 +84,7 @@ class _SoundfileReader:
         self.rate: int = file.samplerate
         self.place = 0
         self.seeks = _seeks_to_the_sample(file)
+        self.seconds = file.frames / file.samplerate
         self._file, self._name = file, name
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
@@ -140,7 +145,9 @@ def open_pyav(source: Source, name: str) -> Iterator[Reader]:
         try:
             # an opened file, because FFmpeg would take a name such as take:1.m4a for an address
             file = stack.enter_context(Path(source).open("rb")) if isinstance(source, (str, Path)) else source
-            container = stack.enter_context(av.open(file, "r", options={"format_whitelist": PYAV_FORMATS}))
+            raw = RAW_FORMATS.get(Path(source).suffix.lower()) if isinstance(source, (str, Path)) else None
+            options = {"format_whitelist": raw or PYAV_FORMATS}
+            container = stack.enter_context(av.open(file, "r", format=raw, options=options))
             if not container.streams.audio:
                 raise UnknownFormatError(f"{name}: no audio stream")
             if container.streams.audio[0].codec_context is None:
@@ -157,7 +164,7 @@ class _PyavReader:
 
     def __init__(self, container: "av.container.InputContainer", name: str) -> None:
         self.place, self.seeks = 0, False
-        self._name, self._promised = name, _promised_seconds(container)
+        self._name, self.seconds = name, _promised_seconds(container)
         self._frames = iter(container.decode(audio=0))
         self._next = next(self._frames, None)
         self.rate = self._next.sample_rate if self._next else int(container.streams.audio[0].rate or 0)
@@ -173,9 +180,9 @@ class _PyavReader:
                 waiting = []
         if waiting:
             yield np.concatenate(waiting)
-        if self.rate and self.place / self.rate < self._promised - CUT_SECONDS:
+        if self.rate and self.place / self.rate < self.seconds - CUT_SECONDS:
             seconds = self.place / self.rate
-            raise AudioError(f"{self._name}: cut short: {self._promised:.1f} s promised, {seconds:.1f} s there")
+            raise AudioError(f"{self._name}: cut short: {self.seconds:.1f} s promised, {seconds:.1f} s there")
 
     def _parts(self) -> Iterator[np.ndarray]:
         channels, convert = 0, None

@@ -29,6 +29,11 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"{args.out} is a file; expected a folder's name, or a name that ends in .pt")
         if args.out.is_dir() and any(args.out.iterdir()) and not (args.out / checkpoint.CONFIG_NAME).is_file():
             raise ValueError(f"{args.out} is a folder with other things in it; give another name")
-        checkpoint.save_state(args.out, loaded.state, loaded.config, torch.float16 if args.half else torch.float32)
+        checkpoint.save_state(
+            args.out,
+            loaded.state,
+            loaded.config,
+            torch.float16 if args.half else torch.float32,
+        )
     print(f"wrote {args.out}")
     return 0

@@ -12,7 +12,13 @@ from typing import IO, Protocol
 import numpy as np
 
 from maeast_upstream.audio import AudioError
-from maeast_upstream.decode_worker import ANSWER_HEADER, ERROR, READY, REQUEST_HEADER, attempt
+from maeast_upstream.decode_worker import (
+    ANSWER_HEADER,
+    ERROR,
+    READY,
+    REQUEST_HEADER,
+    attempt,
+)
 from maeast_upstream.inputs import Segment, file_bytes
 from maeast_upstream.sampling import SAMPLE_RATE
 
@@ -110,7 +116,10 @@ class Process:
                 _send(process, batch[done:])
             while done < len(batch):
                 result = self._receive(process, batch[done], lambda: room(done))  # noqa: B023
-                deliver(done, AudioError(f"{batch[done].path}: {self._bury()}") if result is None else result)
+                deliver(
+                    done,
+                    AudioError(f"{batch[done].path}: {self._bury()}") if result is None else result,
+                )
                 done += 1
                 if self._process is None:
                     break
@@ -147,7 +156,11 @@ class Process:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-c", BOOT.format(path=sys.path)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "pipesize": PIPE_BYTES}
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "pipesize": PIPE_BYTES,
+        }
         try:
             process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, **pipes)  # type: ignore[call-overload]
         except OSError as error:
@@ -165,7 +178,10 @@ class Process:
         return started
 
     def _receive(
-        self, process: "subprocess.Popen[bytes]", segment: Segment, wait_for_room: Callable[[], bool]
+        self,
+        process: "subprocess.Popen[bytes]",
+        segment: Segment,
+        wait_for_room: Callable[[], bool],
     ) -> Result | None:
         """None if it dies, or is killed, before its answer is here."""
         stdout = _pipe(process.stdout)

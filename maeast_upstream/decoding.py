@@ -179,7 +179,11 @@ class _Run:
     def _serve(self, decoder: Decoder) -> None:
         try:
             while batch := self._take():
-                decoder.decode([slot.segment for slot in batch], self._room(batch), self._deliver(batch))
+                decoder.decode(
+                    [slot.segment for slot in batch],
+                    self._room(batch),
+                    self._deliver(batch),
+                )
         except BaseException as error:  # not the fault of a file; raised where the results are read
             with self._ready:
                 self._decoder_fault = error

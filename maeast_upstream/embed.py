@@ -20,6 +20,7 @@ from maeast_upstream.job import Job, Listing, Survey, take_survey
 from maeast_upstream.outputs import FORMATS, Output, output_at
 from maeast_upstream.parts import PartReport
 from maeast_upstream.readout import Readout
+from maeast_upstream.streams import streams_on
 from maeast_upstream.table import Wanted
 
 DONE, DONE_IN_PART, INTERRUPTED = 0, 3, 130
@@ -51,7 +52,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         report = job.run(args.workers, args.batch_seconds, args.ray)
     except KeyboardInterrupt:
-        print(f"stopped: {job.standing()}; the same command goes on from there", file=sys.stderr)
+        print(
+            f"stopped: {job.standing()}; the same command goes on from there",
+            file=sys.stderr,
+        )
         return INTERRUPTED
     except OSError as error:
         raise OSError(f"{error}; {job.standing()}: make room, and the same command goes on from there") from error
@@ -74,8 +78,17 @@ def build_parser() -> Parser:
         required=True,
         help="OUT.parquet, OUT.npz, or a folder for parquet parts or npy files",
     )
-    parser.add_argument("--format", choices=FORMATS, help="of a folder: parquet (default) or npy, one file a clip")
-    parser.add_argument("--kind", choices=("scene", "frames"), default="scene", help="one row a clip, or a time step")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="of a folder: parquet (default) or npy, one file a clip",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("scene", "frames"),
+        default="scene",
+        help="one row a clip, or a time step",
+    )
     add_model_options(parser)
     add_readout_options(parser)
     parser.add_argument(
@@ -84,9 +97,19 @@ def build_parser() -> Parser:
         default="auto",
         help="what runs the transformer; auto (default): the fastest here, measured once",
     )
-    parser.add_argument("--vectors", choices=("float32", "float16"), default="float32", help="as they are stored")
+    parser.add_argument(
+        "--vectors",
+        choices=("float32", "float16"),
+        default="float32",
+        help="as they are stored",
+    )
     parser.add_argument("--batch-seconds", type=float, help="audio that goes to the model at once")
-    parser.add_argument("--workers", type=int, default=1, help="processes that decode; default 1, 0 for a thread")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes that decode; default 1, 0 for a thread",
+    )
     parser.add_argument(
         "--ray",
         nargs="?",
@@ -99,7 +122,11 @@ def build_parser() -> Parser:
 
 
 def start_engine(
-    args: argparse.Namespace, encoder: Encoder, wanted: Wanted, survey: Survey, before: Mapping[str, Any]
+    args: argparse.Namespace,
+    encoder: Encoder,
+    wanted: Wanted,
+    survey: Survey,
+    before: Mapping[str, Any],
 ) -> Choice:
     """Attach the engine that was asked for and say which it is.
 
@@ -110,7 +137,14 @@ def start_engine(
         engine, why = before["engine"], "as this run was begun"
     elif engine == "auto" and survey.bytes < SMALL_BYTES and args.precision in OFFERS["torch"]:
         engine, why = "torch", "too little audio for another to pay"
-    choice = attach(encoder, engine, args.precision, wanted.layers(encoder.num_layers))
+    streams = streams_on(encoder.device)
+    choice = attach(
+        encoder,
+        engine,
+        args.precision,
+        wanted.layers(encoder.num_layers),
+        streams=streams,
+    )
     choice = replace(choice, why=why) if why and choice.engine == engine else choice
     print(choice)
     return choice
@@ -139,9 +173,15 @@ def wanted_from(args: argparse.Namespace, default: Readout) -> Wanted:
 def tell(report: PartReport, dimensions: int, output: Output) -> int:
     """Print what was done; the exit status."""
     for path, reason in report.errors[:SHOWN_ERRORS]:
-        print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
+        print(
+            f"left out: {reason if path in reason else f'{path}: {reason}'}",
+            file=sys.stderr,
+        )
     print(f"{report.clips} files, {report.rows} rows of {dimensions} dimensions: {output.address}")
     if not report.errors:
         return DONE
-    print(f"{len(report.errors)} files left out, listed in {output.place.path(output.error_list)}", file=sys.stderr)
+    print(
+        f"{len(report.errors)} files left out, listed in {output.place.path(output.error_list)}",
+        file=sys.stderr,
+    )
     return DONE_IN_PART

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.encoder import Encoded, Encoder
-from maeast_upstream.readout import Mel, Readout, combine_layers, fold_mel, pool_time
+from maeast_upstream.readout import Readout, pool_time
 
 
 def scene_vectors(encoder: Encoder, waveforms: Sequence[Tensor], readouts: Sequence[Readout]) -> list[Tensor]:
@@ -25,21 +25,8 @@ def step_vectors(
     Raises:
         ValueError: the readouts ask for different hops, which one pass cannot give.
     """
-    if len({readout.hop_ms for readout in readouts}) != 1:
-        raise ValueError(f"readouts of one pass share hop_ms, got {[readout.hop_ms for readout in readouts]}")
-    layers = sorted({layer for readout in readouts for layer in readout.layers(encoder.num_layers)})
-    side_by_side = any(readout.mel == "concat" for readout in readouts)
-    mel: Mel = "concat" if side_by_side else "mean"
-    encoded = encoder.encode(waveforms, layers=layers, mel=mel, hop_ms=readouts[0].hop_ms)
-    states = dict(zip(layers, encoded.hidden_states, strict=True))
-    result = []
-    for readout in readouts:
-        kept = [states[layer] for layer in readout.layers(encoder.num_layers)]
-        if readout.mel == "mean" and side_by_side:
-            tokens = (state.reshape(len(waveforms), -1, encoder.embed_dim) for state in kept)
-            kept = [fold_mel(token, encoder.config.model.mel_patches, "mean") for token in tokens]
-        result.append(combine_layers(kept, readout.layer))
-    return result, dataclasses.replace(encoded, hidden_states=[])
+    encoded = encoder.read(waveforms, readouts=readouts)
+    return encoded.hidden_states, dataclasses.replace(encoded, hidden_states=[])
 
 
 def scene_width(config: EncoderConfig, readout: Readout) -> int:

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from maeast_upstream import checkpoint
 from maeast_upstream.config import EncoderConfig
-from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, Fbank, num_samples
+from maeast_upstream.frontend import (
+    HOP_SAMPLES,
+    SAMPLE_RATE,
+    WINDOW_SAMPLES,
+    Fbank,
+    num_samples,
+)
 from maeast_upstream.model import MaeAst, patchify
 from maeast_upstream.readout import Mel, Readout, combine_layers, fold_mel, pool_time
 from maeast_upstream.windows import window_ranges, window_starts
@@ -36,6 +42,8 @@ BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}
 """Tokens that go through the network at once: on a CPU what stays in cache (1.1x over 4096), on a GPU many."""
 MAX_PADDING = 0.1
 """Clips share a batch while at most this share of its tokens is padding."""
+SMALL_BATCH_TOKENS = {"cpu": 0, "cuda": 8192}
+"""Up to here padding does not matter: on a GPU a pass of the network costs its launches, however few tokens it has."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,11 @@ class TimeGrid:
     def passes(self) -> int:
         """Shifted token grids whose time steps interleave."""
         return self.patch_frames // self.hop
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between two time steps."""
+        return self.hop * HOP_SAMPLES
 
     def padded_samples(self, samples: int) -> int:
         """Samples that the front end gets for a clip of ``samples``: enough for one token."""
@@ -120,6 +133,10 @@ class Encoder(nn.Module):
         self.network = MaeAst(config.model)
         self.body: Body | None = None
         """What runs in place of the network in eval mode, see `engines.attach`; None for the network itself."""
+        self.streams = 1
+        """Calls of `encode` that `extract` makes side by side, see `engines.attach`."""
+        self.graph_in_eval = False
+        """Whether torch's grad mode decides in eval mode, too, as in any module: wanted of an s3prl upstream."""
 
     @property
     def sample_rate(self) -> int:
@@ -144,7 +161,7 @@ class Encoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.network.encoder_mask.device
+        return self.network.patch_embed.weight.device
 
     def encode(
         self,
@@ -175,20 +192,110 @@ class Encoder(nn.Module):
         if mel not in get_args(Mel):
             raise ValueError(f"mel must be one of {', '.join(get_args(Mel))}, got {mel!r}")
         clips = split_clips(waveforms, lengths)
+        return self._encoded(clips, grid, lambda rows: self.own_steps(clips, grid, keep, mel, rows))
+
+    def read(
+        self,
+        waveforms: Tensor | Sequence[Tensor],
+        lengths: Tensor | None = None,
+        *,
+        readouts: Sequence[Readout],
+    ) -> Encoded:
+        """Time steps as readouts want them, from one pass; layers are combined at once, so that none is stored.
+
+        Args:
+            waveforms: as in `encode`.
+            lengths: as in `encode`.
+            readouts: which layers and mel axis; they share a hop. Nothing is pooled.
+
+        Returns:
+            As `encode`, but ``hidden_states`` holds one (B, T, C) for each readout.
+
+        Raises:
+            ValueError: as in `encode`; the readouts ask for different hops, which one pass cannot give.
+        """
+        if len({readout.hop_ms for readout in readouts}) != 1:
+            raise ValueError(f"readouts of one pass share hop_ms, got {[readout.hop_ms for readout in readouts]}")
+        wanted = [readout.layers(self.num_layers) for readout in readouts]
+        keep = self.kept_layers([layer for layers in wanted for layer in layers])
+        M, D = self.config.model.mel_patches, self.embed_dim
+
+        def combine(hidden: list[Tensor]) -> list[Tensor]:
+            tokens = dict(zip(keep, hidden, strict=True))
+            return [
+                combine_layers(
+                    [fold_mel(tokens[layer], M, readout.mel).float() for layer in layers],
+                    readout.layer,
+                )
+                for readout, layers in zip(readouts, wanted, strict=True)
+            ]
+
+        clips, grid = split_clips(waveforms, lengths), self.grid(readouts[0].hop_ms)
+        widths = [
+            D * (M if readout.mel == "concat" else 1) * (len(layers) if readout.layer == "all" else 1)
+            for readout, layers in zip(readouts, wanted, strict=True)
+        ]
+        return self._encoded(
+            clips,
+            grid,
+            lambda rows: self._filled(clips, grid, keep, widths, rows, combine),
+        )
+
+    def _encoded(self, clips: list[Tensor], grid: TimeGrid, fill: Callable[[int], list[Tensor]]) -> Encoded:
+        """What ``fill`` gives for so many rows, zero past each clip's own steps, with lengths and times."""
         steps = torch.tensor([grid.steps(len(clip)) for clip in clips])
-        width = self.embed_dim * (self.config.model.mel_patches if mel == "concat" else 1)
-        with self.arithmetic():
-            shape = (len(clips), int(steps.max()), width)
-            states = [torch.empty(shape, device=self.device) for _ in keep]
-            for rows in self._batches(clips, grid):
-                for place, hidden in self._run([clips[row] for row in rows], grid, keep):
-                    for state, tokens in zip(states, hidden, strict=True):
-                        state[rows, place] = fold_mel(tokens, self.config.model.mel_patches, mel).float()
-            if int(steps.min()) < shape[1]:
-                past = (torch.arange(shape[1]) >= steps[:, None]).to(self.device)[..., None]
-                states = [state.masked_fill_(past, 0.0) for state in states]
+        rows = int(steps.max())
+        states = fill(rows)
+        if int(steps.min()) < rows:
+            past = (torch.arange(rows) >= steps[:, None]).to(self.device)[..., None]
+            states = [state.masked_fill_(past, 0.0) for state in states]
         times = nn.utils.rnn.pad_sequence([grid.times_ms(len(clip)) for clip in clips], batch_first=True)
         return Encoded(states, steps.to(self.device), times)
+
+    def own_steps(
+        self,
+        clips: Sequence[Tensor],
+        grid: TimeGrid,
+        keep: Sequence[int],
+        mel: Mel,
+        rows: int,
+    ) -> list[Tensor]:
+        """The kept layers' (B, rows, C) float32; what lies past a clip's own steps is left as it was in memory.
+
+        Args:
+            clips: as of `split_clips`.
+            grid: as of `grid`.
+            keep: as of `kept_layers`.
+            mel: as in `encode`.
+            rows: at least the steps of the longest clip.
+        """
+        M = self.config.model.mel_patches
+        widths = [self.embed_dim * (M if mel == "concat" else 1)] * len(keep)
+
+        def fold(hidden: list[Tensor]) -> list[Tensor]:
+            return [fold_mel(tokens, M, mel).float() for tokens in hidden]
+
+        return self._filled(clips, grid, keep, widths, rows, fold)
+
+    def _filled(
+        self,
+        clips: Sequence[Tensor],
+        grid: TimeGrid,
+        keep: Sequence[int],
+        widths: Sequence[int],
+        rows: int,
+        convert: Callable[[list[Tensor]], list[Tensor]],
+    ) -> list[Tensor]:
+        """For each of ``widths`` (B, rows, width): what ``convert`` makes of a batch's kept layers, (b, N, D) each."""
+        # made before inference mode begins: the result may be used in a graph
+        states = [torch.empty(len(clips), rows, width, device=self.device) for width in widths]
+        with self.arithmetic(), torch.inference_mode(not torch.is_grad_enabled()):
+            for batch in self._batches(clips, grid):
+                where = torch.tensor(batch, device=self.device)
+                for place, hidden in self._run([clips[row] for row in batch], grid, keep):
+                    for state, part in zip(states, convert(hidden), strict=True):
+                        state[where, place] = part
+        return states
 
     def embed(
         self,
@@ -208,14 +315,8 @@ class Encoder(nn.Module):
             (B, E) float32.
         """
         readout = readout or self.config.readout
-        encoded = self.encode(
-            waveforms,
-            lengths,
-            layers=readout.layers(self.num_layers),
-            mel=readout.mel,
-            hop_ms=readout.hop_ms,
-        )
-        return pool_time(combine_layers(encoded.hidden_states, readout.layer), encoded.lengths, readout.pool)
+        encoded = self.read(waveforms, lengths, readouts=[readout])
+        return pool_time(encoded.hidden_states[0], encoded.lengths, readout.pool)
 
     @classmethod
     def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> "Encoder":
@@ -234,7 +335,13 @@ class Encoder(nn.Module):
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "model")
-            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model", revision=revision))
+            return str(
+                api.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=Path(folder) / "model",
+                    revision=revision,
+                )
+            )
 
     def patches(self, waveforms: Tensor) -> Tensor:
         """(B, S) waveforms of at least one token -> (B, N, P) normalised patches, what the network sees."""
@@ -267,19 +374,22 @@ class Encoder(nn.Module):
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
         """The precision of matrix products, and whether a graph is recorded."""
-        graph = self.training and torch.is_grad_enabled()
+        graph = (self.training or self.graph_in_eval) and torch.is_grad_enabled()
         cast = torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32")
         with torch.set_grad_enabled(graph), cast:
             yield
 
-    def _batches(self, clips: list[Tensor], grid: TimeGrid) -> Iterator[list[int]]:
+    def _batches(self, clips: Sequence[Tensor], grid: TimeGrid) -> Iterator[list[int]]:
         """Indices of the clips that go through the network together: of like length; a long clip goes by itself."""
-        budget = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) // self.config.model.mel_patches
+        mel, kind = self.config.model.mel_patches, self.device.type
+        budget = BATCH_TOKENS.get(kind, BATCH_TOKENS["cpu"]) // mel
+        small = SMALL_BATCH_TOKENS.get(kind, 0) // mel if self.precision != "fp32" else 0
         rows: list[int] = []
         steps: list[int] = []
         for row in sorted(range(len(clips)), key=lambda row: -len(clips[row])):
             tall = [*steps, grid.steps(len(clips[row])) // grid.passes + 1]
-            full = len(tall) * tall[0] > budget or sum(tall) < (1 - MAX_PADDING) * len(tall) * tall[0]
+            area = len(tall) * tall[0]
+            full = area > budget or (area > small and sum(tall) < (1 - MAX_PADDING) * area)
             if rows and (full or self._is_long(clips[rows[0]])):
                 yield rows
                 rows, tall = [], tall[-1:]
@@ -289,7 +399,7 @@ class Encoder(nn.Module):
     def _is_long(self, clip: Tensor) -> bool:
         return len(clip) > self.max_seconds * SAMPLE_RATE
 
-    def _run(self, clips: list[Tensor], grid: TimeGrid, keep: list[int]) -> Iterator[tuple[slice, list[Tensor]]]:
+    def _run(self, clips: list[Tensor], grid: TimeGrid, keep: Sequence[int]) -> Iterator[tuple[slice, list[Tensor]]]:
         """The clips of a batch through the network, grid by grid: time steps, and the kept layers' (b, N, D) there."""
         waveforms, lengths = self._pad(clips, grid)
         long = self._is_long(clips[0])
@@ -302,9 +412,24 @@ class Encoder(nn.Module):
             if long:
                 parts = self._windows(audio[:, shift * grid.hop * HOP_SAMPLES :], int(own.max()), keep)
             else:
-                parts = iter([(0, int(own.max()), self._features(audio[:, shift * grid.hop :], own, keep))])
+                parts = iter(
+                    [
+                        (
+                            0,
+                            int(own.max()),
+                            self._features(audio[:, shift * grid.hop :], own, keep),
+                        )
+                    ]
+                )
             for first, last, hidden in parts:
-                yield slice(shift + first * grid.passes, shift + last * grid.passes, grid.passes), hidden
+                yield (
+                    slice(
+                        shift + first * grid.passes,
+                        shift + last * grid.passes,
+                        grid.passes,
+                    ),
+                    hidden,
+                )
 
     def _pad(self, clips: list[Tensor], grid: TimeGrid) -> tuple[Tensor, Tensor | None]:
         """Clips -> (b, S) on the model's device, and the samples of each where they differ."""
@@ -317,7 +442,7 @@ class Encoder(nn.Module):
         equal = min(samples) == max(samples)
         return padded, None if equal else torch.tensor(samples, device=self.device)
 
-    def _features(self, spectrogram: Tensor, steps: Tensor, keep: list[int]) -> list[Tensor]:
+    def _features(self, spectrogram: Tensor, steps: Tensor, keep: Sequence[int]) -> list[Tensor]:
         """(b, frames, mels), each row's time steps -> the kept layers' (b, N, D)."""
         longest = int(steps.max())
         patches = self.patchify(spectrogram[:, : longest * self.config.model.patch_frames])
@@ -328,12 +453,12 @@ class Encoder(nn.Module):
             padding = torch.arange(patches.shape[1], device=self.device) >= tokens[:, None]
         return self._layers(patches, padding, keep)
 
-    def _layers(self, patches: Tensor, padding: Tensor | None, keep: list[int]) -> list[Tensor]:
+    def _layers(self, patches: Tensor, padding: Tensor | None, keep: Sequence[int]) -> list[Tensor]:
         if self.body is None or self.training:
             return self.network.features(patches, padding, keep)
         return self.body(patches, padding, keep)
 
-    def _windows(self, audio: Tensor, steps: int, keep: list[int]) -> Iterator[tuple[int, int, list[Tensor]]]:
+    def _windows(self, audio: Tensor, steps: int, keep: Sequence[int]) -> Iterator[tuple[int, int, list[Tensor]]]:
         """A long clip's prepared (1, S) in overlapping windows: ranges of steps and their kept layers' tokens.
 
         The spectrogram is made for a few windows at a time (a frame's numbers are its own): that of an hour is 184 MB.
@@ -402,7 +527,12 @@ def load_model(
     """
     where = usable_device(device)
     loaded = checkpoint.read(checkpoint.resolve(source))
-    encoder = Encoder(loaded.config, precision or "fp32", max_seconds=max_seconds, window_seconds=window_seconds)
+    encoder = Encoder(
+        loaded.config,
+        precision or "fp32",
+        max_seconds=max_seconds,
+        window_seconds=window_seconds,
+    )
     encoder.network.load_state_dict(loaded.state)
     return encoder.eval().to(where)
 

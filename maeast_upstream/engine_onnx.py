@@ -1,6 +1,7 @@
 """The transformer body in ONNX Runtime, on a CPU: float32, or int8 products (inputs are quantised as they come)."""
 
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ class OnnxBody:
         self._network = network
         self._precision = precision
         self._sessions: dict[tuple[object, ...], Any] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, patches: Tensor, padding: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
         """(B, N, P), (B, N) or None -> the layers' (B, N, D)."""
@@ -29,14 +31,15 @@ class OnnxBody:
 
     def _session(self, layers: tuple[int, ...]) -> Any:
         key = (layers, torch.get_num_threads())
-        if key not in self._sessions:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "layers.onnx"
-                write_graph(self._network, layers, path)
-                if self._precision == "int8":
-                    quantise(path)
-                self._sessions[key] = session(path)
-        return self._sessions[key]
+        with self._lock:
+            if key not in self._sessions:
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder) / "layers.onnx"
+                    write_graph(self._network, layers, path)
+                    if self._precision == "int8":
+                        quantise(path)
+                    self._sessions[key] = session(path)
+            return self._sessions[key]
 
 
 def session(path: Path) -> Any:
@@ -58,7 +61,12 @@ def write_graph(network: MaeAst, layers: Sequence[int], path: Path) -> None:
     example = noise_batch(network.config, clips=2, tokens=3 * network.config.mel_patches)
     with tracing():
         torch.onnx.export(
-            LayersOf(network, layers), example, path, dynamo=False, input_names=list(axes), dynamic_axes=axes
+            LayersOf(network, layers),
+            example,
+            path,
+            dynamo=False,
+            input_names=list(axes),
+            dynamic_axes=axes,
         )
 
 
@@ -71,4 +79,10 @@ def quantise(path: Path) -> None:
     # else it asks, by the root logger, for a pass over the graph that only static quantisation needs
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     products = ["MatMul", "Gemm"]
-    quantize_dynamic(model, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=products)
+    quantize_dynamic(
+        model,
+        path,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=products,
+    )

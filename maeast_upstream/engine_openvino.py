@@ -1,5 +1,7 @@
 """The transformer body in OpenVINO, on a CPU: float32, or bfloat16 where the processor has it."""
 
+import queue
+import threading
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -15,11 +17,13 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 class OpenVinoBody:
     """A `Body`: converted once, compiled for each set of layers and number of threads when first asked for."""
 
-    def __init__(self, network: MaeAst, precision: Literal["fp32", "bf16"]) -> None:
+    def __init__(self, network: MaeAst, precision: Literal["fp32", "bf16"], streams: int = 1) -> None:
         self._precision = precision
+        self._streams = streams
+        self._lock = threading.Lock()
         self._dim = network.config.embed_dim
         self._model = convert(network)
-        self._compiled: dict[tuple[object, ...], Any] = {}
+        self._requests: dict[tuple[object, ...], queue.SimpleQueue[Any]] = {}
 
     def __call__(self, patches: Tensor, padding: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
         """(B, N, P), (B, N) or None -> the layers' (B, N, D), written by OpenVINO into torch's memory."""
@@ -27,33 +31,47 @@ class OpenVinoBody:
 
         if padding is None:  # a mask costs nothing here, a second compiled model would cost memory
             padding = torch.zeros(patches.shape[:2], dtype=torch.bool)
-        request = self._compile(tuple(layers)).create_infer_request()
-        for place, given in enumerate((patches, padding)):
-            request.set_input_tensor(place, ov.Tensor(given.contiguous().numpy(), shared_memory=True))
-        outputs = [torch.empty(*patches.shape[:2], self._dim) for _ in layers]
-        for place, output in enumerate(outputs):
-            request.set_output_tensor(place, ov.Tensor(output.numpy(), shared_memory=True))
-        request.infer()
+        requests = self._compile(tuple(layers))
+        request = requests.get()
+        try:
+            for place, given in enumerate((patches, padding)):
+                request.set_input_tensor(place, ov.Tensor(given.contiguous().numpy(), shared_memory=True))
+            outputs = [torch.empty(*patches.shape[:2], self._dim) for _ in layers]
+            for place, output in enumerate(outputs):
+                request.set_output_tensor(place, ov.Tensor(output.numpy(), shared_memory=True))
+            request.infer()
+        finally:
+            requests.put(request)
         return outputs
 
-    def _compile(self, layers: tuple[int, ...]) -> Any:
+    def _compile(self, layers: tuple[int, ...]) -> "queue.SimpleQueue[Any]":
+        """Requests, one for each stream: making one waits for those that run."""
         import openvino as ov
 
         threads = torch.get_num_threads()
-        if (layers, threads) not in self._compiled:
-            results = self._model.get_results()
-            part = ov.Model([results[layer - 1] for layer in layers], self._model.get_parameters())
-            self._compiled[layers, threads] = ov.Core().compile_model(part, "CPU", settings(self._precision, threads))
-        return self._compiled[layers, threads]
+        with self._lock:
+            if (layers, threads) not in self._requests:
+                results = self._model.get_results()
+                part = ov.Model(
+                    [results[layer - 1] for layer in layers],
+                    self._model.get_parameters(),
+                )
+                options = settings(self._precision, threads, self._streams)
+                compiled = ov.Core().compile_model(part, "CPU", options)
+                requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+                for _ in range(self._streams):
+                    requests.put(compiled.create_infer_request())
+                self._requests[layers, threads] = requests
+            return self._requests[layers, threads]
 
 
-def settings(precision: Literal["fp32", "bf16"], threads: int) -> dict[str, str]:
-    """OpenVINO's: one batch at a time on torch's number of threads; its own default precision may be bfloat16."""
+def settings(precision: Literal["fp32", "bf16"], threads: int, streams: int = 1) -> dict[str, str]:
+    """OpenVINO's: ``streams`` batches at a time, each on ``threads``; its own default precision may be bfloat16."""
     return {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": str(threads),
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+        "NUM_STREAMS": str(streams),
+        "INFERENCE_NUM_THREADS": str(threads * streams),
     }
 
 

@@ -61,11 +61,12 @@ def remember(key: str, seconds: dict[str, float]) -> None:
         return
 
 
-def key_of(config: ModelConfig, precision: str) -> str:
-    """A measurement holds for this processor, number of threads, packages, model and precision."""
+def key_of(config: ModelConfig, precision: str, streams: int = 1) -> str:
+    """A measurement holds for this processor, number of threads and streams, packages, model and precision."""
     facts = {
         "processor": processor(),
         "threads": torch.get_num_threads(),
+        "streams": streams,
         "packages": {name: version(name) for name in PACKAGES},
         "model": dataclasses.asdict(config),
         "precision": precision,

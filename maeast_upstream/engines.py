@@ -20,6 +20,7 @@ from maeast_upstream.encoder import BATCH_TOKENS, FRAME_MS, Body, Encoder
 from maeast_upstream.encoder import Precision as TorchPrecision
 from maeast_upstream.engine_graph import noise_batch
 from maeast_upstream.model import STORED_POSITIONS
+from maeast_upstream.streams import shared_threads, side_by_side
 
 Engine = Literal["auto", "torch", "openvino", "onnx"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -68,6 +69,8 @@ def attach(
     engine: Engine = "auto",
     precision: Precision | None = None,
     layers: Sequence[int] | None = None,
+    *,
+    streams: int = 1,
 ) -> Choice:
     """Let ``engine`` run the encoder's transformer from now on; its weights must not change afterwards.
 
@@ -77,6 +80,8 @@ def attach(
             in the cache folder (`engine_timing.cache_path`). On a GPU that is torch.
         precision: of the matrix products; None for the encoder's own. int8 is ONNX Runtime's.
         layers: the ones that will be asked for, counted from 1, made ready now; None for the last. Others still work.
+        streams: calls that `extract` may make side by side, each on its share of torch's threads: more clips a second
+            (`streams.streams_on` says how many suit a device), while one alone takes longer.
 
     Returns:
         What was chosen and why; ``str()`` of it is one line. The encoder's ``body`` is None when torch runs.
@@ -91,13 +96,15 @@ def attach(
     keep = sorted(set(layers or [encoder.num_layers]))
     encoder.body = None
     encoder.precision = torch_precision(precision)
-    if engine == "auto":
-        choice = _fastest(encoder, precision, keep)
-    elif engine == "torch":
-        choice = Choice("torch", precision, "as asked")
-    else:
-        check_usable(engine, encoder.device)
-        choice = _start(encoder, engine, precision, keep, "as asked")
+    encoder.streams = streams
+    with shared_threads(streams):
+        if engine == "auto":
+            choice = _fastest(encoder, precision, keep)
+        elif engine == "torch":
+            choice = Choice("torch", precision, "as asked")
+        else:
+            check_usable(engine, encoder.device)
+            choice = _start(encoder, engine, precision, keep, "as asked")
     log.info("%s", choice)
     return choice
 
@@ -164,7 +171,7 @@ def _fastest(encoder: Encoder, precision: Precision, keep: list[int]) -> Choice:
     if len(usable) == 1:
         reason = "nothing else here offers it" if encoder.device.type == "cpu" else f"the model is on {encoder.device}"
         return _start(encoder, cast(Engine, usable[0]), precision, keep, reason)
-    key = engine_timing.key_of(encoder.config.model, precision)
+    key = engine_timing.key_of(encoder.config.model, precision, encoder.streams)
     seconds = engine_timing.remembered(key)
     if seconds is None or not set(usable) >= set(seconds) >= {"torch"}:
         seconds = _measured(encoder, precision, usable)
@@ -172,7 +179,13 @@ def _fastest(encoder: Encoder, precision: Precision, keep: list[int]) -> Choice:
     fastest = min(seconds, key=lambda name: seconds[name])
     if fastest == "torch" or seconds["torch"] < CLEARLY * seconds[fastest]:
         return Choice("torch", precision, f"nothing here is clearly faster ({_told(seconds)})")
-    return _start(encoder, cast(Engine, fastest), precision, keep, f"the fastest here ({_told(seconds)})")
+    return _start(
+        encoder,
+        cast(Engine, fastest),
+        precision,
+        keep,
+        f"the fastest here ({_told(seconds)})",
+    )
 
 
 def _measured(encoder: Encoder, precision: Precision, engines: list[str]) -> dict[str, float]:
@@ -183,18 +196,22 @@ def _measured(encoder: Encoder, precision: Precision, engines: list[str]) -> dic
     last = [encoder.num_layers]
 
     def by(body: Body) -> Callable[[], object]:
-        def work() -> object:
+        def work() -> list[Tensor]:
             with encoder.arithmetic():
                 return body(patches, None, last)
 
-        return work
+        def in_every_stream() -> object:
+            return [wait() for wait in [start(work) for _ in range(encoder.streams)]]
 
-    works = {"torch": by(encoder.network.features)}
-    for engine in engines:
-        body = None if engine == "torch" else _built(encoder, engine, precision, last)
-        if body is not None:
-            works[engine] = by(body)
-    return engine_timing.measure(works)
+        return in_every_stream
+
+    with side_by_side(encoder.streams) as start:
+        works = {"torch": by(encoder.network.features)}
+        for engine in engines:
+            body = None if engine == "torch" else _built(encoder, engine, precision, last)
+            if body is not None:
+                works[engine] = by(body)
+        return engine_timing.measure(works)
 
 
 def _start(encoder: Encoder, engine: Engine, precision: Precision, keep: list[int], why: str) -> Choice:
@@ -214,7 +231,7 @@ def _built(encoder: Encoder, engine: str, precision: Precision, keep: list[int])
         body: Body
         if engine == "openvino":
             module = importlib.import_module("maeast_upstream.engine_openvino")
-            body = module.OpenVinoBody(encoder.network, precision)
+            body = module.OpenVinoBody(encoder.network, precision, encoder.streams)
         else:
             module = importlib.import_module("maeast_upstream.engine_onnx")
             body = module.OnnxBody(encoder.network, precision)

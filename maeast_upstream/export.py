@@ -24,7 +24,12 @@ from torch import Tensor, nn
 from maeast_upstream.command import Parser, add_readout_options, readout_from
 from maeast_upstream.encoder import FRAME_MS, Encoder, load_model
 from maeast_upstream.files import refuse_to_overwrite, replacing
-from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_samples
+from maeast_upstream.frontend import (
+    HOP_SAMPLES,
+    SAMPLE_RATE,
+    WINDOW_SAMPLES,
+    num_samples,
+)
 from maeast_upstream.model import STORED_POSITIONS
 from maeast_upstream.readout import Readout, combine_layers, fold_mel, pool_time
 from maeast_upstream.version import __version__
@@ -34,7 +39,10 @@ Kind = Literal["scene", "frames"]
 Run = Callable[[Tensor], Sequence[Any]]
 """(B, S) -> the numpy outputs of a written file."""
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
-NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+NEEDS = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
 """Packages that write and check each format."""
 EXTRAS = {"onnx": "onnx", "openvino": "onnx,openvino"}
 CHECKED_SAMPLES = (400, 16_000, 53_910)
@@ -46,10 +54,25 @@ MOST_DIFFERENCE = 1e-3
 def main(argv: Sequence[str]) -> int:
     """Write a model file that turns waveforms into embeddings, for ONNX Runtime or OpenVINO."""
     parser = Parser(prog="maeast export", description=main.__doc__)
-    parser.add_argument("checkpoint", nargs="?", help="name, path or hub id; default: the checkpoint in the package")
-    parser.add_argument("-o", "--out", required=True, type=Path, help="OUT.onnx, or OUT.xml (OUT.bin comes beside it)")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="name, path or hub id; default: the checkpoint in the package",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        required=True,
+        type=Path,
+        help="OUT.onnx, or OUT.xml (OUT.bin comes beside it)",
+    )
     parser.add_argument("--format", choices=get_args(Format), help="default: by the suffix of OUT")
-    parser.add_argument("--kind", choices=get_args(Kind), default="scene", help="one vector a clip, or a time step")
+    parser.add_argument(
+        "--kind",
+        choices=get_args(Kind),
+        default="scene",
+        help="one vector a clip, or a time step",
+    )
     add_readout_options(parser)
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     args = parser.parse_args(argv)
@@ -73,7 +96,11 @@ def format_of(out: Path, form: Format | None) -> Format:
 
 
 def export(
-    encoder: Encoder, out: Path, form: Format = "onnx", kind: Kind = "scene", readout: Readout | None = None
+    encoder: Encoder,
+    out: Path,
+    form: Format = "onnx",
+    kind: Kind = "scene",
+    readout: Readout | None = None,
 ) -> float:
     """Write a model file and compare it with torch.
 
@@ -263,7 +290,10 @@ def _difference(model: WaveformModel, run: Run, samples: int) -> float:
         expected = [encoder.embed(waveforms, readout=readout)]
     else:
         encoded = encoder.encode(waveforms, layers=model.layers, mel=readout.mel, hop_ms=readout.hop_ms)
-        expected = [combine_layers(encoded.hidden_states, readout.layer), encoded.times_ms[0].float()]
+        expected = [
+            combine_layers(encoded.hidden_states, readout.layer),
+            encoded.times_ms[0].float(),
+        ]
     outputs = [torch.from_numpy(output) for output in run(waveforms)]
     return max(float((one - other).abs().max()) for one, other in zip(expected, outputs, strict=True))
 

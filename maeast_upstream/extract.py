@@ -17,7 +17,12 @@ from torch import Tensor
 
 from maeast_upstream.audio import AudioError, from_samples, read_audio
 from maeast_upstream.decoding import DecodePool
-from maeast_upstream.embedding import like_lengths, scene_vectors, scene_width, step_vectors
+from maeast_upstream.embedding import (
+    like_lengths,
+    scene_vectors,
+    scene_width,
+    step_vectors,
+)
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.engines import Choice
 from maeast_upstream.frontend import SAMPLE_RATE
@@ -26,15 +31,16 @@ from maeast_upstream.outputs import Sink
 from maeast_upstream.packed import to_float
 from maeast_upstream.parts import PartReport, PartStore
 from maeast_upstream.readout import Readout
+from maeast_upstream.streams import Start, shared_threads, side_by_side
 from maeast_upstream.table import Embedded, Kind, Wanted
 
 PART_CLIPS = 1000
 PART_BYTES = 32 << 20
 """A part is closed at so many clips, or so much audio as it lies on disk: a quarter of an hour of wav, two of opus."""
-BATCH_SECONDS = {"cpu": 120.0, "cuda": 1500.0}
+BATCH_SECONDS = {"cpu": 30.0, "cuda": 1500.0}
 """Audio that goes to the model at once, padding included."""
-LOOK_AHEAD = 5
-"""Batches that are in memory at once, to be sorted by length."""
+LOOK_AHEAD_SECONDS = {"cpu": 600.0, "cuda": 7500.0}
+"""Audio that is in memory at once, to be sorted by length, unless a batch is more."""
 STEPS_BYTES = 64 << 20
 """Time steps are written when they take so much memory."""
 
@@ -100,7 +106,10 @@ def embed_files(
     """
     encoder = encoder or load_model()
     readout = readout or encoder.config.readout
-    wanted = Wanted(kind=kind, readouts=(readout,) if isinstance(readout, Readout) else tuple(readout))
+    wanted = Wanted(
+        kind=kind,
+        readouts=(readout,) if isinstance(readout, Readout) else tuple(readout),
+    )
     wanted.width(encoder.config)
     with DecodePool(workers) as pool:
         for outcome in embed_decoded(pool.decode(list_segments(inputs)), encoder, wanted):
@@ -119,7 +128,13 @@ class Embedder:
     array and sampling_rate as older versions of ``datasets`` decode them.
     """
 
-    def __init__(self, encoder: Encoder | None = None, *, audio: str = "audio", column: str = "embedding") -> None:
+    def __init__(
+        self,
+        encoder: Encoder | None = None,
+        *,
+        audio: str = "audio",
+        column: str = "embedding",
+    ) -> None:
         """Args: ``encoder``, None for the checkpoint in the package; the names of the columns to read and to add."""
         self.encoder = encoder or load_model()
         self.audio, self.column = audio, column
@@ -149,9 +164,18 @@ def as_rows(clip: Embedded, wanted: Wanted) -> Iterator[dict[str, Any]]:
     """A clip's rows as dictionaries."""
     for readout, vectors in zip(wanted.readouts, clip.vectors, strict=True):
         for time_ms, vector in zip(clip.times_ms.tolist(), vectors, strict=True):
-            scene = {"start_ms": clip.start_ms, "end_ms": clip.end_ms, "layer": str(readout.layer)}
+            scene = {
+                "start_ms": clip.start_ms,
+                "end_ms": clip.end_ms,
+                "layer": str(readout.layer),
+            }
             place = scene if wanted.kind == "scene" else {"layer": str(readout.layer), "time_ms": time_ms}
-            yield {"path": clip.path, "segment": clip.segment, **place, "vector": vector}
+            yield {
+                "path": clip.path,
+                "segment": clip.segment,
+                **place,
+                "vector": vector,
+            }
 
 
 @dataclass(frozen=True)
@@ -195,7 +219,10 @@ def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartRepor
 
 
 def write_part(
-    number: int, outcomes: Iterable[Embedded | Failed], work: Work, progress: Callable[[PartReport], object]
+    number: int,
+    outcomes: Iterable[Embedded | Failed],
+    work: Work,
+    progress: Callable[[PartReport], object],
 ) -> None:
     """One part, as its outcomes come."""
     with work.store.write(number, work.sink.schema) as (writer, report):
@@ -236,47 +263,60 @@ def flushed(outcomes: Iterable[Embedded | Failed]) -> Iterator[list[Embedded | F
 
 
 def embed_decoded(
-    decoded: Iterable[Decoded], encoder: Encoder, wanted: Wanted, batch_seconds: float | None = None
+    decoded: Iterable[Decoded],
+    encoder: Encoder,
+    wanted: Wanted,
+    batch_seconds: float | None = None,
 ) -> Iterator[Embedded | Failed]:
     """What became of each segment, in their order.
 
-    A block's batches are launched before the block before it is read back, so that a GPU has work meanwhile.
+    A block's batches are launched before the block before it is read back, so that the model has work meanwhile.
     """
-    seconds = batch_seconds or BATCH_SECONDS.get(encoder.device.type, BATCH_SECONDS["cpu"])
+    device = encoder.device.type if encoder.device.type in BATCH_SECONDS else "cpu"
+    seconds = batch_seconds or BATCH_SECONDS[device]
     before: Callable[[], list[Embedded | Failed]] | None = None
-    for block in blocks(decoded, LOOK_AHEAD * seconds):
-        launched = launch(block, encoder, wanted, seconds)
+    with shared_threads(encoder.streams), side_by_side(encoder.streams) as start:
+        for block in blocks(decoded, encoder.streams * seconds, max(seconds, LOOK_AHEAD_SECONDS[device])):
+            launched = launch(block, encoder, wanted, seconds, start)
+            if before is not None:
+                yield from before()
+            before = launched
         if before is not None:
             yield from before()
-        before = launched
-    if before is not None:
-        yield from before()
 
 
-def blocks(decoded: Iterable[Decoded], seconds: float) -> Iterator[list[Decoded]]:
-    """Consecutive segments of together about ``seconds`` of audio."""
+def blocks(decoded: Iterable[Decoded], first: float, most: float) -> Iterator[list[Decoded]]:
+    """Consecutive segments of together about ``most`` seconds of audio.
+
+    The first holds ``first``, and each after it twice as many, so that the model has work before much is decoded.
+    """
     block: list[Decoded] = []
-    samples = 0
+    samples, seconds = 0, min(first, most)
     for segment, audio in decoded:
         block.append((segment, audio))
         samples += len(audio) if isinstance(audio, np.ndarray) else 0
         if samples >= seconds * SAMPLE_RATE:
             yield block
-            block, samples = [], 0
+            block, samples, seconds = [], 0, min(2 * seconds, most)
     if block:
         yield block
 
 
 def launch(
-    block: list[Decoded], encoder: Encoder, wanted: Wanted, seconds: float
+    block: list[Decoded], encoder: Encoder, wanted: Wanted, seconds: float, start: Start
 ) -> Callable[[], list[Embedded | Failed]]:
     """Give a block's batches to the model; the result reads them back."""
     clips = [(row, audio) for row, (_, audio) in enumerate(block) if isinstance(audio, np.ndarray)]
     pending = []
     for batch in like_lengths([len(audio) for _, audio in clips], seconds * SAMPLE_RATE):
-        rows = [clips[i][0] for i in batch]
-        pending.append((rows, *vectors_of([torch.from_numpy(to_float(clips[i][1])) for i in batch], encoder, wanted)))
-    return lambda: read_back(block, pending)
+        waveforms = [torch.from_numpy(to_float(clips[i][1])) for i in batch]
+        pending.append(
+            (
+                [clips[i][0] for i in batch],
+                start(vectors_of, waveforms, encoder, wanted),
+            )
+        )
+    return lambda: read_back(block, [(rows, *vectors()) for rows, vectors in pending])
 
 
 Vectors = tuple[list[Tensor], list[int], Tensor]
@@ -287,7 +327,11 @@ def vectors_of(waveforms: list[Tensor], encoder: Encoder, wanted: Wanted) -> Vec
     """One batch."""
     if wanted.kind == "scene":
         scenes = scene_vectors(encoder, waveforms, wanted.readouts)
-        return [scene[:, None] for scene in scenes], [1] * len(waveforms), torch.zeros(len(waveforms), 1)
+        return (
+            [scene[:, None] for scene in scenes],
+            [1] * len(waveforms),
+            torch.zeros(len(waveforms), 1),
+        )
     states, encoded = step_vectors(encoder, waveforms, wanted.readouts)
     return states, encoded.lengths.tolist(), encoded.times_ms
 

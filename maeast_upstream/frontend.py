@@ -73,7 +73,11 @@ def mel_banks(num_mel_bins: int) -> Tensor:
     low, high = mel(LOW_HZ), mel(SAMPLE_RATE / 2)
     step = (high - low) / (num_mel_bins + 1)
     bins = torch.arange(num_mel_bins).unsqueeze(1)
-    left, centre, right = low + bins * step, low + (bins + 1.0) * step, low + (bins + 2.0) * step
+    left, centre, right = (
+        low + bins * step,
+        low + (bins + 1.0) * step,
+        low + (bins + 2.0) * step,
+    )
     hz = (SAMPLE_RATE / FFT_SAMPLES) * torch.arange(FFT_SAMPLES // 2)
     mels = (1127.0 * (1.0 + hz / 700.0).log()).unsqueeze(0)
     up, down = (mels - left) / (centre - left), (right - mels) / (right - centre)
@@ -100,7 +104,11 @@ class Fbank(nn.Module):
         super().__init__()
         self.config = config or FrontendConfig()
         hann = torch.hann_window(WINDOW_SAMPLES, periodic=False)
-        self.register_buffer("window", hann.pow(0.85) if self.config.window == "povey" else hann, persistent=False)
+        self.register_buffer(
+            "window",
+            hann.pow(0.85) if self.config.window == "povey" else hann,
+            persistent=False,
+        )
         self.register_buffer("mel", mel_banks(self.config.num_mel_bins), persistent=False)
         # a stored constant, because runtimes without float64 would compute its cosines 1e-4 off
         self.register_buffer("dft", dft_matrix(), persistent=False)

@@ -10,7 +10,11 @@ from maeast_upstream.command import Parser
 def main(argv: Sequence[str]) -> int:
     """Show what a checkpoint is: sizes, front end, readout, where it came from."""
     parser = Parser(prog="maeast info", description=main.__doc__)
-    parser.add_argument("checkpoint", nargs="?", help="name, path or hub id; default: the one in the package")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="name, path or hub id; default: the one in the package",
+    )
     args = parser.parse_args(argv)
     path = checkpoint.resolve(args.checkpoint)
     loaded = checkpoint.read(path)

@@ -155,7 +155,7 @@ def _from_file(path: str) -> Iterator[Segment]:
 def _from_stdin(lines: BinaryIO) -> Iterator[Segment]:
     for line in lines:
         if path := os.fsdecode(line.rstrip(b"\r\n")):
-            yield from _from_tar(path) if _suffix(path) == ".tar" else iter([Segment(path)])
+            yield from (_from_tar(path) if _suffix(path) == ".tar" else iter([Segment(path)]))
 
 
 def _from_folder(folder: str, own: frozenset[str]) -> Iterator[Segment]:
@@ -222,7 +222,12 @@ def _members(path: str, tar: tarfile.TarFile, total: int) -> Iterator[Segment]:
             continue
         if member.offset_data + member.size > total:
             raise tarfile.ReadError(f"{member.name} is cut off")
-        yield Segment(f"{path}/{member.name}", offset=member.offset_data, size=member.size, file=path)
+        yield Segment(
+            f"{path}/{member.name}",
+            offset=member.offset_data,
+            size=member.size,
+            file=path,
+        )
 
 
 def _check_end(tar: tarfile.TarFile, seek: Callable[[int], int], read: Callable[[int], bytes]) -> None:

@@ -1,5 +1,6 @@
 """One run of `maeast embed`: from a list of inputs, through parts on disk, to an output."""
 
+import functools
 import hashlib
 import json
 import shutil
@@ -69,7 +70,7 @@ def fingerprint(encoder: Encoder) -> str:
     digest = hashlib.sha256(json.dumps(sections, sort_keys=True).encode())
     for name, value in sorted(encoder.network.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().numpy())
     return digest.hexdigest()
 
 
@@ -86,6 +87,7 @@ class Job:
     checkpoint: str
     """As the user named it."""
 
+    @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """What decides the rows: a run goes on with the same ones only."""
         return {
@@ -101,7 +103,11 @@ class Job:
     def metadata(self) -> dict[str, str]:
         """How the table was made, for its schema."""
         config = self.encoder.config.to_dict()
-        made = {"settings": self.settings(), "checkpoint": self.checkpoint, "config": config}
+        made = {
+            "settings": self.settings,
+            "checkpoint": self.checkpoint,
+            "config": config,
+        }
         return {METADATA_KEY: json.dumps(made)}
 
     def refuse_other_table(self) -> None:
@@ -110,7 +116,7 @@ class Job:
         if not before:
             raise ValueError(f"{self.output.address} exists already; give --force to replace it, or another name")
         remedy = "give --force to replace it, or another name"
-        refuse_changes(before, self.settings(), self.output.address, remedy)
+        refuse_changes(before, self.settings, self.output.address, remedy)
 
     def standing(self) -> str:
         """How far it came, in words."""
@@ -133,7 +139,7 @@ class Job:
         store = self.output.store
         sink = self.output.sink(self.wanted, self.wanted.width(self.encoder.config), self.metadata())
         with store.locked():
-            store.open(self.settings())
+            store.open(self.settings)
             done = set(store.numbers())
             parts = (part for part in cut_parts(self.listing) if part.number not in done)
             work = Work(store, sink, self.encoder, self.engine, workers, batch_seconds)

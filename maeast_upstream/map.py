@@ -43,7 +43,10 @@ def main(argv: Sequence[str]) -> int:
         points = place(reduced, method, args.seed)
         if figure:
             draw(figure, points, labels)
-            figure.suptitle(f"{args.embeddings.name}: {len(labels)} embeddings, {method}", fontsize=11)
+            figure.suptitle(
+                f"{args.embeddings.name}: {len(labels)} embeddings, {method}",
+                fontsize=11,
+            )
         if page and part:
             sound = sound_of(table, args.audio)
             if sound.note:
@@ -64,8 +67,18 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="maeast map", description=main.__doc__)
-    parser.add_argument("embeddings", type=Path, help="what maeast embed wrote: a parquet file, or a folder of them")
-    parser.add_argument("-o", "--out", required=True, type=Path, help="OUT.html, a page with sound; or OUT.png")
+    parser.add_argument(
+        "embeddings",
+        type=Path,
+        help="what maeast embed wrote: a parquet file, or a folder of them",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        required=True,
+        type=Path,
+        help="OUT.html, a page with sound; or OUT.png",
+    )
     parser.add_argument("--png", type=Path, help="a picture beside the page")
     parser.add_argument(
         "--labels",
@@ -73,7 +86,11 @@ def _parser() -> Parser:
         help="CSV with columns path (relative to it) and label; default: folder names",
     )
     parser.add_argument("--layer", help="of a table with several; default: its last")
-    parser.add_argument("--method", choices=tuple(METHODS), help="default: pca for a page, tsne for a picture alone")
+    parser.add_argument(
+        "--method",
+        choices=tuple(METHODS),
+        help="default: pca for a page, tsne for a picture alone",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of t-SNE and UMAP; default 0")
     parser.add_argument(
         "--audio",

@@ -67,7 +67,10 @@ def write_page(path: Path, page: MapPage, folder: Path) -> None:
 
 def _pieces(page: MapPage, folder: Path) -> Iterator[str]:
     """The template, with what its comments ask for in their places."""
-    scripts = [plotly_source(), *(_resource(name) for name in ("sound.js", "clip.js", "map.js"))]
+    scripts = [
+        plotly_source(),
+        *(_resource(name) for name in ("sound.js", "clip.js", "map.js")),
+    ]
     for piece in re.split(r"(<!-- insert \w+ -->)", _resource("map.html")):
         match piece.removeprefix("<!-- insert ").removesuffix(" -->"):
             case "policy":
@@ -122,7 +125,10 @@ def _blocks(page: MapPage, folder: Path) -> Iterator[str]:
     yield _block("names", _json(names))
     yield _block("class-of", np.array([number[label] for label in page.labels], "<u4").tobytes())
     yield _block("points", page.points.astype("<f4").tobytes())
-    yield _block("stretches", np.stack([page.table.start_ms, page.table.end_ms], axis=1).astype("<f4").tobytes())
+    yield _block(
+        "stretches",
+        np.stack([page.table.start_ms, page.table.end_ms], axis=1).astype("<f4").tobytes(),
+    )
     yield _block("neighbours", page.neighbours[0].astype("<u4").tobytes())
     yield _block("similarity", page.neighbours[1].astype("<f4").round(3).tobytes())
     for row, clip in page.sound.clips.items():

@@ -64,7 +64,10 @@ def sound_of(table: Embeddings, mode: str | None) -> Sound:
 
 
 def _linked(reason: str) -> Sound:
-    return Sound("link", note=f"{reason}: the page links to the files instead of holding their sound (--audio embed)")
+    return Sound(
+        "link",
+        note=f"{reason}: the page links to the files instead of holding their sound (--audio embed)",
+    )
 
 
 def read_stretch(path: str, start_ms: float, end_ms: float) -> np.ndarray:

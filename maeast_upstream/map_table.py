@@ -45,7 +45,12 @@ class Embeddings:
         )
 
 
-NO_ROWS = Embeddings(paths=[], vectors=np.zeros((0, 1), np.float32), start_ms=np.zeros(0), end_ms=np.zeros(0))
+NO_ROWS = Embeddings(
+    paths=[],
+    vectors=np.zeros((0, 1), np.float32),
+    start_ms=np.zeros(0),
+    end_ms=np.zeros(0),
+)
 
 
 def read_embeddings(path: Path, layer: str | None = None) -> Embeddings:
@@ -98,7 +103,7 @@ def _batches(part: Path, columns: Sequence[str], layer: str | None = None) -> It
         with pq.ParquetFile(part) as file:
             there = [column for column in columns if column in file.schema_arrow.names]
             for batch in file.iter_batches(BATCH_ROWS, columns=there):
-                yield batch if layer is None else batch.filter(pc.equal(batch["layer"], layer))
+                yield (batch if layer is None else batch.filter(pc.equal(batch["layer"], layer)))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{part}: not a table of embeddings ({' '.join(str(error).split())[:120]})") from error
 
@@ -125,7 +130,12 @@ def _read_part(part: Path, layer: str | None) -> Iterator[Embeddings]:
         if not np.isfinite(vectors).all():
             raise ValueError(f"{part}: NaN or infinite values in the embeddings")
         start_ms, end_ms = _stretches(batch)
-        yield Embeddings(paths=batch["path"].to_pylist(), vectors=vectors, start_ms=start_ms, end_ms=end_ms)
+        yield Embeddings(
+            paths=batch["path"].to_pylist(),
+            vectors=vectors,
+            start_ms=start_ms,
+            end_ms=end_ms,
+        )
 
 
 def _is_vector(batch: "pa.RecordBatch") -> bool:

@@ -159,7 +159,11 @@ class Positions(nn.Module):
     def __init__(self, dim: int, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.register_buffer("table", sinusoid(STORED_POSITIONS if kind == "sinusoid" else 0, dim), persistent=False)
+        self.register_buffer(
+            "table",
+            sinusoid(STORED_POSITIONS if kind == "sinusoid" else 0, dim),
+            persistent=False,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
@@ -222,12 +226,16 @@ class Stack(nn.Module):
         self.checkpoint_activations = config.checkpoint_activations
         self.apply(_init_linear)
 
-    def forward(self, x: Tensor, layerdrop: float = 0.0) -> Tensor:
-        """(B, N, D) -> the last layer's output; while training each block is skipped with probability ``layerdrop``."""
+    def forward(self, x: Tensor, layerdrop: float = 0.0, padding: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> the last layer's output; while training each block is skipped with probability ``layerdrop``.
+
+        ``padding`` (B, N) is True at tokens that the others must not attend to.
+        """
+        attend = None if padding is None else ~padding[:, None, None, :]
         x = self.dropout(self.norm(x))
         for block in self.blocks:
             if not (self.training and layerdrop and torch.rand(()).item() < layerdrop):
-                x = self._run(block, x, None)
+                x = self._run(block, x, attend)
         return x
 
     def layers(self, x: Tensor, padding: Tensor | None, keep: Sequence[int]) -> list[Tensor]:
@@ -284,13 +292,22 @@ class MaeAst(nn.Module):
         self.decoder_mask = nn.Parameter(torch.rand(decoder_dim))
         same = decoder_dim == dim  # then one table serves both
         self.decoder_positions = self.encoder_positions if same else Positions(decoder_dim, config.positions)
-        self.decoder = Stack(decoder_dim, config.decoder_heads, config.decoder_ffn_dim, config.decoder_depth, config)
+        self.decoder = Stack(
+            decoder_dim,
+            config.decoder_heads,
+            config.decoder_ffn_dim,
+            config.decoder_depth,
+            config,
+        )
         self.reconstruction_head = nn.Linear(decoder_dim, config.patch_dim)
         self.classification_head = nn.Linear(decoder_dim, config.patch_dim)
         self.input_dropout = nn.Dropout(config.input_dropout)
 
     def features(
-        self, patches: Tensor, padding: Tensor | None = None, layers: Sequence[int] | None = None
+        self,
+        patches: Tensor,
+        padding: Tensor | None = None,
+        layers: Sequence[int] | None = None,
     ) -> list[Tensor]:
         """Encoder layers' outputs on all tokens: what a frozen or fine-tuned upstream uses.
 
@@ -305,20 +322,28 @@ class MaeAst(nn.Module):
         keep = sorted(set(layers)) if layers is not None else range(1, self.config.depth + 1)
         return self.encoder.layers(self.encoder_positions(self.patch_embed(patches)), padding, keep)
 
-    def predict(self, patches: Tensor, visible: Tensor, masked: Tensor) -> Prediction:
+    def predict(
+        self,
+        patches: Tensor,
+        visible: Tensor,
+        masked: Tensor,
+        padding: Tensor | None = None,
+    ) -> Prediction:
         """The pretraining pass: the encoder sees the visible tokens only, the decoder fills in the rest.
 
         Args:
             patches: (B, N, P) normalised patches of clips of equal length.
             visible: (B, K) int64 indices of the tokens that the encoder sees.
             masked: (B, N - K) int64 indices of all others.
+            padding: (B, N) bool, True at tokens past a clip's end, which no other token attends to.
         """
         tokens = self.encoder_positions(self.input_dropout(self.patch_embed(patches)))
-        encoded = self.encoder(take(tokens, visible), self.config.layerdrop)  # (B, K, D)
+        unseen = None if padding is None else padding.gather(1, visible)
+        encoded = self.encoder(take(tokens, visible), self.config.layerdrop, unseen)  # (B, K, D)
         seen = self.decoder_embed(encoded)
         full = self.decoder_mask.to(seen.dtype).expand(*patches.shape[:2], -1)
         full = full.scatter(1, visible[..., None].expand_as(seen), seen)  # (B, N, decoder_dim)
-        decoded = take(self.decoder(self.decoder_positions(full)), masked)
+        decoded = take(self.decoder(self.decoder_positions(full), padding=padding), masked)
         return Prediction(
             self.reconstruction_head(decoded),
             self.classification_head(decoded),

@@ -12,7 +12,13 @@ import numpy as np
 
 from maeast_upstream.parts import PartStore
 from maeast_upstream.storage import Storage
-from maeast_upstream.table import METADATA_KEY, Embedded, Wanted, make_schema, make_table
+from maeast_upstream.table import (
+    METADATA_KEY,
+    Embedded,
+    Wanted,
+    make_schema,
+    make_table,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +82,14 @@ class Output:
                 else:
                     text = (pq.read_schema(file).metadata or {})[METADATA_KEY.encode()].decode()
             settings: dict[str, Any] = json.loads(text)["settings"]
-        except (pa.ArrowException, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        except (
+            pa.ArrowException,
+            OSError,
+            EOFError,
+            KeyError,
+            ValueError,
+            zipfile.BadZipFile,
+        ):
             return {}
         return settings
 
@@ -127,7 +140,12 @@ class NpyFiles(Sink):
         import pyarrow as pa
 
         self.wanted, self.storage = wanted, storage
-        columns = [("path", pa.string()), ("segment", pa.int64()), ("start_ms", pa.float64()), ("end_ms", pa.float64())]
+        columns = [
+            ("path", pa.string()),
+            ("segment", pa.int64()),
+            ("start_ms", pa.float64()),
+            ("end_ms", pa.float64()),
+        ]
         self.schema = pa.schema([*columns, ("file", pa.string())], metadata=schema.metadata)
 
     def table(self, clips: Sequence[Embedded]) -> "pa.Table":
@@ -140,7 +158,11 @@ class NpyFiles(Sink):
             self.storage.make(name.rpartition("/")[0])
             array = clip.vectors[:, 0] if self.wanted.kind == "scene" else clip.vectors
             with self.storage.writing(name) as file:
-                np.save(file, array.astype(np.dtype(self.wanted.vectors), copy=False), allow_pickle=False)
+                np.save(
+                    file,
+                    array.astype(np.dtype(self.wanted.vectors), copy=False),
+                    allow_pickle=False,
+                )
             rows.append([clip.path, clip.segment, clip.start_ms, clip.end_ms, name])
         return pa.table([*map(list, zip(*rows, strict=True))], schema=self.schema)
 
@@ -207,7 +229,10 @@ def as_array(table: "pa.Table", column: str) -> np.ndarray:
 
 
 def _write_array(
-    archive: zipfile.ZipFile, name: str, rows: int | None, pieces: Callable[[], Iterator[np.ndarray]]
+    archive: zipfile.ZipFile,
+    name: str,
+    rows: int | None,
+    pieces: Callable[[], Iterator[np.ndarray]],
 ) -> None:
     """One member NAME.npy of ``rows`` rows (None: a single value); text is gone through twice, for its longest."""
     first = next(pieces())
@@ -216,7 +241,11 @@ def _write_array(
         kind = max((piece.dtype for piece in pieces()), key=lambda dtype: dtype.itemsize)
     shape = () if rows is None else (rows, *first.shape[1:])
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        header = {
+            "descr": np.lib.format.dtype_to_descr(kind),
+            "fortran_order": False,
+            "shape": shape,
+        }
         np.lib.format.write_array_header_2_0(member, header)
         for piece in pieces():
             member.write(np.ascontiguousarray(piece, dtype=kind).tobytes())

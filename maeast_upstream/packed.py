@@ -15,6 +15,8 @@ from maeast_upstream.sampling import SAMPLE_RATE
 
 AUDIO_NAME, TABLE_NAME = "audio.i16", "clips.tsv"
 SAMPLE_BYTES = 2
+FULL_SCALE = 32768.0
+"""int16 of a sample of 1.0, for writers and readers: what was 16-bit audio at 16 kHz comes out as the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -84,4 +86,9 @@ def to_float(samples: np.ndarray) -> np.ndarray:
     """int16 -> float32 in [-1, 1); float32 stays as it is."""
     if samples.dtype == np.float32:
         return samples
-    return samples.astype(np.float32) / np.float32(32768.0)
+    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """float32 in [-1, 1] -> int16; what is louder is clipped."""
+    return (samples * np.float32(FULL_SCALE)).round().clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)

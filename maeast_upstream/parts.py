@@ -141,7 +141,10 @@ class PartStore:
         import pyarrow.parquet as pq
 
         for number in self.numbers():
-            with self.storage.open(_name(number)) as stream, pq.ParquetFile(stream) as file:
+            with (
+                self.storage.open(_name(number)) as stream,
+                pq.ParquetFile(stream) as file,
+            ):
                 for group in range(file.num_row_groups):
                     yield file.read_row_group(group)
 

@@ -31,12 +31,11 @@ from maeast_upstream.embedding import like_lengths, scene_vectors
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.files import replacing
 from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
-from maeast_upstream.labels import read_rows
+from maeast_upstream.labels import SPLITS, read_splits
 from maeast_upstream.readout import Mel, Pool, Readout, pool_time
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 """Inverse strengths of the penalty."""
-SPLITS = ("train", "valid", "test")
 MAX_DEVIATIONS = 20.0
 """Standardised values are clipped here: a clip far outside the train split's range does no harm."""
 READ_SECONDS = 600.0
@@ -138,21 +137,10 @@ def read_labels(path: Path) -> LabelledSet:
     """Read a labels.csv with columns path, label, split and check that it can be probed.
 
     Raises:
-        ValueError: as in `read_rows`; an unknown split, an empty one, a clip that is missing, one
-            class only, a class that is absent from train.
+        ValueError: as in `read_splits`; one class only.
     """
-    rows = read_rows(path, ["label", "split"])
-    for clip, (_, split) in rows.items():
-        if split not in SPLITS:
-            raise ValueError(f"{path}: unknown split {split!r} of {clip.name}; expected {', '.join(SPLITS)}")
-        if not clip.is_file():
-            raise ValueError(f"{path}: no such clip: {clip}; paths are relative to {path.parent}")
+    rows = read_splits(path)
     labels, splits = (np.array(column) for column in zip(*rows.values(), strict=True))
-    for split in SPLITS:
-        if split not in splits:
-            raise ValueError(f"{path}: no clip in split {split}; each of {', '.join(SPLITS)} needs one")
-    if unseen := sorted(set(labels) - set(labels[splits == "train"])):
-        raise ValueError(f"{path}: no train clip of class {str(unseen[0])!r}; each class needs one")
     if len(set(labels)) < 2:
         raise ValueError(f"{path}: only one class, {str(labels[0])!r}; a probe needs two")
     name = path.resolve().parent.name if path.stem == "labels" else path.stem
@@ -284,14 +272,20 @@ def read_batches(paths: Sequence[Path]) -> Iterator[tuple[list[int], list[Tensor
     yield from sorted_batches(block)
 
 
-def sorted_batches(block: list[tuple[int, Tensor]]) -> Iterator[tuple[list[int], list[Tensor]]]:
+def sorted_batches(
+    block: list[tuple[int, Tensor]],
+) -> Iterator[tuple[list[int], list[Tensor]]]:
     """Cut numbered clips into batches of like length."""
     for batch in like_lengths([len(clip) for _, clip in block], BATCH_SECONDS * SAMPLE_RATE):
         yield [block[i][0] for i in batch], [block[i][1] for i in batch]
 
 
 def readout_grid(
-    default: Readout, layer: str | None, mel: str | None, pool: str | None, hop: str | None
+    default: Readout,
+    layer: str | None,
+    mel: str | None,
+    pool: str | None,
+    hop: str | None,
 ) -> list[Readout]:
     """All combinations of comma-separated choices; ``default``'s own where None is given."""
     layers = [parse_layer(text) for text in layer.split(",")] if layer else [default.layer]
@@ -344,5 +338,12 @@ def write_scores(path: Path, features: str, sets: Sequence[LabelledSet], table: 
             for one, score in zip(sets, scores, strict=True):
                 chance = f"{100 / one.shape[0]:.2f}"
                 chosen = [f"{score.test:.2f}", score.c] if readout == best else ["", ""]
-                row = [features, readout, one.name, *one.shape, chance, f"{score.valid:.2f}"]
+                row = [
+                    features,
+                    readout,
+                    one.name,
+                    *one.shape,
+                    chance,
+                    f"{score.valid:.2f}",
+                ]
                 writer.writerow([*row, *chosen])

@@ -28,7 +28,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.bar.close()
 
@@ -41,7 +44,10 @@ class Progress:
         self.bar.update(report.clips + len(report.errors))
         if self.bar.disable and time.monotonic() - self.told > LINE_SECONDS:
             self.told = time.monotonic()
-            tqdm.write(f"{self.done} of {self.bar.total} clips, {self._rates()}, {self._left()} left", file=sys.stderr)
+            tqdm.write(
+                f"{self.done} of {self.bar.total} clips, {self._rates()}, {self._left()} left",
+                file=sys.stderr,
+            )
 
     def _rates(self) -> str:
         seconds = max(time.monotonic() - self.begun, 1e-9)

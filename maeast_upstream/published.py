@@ -206,7 +206,11 @@ def _given_back(kept: Mapping[str, Any], model: ModelConfig) -> tuple[dict[str, 
     bins = model.num_mel_bins
     try:
         cfg = {part: {**defaults, **kept.get(part, {})} for part, defaults in UNUSED.items()}
-        values = {"weight": [1.0] * bins, "bias": [0.0] * bins, **kept.get("layer_norm", {})}
+        values = {
+            "weight": [1.0] * bins,
+            "bias": [0.0] * bins,
+            **kept.get("layer_norm", {}),
+        }
         layer_norm = {f"layer_norm.{part}": torch.tensor(value) for part, value in values.items()}
         if cfg["model"]["max_token_length"] not in range(1, MOST_POSITIONS):
             raise ValueError("max_token_length")

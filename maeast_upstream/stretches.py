@@ -67,7 +67,7 @@ class _Continued:
     seeks = False
 
     def __init__(self, reader: Reader) -> None:
-        self.rate = reader.rate
+        self.rate, self.seconds = reader.rate, reader.seconds
         self._reader, self._blocks = reader, reader.blocks(0)
         self._kept: deque[np.ndarray] = deque()
         self._begin = self._end = 0

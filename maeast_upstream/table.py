@@ -89,7 +89,13 @@ def make_schema(wanted: Wanted, width: int, metadata: dict[str, str] | None = No
     vector = pa.list_(pa.float32() if wanted.vectors == "float32" else pa.float16(), width)
     place = [("start_ms", pa.float64()), ("end_ms", pa.float64())] if wanted.kind == "scene" else []
     time = [("time_ms", pa.float64())] if wanted.kind == "frames" else []
-    columns = [("path", pa.string()), ("segment", pa.int64()), *place, ("layer", pa.string()), *time]
+    columns = [
+        ("path", pa.string()),
+        ("segment", pa.int64()),
+        *place,
+        ("layer", pa.string()),
+        *time,
+    ]
     return pa.schema([*columns, ("vector", vector)], metadata=metadata)
 
 

@@ -54,7 +54,18 @@ NAMES = {
     *(
         (module, name)
         for module in ("builtins", "__builtin__")
-        for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "unicode", "long", "NoneType")
+        for name in (
+            "dict",
+            "list",
+            "tuple",
+            "int",
+            "float",
+            "str",
+            "bool",
+            "unicode",
+            "long",
+            "NoneType",
+        )
     ),
 }
 LEGACY_PICKLES = 5
@@ -208,7 +219,13 @@ class _Reader:
             return self.plain(value.args[0])
         return self.plain(_held(value))
 
-    def _tensor(self, storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    def _tensor(
+        self,
+        storage: _Storage,
+        offset: int,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+    ) -> Tensor:
         if storage.dtype is None:
             raise ValueError("a tensor of an unknown type")
         data = bytearray(self.read(f"data/{storage.key}"))

@@ -48,8 +48,16 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="maeast visualize", description=main.__doc__)
     parser.add_argument("audio", type=Path)
     parser.add_argument("-o", "--out", required=True, type=Path, help="OUT.png")
-    parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
-    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of removed tokens; default 0.75")
+    parser.add_argument(
+        "--checkpoint",
+        help="name, path or hub id; default: the checkpoint in the package",
+    )
+    parser.add_argument(
+        "--mask-ratio",
+        type=float,
+        default=0.75,
+        help="share of removed tokens; default 0.75",
+    )
     parser.add_argument(
         "--mask",
         choices=("random", "chunk"),
@@ -75,7 +83,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def reconstruct(
-    encoder: Encoder, waveform: Tensor, mask_ratio: float, mask: str, generator: torch.Generator
+    encoder: Encoder,
+    waveform: Tensor,
+    mask_ratio: float,
+    mask: str,
+    generator: torch.Generator,
 ) -> Reconstruction:
     """Mask a clip and let the network fill it in.
 
@@ -107,7 +119,11 @@ def reconstruct(
     normalisation = encoder.config.normalisation
     original, hidden, filled = (unpatchify(x, config)[0].cpu().numpy() for x in (patches, where, rebuilt))
     scale = normalisation.std / normalisation.scale
-    return Reconstruction(original * scale + normalisation.mean, hidden > 0, filled * scale + normalisation.mean)
+    return Reconstruction(
+        original * scale + normalisation.mean,
+        hidden > 0,
+        filled * scale + normalisation.mean,
+    )
 
 
 def mask_scores(steps: int, mel_patches: int, mask: str, generator: torch.Generator) -> Tensor:
@@ -127,7 +143,10 @@ def draw(figure: "Figure", result: Reconstruction) -> None:
     pictures = (
         (result.original, "log-mel spectrogram"),
         (np.ma.array(result.original, mask=result.masked), "what the encoder sees"),
-        (result.rebuilt, "reconstruction: visible tokens as they are, masked ones predicted"),
+        (
+            result.rebuilt,
+            "reconstruction: visible tokens as they are, masked ones predicted",
+        ),
     )
     for axis, (picture, name) in zip(axes, pictures, strict=True):
         axis.set_facecolor("0.8")
@@ -142,7 +161,10 @@ def draw(figure: "Figure", result: Reconstruction) -> None:
             interpolation="nearest",
         )
         axis.set_title(name, loc="left", fontsize=10)
-        axis.set_yticks([mel_bin(hz, mels) for hz in TICKS_HZ], [f"{hz / 1000:g}" for hz in TICKS_HZ])
+        axis.set_yticks(
+            [mel_bin(hz, mels) for hz in TICKS_HZ],
+            [f"{hz / 1000:g}" for hz in TICKS_HZ],
+        )
         axis.set_ylabel("kHz")
     axes[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=axes, label="log energy", pad=0.01, aspect=40)

@@ -86,7 +86,11 @@ def explain(message: str) -> str:
     if found := re.search(r"(?:Problems parsing|Unexpected) config:(.*)", text):
         return f"--config: not a YAML file of settings:{found[1] or ' it is empty'}"
     text = re.sub(r'Parser key "([\w.]+)":', r"\1:", text)
-    text = re.sub(r"Does not validate .*? Subtypes: \[(.*?)\] Errors:.* Given value:", r"Expected \1. Got value:", text)
+    text = re.sub(
+        r"Does not validate .*? Subtypes: \[(.*?)\] Errors:.* Given value:",
+        r"Expected \1. Got value:",
+        text,
+    )
     text = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", text)
     text = re.sub(r"<class '(\w+)'>", r"\1", text).replace(", NoneType", " or null")
     return re.sub(r"Expected (?:a )?(.*?)\. Got value:", r"expected \1, got", text)

@@ -3,7 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, FrontendConfig
+from maeast_upstream.frontend import (
+    HOP_SAMPLES,
+    SAMPLE_RATE,
+    WINDOW_SAMPLES,
+    FrontendConfig,
+)
 from maeast_upstream.model import ModelConfig
 from pretrain.masking import num_masked
 
@@ -13,16 +18,28 @@ class DataConfig:
     """What is read, and how clips are cut and mixed."""
 
     corpus: str = "corpus"
-    """Folder of WebDataset shards, or of audio files."""
+    """Folder of audio files or of tar shards, a .tsv manifest, a folder of pretrain.pack, or shards by address:
+    {000..999} counts."""
+    pack: bool = True
+    """Decode the corpus once into packed and train from there: fastest, resumes exactly. false reads files (resumes
+    exactly) or streams shards (resumes with a fresh shuffle)."""
     packed: str | None = None
     """Where the decoded corpus is kept; null for CORPUS/packed."""
+    validation: str | None = None
+    """Audio that is never trained on: folder, manifest or folder of pretrain.pack; null for no validation."""
     crop_seconds: float = 10.0
-    """Length of the random crops; shorter clips are repeated to it."""
+    """Length of the random crops."""
     max_crop_seconds: float | None = None
     """If given, each batch draws its crop length between crop_seconds and this, evenly in its logarithm."""
+    min_seconds: float = 0.0
+    """Shorter clips are left out."""
+    short: Literal["repeat", "join", "pad"] = "repeat"
+    """A clip shorter than the crop: goes round, is followed by other clips, or is padded and the padding masked."""
+    buckets: int = 8
+    """With short pad: a batch is of clips of like length, which are told apart in so many lengths."""
     batch_clips: int = 32
-    """Clips in a batch (fewer where crops are longer than crop_seconds, so that their seconds stay the same);
-    each gives two crops if losses.clip is above 0, else one."""
+    """Clips of an update, over all processes and accumulated parts (fewer where crops are longer than crop_seconds, so
+    that their seconds stay the same); each gives two crops if losses.clip is above 0, else one."""
     kind_power: float = 1.0
     """A kind of audio is drawn in proportion to (its number of clips) ** kind_power: 1 as they come, 0 equally."""
     min_gain_db: float = 0.0
@@ -31,6 +48,10 @@ class DataConfig:
     """At most this gain."""
     mix: bool = False
     """Add to each crop a crop of another clip of the batch, 8 to 25 dB below it."""
+    shuffle_clips: int = 1000
+    """Clips of streamed shards that are kept in each worker to be drawn from."""
+    max_bad_share: float = 0.05
+    """Stop, with the list, when more than this share of the clips that were read could not be decoded."""
     workers: int = 1
     """Processes that read ahead, and that decode the corpus; 0 for none beside the training itself."""
 
@@ -45,6 +66,23 @@ class DataConfig:
             raise ValueError(f"batch_clips must be at least 2, got {self.batch_clips}")
         if self.min_gain_db > self.max_gain_db:
             raise ValueError(f"min_gain_db {self.min_gain_db} is above max_gain_db {self.max_gain_db}")
+        if min(self.buckets, self.shuffle_clips) < 1:
+            raise ValueError(f"buckets and shuffle_clips must be at least 1, got {self.buckets}, {self.shuffle_clips}")
+        if self.min_seconds < 0 or not 0.0 <= self.max_bad_share < 1.0:
+            raise ValueError(
+                f"min_seconds must not be negative, max_bad_share in [0, 1); got {self.min_seconds}, "
+                f"{self.max_bad_share}"
+            )
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        if self.packed is not None and not self.pack:
+            raise ValueError(f"packed {self.packed} says where to pack to, but pack is false: drop one of them")
+        if self.short == "pad" and self.max_crop_seconds is not None:
+            raise ValueError(
+                f"short pad takes clips as long as they are, up to crop_seconds; max_crop_seconds "
+                f"{self.max_crop_seconds} draws lengths: drop one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +136,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW: linear warm-up, constant, then linear decay to 0."""
+    """AdamW: linear warm-up, constant, then decay to 0."""
 
     lr: float = 1e-4
     """Peak learning rate."""
@@ -118,6 +156,15 @@ class OptimConfig:
     """Batches until the peak."""
     decay_steps: int = 518_000
     """Last batches, over which the rate falls to 0."""
+    decay: Literal["polynomial", "cosine"] = "polynomial"
+    """How it falls."""
+    decay_power: float = 1.0
+    """Of the polynomial: 1 falls in a line."""
+    accumulate: int = 1
+    """Parts, one after the other, in which each process takes its share of a batch: less memory, the same update."""
+    ema_decay: float | None = None
+    """Keep a moving average of the weights, ema/, which is what load_model takes: 0.999 looks back about 1000 updates;
+    null for none."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.lr <= 0:
@@ -128,6 +175,12 @@ class OptimConfig:
             raise ValueError(f"grad_norm and eps must be above 0, got {self.grad_norm} and {self.eps}")
         if not (0.0 <= self.beta1 < 1.0 and 0.0 <= self.beta2 < 1.0):
             raise ValueError(f"beta1 and beta2 must lie in [0, 1), got {self.beta1} and {self.beta2}")
+        if self.accumulate < 1 or self.decay_power <= 0:
+            raise ValueError(f"accumulate and decay_power must be above 0, got {self.accumulate}, {self.decay_power}")
+        if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
+        if self.decay == "cosine" and self.decay_power != 1.0:
+            raise ValueError(f"decay cosine has no decay_power, got {self.decay_power}: drop one of them")
         if self.warmup_steps + self.decay_steps > self.steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} and decay_steps {self.decay_steps} are more than steps {self.steps}"
@@ -139,21 +192,37 @@ class Recipe:
     """A pretraining run."""
 
     out: str = "runs/mae_ast"
-    """Folder of the run: config.yaml, log.jsonl, state.pt, last/ (the encoder)."""
+    """Folder of the run: config.yaml, metrics.jsonl, states/ (what resuming needs), last/, best/, ema/ (encoders)."""
     init: str | None = None
     """Checkpoint to begin with (a name, path, run or hub id), its normalisation included; null for random weights."""
     seed: int = 0
     """Decides weights, crops and masks."""
     device: str | None = None
     """cpu, cuda or cuda:N; null takes a GPU if there is one."""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """Arithmetic of the matrix products."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """Over several processes (torchrun, accelerate launch): each holds all weights, or its share of them."""
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Arithmetic of the matrix products; fp16 (with a loss scaler) needs a GPU."""
+    normalisation: Literal["fixed", "batch"] = "fixed"
+    """Of the spectrogram: the corpus's mean and deviation (pretrain.stats), or each batch's own, as published."""
     compile: bool = False
     """torch.compile the network (needs a C++ compiler on a CPU)."""
     log_every: int = 50
     """Batches between two lines of the log."""
     save_every: int = 1000
     """Batches between two saves."""
+    keep_last: int = 2
+    """States of so many last saves are kept, beside the best."""
+    validate_every: int = 1000
+    """Batches between two validations, if there is data.validation."""
+    validate_batches: int = 20
+    """Batches of a validation."""
+    probe: str | None = None
+    """A labels.csv (maeast probe) to score the frozen encoder on while it trains; null for none."""
+    probe_every: int = 10_000
+    """Batches between two probes."""
+    tensorboard: bool = True
+    """Write curves and pictures for TensorBoard into the run's folder tensorboard/."""
     max_minutes: float | None = None
     """Save and stop after this long; null trains to the last batch."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -164,8 +233,20 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
-        if min(self.log_every, self.save_every) < 1:
-            raise ValueError(f"log_every and save_every must be at least 1, got {self.log_every} and {self.save_every}")
+        for name in (
+            "log_every",
+            "save_every",
+            "keep_last",
+            "validate_every",
+            "validate_batches",
+            "probe_every",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.precision == "fp16" and self.sharding == "fsdp":
+            raise ValueError("precision fp16 and sharding fsdp do not go together: take precision bf16")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise ValueError("precision fp16 and device cpu do not go together: take precision bf16 or fp32")
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise ValueError(f"max_minutes must be above 0, got {self.max_minutes}")
         if self.model.num_mel_bins != self.frontend.num_mel_bins:

@@ -1,68 +1,249 @@
-"""Batches of random crops. A batch is a pure function of (seed, step), so that a resumed run sees the same ones."""
+"""Batches of random crops. A batch is a pure function of (seed, step), so that a resumed run sees the same ones.
 
-from typing import Any
+An update's batch is cut into equal parts, one for each process and accumulated step; a part decodes its own clips only,
+and together the parts are the same batch however many there are.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from maeast_upstream.audio import AudioError
 from maeast_upstream.frontend import SAMPLE_RATE
-from maeast_upstream.packed import Packed
 from pretrain.config import DataConfig
+from pretrain.data_clips import Clips
 
 MIX_DB = (-25.0, -8.0)
 """Level of a mixed-in crop below the crop that it is added to."""
+MIX_GROUP = 8
+"""A crop's partner is one of so many neighbours in the batch, so that a part need not decode other parts' clips."""
+ATTEMPTS = 64
+"""Other clips that are tried in place of one that cannot be decoded."""
 
 
-class CropBatches(Dataset[Tensor]):
-    """Item ``step`` is that step's (views * clips, S) batch of waveforms, view by view."""
+class Batch(NamedTuple):
+    """One part of an update's batch."""
 
-    def __init__(self, corpus: Packed, config: DataConfig, views: int, seed: int) -> None:
-        self.corpus, self.config, self.views, self.seed = corpus, config, views, seed
-        self.weights = clip_weights(corpus.kinds, config.kind_power)
+    waveforms: Tensor
+    """(views * clips, S) float32, view by view; no rows where nothing could be decoded."""
+    lengths: Tensor
+    """(views * clips,) int64 samples of each row, the rest is zeros."""
+    first: int
+    """Number of its first clip in the whole batch."""
+    size: int
+    """Clips of the whole batch."""
+    clips: tuple[int | str, ...]
+    """Its clips, by number or name."""
+    reads: int
+    """Clips that were opened."""
+    bad: tuple[tuple[str, str], ...]
+    """Those that could not be decoded: name, reason."""
 
-    def __getitem__(self, step: int) -> Tensor:
+
+@dataclass(frozen=True)
+class Parts:
+    """How an update's batch is shared."""
+
+    processes: int = 1
+    rank: int = 0
+    accumulate: int = 1
+
+    @property
+    def number(self) -> int:
+        """Parts of a batch."""
+        return self.processes * self.accumulate
+
+    def clips(self, part: int, count: int) -> range:
+        """The clips of this process's ``part`` (0 to accumulate - 1) of a batch of ``count``."""
+        each = count // self.number
+        first = (part * self.processes + self.rank) * each
+        return range(first, first + each)
+
+
+class CropBatches(Dataset[Batch]):
+    """Item ``step * accumulate + part`` is that part of that step's batch."""
+
+    def __init__(
+        self,
+        clips: Clips,
+        config: DataConfig,
+        views: int,
+        seed: int,
+        parts: Parts | None = None,
+    ) -> None:
+        self.clips, self.config, self.views, self.seed = clips, config, views, seed
+        self.parts = parts or Parts()
+        self.weights = clip_weights(clips.kinds, config.kind_power)
+        edge = round(config.crop_seconds * SAMPLE_RATE)
+        self.bucket_samples = bucket_lengths(clips.lengths, edge, config.buckets) if config.short == "pad" else None
+
+    def __getitem__(self, item: int) -> Batch:
+        step, part = divmod(item, self.parts.accumulate)
         random = np.random.default_rng((self.seed, step))
-        samples, count = self._shape(random)
-        clips = self._draw_clips(samples, count, random)
-        crops = np.stack([self._crop(clip, samples, random) for _ in range(self.views) for clip in clips])
-        if self.config.mix:
-            crops = mix(crops, self._partners(count, random), random)
-        gain = random.uniform(self.config.min_gain_db, self.config.max_gain_db, (len(crops), 1))
-        return torch.from_numpy((crops * 10 ** (gain / 20)).astype(np.float32))
+        samples, count, drawn = self._draw(random)
+        own = self.parts.clips(part, count)
+        maker = Crops(
+            self.clips,
+            self.config,
+            self.views,
+            (self.seed, step),
+            samples,
+            drawn,
+            self.weights,
+        )
+        maker.draw(random)
+        try:
+            waveforms, lengths = maker.rows(own)
+        except NoClipError:
+            waveforms, lengths = (
+                torch.zeros(0, samples),
+                torch.zeros(0, dtype=torch.long),
+            )
+        clips = tuple(int(drawn[clip]) for clip in own)
+        return Batch(
+            waveforms,
+            lengths,
+            own.start,
+            count,
+            clips,
+            maker.reads,
+            tuple(maker.bad.items()),
+        )
 
-    def _shape(self, random: np.random.Generator) -> tuple[int, int]:
-        """Samples of a crop and number of clips of this batch."""
-        shortest, longest = self.config.crop_seconds, self.config.max_crop_seconds
-        if longest is None:
-            return round(shortest * SAMPLE_RATE), self.config.batch_clips
-        seconds = float(np.exp(random.uniform(np.log(shortest), np.log(longest))))
-        return round(seconds * SAMPLE_RATE), max(2, round(self.config.batch_clips * shortest / seconds))
-
-    def _draw_clips(self, samples: int, count: int, random: np.random.Generator) -> np.ndarray:
-        """Indices of clips, none shorter than half a crop unless all are."""
-        long_enough = self.corpus.lengths >= samples / 2
+    def _draw(self, random: np.random.Generator) -> tuple[int, int, np.ndarray]:
+        """Samples of a crop, number of clips, and the clips of this batch."""
+        if self.bucket_samples is not None:
+            return self._draw_bucket(random)
+        samples, count = crop_shape(self.config, self.parts.number, random)
+        long_enough = self.clips.lengths >= samples / 2  # none shorter than half a crop unless all are
         weights = self.weights * long_enough if long_enough.any() else self.weights
-        cumulative = weights.cumsum()
-        drawn: np.ndarray = cumulative.searchsorted(random.random(count) * cumulative[-1], side="right")
-        return drawn
+        return samples, count, draw_clips(weights, count, random)
 
-    def _crop(self, clip: int, count: int, random: np.random.Generator) -> np.ndarray:
-        first, length = self.corpus.offsets[clip], self.corpus.lengths[clip]
-        if length >= count:
-            start = first + random.integers(length - count + 1)
-            samples = self.corpus.audio[start : start + count]
-        else:  # a short clip goes round until the crop is full
-            whole = self.corpus.audio[first : first + length]
-            samples = np.resize(np.roll(whole, -int(random.integers(length))), count)
-        return samples.astype(np.float32) / 32768.0
+    def _draw_bucket(self, random: np.random.Generator) -> tuple[int, int, np.ndarray]:
+        assert self.bucket_samples is not None
+        samples = int(self.bucket_samples[draw_clips(self.weights, 1, random)[0]])
+        seconds = samples / SAMPLE_RATE
+        count = whole_parts(
+            self.config.batch_clips * self.config.crop_seconds / seconds,
+            self.parts.number,
+        )
+        return (
+            samples,
+            count,
+            draw_clips(self.weights * (self.bucket_samples == samples), count, random),
+        )
 
-    def _partners(self, count: int, random: np.random.Generator) -> np.ndarray:
-        """For each crop the index of a crop of another clip."""
-        index = np.arange(self.views * count)
-        shift = random.integers(1, count, len(index))
-        return (index + shift) % count + count * random.integers(self.views, size=len(index))
+
+class NoClipError(Exception):
+    """Whatever is tried cannot be decoded."""
+
+
+class Crops:
+    """The crops of one batch; each is decoded when it is asked for, once."""
+
+    def __init__(
+        self,
+        clips: Clips,
+        config: DataConfig,
+        views: int,
+        key: tuple[int, int],
+        samples: int,
+        drawn: np.ndarray,
+        weights: np.ndarray,
+    ) -> None:
+        self.clips, self.config, self.views, self.key = clips, config, views, key
+        self.samples, self.drawn, self.weights = samples, drawn, weights
+        self.reads, self.bad = 0, dict[str, str]()
+        self._made: dict[tuple[int, int], np.ndarray] = {}
+
+    def draw(self, random: np.random.Generator) -> None:
+        """All that chance decides, for the whole batch at once."""
+        shape, config = (self.views, len(self.drawn)), self.config
+        self.places = random.random(shape)
+        self.gains = 10 ** (random.uniform(config.min_gain_db, config.max_gain_db, shape) / 20)
+        self.below = 10 ** (random.uniform(*MIX_DB, shape) / 20)
+        self.partners = draw_partners(*shape, random)
+
+    def rows(self, own: range) -> tuple[Tensor, Tensor]:
+        """(views * clips, S) waveforms of the clips ``own`` and their lengths."""
+        order = [(view, clip) for view in range(self.views) for clip in own]
+        out = torch.zeros(len(order), self.samples)
+        lengths = torch.zeros(len(order), dtype=torch.long)
+        for number, (view, clip) in enumerate(order):
+            crop = self._crop(view, clip)
+            lengths[number] = len(crop)
+            if self.config.mix:
+                crop = mix(crop, self._crop(*self.partners[view, clip]), self.below[view, clip])
+            out[number, : len(crop)] = torch.from_numpy(crop * np.float32(self.gains[view, clip]))
+        return out, lengths
+
+    def _crop(self, view: int, clip: int) -> np.ndarray:
+        if (view, clip) not in self._made:
+            self._made[view, clip] = self._fill(view, clip)
+        return self._made[view, clip]
+
+    def _fill(self, view: int, clip: int) -> np.ndarray:
+        """A crop of ``samples``, or with short pad a shorter one."""
+        place = float(self.places[view, clip])
+        crop = self._read(int(self.drawn[clip]), self.samples, place, (clip,))
+        if len(crop) >= self.samples or self.config.short == "pad":
+            return crop
+        if self.config.short == "repeat":
+            return repeat(crop, self.samples, place)
+        pieces, missing = [crop], self.samples - len(crop)
+        while missing > 0:
+            key = (clip, view, ATTEMPTS + len(pieces))
+            random = np.random.default_rng((*self.key, *key))
+            pieces.append(
+                self._read(
+                    int(draw_clips(self.weights, 1, random)[0]),
+                    missing,
+                    random.random(),
+                    key,
+                )
+            )
+            missing -= len(pieces[-1])
+        return np.concatenate(pieces)
+
+    def _read(self, number: int, count: int, place: float, key: tuple[int, ...]) -> np.ndarray:
+        """A crop of a clip, or of another one where it cannot be decoded, the same one at every try."""
+        for attempt in range(ATTEMPTS):
+            self.reads += 1
+            try:
+                return self.clips.read(number, count, place)
+            except AudioError as error:
+                name = self.clips.name(number)
+                self.bad[name] = str(error).removeprefix(f"{name}: ")
+            random = np.random.default_rng((*self.key, *key, attempt))
+            number = int(draw_clips(self.weights, 1, random)[0])
+        raise NoClipError
+
+
+def crop_shape(config: DataConfig, parts: int, random: np.random.Generator) -> tuple[int, int]:
+    """Samples of a crop and number of clips of a batch."""
+    shortest, longest = config.crop_seconds, config.max_crop_seconds
+    if longest is None:
+        return round(shortest * SAMPLE_RATE), config.batch_clips
+    seconds = float(np.exp(random.uniform(np.log(shortest), np.log(longest))))
+    return round(seconds * SAMPLE_RATE), whole_parts(config.batch_clips * shortest / seconds, parts)
+
+
+def whole_parts(count: float, parts: int) -> int:
+    """About ``count`` clips that ``parts`` can share, two each at least."""
+    return max(2, round(count / parts)) * parts
+
+
+def bucket_lengths(lengths: np.ndarray, longest: int, buckets: int) -> np.ndarray:
+    """For each clip the length that it is padded to: of equal ratios between the shortest and ``longest``."""
+    cut = lengths.clip(max=longest)
+    edges = np.geomspace(cut.min(), longest, buckets + 1)[1:].round().astype(np.int64)
+    edges[-1] = longest
+    padded: np.ndarray = edges[edges.searchsorted(cut)]
+    return padded
 
 
 def clip_weights(kinds: np.ndarray, power: float) -> np.ndarray:
@@ -72,20 +253,51 @@ def clip_weights(kinds: np.ndarray, power: float) -> np.ndarray:
     return weights
 
 
-def mix(crops: np.ndarray, partners: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Add to each crop its partner, 8 to 25 dB below it."""
-    level = np.sqrt(np.square(crops).mean(axis=1, keepdims=True)) + 1e-5
-    below = random.uniform(*MIX_DB, (len(crops), 1))
-    mixed: np.ndarray = crops + crops[partners] * (level / level[partners] * 10 ** (below / 20))
+def draw_clips(weights: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """``count`` numbers of clips, each drawn in proportion to its weight."""
+    cumulative = weights.cumsum()
+    drawn: np.ndarray = cumulative.searchsorted(random.random(count) * cumulative[-1], side="right")
+    return drawn.clip(max=len(weights) - 1)
+
+
+def draw_partners(views: int, count: int, random: np.random.Generator) -> np.ndarray:
+    """(views, count, 2): for each crop the view and clip of a crop of another clip, nearby in the batch."""
+    groups = max(1, count // MIX_GROUP)
+    edges = np.arange(groups + 1) * count // groups
+    group = edges.searchsorted(np.arange(count), side="right") - 1
+    first, size = edges[group], np.diff(edges)[group]
+    shift = 1 + (random.random((views, count)) * (size - 1)).astype(np.int64)
+    clip = first + (np.arange(count) - first + shift) % size
+    return np.stack([random.integers(views, size=clip.shape), clip], axis=-1)
+
+
+def repeat(crop: np.ndarray, count: int, place: float) -> np.ndarray:
+    """A short clip goes round until it is full, from a random place on."""
+    return np.resize(np.roll(crop, -int(place * len(crop))), count)
+
+
+def mix(crop: np.ndarray, partner: np.ndarray, below: float) -> np.ndarray:
+    """Add ``partner`` at ``below`` times the level of ``crop``; a shorter one goes round."""
+    level, its = (np.sqrt(np.square(x).mean()) + 1e-5 for x in (crop, partner))
+    mixed: np.ndarray = crop + np.resize(partner, len(crop)) * np.float32(level / its * below)
     return mixed
 
 
-def batches(dataset: CropBatches, start: int, stop: int, workers: int) -> DataLoader[Any]:
-    """The batches of steps ``start`` to ``stop - 1``, in order, made ahead in ``workers`` processes."""
+def batches(
+    dataset: "CropBatches | IterableDataset[Batch]",
+    start: int,
+    stop: int,
+    workers: int,
+    pin: bool = False,
+) -> DataLoader[Any]:
+    """The parts of the batches of steps ``start`` to ``stop - 1``, in order, made ahead in ``workers`` processes."""
+    indexed = isinstance(dataset, CropBatches)
+    each = dataset.parts.accumulate if isinstance(dataset, CropBatches) else 1
     return DataLoader(
         dataset,
         batch_size=None,
-        sampler=range(start, stop),
+        sampler=range(start * each, stop * each) if indexed else None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        pin_memory=pin,
     )

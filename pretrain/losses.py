@@ -5,22 +5,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def reconstruction_loss(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared error over the values of the masked patches; both (B, masked, P)."""
-    return F.mse_loss(predicted.float(), targets.float())
+def reconstruction_loss(predicted: Tensor, targets: Tensor, padding: Tensor | None = None) -> Tensor:
+    """Mean squared error over the values of the masked patches; both (B, masked, P).
+
+    With ``padding`` (B, masked), True where a clip has no such patch: over each clip's own, then over the clips.
+    """
+    if padding is None:
+        return F.mse_loss(predicted.float(), targets.float())
+    return clip_mean((predicted.float() - targets.float()).square().mean(dim=2), padding)
 
 
-def classification_loss(predicted: Tensor, targets: Tensor) -> Tensor:
+def clip_mean(values: Tensor, padding: Tensor) -> Tensor:
+    """(B, n) values -> the mean over the clips of each one's mean without ``padding``."""
+    own = (~padding).sum(dim=1).clamp(min=1)
+    return (values.masked_fill(padding, 0.0).sum(dim=1) / own).mean()
+
+
+def classification_loss(predicted: Tensor, targets: Tensor, padding: Tensor | None = None) -> Tensor:
     """InfoNCE within each clip: which of its masked patches is this one?
 
     Args:
         predicted: (B, masked, P) vectors of the classification head.
         targets: (B, masked, P) the true patches; logits are the plain dot products.
+        padding: (B, masked) bool, True where a clip has no such patch; neither asked for nor a choice.
     """
     with torch.autocast(predicted.device.type, enabled=False):
         logits = predicted.float() @ targets.float().transpose(1, 2)  # (B, masked, masked)
     right = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
-    return F.cross_entropy(logits.flatten(0, 1), right.flatten())
+    if padding is None:
+        return F.cross_entropy(logits.flatten(0, 1), right.flatten())
+    logits = logits.masked_fill(padding[:, None, :], torch.finfo(logits.dtype).min)
+    each = F.cross_entropy(logits.flatten(0, 1), right.flatten(), reduction="none").view_as(right)
+    return clip_mean(each, padding)
 
 
 def clip_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -51,7 +51,13 @@ def chunk_scores(batch: int, steps: int, mel_patches: int, generator: torch.Gene
     return first + draw(batch, steps * mel_patches)
 
 
-def mixed_scores(batch: int, steps: int, mel_patches: int, chunk_share: float, generator: torch.Generator) -> Tensor:
+def mixed_scores(
+    batch: int,
+    steps: int,
+    mel_patches: int,
+    chunk_share: float,
+    generator: torch.Generator,
+) -> Tensor:
     """(batch, steps * mel_patches): chunked scores for about ``chunk_share`` of the clips, random for the others."""
     chunked = chunk_scores(batch, steps, mel_patches, generator)
     choice = torch.rand(batch, 1, generator=generator, device=generator.device) < chunk_share

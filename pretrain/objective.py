@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from maeast_upstream.config import Normalisation
-from maeast_upstream.frontend import Fbank
+from maeast_upstream.frontend import Fbank, num_frames
 from maeast_upstream.model import MaeAst, patchify
 from pretrain import masking
 from pretrain.config import Recipe
 from pretrain.losses import classification_loss, clip_loss, reconstruction_loss
+from pretrain.normalise import Normaliser
 
 
 class Objective(nn.Module):
@@ -17,35 +18,51 @@ class Objective(nn.Module):
     def __init__(self, recipe: Recipe, normalisation: Normalisation) -> None:
         super().__init__()
         self.recipe = recipe
-        self.normalisation = normalisation
+        self.normalise = Normaliser(recipe.normalisation, normalisation)
         self.fbank = Fbank(recipe.frontend)
         self.network = MaeAst(recipe.model)
         self.clip_head = nn.Linear(recipe.model.embed_dim, recipe.losses.clip_dim) if recipe.losses.clip else None
 
-    def patches(self, waveforms: Tensor) -> Tensor:
-        """(B, S) waveforms -> (B, N, P) normalised patches, without gradient."""
+    def patches(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, S) waveforms -> (B, N, P) normalised patches, without gradient; ``lengths`` (B,) samples where padded."""
         with torch.no_grad():
-            fbank = self.fbank(waveforms)
-            scale = self.normalisation.scale / self.normalisation.std
-            return patchify((fbank - self.normalisation.mean) * scale, self.recipe.model)
+            frames = None if lengths is None else num_frames(lengths)
+            return patchify(
+                self.normalise(self.fbank(waveforms, lengths), frames),
+                self.recipe.model,
+            )
 
-    def forward(self, patches: Tensor, visible: Tensor, masked: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self,
+        patches: Tensor,
+        visible: Tensor,
+        masked: Tensor,
+        padding: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """The weighted losses by name, and their sum as ``loss``; arguments as `MaeAst.predict` takes them.
 
         With a clip loss, the batch holds one view of each clip, then the other view of each, in the same order.
         """
         weights = self.recipe.losses
-        prediction = self.network.predict(patches, visible, masked)
+        prediction = self.network.predict(patches, visible, masked, padding)
+        absent = None if padding is None else padding.gather(1, masked)
         losses = {}
         if weights.reconstruction:
-            losses["reconstruction"] = reconstruction_loss(prediction.reconstruction, prediction.targets)
+            losses["reconstruction"] = reconstruction_loss(prediction.reconstruction, prediction.targets, absent)
         if weights.classification:
-            losses["classification"] = classification_loss(prediction.classification, prediction.targets)
+            losses["classification"] = classification_loss(prediction.classification, prediction.targets, absent)
         if self.clip_head is not None:
-            first, second = self.clip_head(prediction.encoded.mean(dim=1)).chunk(2)
+            encoded = prediction.encoded
+            if padding is not None:
+                seen = (~padding.gather(1, visible))[..., None]
+                encoded = encoded * seen * (seen.shape[1] / seen.sum(dim=1, keepdim=True))
+            first, second = self.clip_head(encoded.mean(dim=1)).chunk(2)
             losses["clip"] = clip_loss(first, second, weights.clip_temperature)
         total = sum(getattr(weights, name) * value for name, value in losses.items())
-        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
+        return {
+            "loss": total,
+            **{name: value.detach() for name, value in losses.items()},
+        }
 
     def draw_masks(self, patches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A fresh mask for each row of the batch: indices of its visible and of its masked tokens."""

@@ -18,7 +18,11 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Train the next slice: at most --minutes of the first recipe that is not finished."""
     parser = Parser(prog="python -m pretrain.queue", description=main.__doc__)
-    parser.add_argument("queue", type=Path, help="a recipe's path on each line; any further option changes a setting")
+    parser.add_argument(
+        "queue",
+        type=Path,
+        help="a recipe's path on each line; any further option changes a setting",
+    )
     parser.add_argument("--minutes", type=float, required=True)
     args, overrides = parser.parse_known_args(list(argv))
     recipe = next_recipe(args.queue, overrides)

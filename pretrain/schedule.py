@@ -1,5 +1,7 @@
 """The optimiser of a recipe: its parameter groups and its learning rate over time."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -7,18 +9,26 @@ from pretrain.config import OptimConfig
 
 
 def learning_rate(step: int, optim: OptimConfig) -> float:
-    """The rate of batch ``step`` (counted from 0): linear warm-up, constant, linear decay to 0."""
-    warm = (step + 1) / max(1, optim.warmup_steps)
-    left = (optim.steps - step) / max(1, optim.decay_steps)
-    return optim.lr * min(1.0, warm, left)
+    """The rate of batch ``step`` (counted from 0): linear warm-up, constant, decay to 0."""
+    warm = min(1.0, (step + 1) / max(1, optim.warmup_steps))
+    left = min(1.0, (optim.steps - step) / max(1, optim.decay_steps))
+    if optim.decay == "cosine":
+        left = 0.5 - 0.5 * math.cos(math.pi * left)
+    else:
+        left **= optim.decay_power
+    return optim.lr * min(warm, left)
 
 
-def make_optimizer(module: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices, and none on biases, norms and mask embeddings."""
+def make_optimizer(module: nn.Module, optim: OptimConfig, fused: bool = False) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices, and none on biases, norms and mask embeddings.
+
+    ``fused`` is one kernel for all weights, which can skip an update on the device's own word (CUDA).
+    """
     matrices = [p for p in module.parameters() if p.dim() > 1]
     others = [p for p in module.parameters() if p.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": optim.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps)
+    betas = (optim.beta1, optim.beta2)
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=betas, eps=optim.eps, fused=fused or None)

@@ -1,20 +1,84 @@
-"""Mean and deviation of a corpus's log-mel spectrogram: the fixed normalisation of our own checkpoints."""
+"""``python -m pretrain.stats --config RECIPE``: mean and deviation of a corpus's log-mel spectrogram, measured once.
+
+They are the fixed normalisation of our own checkpoints. A run without them measures them itself, the same way.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 
 import torch
 
-from maeast_upstream.config import Normalisation
-from maeast_upstream.frontend import Fbank
-from pretrain.data import CropBatches
+from maeast_upstream.cli import run
+from maeast_upstream.config import Normalisation, read_section
+from maeast_upstream.frontend import Fbank, num_frames
+from pretrain.cli import read_recipe
+from pretrain.config import Recipe
+from pretrain.corpus import open_training
+from pretrain.data import CropBatches, Parts, batches
+from pretrain.data_bad import BadClips
+from pretrain.data_shards import ShardBatches
+from pretrain.run import STATS_NAME, write_atomically
+
+BATCHES = 16
+"""Batches that a mean is taken over; 16 of 96 crops of 2 s are within 0.01 of the mean of all."""
 
 
-def measure(crops: CropBatches, fbank: Fbank, num_batches: int = 16) -> Normalisation:
+def main(argv: Sequence[str]) -> int:
+    """Measure a recipe's corpus and write OUT/stats.json, which the run then takes."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    recipe = read_recipe(argv)
+    path = Path(recipe.out) / STATS_NAME
+    if path.exists():
+        raise ValueError(f"{path} is there already; remove it to measure again")
+    found = measure(open_training(recipe, Parts(accumulate=recipe.optim.accumulate), 0), recipe)
+    write(path, found)
+    print(f"mean {found.mean} std {found.std}: {path}")
+    return 0
+
+
+def measure(source: CropBatches | ShardBatches, recipe: Recipe, num_batches: int = BATCHES) -> Normalisation:
     """Over all bins and frames of ``num_batches`` batches as training draws them (gains and mixing included)."""
+    if isinstance(source, CropBatches):  # whole batches, so that the mean does not depend on how they are shared
+        source = CropBatches(source.clips, source.config, source.views, source.seed)
+    fbank = Fbank(recipe.frontend)
     total = torch.zeros(2, dtype=torch.float64)
     count = 0
-    for step in range(num_batches):
+    bad = BadClips(recipe.data.max_bad_share)
+    loader = batches(
+        source,
+        0,
+        num_batches,
+        0 if isinstance(source, CropBatches) else recipe.data.workers,
+    )
+    for batch in islice(loader, num_batches * source.parts.accumulate):
+        bad.add(batch)
         with torch.no_grad():
-            values = fbank(crops[step]).double()
+            values = fbank(batch.waveforms, batch.lengths).double()
         total += torch.stack([values.sum(), values.square().sum()])
-        count += values.numel()
+        count += int(num_frames(batch.lengths).sum()) * values.shape[2]
     mean, square = (total / count).tolist()
     return Normalisation(mean=round(mean, 4), std=round((square - mean**2) ** 0.5, 4))
+
+
+def write(path: Path, found: Normalisation) -> None:
+    """stats.json."""
+    text = json.dumps({"mean": found.mean, "std": found.std}) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read(path: Path) -> Normalisation | None:
+    """What `write` wrote; None where there is no such file; ValueError if it is something else."""
+    if not path.exists():
+        return None
+    try:
+        return read_section(Normalisation, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: not what pretrain.stats writes ({error}); remove it") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main, sys.argv[1:]))

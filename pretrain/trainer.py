@@ -1,29 +1,33 @@
 """The training loop: batches in, a run folder out; stopped and started again, it ends as if it never stopped."""
 
-import contextlib
 import dataclasses
 import logging
 import math
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from maeast_upstream import checkpoint
 from maeast_upstream.config import EncoderConfig, Normalisation, Provenance
-from maeast_upstream.frontend import Fbank
-from maeast_upstream.packed import Packed
 from maeast_upstream.settings import flatten
-from pretrain import run
+from pretrain import run, stats
 from pretrain.config import Recipe
-from pretrain.data import CropBatches, batches
+from pretrain.corpus import describe, open_training, open_validation
+from pretrain.data import Batch, CropBatches, Parts, batches
+from pretrain.data_bad import BadClips
+from pretrain.data_shards import ShardBatches
 from pretrain.interrupt import stop_on_signal
 from pretrain.objective import Objective
-from pretrain.pack import pack
-from pretrain.schedule import learning_rate, make_optimizer
-from pretrain.stats import measure
+from pretrain.parallel import Parallel
+from pretrain.report import Meter, Report, rounded
+from pretrain.snapshot import restore, snapshot
+from pretrain.step import NonFiniteError, Updater
+from pretrain.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -31,192 +35,276 @@ logger = logging.getLogger(__name__)
 class Trainer:
     """One run of a recipe.
 
-    The folder ``recipe.out`` gets config.yaml (the recipe), log.jsonl (one line every ``log_every`` batches),
-    state.pt (all that resuming needs) and last/ (the encoder, in the package's own format).
+    The folder ``recipe.out`` gets config.yaml (the recipe), metrics.jsonl (one line every ``log_every`` batches),
+    states/ (all that resuming needs) and last/, best/, ema/ (encoders, in the package's own format).
     """
 
     def __init__(self, recipe: Recipe) -> None:
         """Open the corpus, and build the network or take up the run that lies in ``recipe.out``.
 
         Raises:
-            ValueError: no such device, corpus or parent, or the run was begun with other settings.
+            ValueError: no such device, corpus or parent; another process trains there; the run was begun with other
+                settings.
         """
         self.recipe = recipe
         self.run = Path(recipe.out)
-        self.device = pick_device(recipe.device)
-        state = run.read_state(self.run, dataclasses.asdict(recipe))
-        parent = load_parent(recipe) if recipe.init is not None and state is None else None
-        self.corpus = open_corpus(recipe)
-        self.crops = CropBatches(self.corpus, recipe.data, recipe.losses.views, recipe.seed)
-        if state is not None:
-            normalisation = Normalisation(**state["normalisation"])
-        elif parent is not None:
-            normalisation = parent.config.normalisation
-        else:
-            normalisation = measure(self.crops, Fbank(recipe.frontend))
+        self.parallel = Parallel(recipe.device, recipe.sharding)
+        self.device = self.parallel.device
+        if recipe.precision == "fp16" and self.device.type == "cpu":
+            raise ValueError("precision fp16 needs a GPU, and none is used here: give --precision bf16 or fp32")
+        self.parts = Parts(self.parallel.processes, self.parallel.rank, recipe.optim.accumulate)
+        begun = bool(run.states(self.run))
+        parent = load_parent(recipe) if recipe.init is not None and not begun else None
+        with self.parallel.main_first():  # which decodes the corpus
+            self.source = open_training(recipe, self.parts, 0)
+            self.validation = open_validation(recipe, self.parts)
+            self.lock = run.Lock(self.run) if self.parallel.is_main else None
+            state = run.read_state(self.run, dataclasses.asdict(recipe))
+            normalisation = self._normalisation(state, parent)
         torch.manual_seed(recipe.seed)
         self.objective = Objective(recipe, normalisation).to(self.device)
-        self.optimizer = make_optimizer(self.objective, recipe.optim)
-        self.step = 0
         if parent is not None:
             self.objective.network.load_state_dict(parent.state)
+        self.parallel.shard(self.objective)
+        self.updater = Updater(recipe, self.objective, self.parallel)
+        self.step, self.best, self.saved = 0, math.inf, -1
         if state is not None:
-            self.objective.load_state_dict(state["objective"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.step = state["step"]
-        self.forward = torch.compile(self.objective) if recipe.compile else self.objective
+            self.step, self.best = state["step"], state["best"]
+            restore(self.updater, state)
+            if isinstance(self.source, ShardBatches):
+                self.source = open_training(recipe, self.parts, self.step)
+        self.bad = BadClips(recipe.data.max_bad_share, self._listed())
+
+    def _normalisation(self, state: dict[str, Any] | None, parent: checkpoint.Loaded | None) -> Normalisation:
+        if state is not None:
+            return Normalisation(**state["normalisation"])
+        if parent is not None:
+            return parent.config.normalisation
+        path = self.run / run.STATS_NAME
+        found = stats.read(path)
+        if found is None:
+            found = stats.measure(self.source, self.recipe)
+            stats.write(path, found)
+        return found
+
+    def _listed(self) -> Iterator[tuple[str, str]]:
+        """What could not even be listed."""
+        if isinstance(self.source, CropBatches):
+            yield from self.source.clips.bad.items()
 
     def train(self) -> bool:
-        """Run to the last batch, or for max_minutes; Ctrl-C finishes the batch, saves and stops.
+        """Run to the last batch, or for max_minutes; Ctrl-C or SIGTERM finishes the batch, saves and stops.
 
         Returns:
             False if a signal stopped it.
 
         Raises:
-            ValueError: a loss became NaN or infinite; the run's last save stays as it was.
+            ValueError: a loss became NaN or infinite, or too many clips are bad; the run's last save stays as it was.
+            OSError: the disk is full; the run's last save stays as it was.
         """
+        try:
+            return self._train()
+        except NonFiniteError as error:
+            raise ValueError(self._diverged(error)) from error
+        finally:
+            self.close()
+
+    def _train(self) -> bool:
         recipe = self.recipe
-        run.write_recipe(self.run, dataclasses.asdict(recipe))
-        run.cut_log(self.run, self.step)
-        self._announce()
+        incoming = (
+            self._batches()
+        )  # first, because its processes are forked: TensorBoard's thread would not survive that
+        report = None
+        if self.parallel.is_main:
+            checkpoint.repair(self.run)
+            run.write_recipe(self.run, dataclasses.asdict(recipe))
+            report = Report(self.run, self.step, recipe.optim.steps, recipe.tensorboard)
+            self._announce()
         self.objective.train()
-        log = Log(self.run)
+        watch = Watch(self.updater, report, self.validation)
         until = time.monotonic() + 60 * (recipe.max_minutes or math.inf)
+        meter = Meter()
         with stop_on_signal() as stop:
-            for waveforms in batches(self.crops, self.step, recipe.optim.steps, recipe.data.workers):
-                log.add(self._batch(waveforms), len(waveforms))
+            for parts in incoming:
+                meter.add(self._batch(parts), *self._amount(parts, watch))
                 self.step += 1
-                if self.step % recipe.log_every == 0:
-                    log.write(self.step, learning_rate(self.step - 1, recipe.optim))
-                if self.step % recipe.save_every == 0:
-                    self.save()
-                if stop.is_set() or time.monotonic() > until:
+                if report is not None:
+                    report.step()
+                self._after(parts, meter, watch)
+                if self.parallel.any(stop.is_set() or time.monotonic() > until):
                     break
-            self.save()
+            if self.saved != self.step:
+                self.save()
+            stopped = self.parallel.any(stop.is_set())
+        if report is not None:
+            report.close()
         if self.step < recipe.optim.steps:
-            logger.warning("stopped at batch %d and saved; the same command goes on from there", self.step)
-        return not stop.is_set()
+            logger.warning(
+                "stopped at batch %d and saved; the same command goes on from there",
+                self.step,
+            )
+        return not stopped
+
+    def _after(self, parts: list[Batch], meter: Meter, watch: Watch) -> None:
+        """What is due after this batch: a line, a validation, a probe, a save."""
+        recipe, step = self.recipe, self.step
+        if step % recipe.log_every == 0:
+            self._log(meter, watch)
+        if self.validation is not None and step % recipe.validate_every == 0:
+            self._validate(watch)
+        if recipe.probe is not None and step % recipe.probe_every == 0:
+            watch.probe(self.encoder_config(), step)
+        if step % recipe.save_every == 0:
+            if self.saved != step:
+                self.save()
+            watch.pictures(parts[0], step)
+
+    def _batches(self) -> Iterator[list[Batch]]:
+        """For each batch the parts of this process; clips that cannot be decoded are counted on the way."""
+        steps = self.recipe.optim.steps
+        if self.step >= steps:
+            return iter(())
+        pin = self.device.type == "cuda"
+        loader = iter(batches(self.source, self.step, steps, self.recipe.data.workers, pin))
+        return (self._parts(loader) for _ in range(self.step, steps))
+
+    def _parts(self, loader: Iterator[Batch]) -> list[Batch]:
+        """The next batch's."""
+        parts = [Batch(*part) for part in islice(loader, self.parts.accumulate)]
+        for part in parts:
+            self.bad.add(part)
+        return parts
+
+    def _batch(self, parts: list[Batch]) -> dict[str, Tensor]:
+        return self.updater.update(parts, self.step)
+
+    def _amount(self, parts: list[Batch], watch: Watch) -> tuple[int, int, int]:
+        """Crops, samples of them, and floating point operations on them, in all processes."""
+        rows = sum(len(part.waveforms) for part in parts) * self.parts.processes
+        samples = sum(int(part.lengths.sum()) for part in parts) * self.parts.processes
+        return (
+            rows,
+            samples,
+            sum(watch.flops(*part.waveforms.shape) for part in parts) * self.parts.processes,
+        )
+
+    def _log(self, meter: Meter, watch: Watch) -> None:
+        self.updater.check()
+        means = {name: self.parallel.add(value.clone()) for name, value in meter.means().items()}
+        values = rounded({name: value / self.parts.processes for name, value in means.items()})
+        if watch.report is not None:
+            rate = self.updater.rate(self.step - 1)
+            bad = {"bad_clips": len(self.bad.reasons)} if self.bad.reasons else {}
+            watch.report.line(
+                self.step,
+                {
+                    **values,
+                    "lr": float(f"{rate:.4g}"),
+                    **meter.rates(watch.peak),
+                    **bad,
+                },
+            )
+        meter.reset()
+
+    def _validate(self, watch: Watch) -> None:
+        """Save, then the validation losses; the best so far keeps its state and its encoder."""
+        loss = watch.validate(self.step)
+        better = loss < self.best
+        self.best = min(loss, self.best)
+        self.save()
+        if better and self.parallel.is_main:
+            with run.saving(self.run, self.step):
+                run.keep_best(self.run)
+                checkpoint.save_folder(self.run / "best", self.objective.network, self.encoder_config())
+
+    def save(self) -> None:
+        """Write a state and the encoder; each appears whole or not at all.
+
+        Raises:
+            NonFiniteError, ValueError: a loss or weight is NaN or infinite; nothing is written then.
+            OSError: the disk is full; what was there before stays.
+        """
+        self.updater.check()
+        state = snapshot(self.updater)
+        if not all(bool(value.isfinite().all()) for value in state["objective"].values()):
+            raise ValueError(f"batch {self.step}: a weight is NaN or infinite; {REMEDY}")
+        if self.parallel.is_main:
+            with run.saving(self.run, self.step):
+                self._write(state)
+        self.saved = self.step
+        self.parallel.wait()
+
+    def _write(self, state: dict[str, Any]) -> None:
+        own = {
+            "step": self.step,
+            "best": self.best,
+            "recipe": dataclasses.asdict(self.recipe),
+            "normalisation": dataclasses.asdict(self.objective.normalise.statistics),
+            "package": checkpoint.package_version(),
+        }
+        run.write_state(self.run, {**own, **state}, self.recipe.keep_last)
+        config = self.encoder_config()
+        checkpoint.save_state(self.run / "last", network_part(state["objective"]), config)
+        if state["average"] is not None:
+            average = {**network_part(state["objective"]), **state["average"]["values"]}
+            checkpoint.save_state(self.run / "ema", average, config)
 
     def _announce(self) -> None:
         parameters = sum(p.numel() for p in self.objective.parameters()) / 1e6
-        normalisation = self.objective.normalisation
+        normalisation = self.objective.normalise.statistics
         logger.info(
-            "%s: %.1f M parameters on %s, %.2f h in %d clips, mean %.4f, std %.4f, batches %d to %d",
+            "%s: %.1f M parameters on %s (%d processes, %s), %s, mean %.4f, std %.4f, batches %d to %d",
             self.run,
             parameters,
             self.device,
-            self.corpus.hours,
-            len(self.corpus.lengths),
+            self.parts.processes,
+            self.recipe.precision,
+            describe(self.source, self.recipe.data.corpus),
             normalisation.mean,
             normalisation.std,
             self.step + 1,
             self.recipe.optim.steps,
         )
 
-    def _batch(self, waveforms: Tensor) -> dict[str, Tensor]:
-        """One optimiser step; the losses and the gradient's norm."""
-        seed = self.recipe.seed * 1_000_003 + self.step  # so that a resumed run draws what an uninterrupted one would
-        torch.manual_seed(seed)
-        generator = torch.Generator(self.device).manual_seed(seed)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.recipe.optim)
-        patches = self.objective.patches(waveforms.to(self.device, non_blocking=True))
-        visible, masked = self.objective.draw_masks(patches, generator)
-        bf16 = self.recipe.precision == "bf16"
-        with (
-            fast_attention(self.device),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=bf16),
-        ):
-            losses = self.forward(patches, visible, masked)
-            losses["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.optim.grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return {**{name: value.detach() for name, value in losses.items()}, "grad_norm": norm}
+    def _diverged(self, error: NonFiniteError) -> str:
+        names = [self._clip_name(clip) for clip in error.clips[:NAMED]]
+        more = f" and {len(error.clips) - NAMED} more" if len(error.clips) > NAMED else ""
+        clips = f" on {', '.join(names)}{more}" if names else ""
+        return f"batch {error.step + 1}: the loss or its gradient is NaN or infinite{clips}; not used; {REMEDY}"
 
-    def save(self) -> None:
-        """Write state.pt and the encoder; each appears whole or not at all.
-
-        Raises:
-            ValueError: a weight is NaN or infinite; nothing is written then.
-        """
-        if not all(bool(value.isfinite().all()) for value in self.objective.parameters()):
-            raise ValueError(diverged(self.step, "a weight is NaN or infinite"))
-        run.write_state(
-            self.run,
-            {
-                "step": self.step,
-                "recipe": dataclasses.asdict(self.recipe),
-                "normalisation": dataclasses.asdict(self.objective.normalisation),
-                "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
-        )
-        checkpoint.save_folder(self.run / "last", self.objective.network, self.encoder_config())
+    def _clip_name(self, clip: int | str) -> str:
+        return clip if isinstance(clip, str) else self.source.clips.name(clip)  # type: ignore[union-attr]
 
     def encoder_config(self) -> EncoderConfig:
         """What last/config.json says."""
         recipe = self.recipe
-        data = f"{self.corpus.hours:.1f} h, {len(self.corpus.lengths)} clips of {Path(recipe.data.corpus).name}"
         return EncoderConfig(
             model=recipe.model,
             frontend=recipe.frontend,
-            normalisation=self.objective.normalisation,
+            normalisation=self.objective.normalise.statistics,
             provenance=Provenance(
-                data=data,
+                data=describe(self.source, recipe.data.corpus),
                 steps=self.step,
                 package=checkpoint.package_version(),
                 parents=[recipe.init] if recipe.init else [],
             ),
         )
 
-
-class Log:
-    """Means over the batches since the last line, written to log.jsonl and to the terminal."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._reset()
-
-    def _reset(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.batches, self.crops, self.since = 0, 0, time.monotonic()
-
-    def add(self, values: dict[str, Tensor], crops: int) -> None:
-        """Take up one batch; the values stay on their device, because reading them would wait for it."""
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.batches += 1
-        self.crops += crops
-
-    def write(self, step: int, lr: float) -> None:
-        """One line; ValueError if the loss is not finite."""
-        means = {name: round(float(value) / self.batches, 5) for name, value in self.sums.items()}
-        if not math.isfinite(means["loss"]):
-            raise ValueError(diverged(step, f"the loss is {means['loss']}"))
-        speed = round(self.crops / (time.monotonic() - self.since), 1)
-        line = {"step": step, **means, "lr": float(f"{lr:.4g}"), "crops_per_second": speed}
-        logger.info(" ".join(f"{key} {value}" for key, value in line.items()))
-        run.append_log(self.folder, line)
-        self._reset()
+    def close(self) -> None:
+        """Let others train in the folder."""
+        if self.lock is not None:
+            self.lock.release()
+        self.parallel.close()
 
 
-def diverged(step: int, what: str) -> str:
-    """The message for a run that cannot go on."""
-    return f"batch {step}: {what}; lower optim.lr, or lengthen optim.warmup_steps, and begin with another --out"
+REMEDY = "the last save stays: lower optim.lr, or lengthen optim.warmup_steps, and begin with another --out"
+NAMED = 8
+"""Clips that a message names."""
 
 
-def pick_device(name: str | None) -> torch.device:
-    """A device by name; None takes a GPU if there is one. ValueError if there is no such device."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices; give cpu")
-    return device
+def network_part(objective: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's weights among an objective's."""
+    return {name.removeprefix("network."): v for name, v in objective.items() if name.startswith("network.")}
 
 
 def load_parent(recipe: Recipe) -> checkpoint.Loaded:
@@ -228,14 +316,3 @@ def load_parent(recipe: Recipe) -> checkpoint.Loaded:
         if value != theirs[name] and not name.endswith(("dropout", "layerdrop", "activations")):
             raise ValueError(f"init {recipe.init}: its {name} is {theirs[name]!r}, the recipe's {value!r}")
     return loaded
-
-
-def open_corpus(recipe: Recipe) -> Packed:
-    """The recipe's corpus, decoded on first use."""
-    corpus = Path(recipe.data.corpus)
-    return pack(corpus, Path(recipe.data.packed or corpus / "packed"), recipe.data.workers)
-
-
-def fast_attention(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """On a CPU, torch's flash attention is slower than plain products for the few tokens of a masked crop (1.18x)."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()

@@ -36,7 +36,10 @@ def make_bad_files(folder):
         "wav.m4a": (good, None),
         "text.m4a": (b"this is not audio " * 40, "not audio"),
         "8bit.wav": (wav_bytes(tone(8000), 8000, subtype="PCM_U8"), None),
-        "8channels.wav": (wav_bytes(np.tile(tone(192000)[:, None], 8), 192000, subtype="PCM_24"), None),
+        "8channels.wav": (
+            wav_bytes(np.tile(tone(192000)[:, None], 8), 192000, subtype="PCM_24"),
+            None,
+        ),
         "nan.wav": (wav_bytes(loud, 16000, subtype="FLOAT"), "NaN or infinite"),
     }
     for name, (content, _) in contents.items():

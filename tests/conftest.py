@@ -26,7 +26,10 @@ def make_encoder():
     def make(tokens="patch", **options):
         torch.manual_seed(0)
         shape = options.pop("shape", {})
-        config = EncoderConfig(model=small_config(tokens, **shape), normalisation=Normalisation(mean=-6.0, std=4.0))
+        config = EncoderConfig(
+            model=small_config(tokens, **shape),
+            normalisation=Normalisation(mean=-6.0, std=4.0),
+        )
         return Encoder(config, **options).eval()
 
     return make
@@ -54,7 +57,11 @@ def write_published(tmp_path_factory):
     def write(tokens="patch", seed=0, **settings):
         size = {"time": 16, "chan": 16} if tokens == "patch" else {"time": 2, "chan": 128}
         kernel = {f"ast_kernel_{what}_{axis}": value for what in ("size", "stride") for axis, value in size.items()}
-        encoder = {"encoder_layers": 3, "encoder_embed_dim": 48, "encoder_ffn_embed_dim": 96}
+        encoder = {
+            "encoder_layers": 3,
+            "encoder_embed_dim": 48,
+            "encoder_ffn_embed_dim": 96,
+        }
         small = {**encoder, "encoder_attention_heads": 4, "decoder_embed_dim": 48}
         model = {**BASE_PATCH, **kernel, **small, **settings}
         torch.manual_seed(seed)

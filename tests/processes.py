@@ -37,7 +37,18 @@ def make_clips(tmp_path, count):
 
 def start(folder, out, *options):
     """A process that embeds a folder in parts of 8 clips, a few at a time."""
-    command = [sys.executable, "-c", RUN, "8", "embed", str(folder), "-o", str(out), "--batch-seconds", "2"]
+    command = [
+        sys.executable,
+        "-c",
+        RUN,
+        "8",
+        "embed",
+        str(folder),
+        "-o",
+        str(out),
+        "--batch-seconds",
+        "2",
+    ]
     command += ["--engine", "torch", *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe, which nobody reads meanwhile)

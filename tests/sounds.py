@@ -47,7 +47,10 @@ def write_pyav(path, samples, rate, codec):
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate = rate
         resampler = av.AudioResampler(
-            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or None
+            format=stream.format,
+            layout="mono",
+            rate=rate,
+            frame_size=stream.frame_size or None,
         )
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(part))
@@ -56,5 +59,15 @@ def write_pyav(path, samples, rate, codec):
 
 def wav_header(rate=16000, channels=1, data_bytes=0, bits=16):
     frame = channels * bits // 8
-    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, (rate * frame) % 2**32, frame, bits)
+    fmt = struct.pack(
+        "<4sIHHIIHH",
+        b"fmt ",
+        16,
+        1,
+        channels,
+        rate,
+        (rate * frame) % 2**32,
+        frame,
+        bits,
+    )
     return struct.pack("<4sI4s", b"RIFF", 36 + data_bytes, b"WAVE") + fmt + struct.pack("<4sI", b"data", data_bytes)

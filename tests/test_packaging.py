@@ -40,7 +40,18 @@ def wheel(tmp_path_factory):
         if name and not name.startswith("tests/") and (ROOT / name).exists():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, source]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        out,
+        source,
+    ]
     subprocess.run(command, check=True)
     return next(out.glob("*.whl"))
 
@@ -52,7 +63,18 @@ def clean_python(wheel, tmp_path_factory):
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     site = next(folder.glob("lib/python*/site-packages"))
-    command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        wheel,
+    ]
     subprocess.run(command, check=True)
     libraries = Path(next(p for p in sys.path if p.endswith("site-packages")))
     (site / "libraries.pth").write_text(f"{_without_checkout(libraries, folder)}\n")
@@ -76,13 +98,25 @@ configs = sorted(p.name for p in importlib.resources.files("maeast_upstream.conf
 vector = maeast_upstream.load_model().embed([0.1 * torch.randn(16000)])
 print(json.dumps([maeast_upstream.__file__, configs, list(vector.shape)]))
 """
-    done = subprocess.run([clean_python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [clean_python, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     where, configs, shape = json.loads(done.stdout)
     assert str(ROOT) not in where
     assert configs == sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
     assert shape[0] == 1
     clip = ROOT / "tests" / "data" / "audio" / "long_drums.opus"
-    maeast = [clean_python.parent / "maeast", "embed", clip, "-o", tmp_path / "e.parquet"]
+    maeast = [
+        clean_python.parent / "maeast",
+        "embed",
+        clip,
+        "-o",
+        tmp_path / "e.parquet",
+    ]
     done = subprocess.run(maeast, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "1 files, 1 rows" in done.stdout
 
@@ -102,7 +136,13 @@ def test_importing_costs_at_most_0_3_s_more_than_torch():
     code = "import time, torch; t = time.process_time(); import maeast_upstream; print(time.process_time() - t)"
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=env,
+        )
         for _ in range(4)
     ]
     assert statistics.median(float(done.stdout) for done in runs[1:]) <= 0.3
@@ -116,3 +156,11 @@ def test_one_version_everywhere():
 def test_the_wheel_has_the_page_of_maeast_map(wheel):
     page = {f"maeast_upstream/page/{path.name}" for path in (ROOT / "maeast_upstream" / "page").iterdir()}
     assert page <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_wheel_has_the_configs_of_s3prl_s_tasks_and_the_corpus_it_lacks(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    configs = {f"maeast_upstream/configs/superb/{path.name}" for path in (ROOT / "configs" / "superb").glob("*.yaml")}
+    assert len(configs) == 12
+    assert configs <= names
+    assert "maeast_upstream/superb_corpus/corpus/libriphone.py" in names

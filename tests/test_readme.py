@@ -16,11 +16,24 @@ def test_a_block_runs_and_prints_what_it_says(language, block, tmp_path):
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     if language == "python":
-        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=tmp_path, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", block],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
         for expected in re.findall(r"print\(.*\)\s+# (.*)", block):
             assert expected in done.stdout
     else:
         path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
         command = ["bash", "-euc", block]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={"PATH": path}, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PATH": path},
+            check=False,
+        )
     assert done.returncode == 0, done.stderr

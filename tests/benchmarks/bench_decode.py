@@ -38,15 +38,27 @@ def _rows(folder: Path, rounds: int) -> Iterator[tuple[str, str, str]]:
         rate = 48_000 if suffix == "opus" else RATE
         path = write(folder / f"x.{suffix}", sweep(rate, SECONDS), rate)
         yield _row(
-            f"{SECONDS} s {suffix} at {rate / 1000:g} kHz", _costs([path] * FILES, rounds), SECONDS / 3600, "hours"
+            f"{SECONDS} s {suffix} at {rate / 1000:g} kHz",
+            _costs([path] * FILES, rounds),
+            SECONDS / 3600,
+            "hours",
         )
     path = write(folder / "short.opus", sweep(16_000, SHORT_SECONDS), 16_000)
-    yield _row(f"{SHORT_SECONDS} s opus at 16 kHz", _costs([path] * SHORT_CLIPS, rounds), 1, "clips")
+    yield _row(
+        f"{SHORT_SECONDS} s opus at 16 kHz",
+        _costs([path] * SHORT_CLIPS, rounds),
+        1,
+        "clips",
+    )
 
 
 def _row(what: str, costs: "Costs", amount: float, unit: str) -> tuple[str, str, str]:
     figures = f"{amount / costs.worker:.3g} {unit}/s a core; the reading process adds {costs.parent / costs.worker:.0%}"
-    return f"decoding, {what}", f"{figures}; without processes {amount / costs.direct:.3g} {unit}/s", ""
+    return (
+        f"decoding, {what}",
+        f"{figures}; without processes {amount / costs.direct:.3g} {unit}/s",
+        "",
+    )
 
 
 class Costs(NamedTuple):
@@ -71,7 +83,13 @@ def _costs(paths: list[Path], rounds: int) -> Costs:
             middle, worker_start = time.process_time(), cpu_seconds(worker)
             for _ in pool.decode(segments):
                 pass
-            rows.append((middle - start, cpu_seconds(worker) - worker_start, time.process_time() - middle))
+            rows.append(
+                (
+                    middle - start,
+                    cpu_seconds(worker) - worker_start,
+                    time.process_time() - middle,
+                )
+            )
     return Costs(*(statistics.median(column) / len(paths) for column in zip(*rows, strict=True)))
 
 

@@ -26,6 +26,7 @@ from maeast_upstream.engines import attach
 from maeast_upstream.job import Job, Listing, take_survey
 from maeast_upstream.outputs import output_at
 from maeast_upstream.readout import Readout
+from maeast_upstream.streams import streams_on
 from maeast_upstream.table import Wanted
 
 SYSTEMS = ("openvino-fp32", "openvino-bf16", "onnx-int8", "torch-fp32", "torch-bf16")
@@ -41,14 +42,20 @@ def run(checkpoint: Path, rounds: int = 2) -> list[tuple[str, str, str]]:
     """Rows (what, measured, wanted)."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for kind, seconds in (("mixed", spread(48, 1, 15)), ("equal", [10.0] * 24)):
+        for kind, seconds in (("mixed", spread(96, 1, 15)), ("equal", [10.0] * 24)):
             clips = write_clips(Path(folder) / kind, seconds)
             systems = SYSTEMS if kind == "mixed" else SYSTEMS[:2]
             times, peaks, vectors = measure(("s3prl", *systems), checkpoint, clips, rounds)
             for system in systems:
                 speed = statistics.median(a / b for a, b in zip(times["s3prl"], times[system], strict=True))
                 what = f"files to parquet, {len(seconds)} clips, {describe(seconds)}, {system}"
-                rows.append((f"{what}: s3prl's time / ours", f"{speed:.2f}", GOALS[kind].get(system, "")))
+                rows.append(
+                    (
+                        f"{what}: s3prl's time / ours",
+                        f"{speed:.2f}",
+                        GOALS[kind].get(system, ""),
+                    )
+                )
                 if kind == "mixed":
                     cosine = least_cosine(vectors["torch-fp32"], vectors[system])
                     goal = "at least 0.999" if system == "onnx-int8" else ""
@@ -78,7 +85,9 @@ def write_clips(folder: Path, seconds: list[float]) -> Path:
     for number, length in enumerate(seconds):
         samples = round(16_000 * length)
         soundfile.write(
-            folder / f"{number:03d}.flac", np.take(audio, range(start, start + samples), mode="wrap"), 16_000
+            folder / f"{number:03d}.flac",
+            np.take(audio, range(start, start + samples), mode="wrap"),
+            16_000,
         )
         start += samples
     return folder
@@ -93,7 +102,13 @@ def measure(
     for _ in range(rounds):
         for system in systems:
             command = [sys.executable, __file__, system, str(checkpoint), str(clips)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
+            done = subprocess.run(
+                command,
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd=Path(__file__).parent,
+            )
             seconds, peak = map(float, done.stdout.split()[-2:])
             times[system].append(seconds)
             peaks[system] = peak
@@ -122,7 +137,12 @@ def theirs(checkpoint: Path, folder: Path) -> float:
     vectors(paths[:1])
     start = time.perf_counter()
     rows = [row for i in range(0, len(paths), BATCH) for row in vectors(paths[i : i + BATCH])]
-    table = pa.table({"path": [str(path) for path in paths], "vector": [row.tolist() for row in rows]})
+    table = pa.table(
+        {
+            "path": [str(path) for path in paths],
+            "vector": [row.tolist() for row in rows],
+        }
+    )
     pq.write_table(table, folder.parent / "s3prl.parquet")
     return time.perf_counter() - start
 
@@ -131,13 +151,26 @@ def ours(system: str, checkpoint: Path, folder: Path) -> float:
     """`maeast embed`, without what it takes to start: imports, weights, the engine."""
     engine, precision = system.split("-")
     encoder = load_model(checkpoint)
-    choice = attach(encoder, engine, precision, [encoder.num_layers])  # type: ignore[arg-type]
-    encoder.embed([torch.zeros(16_000)])
+    choice = attach(
+        encoder,
+        engine,
+        precision,
+        [encoder.num_layers],
+        streams=streams_on(encoder.device),
+    )  # type: ignore[arg-type]
     out = folder.parent / f"{system}.parquet"
     out.unlink(missing_ok=True)
     start = time.perf_counter()
     listing = Listing([str(folder)])
-    Job(listing, take_survey(listing), output_at(str(out)), encoder, WANTED, choice, "base").run(workers=1)
+    Job(
+        listing,
+        take_survey(listing),
+        output_at(str(out)),
+        encoder,
+        WANTED,
+        choice,
+        "base",
+    ).run(workers=1)
     return time.perf_counter() - start
 
 

@@ -70,10 +70,16 @@ def run_cpu(checkpoint: Path, rounds: int = 3) -> list[tuple[str, str, str]]:
         times = in_turn(systems(checkpoint, clips), rounds)
         for precision, goal in zip(("fp32", "bf16"), wanted, strict=True):
             speed = ratio(times["s3prl"], times[precision])
-            rows.append((f"encoder, {name}, {precision}: s3prl's time / ours", f"{speed:.2f}", goal))
+            rows.append(
+                (
+                    f"encoder, {name}, {precision}: s3prl's time / ours",
+                    f"{speed:.2f}",
+                    goal,
+                )
+            )
     rows.append(precision_row(checkpoint))
     rows.append(overhead_row(checkpoint, rounds))
-    peaks = {name: peak_mib(name, checkpoint) for name in ("s3prl", "fp32", "bf16")}
+    peaks = {name: peak_mib(__file__, name, checkpoint) for name in ("s3prl", "fp32", "bf16")}
     for precision in ("fp32", "bf16"):
         what = f"peak memory, 32 clips of 1 to 15 s, {precision}: ours / s3prl's"
         rows.append((what, f"{peaks[precision] / peaks['s3prl']:.2f}", "at most 1"))
@@ -106,14 +112,25 @@ def overhead_row(checkpoint: Path, rounds: int) -> tuple[str, str, str]:
 
     times = in_turn({"encode": lambda: encoder.encode(clips), "network": network}, rounds)
     share = 1 - 1 / ratio(times["encode"], times["network"])
-    return ("share of the float32 time outside the network", f"{100 * share:.1f} %", "at most 5 %")
+    return (
+        "share of the float32 time outside the network",
+        f"{100 * share:.1f} %",
+        "at most 5 %",
+    )
 
 
-def peak_mib(system: str, checkpoint: Path) -> float:
-    """Peak resident memory of a process that runs ``system`` once over the mixed clips."""
-    command = [sys.executable, __file__, "memory", system, str(checkpoint)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
+def peak_mib(script: str, system: str, checkpoint: Path) -> float:
+    """Peak resident memory of a process of ``script`` that runs ``system`` once over the mixed clips."""
+    command = [sys.executable, script, "memory", system, str(checkpoint)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(script).parent)
     return float(done.stdout.split()[-1])
+
+
+def print_peak() -> None:
+    """Of this process in MiB, for `peak_mib`."""
+    # VmHWM, not getrusage: that also counts what the parent held when it forked
+    peak = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    print(int(peak.split()[1]) / 1024)
 
 
 def run_cuda(checkpoint: Path, rounds: int = 10) -> list[tuple[str, str, str]]:
@@ -144,6 +161,4 @@ if __name__ == "__main__":
         theirs(load_expert(Path(path)), mixed_clips())
     else:
         ours(load_model(path, precision=name), mixed_clips())  # type: ignore[arg-type]
-    # VmHWM, not getrusage: that also counts what the parent held when it forked
-    peak = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    print(int(peak.split()[1]) / 1024)
+    print_peak()

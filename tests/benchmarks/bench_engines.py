@@ -52,7 +52,10 @@ def run_cpu(checkpoint: Path, rounds: int = 3) -> Rows:
     expert = load_expert(checkpoint)
     peaks = {"fp32": fp32_peak(), "bf16": peak(torch.bfloat16)}
     rows = []
-    for name, clips in (("8 clips of 10 s", equal_clips()), ("32 clips of 1 to 15 s", mixed_clips())):
+    for name, clips in (
+        ("8 clips of 10 s", equal_clips()),
+        ("32 clips of 1 to 15 s", mixed_clips()),
+    ):
         times = in_turn(systems(expert, encoders, clips), rounds)
         for (engine, precision), encoder in encoders.items():
             own = times[f"{engine} {precision}"]
@@ -89,8 +92,21 @@ def memory_rows(checkpoint: Path) -> Rows:
     reference = peak_mib("s3prl", checkpoint)
     rows = []
     for engine, precision in PAIRS:
-        command = [sys.executable, __file__, "memory", engine, precision, str(checkpoint)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
+        command = [
+            sys.executable,
+            __file__,
+            "memory",
+            engine,
+            precision,
+            str(checkpoint),
+        ]
+        done = subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parent,
+        )
         what = f"peak memory, 32 clips of 1 to 15 s, {engine} {precision}: ours / s3prl's"
         rows.append((what, f"{float(done.stdout.split()[-1]) / reference:.2f}", "at most 1"))
     return rows
@@ -117,7 +133,10 @@ def peak(dtype: torch.dtype, size: int = 2048) -> float:
 def fp32_peak(size: int = 2048) -> float:
     """The better of torch's two float32 products."""
     a = torch.randn(size, size)
-    return max(peak(torch.float32), 2 * size**3 / min(seconds(lambda: by_convolution(a, a, None)) for _ in range(7)))
+    return max(
+        peak(torch.float32),
+        2 * size**3 / min(seconds(lambda: by_convolution(a, a, None)) for _ in range(7)),
+    )
 
 
 def main() -> None:

@@ -13,6 +13,10 @@ import bench_embed
 import bench_encoder
 import bench_engines
 import bench_frontend
+import bench_kit
+import bench_loader
+import bench_superb
+import bench_superb_epoch
 import torch
 from reference import write_checkpoint
 
@@ -34,10 +38,15 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "engines": bench_engines.run_cpu,
     "embed": bench_embed.run,
     "decode": lambda checkpoint: bench_decode.run(),
+    "kit": lambda checkpoint: bench_kit.run(),
+    "superb": lambda checkpoint: bench_superb.run("cpu", checkpoint),
+    "superb_epoch": bench_superb_epoch.run,
+    "loader": lambda checkpoint: bench_loader.run(),
 }
 CUDA: dict[str, Callable[[Path], Rows]] = {
     "frontend": lambda checkpoint: bench_frontend.run("cuda"),
     "encoder": bench_encoder.run_cuda,
+    "superb": lambda checkpoint: bench_superb.run("cuda", checkpoint),
 }
 
 

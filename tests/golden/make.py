@@ -47,7 +47,12 @@ def write_fbank() -> None:
     from torchaudio.compliance.kaldi import fbank
 
     options = {"sample_frequency": 16_000, "use_energy": False, "num_mel_bins": 128}
-    ssast = {"htk_compat": True, "window_type": "hanning", "dither": 0.0, "frame_shift": 10}
+    ssast = {
+        "htk_compat": True,
+        "window_type": "hanning",
+        "dither": 0.0,
+        "frame_shift": 10,
+    }
     values = {}
     for name, clip in signals().items():
         values[f"{name}.waveform"] = clip
@@ -69,10 +74,23 @@ def write_network() -> None:
         prediction = network.predict(patches, visible, masked)
         whole = network.encode_with_mask_tokens(patches, masked)
     values = {f"weights.{name}": value for name, value in network.state_dict().items()}
-    values |= {"patches": patches, "visible": visible, "masked": masked, "padding": padding}
+    values |= {
+        "patches": patches,
+        "visible": visible,
+        "masked": masked,
+        "padding": padding,
+    }
     values |= {f"features.{number}": value for number, value in enumerate(features, start=1)}
-    values |= {"reconstruction": prediction.reconstruction, "classification": prediction.classification, "whole": whole}
-    save_file(values, HERE / "network.safetensors", metadata={"config": json.dumps(dataclasses.asdict(SHAPE))})
+    values |= {
+        "reconstruction": prediction.reconstruction,
+        "classification": prediction.classification,
+        "whole": whole,
+    }
+    save_file(
+        values,
+        HERE / "network.safetensors",
+        metadata={"config": json.dumps(dataclasses.asdict(SHAPE))},
+    )
 
 
 if __name__ == "__main__":

@@ -8,40 +8,23 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sounds import tone, wav_header, write_pyav
 
 from maeast_upstream.audio import AUDIO_SUFFIXES, AudioError, find_audio, read_audio
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
 
 
-def tone(rate, seconds=0.5, hz=440.0):
-    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(rate * seconds)) / rate)).astype(np.float32)
-
-
-def wav_header(rate=16000, channels=1, data_bytes=0, bits=16):
-    frame = channels * bits // 8
-    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, (rate * frame) % 2**32, frame, bits)
-    return struct.pack("<4sI4s", b"RIFF", 36 + data_bytes, b"WAVE") + fmt + struct.pack("<4sI", b"data", data_bytes)
-
-
-def write_pyav(path, samples, rate, codec):
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.sample_rate = rate
-        resampler = av.AudioResampler(
-            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or None
-        )
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            container.mux(stream.encode(part))
-        container.mux(stream.encode(None))
-
-
 @pytest.mark.parametrize(
     ("suffix", "subtype"),
-    [("wav", "PCM_16"), ("wav", "FLOAT"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("aiff", "PCM_16"), ("mp3", None)],
+    [
+        ("wav", "PCM_16"),
+        ("wav", "FLOAT"),
+        ("flac", "PCM_16"),
+        ("ogg", "VORBIS"),
+        ("aiff", "PCM_16"),
+        ("mp3", None),
+    ],
 )
 @pytest.mark.parametrize("rate", [16000, 44100, 8000])
 def test_what_libsndfile_reads_becomes_16_khz_mono(tmp_path, suffix, subtype, rate):
@@ -55,7 +38,10 @@ def test_what_libsndfile_reads_becomes_16_khz_mono(tmp_path, suffix, subtype, ra
     assert abs(np.argmax(spectrum) * 16000 / len(samples[:8000]) - 440) < 5
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("mp4", "aac"), ("mkv", "aac"), ("webm", "libopus")])
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("m4a", "aac"), ("mp4", "aac"), ("mkv", "aac"), ("webm", "libopus")],
+)
 def test_what_libsndfile_does_not_read_comes_through_pyav(tmp_path, suffix, codec):
     path = tmp_path / f"tone.{suffix}"
     write_pyav(path, tone(48000), 48000, codec)
@@ -143,7 +129,11 @@ def test_a_truncated_flac_is_refused(tmp_path):
         read_audio(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.data())
 def test_broken_bytes_are_audio_or_an_audio_error(tmp_path, data):
     source = data.draw(st.sampled_from(sorted(AUDIO.glob("*.opus"))[:4]))
@@ -183,7 +173,12 @@ def test_a_length_that_the_writer_could_not_know_is_no_cut(tmp_path):
 @pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("mkv", "aac"), ("webm", "libopus")])
 def test_a_container_cut_short_is_refused(tmp_path, suffix, codec):
     path = tmp_path / f"x.{suffix}"
-    write_pyav(path, tone(48000, 5) + np.random.default_rng(0).normal(0, 0.1, 240000).astype("f4"), 48000, codec)
+    write_pyav(
+        path,
+        tone(48000, 5) + np.random.default_rng(0).normal(0, 0.1, 240000).astype("f4"),
+        48000,
+        codec,
+    )
     assert abs(len(read_audio(path)) - 80000) < 1500
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(AudioError, match="cut short|not audio"):
@@ -192,7 +187,12 @@ def test_a_container_cut_short_is_refused(tmp_path, suffix, codec):
 
 def test_an_mp3_is_cut_short_if_its_index_says_so_and_never_by_a_guess(tmp_path):
     path = tmp_path / "x.mp3"
-    samples = np.concatenate([np.zeros(96000, "f4"), np.random.default_rng(0).normal(0, 0.1, 48000).astype("f4")])
+    samples = np.concatenate(
+        [
+            np.zeros(96000, "f4"),
+            np.random.default_rng(0).normal(0, 0.1, 48000).astype("f4"),
+        ]
+    )
     soundfile.write(path, samples, 48000, bitrate_mode="VARIABLE", compression_level=0.3)
     raw = path.read_bytes()
     path.write_bytes(raw[: len(raw) // 2])
@@ -222,7 +222,10 @@ def test_a_name_with_a_colon_is_no_address(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "text",
-    ["ffconcat version 1.0\nfile 'x.m4a'\n", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nx.m4a\n#EXT-X-ENDLIST\n"],
+    [
+        "ffconcat version 1.0\nfile 'x.m4a'\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nx.m4a\n#EXT-X-ENDLIST\n",
+    ],
 )
 def test_a_list_of_other_files_is_not_followed(tmp_path, text):
     write_pyav(tmp_path / "x.m4a", tone(48000), 48000, "aac")
@@ -293,7 +296,11 @@ def test_many_channels_through_pyav_are_averaged(tmp_path, channels):
 
 def test_a_stream_that_goes_on_and_on_past_its_promised_end_is_broken(monkeypatch, tmp_path):
     # as libsndfile does with some broken Opus
-    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, rows, **options: np.zeros((rows, 1), np.float32))
+    monkeypatch.setattr(
+        soundfile.SoundFile,
+        "read",
+        lambda self, rows, **options: np.zeros((rows, 1), np.float32),
+    )
     soundfile.write(tmp_path / "x.opus", tone(16000), 16000, format="OGG", subtype="OPUS")
     with pytest.raises(AudioError, match=r"x\.opus: broken: 8000 samples promised, \d+ and more come"):
         read_audio(tmp_path / "x.opus")

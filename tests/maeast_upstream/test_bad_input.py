@@ -34,7 +34,10 @@ BAD = {
     "zero_samples": (wav(promised=0, there=0), "no samples"),
     "zero_channels": (wav(channels=0), "not audio"),
     "1hz": (wav(rate=1), "sample rate 1 Hz; expected 1000 to 768000 Hz"),
-    "10mhz": (wav(rate=10_000_000), "sample rate 10000000 Hz; expected 1000 to 768000 Hz"),
+    "10mhz": (
+        wav(rate=10_000_000),
+        "sample rate 10000000 Hz; expected 1000 to 768000 Hz",
+    ),
 }
 
 

@@ -36,10 +36,14 @@ def test_published_to_ours_and_back_is_the_same(write_published, tokens, tmp_pat
 
 @pytest.mark.s3prl
 def test_our_own_checkpoint_as_a_published_file_gives_the_same_features_in_s3prl(make_encoder, tmp_path, clips):
+    pytest.importorskip("s3prl")
     from reference import load_expert
 
     encoder = make_encoder()
-    checkpoint.save_published(tmp_path / "ours.pt", checkpoint.Loaded(encoder.config, encoder.network.state_dict()))
+    checkpoint.save_published(
+        tmp_path / "ours.pt",
+        checkpoint.Loaded(encoder.config, encoder.network.state_dict()),
+    )
     clip = next(clip for clip in clips if len(clip) >= 2800)
     with torch.no_grad():
         expected = load_expert(tmp_path / "ours.pt")([clip])["hidden_states"][-1]
@@ -117,7 +121,10 @@ def test_a_pickle_that_calls_os_system_is_refused_and_does_nothing(tmp_path, cap
     if hide == "plain pickle":
         path.write_bytes(pickle.dumps(evil))
     else:
-        torch.save({"cfg": {}, "model": {}, "extra": evil, "args": argparse.Namespace(x=evil)}, path)
+        torch.save(
+            {"cfg": {}, "model": {}, "extra": evil, "args": argparse.Namespace(x=evil)},
+            path,
+        )
     assert main(["info", str(path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -148,7 +155,10 @@ def test_saving_again_replaces_the_folder_as_a_whole(make_encoder, tmp_path):
     checkpoint.save_folder(folder, encoder.network, encoder.config)
     (folder / "stale").touch()
     checkpoint.save_folder(folder, encoder.network, encoder.config)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -233,7 +243,10 @@ def test_what_is_not_supported_is_named(write_published, tmp_path, section, sett
     [
         {"model": {"w": torch.zeros(2)}},
         {"state_dict": {"encoder.w": torch.zeros(2)}},
-        {"cfg": {"model": {"_name": "wav2vec2"}, "task": {}}, "model": {"w": torch.zeros(2)}},
+        {
+            "cfg": {"model": {"_name": "wav2vec2"}, "task": {}},
+            "model": {"w": torch.zeros(2)},
+        },
         torch.zeros(3),
         [1, 2],
     ],
@@ -256,20 +269,31 @@ def test_a_hub_id_is_fetched_and_offline_says_what_to_put_where(make_encoder, tm
     import huggingface_hub
 
     make_encoder().save_pretrained(tmp_path / "snapshot")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path / "snapshot"))
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda name, **_: str(tmp_path / "snapshot"),
+    )
     assert load_model("org/name").num_layers == 3
 
     def offline(name, **_):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(ValueError, match="offline, put its model.safetensors and config.json into a folder"):
+    with pytest.raises(
+        ValueError,
+        match="offline, put its model.safetensors and config.json into a folder",
+    ):
         load_model("org/name")
 
 
 @pytest.mark.s3prl
 def test_convert_and_info_through_the_command_line(write_published, tmp_path, capsys):
-    path, ours, again = write_published("frame"), tmp_path / "ours", tmp_path / "again.pt"
+    path, ours, again = (
+        write_published("frame"),
+        tmp_path / "ours",
+        tmp_path / "again.pt",
+    )
     assert main(["convert", str(path), str(ours)]) == 0
     assert main(["convert", str(ours), str(again)]) == 0
     assert_same_content(content_of(path), content_of(again))

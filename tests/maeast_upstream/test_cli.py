@@ -21,7 +21,11 @@ def greet(argv):
 
 def fail(argv):
     """Raise what the test asks for."""
-    raise {"value": ValueError("two\nlines"), "os": OSError(2, "gone", "x"), "stop": KeyboardInterrupt()}[argv[0]]
+    raise {
+        "value": ValueError("two\nlines"),
+        "os": OSError(2, "gone", "x"),
+        "stop": KeyboardInterrupt(),
+    }[argv[0]]
 
 
 @pytest.fixture
@@ -29,7 +33,11 @@ def own_commands(monkeypatch):
     """Two commands of a package of one's own, and one whose package lacks something."""
     module = type("Module", (), {"greet": greet, "fail": fail})
     monkeypatch.setitem(__import__("sys").modules, "own_package", module)
-    names = {"greet": "own_package:greet", "fail": "own_package:fail", "broken": "no_such_package:main"}
+    names = {
+        "greet": "own_package:greet",
+        "fail": "own_package:fail",
+        "broken": "no_such_package:main",
+    }
     entries = [EntryPoint(name, value, cli.GROUP) for name, value in names.items()]
     monkeypatch.setattr(cli, "entry_points", lambda group: entries if group == cli.GROUP else [])
 
@@ -70,7 +78,10 @@ def test_no_command_is_status_1_with_the_list(own_commands, capsys):
     ("argv", "message"),
     [
         (["sing"], "unknown command 'sing'; there are broken, fail, greet"),
-        (["greet"], "the following arguments are required: word (see maeast greet --help)"),
+        (
+            ["greet"],
+            "the following arguments are required: word (see maeast greet --help)",
+        ),
         (["greet", "hum"], "invalid choice: 'hum'"),
         (["greet", "hello", "--loud"], "unrecognized arguments: --loud"),
         (["fail", "value"], "two lines"),

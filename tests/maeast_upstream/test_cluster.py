@@ -1,7 +1,14 @@
 """`maeast embed --ray` on a cluster of two node processes on this machine."""
 
 import pytest
-from processes import assert_same_tables, ended, make_clips, start, wait_until, whole_parts
+from processes import (
+    assert_same_tables,
+    ended,
+    make_clips,
+    start,
+    wait_until,
+    whole_parts,
+)
 
 from maeast_upstream.cli import main
 
@@ -39,7 +46,19 @@ def test_a_machine_that_dies_in_mid_run_costs_nothing(cluster, tmp_path):
 
 def test_no_cluster_at_an_address_is_one_line(tmp_path, capsys):
     folder = make_clips(tmp_path, 2)
-    assert main(["embed", str(folder), "-o", str(tmp_path / "e.parquet"), "--ray", "127.0.0.1:1"]) == 1
+    assert (
+        main(
+            [
+                "embed",
+                str(folder),
+                "-o",
+                str(tmp_path / "e.parquet"),
+                "--ray",
+                "127.0.0.1:1",
+            ]
+        )
+        == 1
+    )
     said = capsys.readouterr().err
     assert "error: --ray 127.0.0.1:1: no cluster there" in said
     assert "Traceback" not in said

@@ -36,7 +36,10 @@ def test_a_whole_number_may_stand_for_a_real_one():
     ("data", "message"),
     [
         ({"modell": {}}, "unknown key 'modell'; it may have model, frontend"),
-        ({"model": {"width": 3}}, "model has unknown key 'width'; it may have patch_frames"),
+        (
+            {"model": {"width": 3}},
+            "model has unknown key 'width'; it may have patch_frames",
+        ),
         ({"model": []}, "model must be a mapping, got list"),
         (None, "must be a mapping, got NoneType"),
         ({"model": {"depth": "12"}}, "model.depth must be int, got '12'"),
@@ -45,19 +48,43 @@ def test_a_whole_number_may_stand_for_a_real_one():
         ({"model": {"dropout": "0.1"}}, "model.dropout must be float, got '0.1'"),
         ({"model": {"dropout": False}}, "model.dropout must be float, got False"),
         ({"model": {"depth": 0}}, "model: depth must be at least 1, got 0"),
-        ({"model": {"num_heads": 7}}, "model: num_heads 7 does not divide embed_dim 768"),
-        ({"model": {"positions": "learned"}}, "model.positions must be one of sinusoid, none, got 'learned'"),
-        ({"frontend": {"window": "hamming"}}, "frontend.window must be one of povey, hanning, got 'hamming'"),
+        (
+            {"model": {"num_heads": 7}},
+            "model: num_heads 7 does not divide embed_dim 768",
+        ),
+        (
+            {"model": {"positions": "learned"}},
+            "model.positions must be one of sinusoid, none, got 'learned'",
+        ),
+        (
+            {"frontend": {"window": "hamming"}},
+            "frontend.window must be one of povey, hanning, got 'hamming'",
+        ),
         ({"frontend": {"remove_mean": 1}}, "frontend.remove_mean must be bool, got 1"),
-        ({"frontend": {"num_mel_bins": 64}}, "model.num_mel_bins 128 is not the front end's 64"),
+        (
+            {"frontend": {"num_mel_bins": 64}},
+            "model.num_mel_bins 128 is not the front end's 64",
+        ),
         ({"normalisation": {"std": 0}}, "normalisation: std must be above 0, got 0.0"),
         ({"normalisation": {"std": None}}, "normalisation.std must be float, got None"),
         ({"readout": {"layer": 1.5}}, "readout.layer must be int or str, got 1.5"),
         ({"readout": {"layer": 0}}, "readout: layers are counted from 1"),
-        ({"readout": {"hop_ms": "native"}}, "readout.hop_ms must be float or null, got 'native'"),
-        ({"readout": {"pool": ["mean"]}}, "readout.pool must be one of mean, mean_max, mean_std"),
-        ({"provenance": {"parents": "a"}}, "provenance.parents must be a list of strings, got 'a'"),
-        ({"provenance": {"parents": [1]}}, r"provenance.parents must be a list of strings, got \[1\]"),
+        (
+            {"readout": {"hop_ms": "native"}},
+            "readout.hop_ms must be float or null, got 'native'",
+        ),
+        (
+            {"readout": {"pool": ["mean"]}},
+            "readout.pool must be one of mean, mean_max, mean_std",
+        ),
+        (
+            {"provenance": {"parents": "a"}},
+            "provenance.parents must be a list of strings, got 'a'",
+        ),
+        (
+            {"provenance": {"parents": [1]}},
+            r"provenance.parents must be a list of strings, got \[1\]",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(data, message):

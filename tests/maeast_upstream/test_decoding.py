@@ -126,8 +126,17 @@ def test_what_happens_to_a_process_costs_its_file_only(tmp_path, evil, death, wo
             assert np.array_equal(result, expected)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(deeds=st.lists(st.sampled_from(["good", "good", "good", "kill", "exit", "fault", "bad"]), max_size=30))
+@settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    deeds=st.lists(
+        st.sampled_from(["good", "good", "good", "kill", "exit", "fault", "bad"]),
+        max_size=30,
+    )
+)
 def test_any_sequence_of_fates_is_answered_in_order(tmp_path, evil, deeds):
     segments = clips_named(tmp_path / "clips", [f"{deed}{number}" for number, deed in enumerate(deeds)])
     for segment, deed in zip(segments, deeds, strict=True):
@@ -215,14 +224,25 @@ def test_an_error_of_the_list_comes_after_what_was_listed(workers):
 
 
 def test_processes_that_cannot_start_are_one_clear_error(monkeypatch):
-    for program, reason in (("/bin/false", r"exit status 1"), ("/nowhere", "No such file")):
+    for program, reason in (
+        ("/bin/false", r"exit status 1"),
+        ("/nowhere", "No such file"),
+    ):
         monkeypatch.setattr(sys, "executable", program)
-        with DecodePool(2) as pool, pytest.raises(RuntimeError, match=f"could not be started.*{reason}"):
+        with (
+            DecodePool(2) as pool,
+            pytest.raises(RuntimeError, match=f"could not be started.*{reason}"),
+        ):
             list(pool.decode([Segment(str(CLIPS[0]))]))
 
 
 @pytest.mark.parametrize(
-    "options", [{"workers": -1}, {"workers": 1, "ahead_seconds": 0}, {"workers": 1, "limit_seconds": 0}]
+    "options",
+    [
+        {"workers": -1},
+        {"workers": 1, "ahead_seconds": 0},
+        {"workers": 1, "limit_seconds": 0},
+    ],
 )
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match="expected workers from 0"):
@@ -254,7 +274,13 @@ except KeyboardInterrupt:
 @contextlib.contextmanager
 def parent(segments):
     """Another process with a pool, in a group of its own like a terminal's."""
-    command = [sys.executable, "-c", PARENT, EVIL_BOOT, *(segment.path for segment in segments)]
+    command = [
+        sys.executable,
+        "-c",
+        PARENT,
+        EVIL_BOOT,
+        *(segment.path for segment in segments),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert process.stdout.readline().strip() == segments[0].path
@@ -325,7 +351,10 @@ def test_every_bad_file_has_its_reason_and_every_good_one_its_samples(tmp_path, 
     assert abs(np.argmax(spectrum) * 16000 / len(results["8channels.wav"]) - 440) < 5
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything; test_audio has this with a refusing system")
+@pytest.mark.skipif(
+    os.geteuid() == 0,
+    reason="root may read everything; test_audio has this with a refusing system",
+)
 def test_a_file_without_permission_has_its_reason(tmp_path):
     shutil.copy(CLIPS[0], tmp_path / "x.opus")
     (tmp_path / "x.opus").chmod(0)
@@ -335,7 +364,13 @@ def test_a_file_without_permission_has_its_reason(tmp_path):
 
 
 def test_names_with_any_bytes_come_through(tmp_path):
-    names = [b"caf\xe9.opus", b"new\nline.opus", b" space .opus", "日本.opus".encode(), b'quo"te.opus']
+    names = [
+        b"caf\xe9.opus",
+        b"new\nline.opus",
+        b" space .opus",
+        "日本.opus".encode(),
+        b'quo"te.opus',
+    ]
     paths = [os.path.join(os.fsencode(tmp_path), name) for name in names]  # noqa: PTH118
     for path in paths:
         shutil.copy(CLIPS[0], path)

@@ -26,7 +26,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if behaviour == "no resume":
             start = 0
         part = body[start:]
-        self.answer(206 if start else 200, part, "application/octet-stream", cut=behaviour == "breaks off")
+        self.answer(
+            206 if start else 200,
+            part,
+            "application/octet-stream",
+            cut=behaviour == "breaks off",
+        )
 
     def answer(self, status, body, kind, cut=False):
         self.send_response(status)
@@ -84,7 +89,10 @@ def test_the_second_mirror_is_tried(server, behaviour):
 @pytest.mark.parametrize("behaviour", ["404", "html", "text", "breaks off"])
 def test_if_none_gives_it_the_error_says_what_to_put_where(server, tmp_path, behaviour):
     server.plan = [behaviour] * 20
-    with pytest.raises(ValueError, match="offline, put the file to .*checkpoints/chunk_patch_75_12LayerEncoder.pt"):
+    with pytest.raises(
+        ValueError,
+        match="offline, put the file to .*checkpoints/chunk_patch_75_12LayerEncoder.pt",
+    ):
         fetch()
     assert not (tmp_path / "checkpoints" / "chunk_patch_75_12LayerEncoder.pt").exists()
 

@@ -48,7 +48,12 @@ def test_a_row_for_every_file_equal_to_the_python_call(folder, tmp_path):
     assert [row["path"] for row in table] == [str(path) for path in sorted(folder.iterdir())]
     for row in table:
         clip = torch.from_numpy(read_audio(row["path"]))
-        assert (row["segment"], row["start_ms"], row["end_ms"], row["layer"]) == (0, 0.0, len(clip) / 16, "mean")
+        assert (row["segment"], row["start_ms"], row["end_ms"], row["layer"]) == (
+            0,
+            0.0,
+            len(clip) / 16,
+            "mean",
+        )
         assert np.abs(np.array(row["vector"]) - model.embed([clip])[0].numpy()).max() < 1e-4
     noted = json.loads(pq.read_schema(out).metadata[b"maeast"])
     assert noted["config"] == json.loads(json.dumps(model.config.to_dict()))
@@ -57,7 +62,16 @@ def test_a_row_for_every_file_equal_to_the_python_call(folder, tmp_path):
 
 def test_small_batches_give_the_same_rows(folder, tmp_path):
     for name, seconds in (("one", "0.1"), ("all", "1000")):
-        main(["embed", str(folder), "-o", str(tmp_path / f"{name}.parquet"), "--batch-seconds", seconds])
+        main(
+            [
+                "embed",
+                str(folder),
+                "-o",
+                str(tmp_path / f"{name}.parquet"),
+                "--batch-seconds",
+                seconds,
+            ]
+        )
     for one, other in zip(rows(tmp_path / "one.parquet"), rows(tmp_path / "all.parquet"), strict=True):
         assert one["path"] == other["path"]
         assert np.allclose(one["vector"], other["vector"], atol=1e-4)
@@ -74,12 +88,25 @@ def test_frames_have_a_row_for_every_time_step_with_its_centre(folder, tmp_path)
         expected = model.encode([clip], layers=[3], mel="mean", hop_ms=40)
         mine = [row for row in table if row["path"] == str(path)]
         assert [row["time_ms"] for row in mine] == expected.times_ms[0].tolist()
-        assert np.allclose([row["vector"] for row in mine], expected.hidden_states[0][0].numpy(), atol=1e-4)
+        assert np.allclose(
+            [row["vector"] for row in mine],
+            expected.hidden_states[0][0].numpy(),
+            atol=1e-4,
+        )
 
 
 def test_the_command_line_changes_the_readout(folder, tmp_path):
     out = tmp_path / "e.parquet"
-    options = ["--layer", "all", "--mel", "mean", "--pool", "mean_max", "--hop-ms", "native"]
+    options = [
+        "--layer",
+        "all",
+        "--mel",
+        "mean",
+        "--pool",
+        "mean_max",
+        "--hop-ms",
+        "native",
+    ]
     assert main(["embed", str(folder), "-o", str(out), *options]) == 0
     clip = torch.from_numpy(read_audio(sorted(folder.iterdir())[0]))
     expected = load_model().embed([clip], readout=Readout(layer="all", mel="mean", pool="mean_max"))
@@ -124,19 +151,46 @@ def test_an_existing_table_is_not_replaced_unasked(folder, tmp_path, capsys):
         (["embed"], "required: INPUT, -o/--out"),
         (["embed", "nowhere", "-o", "e.parquet"], "nowhere: no such file or folder"),
         (["embed", ".", "-o", "e.parquet"], "a folder without audio"),
-        (["embed", "a.wav", "-o", "e.csv"], "give a name that ends in .parquet or .npz, or a folder"),
-        (["embed", "a.wav", "-o", "e.parquet", "--checkpoint", "nowhere.pt"], "no checkpoint 'nowhere.pt'"),
-        (["embed", "a.wav", "-o", "e.parquet", "--layer", "13"], "layers are counted from 1 to 12"),
-        (["embed", "a.wav", "-o", "e.parquet", "--layer", "top"], "layer must be a number from 1, last, mean or all"),
-        (["embed", "a.wav", "-o", "e.parquet", "--hop-ms", "fast"], "--hop-ms must be native or a number"),
+        (
+            ["embed", "a.wav", "-o", "e.csv"],
+            "give a name that ends in .parquet or .npz, or a folder",
+        ),
+        (
+            ["embed", "a.wav", "-o", "e.parquet", "--checkpoint", "nowhere.pt"],
+            "no checkpoint 'nowhere.pt'",
+        ),
+        (
+            ["embed", "a.wav", "-o", "e.parquet", "--layer", "13"],
+            "layers are counted from 1 to 12",
+        ),
+        (
+            ["embed", "a.wav", "-o", "e.parquet", "--layer", "top"],
+            "layer must be a number from 1, last, mean or all",
+        ),
+        (
+            ["embed", "a.wav", "-o", "e.parquet", "--hop-ms", "fast"],
+            "--hop-ms must be native or a number",
+        ),
         (["embed", "a.wav", "-o", "e.parquet", "--hop-ms", "30"], "160 or 40 ms apart"),
         (["embed", "a.wav", "-o", "e.parquet", "--pool", "median"], "pool must be"),
-        (["embed", "a.wav", "-o", "e.parquet", "--precision", "fp8"], "precision must be one of"),
+        (
+            ["embed", "a.wav", "-o", "e.parquet", "--precision", "fp8"],
+            "precision must be one of",
+        ),
         (["embed", "a.wav", "-o", "e.parquet", "--device", "gpu"], "device"),
         (["embed", "a.wav", "-o", "missing/e.parquet"], "missing: no such folder"),
-        (["embed", "a.wav", "-o", "e.parquet", "--speed", "3"], "unrecognized arguments: --speed 3"),
-        (["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "many"], "invalid float value: 'many'"),
-        (["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "nan"], "--batch-seconds must be above 0"),
+        (
+            ["embed", "a.wav", "-o", "e.parquet", "--speed", "3"],
+            "unrecognized arguments: --speed 3",
+        ),
+        (
+            ["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "many"],
+            "invalid float value: 'many'",
+        ),
+        (
+            ["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "nan"],
+            "--batch-seconds must be above 0",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_1(argv, message, tmp_path, monkeypatch, capsys):
@@ -163,10 +217,39 @@ def test_a_name_that_is_not_utf8_is_written_with_a_mark(folder, tmp_path):
 
 def test_layers_asked_for_together_are_rows_of_one_pass(folder, tmp_path):
     out = tmp_path / "e.parquet"
-    assert main(["embed", str(folder), "-o", str(out), "--layer", "6,mean", "--mel", "mean", "--pool", "mean"]) == 0
+    assert (
+        main(
+            [
+                "embed",
+                str(folder),
+                "-o",
+                str(out),
+                "--layer",
+                "6,mean",
+                "--mel",
+                "mean",
+                "--pool",
+                "mean",
+            ]
+        )
+        == 0
+    )
     for layer in ("6", "mean"):
         single = tmp_path / f"{layer}.parquet"
-        main(["embed", str(folder), "-o", str(single), "--layer", layer, "--mel", "mean", "--pool", "mean"])
+        main(
+            [
+                "embed",
+                str(folder),
+                "-o",
+                str(single),
+                "--layer",
+                layer,
+                "--mel",
+                "mean",
+                "--pool",
+                "mean",
+            ]
+        )
         for one, other in zip([r for r in rows(out) if r["layer"] == layer], rows(single), strict=True):
             assert one["path"] == other["path"]
             assert np.allclose(one["vector"], other["vector"], atol=1e-5)
@@ -174,7 +257,19 @@ def test_layers_asked_for_together_are_rows_of_one_pass(folder, tmp_path):
 
 def test_npz_and_float16_hold_the_same_vectors(folder, tmp_path):
     main(["embed", str(folder), "-o", str(tmp_path / "e.parquet")])
-    assert main(["embed", str(folder), "-o", str(tmp_path / "e.npz"), "--vectors", "float16"]) == 0
+    assert (
+        main(
+            [
+                "embed",
+                str(folder),
+                "-o",
+                str(tmp_path / "e.npz"),
+                "--vectors",
+                "float16",
+            ]
+        )
+        == 0
+    )
     with np.load(tmp_path / "e.npz") as arrays:
         assert arrays["vector"].dtype == np.float16
         expected = [row["vector"] for row in rows(tmp_path / "e.parquet")]
@@ -184,7 +279,23 @@ def test_npz_and_float16_hold_the_same_vectors(folder, tmp_path):
 @pytest.mark.parametrize("kind", ["scene", "frames"])
 def test_one_npy_file_a_clip_with_an_index(folder, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
-    assert main(["embed", "clips", "-o", "out", "--format", "npy", "--kind", kind, "--layer", "3,6"]) == 0
+    assert (
+        main(
+            [
+                "embed",
+                "clips",
+                "-o",
+                "out",
+                "--format",
+                "npy",
+                "--kind",
+                kind,
+                "--layer",
+                "3,6",
+            ]
+        )
+        == 0
+    )
     index = rows(Path("out") / "index.parquet")
     model = load_model()
     assert [row["path"] for row in index] == [f"clips/{path.name}" for path in sorted(folder.iterdir())]
@@ -202,7 +313,10 @@ def test_a_folder_of_parts_is_a_table_and_doing_it_again_does_nothing(folder, tm
     monkeypatch.setattr(extract, "PART_CLIPS", 4)
     out = tmp_path / "out"
     assert main(["embed", str(folder), "-o", str(out)]) == 0
-    assert sorted(path.name for path in out.glob("part*")) == ["part-0000000.parquet", "part-0000001.parquet"]
+    assert sorted(path.name for path in out.glob("part*")) == [
+        "part-0000000.parquet",
+        "part-0000001.parquet",
+    ]
     assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
     before = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
     assert main(["embed", str(folder), "-o", str(out)]) == 0
@@ -235,7 +349,11 @@ def fail_at(monkeypatch, number, error):
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device; 4 of 6 clips are safe"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "No space left on device; 4 of 6 clips are safe",
+        ),
         (KeyboardInterrupt(), 130, "stopped: 4 of 6 clips are safe"),
     ],
 )
@@ -254,7 +372,11 @@ def test_what_is_whole_stays_and_the_same_command_goes_on(
     assert main(["embed", str(folder), "-o", str(out), "--precision", "bf16"]) == 1
     assert "begun with precision 'fp32', not 'bf16'" in errors(capsys)
     launched, launch = [], extract.launch
-    monkeypatch.setattr(extract, "launch", lambda block, *rest: launched.extend(block) or launch(block, *rest))
+    monkeypatch.setattr(
+        extract,
+        "launch",
+        lambda block, *rest: launched.extend(block) or launch(block, *rest),
+    )
     assert main(["embed", str(folder), "-o", str(out)]) == 0
     assert len(launched) == 2
     assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
@@ -302,7 +424,10 @@ def test_segments_of_a_manifest_are_rows_with_their_stretch(tmp_path, long_clip)
     assert main(["embed", str(manifest), "-o", str(out)]) == 0
     model = load_model()
     table = rows(out)
-    assert [(row["segment"], row["start_ms"], row["end_ms"]) for row in table] == [(0, 500, 1500), (1, 2000, 4250)]
+    assert [(row["segment"], row["start_ms"], row["end_ms"]) for row in table] == [
+        (0, 500, 1500),
+        (1, 2000, 4250),
+    ]
     for row, stretch in zip(table, (long_clip[8000:24000], long_clip[32000:68000]), strict=True):
         assert np.allclose(row["vector"], model.embed([stretch])[0].numpy(), atol=1e-4)
     frames = tmp_path / "f.parquet"
@@ -333,7 +458,13 @@ def test_tars_and_packed_corpora_give_the_rows_of_their_clips(folder, tmp_path):
 def test_every_engine_gives_torchs_rows_and_is_said_aloud(folder, tmp_path, capsys, engine, precision):
     pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
     for name, options in (("torch", []), ("other", ["--precision", precision])):
-        command = ["embed", str(folder), "-o", str(tmp_path / f"{name}.parquet"), "--engine"]
+        command = [
+            "embed",
+            str(folder),
+            "-o",
+            str(tmp_path / f"{name}.parquet"),
+            "--engine",
+        ]
         assert main([*command, "torch" if name == "torch" else engine, *options]) == 0
     assert f"engine {engine}, {precision}" in capsys.readouterr().out
     for one, other in zip(rows(tmp_path / "torch.parquet"), rows(tmp_path / "other.parquet"), strict=True):

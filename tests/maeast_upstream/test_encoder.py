@@ -21,7 +21,22 @@ def own(encoded, row):
 @pytest.mark.parametrize(("tokens", "hop_ms"), [("patch", None), ("patch", 40.0), ("frame", None)])
 def test_a_clip_is_the_same_alone_in_any_batch_and_in_any_order(make_encoder, tokens, hop_ms):
     encoder = make_encoder(tokens)
-    lengths = [1, 399, 400, 1519, 1520, 2799, 2800, 5360, 16000, 16010, 24000, 48000, 47990, 160000]
+    lengths = [
+        1,
+        399,
+        400,
+        1519,
+        1520,
+        2799,
+        2800,
+        5360,
+        16000,
+        16010,
+        24000,
+        48000,
+        47990,
+        160000,
+    ]
     batch = [noise(length, length) for length in lengths]
     together = encoder.encode(batch, hop_ms=hop_ms)
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1)).tolist()
@@ -30,7 +45,12 @@ def test_a_clip_is_the_same_alone_in_any_batch_and_in_any_order(make_encoder, to
         alone = encoder.encode([clip], hop_ms=hop_ms)
         assert alone.lengths[0] == together.lengths[row]
         assert torch.equal(alone.times_ms[0], together.times_ms[row, : alone.lengths[0]])
-        for one, two, three in zip(own(alone, 0), own(together, row), own(shuffled, order.index(row)), strict=True):
+        for one, two, three in zip(
+            own(alone, 0),
+            own(together, row),
+            own(shuffled, order.index(row)),
+            strict=True,
+        ):
             assert (one - two).abs().max() <= 1e-5
             assert (one - three).abs().max() <= 1e-5
     for row, state in enumerate(together.hidden_states[0]):
@@ -71,13 +91,21 @@ def test_padded_rows_equal_a_list(make_encoder, clips):
 
 def test_the_model_tells_its_rates(make_encoder, tokens):
     encoder = make_encoder(tokens)
-    assert (encoder.sample_rate, encoder.num_layers, encoder.embed_dim) == (16000, 3, 32)
+    assert (encoder.sample_rate, encoder.num_layers, encoder.embed_dim) == (
+        16000,
+        3,
+        32,
+    )
     assert encoder.hop_samples == {"patch": 2560, "frame": 320}[tokens]
 
 
 @pytest.mark.parametrize(
     ("tokens", "hop_ms", "first", "hop"),
-    [("patch", None, 87.5, 160.0), ("patch", 40.0, 7.5, 40.0), ("frame", None, 17.5, 20.0)],
+    [
+        ("patch", None, 87.5, 160.0),
+        ("patch", 40.0, 7.5, 40.0),
+        ("frame", None, 17.5, 20.0),
+    ],
 )
 def test_times_are_the_centres_of_what_a_step_saw(make_encoder, tokens, hop_ms, first, hop):
     times = make_encoder(tokens).encode([noise(48000)], layers=[1], hop_ms=hop_ms).times_ms[0]
@@ -154,7 +182,9 @@ def test_up_to_max_seconds_it_is_one_piece(make_encoder):
     assert not torch.allclose(one_piece, windows)
 
 
-def test_eval_mode_records_no_graph_and_train_mode_reaches_every_encoder_parameter(make_encoder):
+def test_eval_mode_records_no_graph_and_train_mode_reaches_every_encoder_parameter(
+    make_encoder,
+):
     encoder = make_encoder()
     clips = [noise(16000).requires_grad_(), noise(4000)]
     assert not encoder.encode(clips).hidden_states[-1].requires_grad
@@ -240,7 +270,10 @@ def test_push_to_hub_uploads_both_files(make_encoder, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     assert make_encoder().push_to_hub("me/model") == "commit"
-    assert uploaded == {"repo": "me/model", "files": ["config.json", "model.safetensors"]}
+    assert uploaded == {
+        "repo": "me/model",
+        "files": ["config.json", "model.safetensors"],
+    }
 
 
 @pytest.mark.gpu

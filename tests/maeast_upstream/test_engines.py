@@ -156,7 +156,11 @@ def test_an_engine_with_other_numbers_is_not_taken(make_encoder, openvino, monke
     from maeast_upstream.engine_openvino import OpenVinoBody
 
     right = OpenVinoBody.__call__
-    monkeypatch.setattr(OpenVinoBody, "__call__", lambda self, *given: [wrong(x) for x in right(self, *given)])
+    monkeypatch.setattr(
+        OpenVinoBody,
+        "__call__",
+        lambda self, *given: [wrong(x) for x in right(self, *given)],
+    )
     assert attach(make_encoder(), "openvino", precision).engine == "torch"
     assert "torch's" in caplog.text
 
@@ -171,7 +175,11 @@ def test_the_fastest_is_taken_and_measured_once(make_encoder, openvino, monkeypa
 
     monkeypatch.setattr(engine_timing, "measure", measure)
     choice = attach(make_encoder(), "auto", "bf16")
-    assert choice == Choice("openvino", "bf16", "the fastest here (torch's time over theirs: openvino 3.00x)")
+    assert choice == Choice(
+        "openvino",
+        "bf16",
+        "the fastest here (torch's time over theirs: openvino 3.00x)",
+    )
     assert attach(make_encoder(), "auto", "bf16") == choice
     assert measured == [{"torch", "openvino"}]
     assert caplog.messages == [f"engine openvino, bf16: {choice.why}"] * 2
@@ -187,18 +195,29 @@ def test_the_fastest_is_taken_and_measured_once(make_encoder, openvino, monkeypa
 
 
 def test_what_is_not_clearly_faster_is_not_taken(make_encoder, openvino, monkeypatch):
-    monkeypatch.setattr(engine_timing, "measure", lambda works: dict.fromkeys(works, 1.0) | {"torch": 1.05})
+    monkeypatch.setattr(
+        engine_timing,
+        "measure",
+        lambda works: dict.fromkeys(works, 1.0) | {"torch": 1.05},
+    )
     encoder = make_encoder()
     assert attach(encoder, "auto", "bf16").engine == "torch"
     assert encoder.body is None
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"half', '{"KEY": 3}', '{"KEY": {"torch": "fast"}}', '{"KEY": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"half', '{"KEY": 3}', '{"KEY": {"torch": "fast"}}', '{"KEY": {}}'],
+)
 def test_a_damaged_cache_is_measured_again(make_encoder, openvino, monkeypatch, cache, content):
     encoder = make_encoder()
     cache.parent.mkdir()
     cache.write_text(content.replace("KEY", engine_timing.key_of(encoder.config.model, "bf16")))
-    monkeypatch.setattr(engine_timing, "measure", lambda works: dict.fromkeys(works, 1.0) | {"torch": 3.0})
+    monkeypatch.setattr(
+        engine_timing,
+        "measure",
+        lambda works: dict.fromkeys(works, 1.0) | {"torch": 3.0},
+    )
     assert attach(encoder, "auto", "bf16").engine == "openvino"
     assert "openvino" in cache.read_text()
 
@@ -224,14 +243,42 @@ def test_without_any_package_auto_is_torch(make_encoder, no_packages):
 @pytest.mark.parametrize(
     ("engine", "precision", "message"),
     [
-        ("tensorrt", "fp32", "engine must be one of auto, torch, openvino, onnx, got 'tensorrt'"),
+        (
+            "tensorrt",
+            "fp32",
+            "engine must be one of auto, torch, openvino, onnx, got 'tensorrt'",
+        ),
         ("auto", "fp8", "precision must be one of fp32, bf16, fp16, int8, got 'fp8'"),
-        ("torch", "int8", "engine torch computes in fp32, bf16, fp16, not int8; for int8 take onnx"),
-        ("openvino", "fp16", "engine openvino computes in fp32, bf16, not fp16; for fp16 take torch"),
-        ("onnx", "bf16", "engine onnx computes in fp32, int8, not bf16; for bf16 take torch or openvino"),
-        ("openvino", "fp32", "engine openvino needs the package openvino: pip install 'maeast-upstream[openvino]'"),
-        ("onnx", "int8", "engine onnx needs the package onnxruntime: pip install 'maeast-upstream[onnx]'"),
-        ("auto", "int8", "engine onnx needs the package onnxruntime: pip install 'maeast-upstream[onnx]'"),
+        (
+            "torch",
+            "int8",
+            "engine torch computes in fp32, bf16, fp16, not int8; for int8 take onnx",
+        ),
+        (
+            "openvino",
+            "fp16",
+            "engine openvino computes in fp32, bf16, not fp16; for fp16 take torch",
+        ),
+        (
+            "onnx",
+            "bf16",
+            "engine onnx computes in fp32, int8, not bf16; for bf16 take torch or openvino",
+        ),
+        (
+            "openvino",
+            "fp32",
+            "engine openvino needs the package openvino: pip install 'maeast-upstream[openvino]'",
+        ),
+        (
+            "onnx",
+            "int8",
+            "engine onnx needs the package onnxruntime: pip install 'maeast-upstream[onnx]'",
+        ),
+        (
+            "auto",
+            "int8",
+            "engine onnx needs the package onnxruntime: pip install 'maeast-upstream[onnx]'",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(make_encoder, no_packages, engine, precision, message):

@@ -59,7 +59,11 @@ def test_a_file_says_what_it_is(make_encoder, tmp_path, form):
         info = openvino.Core().read_model(out).get_rt_info(["maeast"]).value
         facts = {key: str(getattr(value, "value", value)) for key, value in info.items()}
     assert EncoderConfig.from_dict(json.loads(facts["config"])) == encoder.config
-    assert (facts["sample_rate"], facts["hop_ms"], facts["kind"]) == ("16000", "160", "scene")
+    assert (facts["sample_rate"], facts["hop_ms"], facts["kind"]) == (
+        "16000",
+        "160",
+        "scene",
+    )
     assert float(facts["longest_seconds"]) == 81.92
 
 
@@ -82,7 +86,11 @@ def test_the_command_writes_the_bundled_checkpoint(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("name", "form", "message"),
-    [("a.pt", None, "ends in .onnx or .xml"), ("a.onnx", "openvino", "ends in .xml"), ("a.xml", "onnx", "in .onnx")],
+    [
+        ("a.pt", None, "ends in .onnx or .xml"),
+        ("a.onnx", "openvino", "ends in .xml"),
+        ("a.xml", "onnx", "in .onnx"),
+    ],
 )
 def test_a_name_that_is_not_the_formats_is_refused(tmp_path, name, form, message):
     with pytest.raises(ValueError, match=message):

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from maeast_upstream import Readout, extract, load_model
 from maeast_upstream.audio import AudioError, read_audio
-from maeast_upstream.extract import Embedder, blocks, cut_parts, embed_decoded, embed_files
+from maeast_upstream.extract import (
+    Embedder,
+    blocks,
+    cut_parts,
+    embed_decoded,
+    embed_files,
+)
 from maeast_upstream.inputs import Segment
 from maeast_upstream.table import Embedded, Wanted
 
@@ -49,7 +55,13 @@ def test_an_input_that_cannot_be_read_is_told_or_raised(model, tmp_path):
     broken.write_bytes(b"nothing")
     good = sorted(AUDIO.glob("*.opus"))[0]
     told = []
-    rows = list(embed_files([broken, good], model, on_error=lambda path, reason: told.append((path, reason))))
+    rows = list(
+        embed_files(
+            [broken, good],
+            model,
+            on_error=lambda path, reason: told.append((path, reason)),
+        )
+    )
     assert [row["path"] for row in rows] == [str(good)]
     assert [path for path, _ in told] == [str(broken)]
     with pytest.raises(AudioError, match=r"broken\.wav"):
@@ -69,7 +81,11 @@ def test_a_callable_for_datasets_takes_bytes_paths_and_arrays(model):
     }
     column = pickle.loads(pickle.dumps(Embedder(model)))(batch)["embedding"]
     for vector, path in zip(column, [*paths, paths[0]], strict=True):
-        assert np.allclose(vector, model.embed([torch.from_numpy(read_audio(path))])[0].numpy(), atol=1e-4)
+        assert np.allclose(
+            vector,
+            model.embed([torch.from_numpy(read_audio(path))])[0].numpy(),
+            atol=1e-4,
+        )
 
 
 def made_up(lengths):
@@ -79,18 +95,26 @@ def made_up(lengths):
         yield Segment(f"clip{number}", number, None, None, None, None), audio
 
 
-@given(st.lists(st.integers(0, 40_000), max_size=12), st.sampled_from([0.01, 1.0, 100.0]))
-def test_every_segment_has_its_outcome_in_its_place(lengths, seconds):
+@given(
+    st.lists(st.integers(0, 40_000), max_size=12),
+    st.sampled_from([0.01, 1.0, 100.0]),
+    st.sampled_from([1, 3]),
+)
+def test_every_segment_has_its_outcome_in_its_place(lengths, seconds, streams):
     wanted = Wanted(readouts=(Readout(layer=1),))
     lengths_seen = []
 
     def vectors(waveforms, encoder, wanted):
         lengths_seen.extend(map(len, waveforms))
-        return [torch.stack([w[:1] for w in waveforms])[:, None]], [1] * len(waveforms), torch.zeros(len(waveforms), 1)
+        return (
+            [torch.stack([w[:1] for w in waveforms])[:, None]],
+            [1] * len(waveforms),
+            torch.zeros(len(waveforms), 1),
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extract, "vectors_of", vectors)
-        encoder = type("Encoder", (), {"device": torch.device("cpu")})()
+        encoder = type("Encoder", (), {"device": torch.device("cpu"), "streams": streams})()
         outcomes = list(embed_decoded(made_up(lengths), encoder, wanted, seconds))
     assert [outcome.path for outcome in outcomes] == [f"clip{number}" for number in range(len(lengths))]
     assert [isinstance(outcome, Embedded) for outcome in outcomes] == [length > 0 for length in lengths]
@@ -103,10 +127,11 @@ def test_every_segment_has_its_outcome_in_its_place(lengths, seconds):
 
 @given(st.lists(st.integers(0, 40_000), max_size=50), st.floats(0.1, 10))
 def test_blocks_hold_everything_once_and_little_more_than_asked(lengths, seconds):
-    found = list(blocks(made_up(lengths), seconds))
+    found = list(blocks(made_up(lengths), seconds, 4 * seconds))
     assert [segment.number for block in found for segment, _ in block] == list(range(len(lengths)))
-    for block in found:
-        assert sum(len(a) for _, a in block[:-1] if isinstance(a, np.ndarray)) < seconds * 16000
+    for number, block in enumerate(found):
+        limit = seconds * min(2**number, 4)
+        assert sum(len(a) for _, a in block[:-1] if isinstance(a, np.ndarray)) < limit * 16000
 
 
 def test_parts_are_cut_by_number_and_size_and_the_same_each_time(monkeypatch):
@@ -115,7 +140,14 @@ def test_parts_are_cut_by_number_and_size_and_the_same_each_time(monkeypatch):
     monkeypatch.setattr(extract, "PART_BYTES", 10)
     segments = [segment for segment, _ in made_up([1] * 9)]
     parts = list(cut_parts(segments))
-    assert [[segment.number for segment in part.segments] for part in parts] == [[0, 1, 2], [3, 4], [5], [6], [7], [8]]
+    assert [[segment.number for segment in part.segments] for part in parts] == [
+        [0, 1, 2],
+        [3, 4],
+        [5],
+        [6],
+        [7],
+        [8],
+    ]
     assert [part.number for part in parts] == list(range(6))
     assert parts == list(cut_parts(iter(segments)))
 

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from maeast_upstream import frontend
-from maeast_upstream.frontend import SSAST_FRONTEND, Fbank, FrontendConfig, num_frames, num_samples
+from maeast_upstream.frontend import (
+    SSAST_FRONTEND,
+    Fbank,
+    FrontendConfig,
+    num_frames,
+    num_samples,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fbank.safetensors"
 
@@ -17,7 +23,11 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "fbank.safetensors"
 def kaldi(clip, **options):
     torchaudio = pytest.importorskip("torchaudio")
     return torchaudio.compliance.kaldi.fbank(
-        clip[None], sample_frequency=16000, use_energy=False, num_mel_bins=128, **options
+        clip[None],
+        sample_frequency=16000,
+        use_energy=False,
+        num_mel_bins=128,
+        **options,
     )
 
 
@@ -45,7 +55,13 @@ def test_equals_kaldi_on_real_clips(clips):
 
 def test_ssast_preset_equals_its_loader(clips):
     for clip in clips:
-        theirs = kaldi(clip - clip.mean(), htk_compat=True, window_type="hanning", dither=0.0, frame_shift=10)
+        theirs = kaldi(
+            clip - clip.mean(),
+            htk_compat=True,
+            window_type="hanning",
+            dither=0.0,
+            frame_shift=10,
+        )
         # the mean in float64, theirs in float32: measured 3e-4 at most over all clips of tests/data
         assert (Fbank(SSAST_FRONTEND)(clip[None])[0] - theirs).abs().max() <= 1e-3
 
@@ -93,7 +109,14 @@ def test_rows_have_their_own_frames_and_do_not_see_past_their_end(lengths):
 
 
 def test_no_frames_below_one_window():
-    assert num_frames(torch.tensor([0, 1, 399, 400, 559, 560])).tolist() == [0, 0, 0, 1, 1, 2]
+    assert num_frames(torch.tensor([0, 1, 399, 400, 559, 560])).tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+    ]
 
 
 def test_chunks_change_nothing(monkeypatch, long_clip):
@@ -160,7 +183,14 @@ def test_exports_to_onnx_without_complex_numbers(tmp_path, clips):
     samples = torch.export.Dim("samples", min=400)
     shapes = {"waveforms": {0: batch, 1: samples}}
     path = tmp_path / "fbank.onnx"
-    torch.onnx.export(Fbank().eval(), (torch.randn(2, 16000),), path, dynamic_shapes=shapes, dynamo=True, verbose=False)
+    torch.onnx.export(
+        Fbank().eval(),
+        (torch.randn(2, 16000),),
+        path,
+        dynamic_shapes=shapes,
+        dynamo=True,
+        verbose=False,
+    )
     exported = onnxruntime.InferenceSession(path).run(None, {"waveforms": clip.numpy()})[0]
     # a real DFT as a matrix product rounds otherwise: measured 4e-3 in bins with little energy
     assert np.abs(exported - Fbank()(clip).numpy()).max() <= 1e-2

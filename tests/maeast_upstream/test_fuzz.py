@@ -48,7 +48,10 @@ def mend_ogg(raw):
     """Right checksums on Ogg pages, which are otherwise dropped before their codec sees the damage."""
     place = raw.find(b"OggS")
     while 0 <= place <= len(raw) - 27:
-        end = min(len(raw), place + 27 + raw[place + 26] + sum(raw[place + 27 : place + 27 + raw[place + 26]]))
+        end = min(
+            len(raw),
+            place + 27 + raw[place + 26] + sum(raw[place + 27 : place + 27 + raw[place + 26]]),
+        )
         raw[place + 22 : place + 26] = bytes(4)
         raw[place + 22 : place + 26] = ogg_crc(raw[place:end]).to_bytes(4, "little")
         place = raw.find(b"OggS", end)
@@ -120,7 +123,10 @@ def test_rarer_codecs_broken_are_samples_or_an_audio_error(tmp_path, format, sub
     chance = np.random.default_rng(0)
     path = tmp_path / "x.wav"
     soundfile.write(path, sweep(16000, 0.4), 16000, format=format, subtype=subtype)
-    whole, paths = path.read_bytes(), [tmp_path / f"{number}.wav" for number in range(30)]
+    whole, paths = (
+        path.read_bytes(),
+        [tmp_path / f"{number}.wav" for number in range(30)],
+    )
     for path in paths:
         path.write_bytes(mutate(whole, chance))
     with DecodePool(1, limit_seconds=10) as pool:

@@ -22,7 +22,11 @@ from maeast_upstream.inputs import Segment, as_text, cost, list_segments
 from maeast_upstream.packed import open_packed
 
 CLIPS = sorted((Path(__file__).parents[1] / "data" / "audio").glob("*.opus"))
-ANY_CASE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY_CASE = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def paths(*inputs, **options):
@@ -53,7 +57,17 @@ def write_packed(folder, lengths):
 
 
 def test_folders_are_listed_like_sorted_paths(tmp_path):
-    touch(tmp_path, "b.wav", "a/z.WAV", "a/b/1.flac", "a b/x.opus", "c/notes.txt", ".hidden/y.mp3", "é.wav", "Z.aif")
+    touch(
+        tmp_path,
+        "b.wav",
+        "a/z.WAV",
+        "a/b/1.flac",
+        "a b/x.opus",
+        "c/notes.txt",
+        ".hidden/y.mp3",
+        "é.wav",
+        "Z.aif",
+    )
     expected = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".txt")
     assert paths(tmp_path) == list(map(str, expected))
 
@@ -62,7 +76,9 @@ def test_folders_are_listed_like_sorted_paths(tmp_path):
 @given(
     names=st.sets(
         st.lists(
-            st.text("ab.é \n", min_size=1, max_size=3).filter(lambda name: name.strip(".")), min_size=1, max_size=3
+            st.text("ab.é \n", min_size=1, max_size=3).filter(lambda name: name.strip(".")),
+            min_size=1,
+            max_size=3,
         )
         .map("/".join)
         .map(lambda name: f"{name}.wav"),
@@ -92,7 +108,14 @@ def test_the_names_are_relative_where_the_input_is(tmp_path, monkeypatch):
 def test_inputs_come_in_their_order_and_none_twice(tmp_path):
     touch(tmp_path, "odd.bin", "a/1.wav", "a/b/2.wav", "a/c/3.wav")
     a = tmp_path / "a"
-    found = paths(tmp_path / "odd.bin", a / "c", a, a / "1.wav", f"{a}/../a/", tmp_path / "odd.bin")
+    found = paths(
+        tmp_path / "odd.bin",
+        a / "c",
+        a,
+        a / "1.wav",
+        f"{a}/../a/",
+        tmp_path / "odd.bin",
+    )
     assert [Path(path).name for path in found] == ["odd.bin", "3.wav", "2.wav", "1.wav"]
 
 
@@ -102,7 +125,11 @@ def test_links_to_files_are_taken_and_links_to_folders_are_not_followed(tmp_path
     (tmp_path / "t" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "t" / "dangling.wav").symlink_to(tmp_path / "nowhere")
     (tmp_path / "t" / "y.wav").symlink_to(tmp_path / "elsewhere" / "y.wav")
-    assert [Path(path).name for path in paths(tmp_path / "t")] == ["dangling.wav", "x.wav", "y.wav"]
+    assert [Path(path).name for path in paths(tmp_path / "t")] == [
+        "dangling.wav",
+        "x.wav",
+        "y.wav",
+    ]
     assert [Path(path).name for path in paths(tmp_path / "t" / "more")] == ["y.wav"]
 
 
@@ -117,7 +144,11 @@ def test_a_folder_that_may_not_be_read_is_an_error_of_its_own(tmp_path, monkeypa
 
     monkeypatch.setattr(os, "scandir", refuse)
     found = list(list_segments([tmp_path]))
-    assert [segment.error for segment in found] == [None, f"{tmp_path}/b: cannot be read (Permission denied)", None]
+    assert [segment.error for segment in found] == [
+        None,
+        f"{tmp_path}/b: cannot be read (Permission denied)",
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -190,17 +221,35 @@ def test_fairseq_s_manifest_has_its_root_in_the_first_line(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("file\tstart\nx.wav\t1\n", r"m\.tsv: expected a header with the column path, got 'file.*start'"),
+        (
+            "file\tstart\nx.wav\t1\n",
+            r"m\.tsv: expected a header with the column path, got 'file.*start'",
+        ),
         ("path\n", r"m\.tsv: a header without rows"),
-        ("path\tstart\tstart_ms\nx\t1\t1\n", r"m\.tsv: both start \(in s\) and start_ms; keep one"),
+        (
+            "path\tstart\tstart_ms\nx\t1\t1\n",
+            r"m\.tsv: both start \(in s\) and start_ms; keep one",
+        ),
         ("path\tpath\nx\ty\n", r"m\.tsv: the column path stands there twice"),
-        ("path\tstart\nx.wav\t1\ny.wav\tsoon\n", r"m\.tsv: row 1 \(counted from 0\): start 'soon' is not a number"),
-        ("path\tstart_ms\nx.wav\t-1\n", r"m\.tsv: row 0 .*: start_ms is -1; expected 0 or more"),
+        (
+            "path\tstart\nx.wav\t1\ny.wav\tsoon\n",
+            r"m\.tsv: row 1 \(counted from 0\): start 'soon' is not a number",
+        ),
+        (
+            "path\tstart_ms\nx.wav\t-1\n",
+            r"m\.tsv: row 0 .*: start_ms is -1; expected 0 or more",
+        ),
         ("path\tend\nx.wav\tnan\n", r"m\.tsv: row 0 .*: end is nan"),
-        ("path\tstart\tend\nx.wav\t2\t1\n", r"m\.tsv: row 0 .*: starts at 2000 ms and ends at 1000 ms"),
+        (
+            "path\tstart\tend\nx.wav\t2\t1\n",
+            r"m\.tsv: row 0 .*: starts at 2000 ms and ends at 1000 ms",
+        ),
         ("path\tend\nx.wav\t0\n", r"m\.tsv: row 0 .*: starts at 0 ms and ends at 0 ms"),
         ("path\tend\n\t1\n", r"m\.tsv: row 0 .*: no path"),
-        ("/root\nx.wav\t1\ny.wav\n", r"m\.tsv: row 1 .* after the root folder '/root': expected path, tab, samples"),
+        (
+            "/root\nx.wav\t1\ny.wav\n",
+            r"m\.tsv: row 1 .* after the root folder '/root': expected path, tab, samples",
+        ),
     ],
 )
 def test_a_wrong_manifest_is_named_with_its_row(tmp_path, text, reason):
@@ -212,7 +261,12 @@ def test_a_wrong_manifest_is_named_with_its_row(tmp_path, text, reason):
 @ANY_CASE
 @given(
     rows=st.lists(
-        st.tuples(st.text(min_size=1).filter(str.strip), st.floats(0, 1e6), st.floats(0.001, 1e6)), min_size=1
+        st.tuples(
+            st.text(min_size=1).filter(str.strip),
+            st.floats(0, 1e6),
+            st.floats(0.001, 1e6),
+        ),
+        min_size=1,
     )
 )
 def test_what_python_s_csv_writes_is_read_back(tmp_path, rows):
@@ -239,10 +293,19 @@ def test_any_bytes_are_a_manifest_or_a_value_error(tmp_path, text):
 def test_members_of_a_tar_are_listed_by_their_headers(tmp_path):
     clip = CLIPS[0].read_bytes()
     long_name = "d/" + "x" * 150 + ".opus"
-    members = [("a/é b.opus", clip), ("a/x.json", b"{}"), (long_name, clip), ("y.WAV", b"not audio")]
+    members = [
+        ("a/é b.opus", clip),
+        ("a/x.json", b"{}"),
+        (long_name, clip),
+        ("y.WAV", b"not audio"),
+    ]
     shard = write_tar(tmp_path / "shard.tar", members)
     found = list(list_segments([shard]))
-    assert [segment.path for segment in found] == [f"{shard}/a/é b.opus", f"{shard}/{long_name}", f"{shard}/y.WAV"]
+    assert [segment.path for segment in found] == [
+        f"{shard}/a/é b.opus",
+        f"{shard}/{long_name}",
+        f"{shard}/y.WAV",
+    ]
     assert {segment.number for segment in found} == {0}
     assert [cost(segment) for segment in found] == [len(clip), len(clip), 9]
     for segment in found[:2]:
@@ -254,10 +317,16 @@ def test_members_of_a_tar_are_listed_by_their_headers(tmp_path):
 def test_tars_in_a_folder_are_listed_among_its_files(tmp_path):
     touch(tmp_path, "a.wav", "c.wav")
     write_tar(tmp_path / "b.tar", [("x.wav", b"x")])
-    assert [path.removeprefix(f"{tmp_path}/") for path in paths(tmp_path)] == ["a.wav", "b.tar/x.wav", "c.wav"]
+    assert [path.removeprefix(f"{tmp_path}/") for path in paths(tmp_path)] == [
+        "a.wav",
+        "b.tar/x.wav",
+        "c.wav",
+    ]
 
 
-def test_of_a_tar_cut_anywhere_the_whole_members_are_listed_and_it_is_an_error(tmp_path):
+def test_of_a_tar_cut_anywhere_the_whole_members_are_listed_and_it_is_an_error(
+    tmp_path,
+):
     whole = write_tar(tmp_path / "whole.tar", [(f"{number}.wav", bytes(700)) for number in range(3)]).read_bytes()
     shard = tmp_path / "x.tar"
     for length in range(1, 3 * 1536 + 1, 100):
@@ -290,7 +359,10 @@ def test_a_broken_header_in_a_tar_ends_it_as_an_error(tmp_path):
 
 
 @ANY_CASE
-@given(places=st.lists(st.tuples(st.integers(0, 6143), st.integers(0, 255)), max_size=8), length=st.integers(0, 6144))
+@given(
+    places=st.lists(st.tuples(st.integers(0, 6143), st.integers(0, 255)), max_size=8),
+    length=st.integers(0, 6144),
+)
 def test_a_broken_tar_never_raises(tmp_path, places, length):
     shard = write_tar(tmp_path / "x.tar", [(f"{number}.wav", bytes(700)) for number in range(3)])
     raw = bytearray(shard.read_bytes())
@@ -316,12 +388,23 @@ def test_packed_clips_have_their_names_numbers_and_places(tmp_path):
     folder = write_packed(tmp_path / "packed", [3, 5, 1])
     file = f"{folder}/audio.i16"
     expected = [
-        Segment(f"clip {number}.wav", number, offset=offset, size=size, file=file, packed=True)
+        Segment(
+            f"clip {number}.wav",
+            number,
+            offset=offset,
+            size=size,
+            file=file,
+            packed=True,
+        )
         for number, (offset, size) in enumerate([(0, 6), (6, 10), (16, 2)])
     ]
     assert list(list_segments([folder])) == list(list_segments([tmp_path])) == expected
     with DecodePool(2) as pool:
-        assert [result.tolist() for _, result in pool.decode(expected)] == [[0, 1, 2], [3, 4, 5, 6, 7], [8]]
+        assert [result.tolist() for _, result in pool.decode(expected)] == [
+            [0, 1, 2],
+            [3, 4, 5, 6, 7],
+            [8],
+        ]
     assert open_packed(folder).lengths.tolist() == [3, 5, 1]
 
 
@@ -372,10 +455,20 @@ def test_addresses_work_as_file_folder_manifest_and_tar(memory, tmp_path):
     clip = CLIPS[0].read_bytes()
     shard = write_tar(tmp_path / "s.tar", [("m.opus", clip)]).read_bytes()
     table = b"path,start_ms,end_ms\nb/x.opus,50,100\n"
-    for name, data in {"b/x.opus": clip, "b/notes.txt": b"", "a.opus": clip, "c/s.tar": shard, "m.csv": table}.items():
+    for name, data in {
+        "b/x.opus": clip,
+        "b/notes.txt": b"",
+        "a.opus": clip,
+        "c/s.tar": shard,
+        "m.csv": table,
+    }.items():
         memory.pipe_file(f"/set/{name}", data)
     found = list(list_segments(["memory://set"]))
-    listed = ["memory:///set/a.opus", "memory:///set/b/x.opus", "memory:///set/c/s.tar/m.opus"]
+    listed = [
+        "memory:///set/a.opus",
+        "memory:///set/b/x.opus",
+        "memory:///set/c/s.tar/m.opus",
+    ]
     assert [segment.path.replace(":///", "://") for segment in found] == [
         path.replace(":///", "://") for path in listed
     ]
@@ -471,7 +564,11 @@ def test_a_long_manifest_and_a_large_tar_are_listed_in_flat_memory(tmp_path):
 
 def test_a_table_that_pack_did_not_write_is_refused(tmp_path):
     folder = write_packed(tmp_path / "packed", [3])
-    for text in ("name\tlength\nx\t3\n", "clip\tkind\tsamples\nx\n", "clip\tkind\tsamples\nx\t\tmany\n"):
+    for text in (
+        "name\tlength\nx\t3\n",
+        "clip\tkind\tsamples\nx\n",
+        "clip\tkind\tsamples\nx\t\tmany\n",
+    ):
         (folder / "clips.tsv").write_text(text)
         with pytest.raises(ValueError, match=r"clips\.tsv is not what pretrain\.pack writes"):
             list(list_segments([folder]))

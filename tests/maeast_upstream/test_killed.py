@@ -6,7 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import assert_same_tables, ended, make_clips, start, wait_until, whole_parts
+from processes import (
+    assert_same_tables,
+    ended,
+    make_clips,
+    start,
+    wait_until,
+    whole_parts,
+)
 
 
 @pytest.fixture

@@ -11,7 +11,11 @@ def convolving(monkeypatch):
     """As on a machine where the convolution is faster."""
     monkeypatch.setattr(linear, "convolution_is_faster", lambda: True)
     calls = []
-    monkeypatch.setattr(linear, "by_convolution", lambda *args: calls.append(args) or by_convolution(*args))
+    monkeypatch.setattr(
+        linear,
+        "by_convolution",
+        lambda *args: calls.append(args) or by_convolution(*args),
+    )
     return calls
 
 
@@ -50,17 +54,22 @@ def test_other_types_autocast_and_exports_stay_torchs(convolving):
     assert not convolving
 
 
-def test_the_choice_is_made_once(monkeypatch):
+@pytest.fixture
+def cpuinfo(monkeypatch, tmp_path):
     linear.convolution_is_faster.cache_clear()
-    measured = []
-    monkeypatch.setattr(linear, "_seconds", lambda work: measured.append(work) or float(len(measured)))
-    assert linear.convolution_is_faster() == linear.convolution_is_faster()
-    assert len(measured) == 10
+    monkeypatch.setattr(linear, "CPUINFO", tmp_path / "cpuinfo")
+    yield tmp_path / "cpuinfo"
     linear.convolution_is_faster.cache_clear()
 
 
-def test_without_onednn_there_is_no_choice(monkeypatch):
-    linear.convolution_is_faster.cache_clear()
+@pytest.mark.parametrize(("vendor", "faster"), [("AuthenticAMD", True), ("GenuineIntel", False), (None, False)])
+def test_the_processor_decides(cpuinfo, vendor, faster):
+    if vendor:
+        cpuinfo.write_text(f"vendor_id\t: {vendor}\n")
+    assert linear.convolution_is_faster() is faster
+
+
+def test_without_onednn_there_is_no_choice(cpuinfo, monkeypatch):
+    cpuinfo.write_text("vendor_id\t: AuthenticAMD\n")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not linear.convolution_is_faster()
-    linear.convolution_is_faster.cache_clear()

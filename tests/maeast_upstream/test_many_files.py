@@ -29,7 +29,10 @@ def make_links(folder, count, clips):
     for number in range(count):
         if number % 1000 == 0:
             (folder / f"{number // 1000:03d}").mkdir(parents=True)
-        os.link(clips[number % len(clips)], folder / f"{number // 1000:03d}" / f"{number:06d}.opus")
+        os.link(
+            clips[number % len(clips)],
+            folder / f"{number // 1000:03d}" / f"{number:06d}.opus",
+        )
 
 
 def embed_with_bad_ones(tmp_path, good, bad_folders):
@@ -42,7 +45,21 @@ def embed_with_bad_ones(tmp_path, good, bad_folders):
         made = make_bad_files(folder / f"bad{number:02d}")
         reasons |= {str(folder / f"bad{number:02d}" / name): reason for name, reason in made.items()}
     out = tmp_path / "e.parquet"
-    assert main(["embed", str(folder), "-o", str(out), "--workers", "2", "--engine", "torch"]) == 3
+    assert (
+        main(
+            [
+                "embed",
+                str(folder),
+                "-o",
+                str(out),
+                "--workers",
+                "2",
+                "--engine",
+                "torch",
+            ]
+        )
+        == 3
+    )
     with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
         listed = {row["path"]: row["reason"] for row in csv.DictReader(file, delimiter="\t")}
     assert listed.keys() == {path for path, reason in reasons.items() if reason}
@@ -67,7 +84,16 @@ def peak_mib(tmp_path, count):
     short = [Path(shutil.copy(clip, tmp_path)) for clip in sorted(CLIPS, key=lambda path: path.stat().st_size)[:8]]
     make_links(folder, count, short)
     options = ["--engine", "torch", "--mel", "mean", "--pool", "mean", "--layer", "1"]
-    command = [sys.executable, "-c", PEAK, "embed", str(folder), "-o", str(tmp_path / f"{count}.parquet"), *options]
+    command = [
+        sys.executable,
+        "-c",
+        PEAK,
+        "embed",
+        str(folder),
+        "-o",
+        str(tmp_path / f"{count}.parquet"),
+        *options,
+    ]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     return int(done.stdout.split()[-1]) / 1024

@@ -72,7 +72,10 @@ def test_what_embed_writes_is_drawn_with_the_labels_of_a_csv(tmp_path, capsys):
     assert picture.shape[0] > 600
     assert picture.shape[1] > 900
     assert f"{len(files)} embeddings" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {"embeddings.parquet", "map.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "embeddings.parquet",
+        "map.png",
+    }
 
 
 def test_labels_match_on_the_resolved_path(tmp_path, monkeypatch):
@@ -85,7 +88,11 @@ def test_labels_match_on_the_resolved_path(tmp_path, monkeypatch):
 
 def test_without_labels_the_folder_is_the_class(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert maeast_map.labels_of(["x/dog/1.wav", "cat/2.wav", "3.wav"], None) == ["dog", "cat", tmp_path.name]
+    assert maeast_map.labels_of(["x/dog/1.wav", "cat/2.wav", "3.wav"], None) == [
+        "dog",
+        "cat",
+        tmp_path.name,
+    ]
 
 
 def test_rows_without_a_label_are_counted_and_left_out(table, tmp_path, capsys):
@@ -133,7 +140,11 @@ def test_labels_that_do_not_fit_are_refused(table, tmp_path, labels, message):
 )
 def test_a_page_is_placed_by_pca_and_a_picture_alone_by_tsne(table, monkeypatch, options, methods):
     used, place = [], maeast_map.place
-    monkeypatch.setattr(maeast_map, "place", lambda x, method, seed: used.append(method) or place(x, method, seed))
+    monkeypatch.setattr(
+        maeast_map,
+        "place",
+        lambda x, method, seed: used.append(method) or place(x, method, seed),
+    )
     monkeypatch.chdir(table.parent)
     assert maeast_map.main([str(table), *options]) == 0
     assert used == methods
@@ -142,7 +153,12 @@ def test_a_page_is_placed_by_pca_and_a_picture_alone_by_tsne(table, monkeypatch,
 
 def test_the_layer_taken_is_told_and_can_be_chosen(tmp_path, capsys):
     vectors, _ = clusters(3, 10)
-    table = write_table(tmp_path / "e.parquet", ["a/1.wav", "b/2.wav"] * 15, vectors, layer=["1", "2"] * 15)
+    table = write_table(
+        tmp_path / "e.parquet",
+        ["a/1.wav", "b/2.wav"] * 15,
+        vectors,
+        layer=["1", "2"] * 15,
+    )
     run(table, "--method", "pca")
     assert "layer 2 of 1, 2; --layer takes another\n15 embeddings" in capsys.readouterr().out
     run(table, "--method", "pca", "--layer", "1")

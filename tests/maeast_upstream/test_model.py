@@ -80,7 +80,12 @@ def like_torchs(theirs, ours):
     attention = theirs.self_attn
     ours.attention.qkv.load_state_dict({"weight": attention.in_proj_weight, "bias": attention.in_proj_bias})
     ours.attention.out.load_state_dict(attention.out_proj.state_dict())
-    pairs = {"fc1": "linear1", "fc2": "linear2", "attention_norm": "norm1", "ffn_norm": "norm2"}
+    pairs = {
+        "fc1": "linear1",
+        "fc2": "linear2",
+        "attention_norm": "norm1",
+        "ffn_norm": "norm2",
+    }
     for name, other in pairs.items():
         getattr(ours, name).load_state_dict(getattr(theirs, other).state_dict())
     return ours
@@ -97,7 +102,10 @@ def test_equals_the_stored_network():
     prediction = network.predict(stored["patches"], stored["visible"], stored["masked"])
     given = network.features(stored["patches"], stored["padding"])
     pairs = {f"features.{number}": value for number, value in enumerate(given, start=1)}
-    pairs |= {"reconstruction": prediction.reconstruction, "classification": prediction.classification}
+    pairs |= {
+        "reconstruction": prediction.reconstruction,
+        "classification": prediction.classification,
+    }
     pairs |= {"whole": network.encode_with_mask_tokens(stored["patches"], stored["masked"])}
     for name, value in pairs.items():
         torch.testing.assert_close(value, stored[name], atol=1e-5, rtol=1e-4)
@@ -125,7 +133,8 @@ def test_sinusoid_has_sines_at_even_and_cosines_at_odd_channels():
 
 
 @pytest.mark.parametrize(
-    ("size", "millions"), [("tiny", 5.4), ("small", 21.4), ("base", 85.3), ("base6", 42.7), ("large", 302.6)]
+    ("size", "millions"),
+    [("tiny", 5.4), ("small", 21.4), ("base", 85.3), ("base6", 42.7), ("large", 302.6)],
 )
 def test_presets_have_the_known_sizes(size, millions):
     with torch.device("meta"):

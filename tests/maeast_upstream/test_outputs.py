@@ -93,6 +93,9 @@ def test_errors_are_listed_beside_and_go_when_there_are_none(tmp_path):
     output = output_at(str(tmp_path / "e.parquet"))
     output.write_errors([("a\tb.wav", "empty file")])
     with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
-        assert list(csv.reader(file, delimiter="\t")) == [["path", "reason"], ["a\tb.wav", "empty file"]]
+        assert list(csv.reader(file, delimiter="\t")) == [
+            ["path", "reason"],
+            ["a\tb.wav", "empty file"],
+        ]
     output.write_errors([])
     assert not list(tmp_path.iterdir())

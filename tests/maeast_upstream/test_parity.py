@@ -85,7 +85,11 @@ def test_pretraining_pass(write_published):
     fbank = -6 + 4 * torch.randn(2, 96, 128)
     order = torch.stack([torch.randperm(48) for _ in range(2)])
     visible, masked = order[:, 36:].sort().values, order[:, :36].sort().values
-    theirs.forward_mask = lambda features, padding: (list(visible.numpy()), list(masked.numpy()), 36)
+    theirs.forward_mask = lambda features, padding: (
+        list(visible.numpy()),
+        list(masked.numpy()),
+        36,
+    )
     with torch.no_grad():
         expected = theirs(fbank, padding_mask=torch.zeros(2, 96, dtype=torch.bool), mask=True)
         normalisation = loaded.config.normalisation

@@ -149,8 +149,12 @@ def test_features_of_a_batch_are_those_of_embed(encoder, tones):
 
 def test_a_grid_costs_one_pass_of_each_clip(encoder, tones, monkeypatch):
     seen = []
-    encode = Encoder.encode
-    monkeypatch.setattr(Encoder, "encode", lambda self, clips, **k: (seen.extend(clips), encode(self, clips, **k))[1])
+    read = Encoder.read
+    monkeypatch.setattr(
+        Encoder,
+        "read",
+        lambda self, clips, *a, **k: (seen.extend(clips), read(self, clips, *a, **k))[1],
+    )
     grid = probe.readout_grid(Readout(), "1,2,mean,all", "concat,mean", "mean,mean_std", None)
     probe.embeddings(probe.read_labels(tones).paths, encoder, grid)
     assert len(grid) == 16
@@ -196,7 +200,9 @@ def test_logmel_beats_chance_on_real_clips(drums):
     assert score.valid > 50
 
 
-def test_random_weights_come_from_the_seed_and_leave_the_global_generator_alone(encoder):
+def test_random_weights_come_from_the_seed_and_leave_the_global_generator_alone(
+    encoder,
+):
     state = torch.get_rng_state()
     weights = [probe.randomised(encoder, seed).network.patch_embed.weight for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), state)
@@ -227,14 +233,22 @@ def test_a_grid_prints_valid_of_all_and_writes_test_of_the_best_only(tones, tmp_
     assert len(chosen) == 1
     assert f"model: {chosen[0]['readout']}" in printed
     assert chosen[0]["set"] == tones.parent.name
-    assert (chosen[0]["train"], chosen[0]["valid"], chosen[0]["test"]) == ("12", "6", "6")
+    assert (chosen[0]["train"], chosen[0]["valid"], chosen[0]["test"]) == (
+        "12",
+        "6",
+        "6",
+    )
     assert list(tmp_path.iterdir()) == [out]
 
 
 def test_several_sets_give_a_line_each_and_their_mean(tones, drums, capsys):
     assert probe.main([str(tones), str(drums), "--features", "logmel"]) == 0
     lines = capsys.readouterr().out.splitlines()[2:]
-    assert [line.split()[0] for line in lines] == [tones.parent.name, drums.parent.name, "mean"]
+    assert [line.split()[0] for line in lines] == [
+        tones.parent.name,
+        drums.parent.name,
+        "mean",
+    ]
     tests = [float(line.split()[-1]) for line in lines]
     assert tests[2] == pytest.approx(sum(tests[:2]) / 2, abs=0.06)
 
@@ -242,10 +256,19 @@ def test_several_sets_give_a_line_each_and_their_mean(tones, drums, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace("label", "class"), "no column 'label'; expected path,label,split"),
-        (lambda text: text.replace("valid", "validation"), "unknown split 'validation'"),
+        (
+            lambda text: text.replace("label", "class"),
+            "no column 'label'; expected path,label,split",
+        ),
+        (
+            lambda text: text.replace("valid", "validation"),
+            "unknown split 'validation'",
+        ),
         (lambda text: text.replace("valid", "train"), "no clip in split valid"),
-        (lambda text: text.replace("low,test", "bass,test", 1), "no train clip of class 'bass'"),
+        (
+            lambda text: text.replace("low,test", "bass,test", 1),
+            "no train clip of class 'bass'",
+        ),
         (lambda text: text.replace("low", "high"), "only one class, 'high'"),
         (lambda text: text.replace("3.wav", "nowhere.wav", 1), "no such clip"),
         (lambda text: text.replace("3.wav", "4.wav", 1), "a second time"),

@@ -36,7 +36,10 @@ def assert_same(one, other):
         assert torch.equal(value, other["model"][name]), name
 
 
-@pytest.mark.parametrize("shape", [{}, {"decoder_dim": 16}, {"positions": "none"}, {"decoder_depth": 0, "depth": 1}])
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"decoder_dim": 16}, {"positions": "none"}, {"decoder_depth": 0, "depth": 1}],
+)
 def test_there_and_back_is_the_same(tokens, shape):
     content = content_of(tokens, **shape)
     assert_same(content, published.to_published(*published.from_published(content)))
@@ -44,7 +47,11 @@ def test_there_and_back_is_the_same(tokens, shape):
 
 def test_settings_that_only_the_published_class_reads_come_back(tmp_path):
     content = content_of()
-    content["cfg"]["model"] |= {"random_mask_prob": 0.5, "mask_length": 4, "feature_grad_mult": 0}
+    content["cfg"]["model"] |= {
+        "random_mask_prob": 0.5,
+        "mask_length": 4,
+        "feature_grad_mult": 0,
+    }
     content["cfg"]["task"]["mask_type"] = "chunk_mask"
     config, state = published.from_published(content)
     checkpoint.save_state(tmp_path / "ours", state, config)
@@ -93,18 +100,42 @@ Q = "encoder.layers.1.self_attn.q_proj.weight"
     [
         (Q, lambda x: x[:, :5].clone(), rf"{Q} has shape \(32, 5\)"),
         (Q, lambda x: x[:5].clone(), rf"{Q} has shape \(5, 32\)"),
-        ("final_proj_classification.weight", lambda x: x[1:].clone(), "classification_head.weight has shape"),
-        ("enc_sine_pos_embed.pe", lambda x: x[..., :4].clone(), "enc_sine_pos_embed.pe has shape"),
-        ("enc_sine_pos_embed.pe", lambda x: x[:, :9].clone(), "enc_sine_pos_embed.pe has shape"),
-        ("dec_sine_pos_embed.pe", lambda x: x + 0.1, "dec_sine_pos_embed.pe is not the sinusoid"),
+        (
+            "final_proj_classification.weight",
+            lambda x: x[1:].clone(),
+            "classification_head.weight has shape",
+        ),
+        (
+            "enc_sine_pos_embed.pe",
+            lambda x: x[..., :4].clone(),
+            "enc_sine_pos_embed.pe has shape",
+        ),
+        (
+            "enc_sine_pos_embed.pe",
+            lambda x: x[:, :9].clone(),
+            "enc_sine_pos_embed.pe has shape",
+        ),
+        (
+            "dec_sine_pos_embed.pe",
+            lambda x: x + 0.1,
+            "dec_sine_pos_embed.pe is not the sinusoid",
+        ),
         ("layer_norm.weight", lambda x: x[:7].clone(), "layer_norm.weight has shape"),
-        ("batch_norm.num_batches_tracked", lambda x: x.repeat(3), "num_batches_tracked has shape"),
+        (
+            "batch_norm.num_batches_tracked",
+            lambda x: x.repeat(3),
+            "num_batches_tracked has shape",
+        ),
         ("batch_norm.running_var", lambda x: -x, "running_var is -"),
         ("batch_norm.running_var", lambda x: x * torch.nan, "running_var is nan"),
         ("batch_norm.running_mean", lambda x: x.repeat(2), "running_mean has shape"),
         ("encoder_mask_emb", lambda x: x.to("meta"), "not a mapping of tensors"),
         ("encoder_mask_emb", lambda x: x.to_sparse(), "not a mapping of tensors"),
-        ("encoder_mask_emb", lambda x: x[:1].clone().expand(1 << 40), "not a mapping of tensors"),
+        (
+            "encoder_mask_emb",
+            lambda x: x[:1].clone().expand(1 << 40),
+            "not a mapping of tensors",
+        ),
         ("encoder_mask_emb", lambda x: x.long(), "encoder_mask holds torch.int64"),
         ("encoder_mask_emb", lambda x: x + 1j, "encoder_mask holds torch.complex64"),
         ("encoder_mask_emb", lambda x: x / 0, "encoder_mask holds NaN or infinite"),
@@ -158,7 +189,14 @@ def test_the_content_itself_is_left_as_it_was():
     assert_same(before, content)
 
 
-@pytest.mark.parametrize("kept", [{"model": 3}, {"model": {"max_token_length": "x"}}, {"layer_norm": {"weight": "x"}}])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"model": 3},
+        {"model": {"max_token_length": "x"}},
+        {"layer_norm": {"weight": "x"}},
+    ],
+)
 def test_a_damaged_config_json_is_refused_on_the_way_to_a_published_file(kept):
     config = EncoderConfig(model=small_config(), provenance=Provenance(published=kept))
     with pytest.raises(ValueError, match="provenance.published"):

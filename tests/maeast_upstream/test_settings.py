@@ -4,7 +4,11 @@ from maeast_upstream.settings import flatten, refuse_changes
 
 
 def test_settings_are_named_by_their_section():
-    assert dict(flatten({"a": 1, "b": {"c": None, "d": {"e": 2}}})) == {"a": 1, "b.c": None, "b.d.e": 2}
+    assert dict(flatten({"a": 1, "b": {"c": None, "d": {"e": 2}}})) == {
+        "a": 1,
+        "b.c": None,
+        "b.d.e": 2,
+    }
 
 
 def test_a_change_is_refused_with_both_values_and_the_remedy():

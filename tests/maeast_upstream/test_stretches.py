@@ -35,7 +35,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", SAME_RATE)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(times=st.tuples(st.floats(0, 5900), st.floats(0.1, 4000)))
 def test_at_16_khz_a_stretch_is_exactly_the_slice_of_the_whole(folder, suffix, times):
     path = folder / f"16000.{suffix}"
@@ -50,7 +54,11 @@ def test_at_16_khz_a_stretch_is_exactly_the_slice_of_the_whole(folder, suffix, t
     ["8000.wav", "11025.wav", "44100.wav", "48000.wav", "44101.wav", "192000.wav"]
     + [f"48000.{suffix}" for suffix in ("flac", "mp3", "ogg", "m4a", "webm")],
 )
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(times=st.tuples(st.floats(0, 5900), st.floats(1, 4000)))
 def test_at_other_rates_a_stretch_is_the_slice_within_1e_5(folder, name, times):
     start, end = times[0], min(sum(times), 1000 * SECONDS - 10)
@@ -76,7 +84,10 @@ def test_an_end_just_past_the_file_is_its_end_and_a_later_one_is_refused(folder,
 @pytest.mark.parametrize("beyond", [0.0, 5000.0])
 def test_a_start_at_or_past_the_end_is_refused(folder, name, beyond):
     length = len(read_audio(folder / name)) / 16
-    with pytest.raises(AudioError, match=rf"{name}: \d+ ms long; a stretch that starts at .* ms is not there"):
+    with pytest.raises(
+        AudioError,
+        match=rf"{name}: \d+ ms long; a stretch that starts at .* ms is not there",
+    ):
         read_audio(folder / name, length + beyond)
 
 
@@ -122,7 +133,12 @@ print(peak() - before, samples.nbytes / 2**20)
 
 
 def grown_mib(path):
-    done = subprocess.run([sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return tuple(map(float, done.stdout.split()))
 
 
@@ -147,8 +163,15 @@ def test_3_hours_at_44_khz_take_little_more_memory_than_their_result(tmp_path):
     assert grown < result + 80
 
 
-@pytest.mark.parametrize("name", [f"16000.{suffix}" for suffix in SAME_RATE] + ["48000.mp3", "48000.webm", "44100.wav"])
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize(
+    "name",
+    [f"16000.{suffix}" for suffix in SAME_RATE] + ["48000.mp3", "48000.webm", "44100.wav"],
+)
+@settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_stretches_one_after_the_other_are_those_read_alone(folder, name, data):
     times = st.tuples(st.integers(0, 6500), st.integers(-5, 2500))
@@ -170,7 +193,11 @@ def test_stretches_in_their_order_decode_the_file_once(folder, suffix, monkeypat
     opened = []
     for kind in ("open_soundfile", "open_pyav"):
         original = getattr(containers, kind)
-        monkeypatch.setattr(stretches, kind, lambda *args, original=original: (opened.append(args), original(*args))[1])
+        monkeypatch.setattr(
+            stretches,
+            kind,
+            lambda *args, original=original: (opened.append(args), original(*args))[1],
+        )
     monkeypatch.setattr(stretches, "KEPT_SECONDS", 2)
     monkeypatch.setattr(containers, "BLOCK_FRAMES", 8000)
     monkeypatch.setattr(containers, "PYAV_BLOCK_SAMPLES", 8000)

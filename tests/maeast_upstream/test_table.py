@@ -18,7 +18,12 @@ def clip(name, layers, steps, width=3):
 def test_a_scene_has_a_row_for_each_layer_with_its_stretch():
     wanted = Wanted(readouts=(Readout(layer=2), Readout(layer="last")))
     rows = make_table([clip("a", 2, 1), clip("b", 2, 1)], wanted, make_schema(wanted, 3)).to_pylist()
-    assert [(row["path"], row["layer"]) for row in rows] == [("a", "2"), ("a", "last"), ("b", "2"), ("b", "last")]
+    assert [(row["path"], row["layer"]) for row in rows] == [
+        ("a", "2"),
+        ("a", "last"),
+        ("b", "2"),
+        ("b", "last"),
+    ]
     assert rows[1] == {
         "path": "a",
         "segment": 7,

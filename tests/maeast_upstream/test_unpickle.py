@@ -74,7 +74,11 @@ def test_a_name_that_comes_after_others_is_found(tmp_path):
         def __reduce__(self):
             return os.system, (f"touch {sentinel}",)
 
-    content = {"args": argparse.Namespace(), "many": list(range(5000)), "last": [Evil()]}
+    content = {
+        "args": argparse.Namespace(),
+        "many": list(range(5000)),
+        "last": [Evil()],
+    }
     torch.save(content, tmp_path / "file.pt")
     with pytest.raises(unpickle.RefusedError, match="system"):
         read(tmp_path / "file.pt")
@@ -97,7 +101,12 @@ def test_torchscript_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "target", ["ctorch\nFloatStorage\n", "ctorch._utils\n_rebuild_tensor_v2\n", "cargparse\nNamespace\n"]
+    "target",
+    [
+        "ctorch\nFloatStorage\n",
+        "ctorch._utils\n_rebuild_tensor_v2\n",
+        "cargparse\nNamespace\n",
+    ],
 )
 def test_attributes_of_what_is_named_stay_as_they_are(tmp_path, target):
     before = (
@@ -108,7 +117,11 @@ def test_attributes_of_what_is_named_stay_as_they_are(tmp_path, target):
     data = f"{target}(N(dS'__defaults__'\n(I1\ntsS'device'\nI1\nsttb.".encode()
     with pytest.raises(ValueError, match="file.pt"):
         read(write(tmp_path / "file.pt", data))
-    after = dict(vars(torch.FloatStorage)), torch._utils._rebuild_tensor_v2.__defaults__, dict(vars(argparse.Namespace))
+    after = (
+        dict(vars(torch.FloatStorage)),
+        torch._utils._rebuild_tensor_v2.__defaults__,
+        dict(vars(argparse.Namespace)),
+    )
     assert before == after
 
 
@@ -129,7 +142,10 @@ def test_what_contains_itself_or_shares_much_ends(tmp_path):
     loop.append(loop)
     for _ in range(60):
         shared = [shared, shared]
-    torch.save({"cfg": loop, "model": shared, "args": argparse.Namespace()}, tmp_path / "file.pt")
+    torch.save(
+        {"cfg": loop, "model": shared, "args": argparse.Namespace()},
+        tmp_path / "file.pt",
+    )
     assert read(tmp_path / "file.pt")["cfg"] == [None]
 
 
@@ -146,7 +162,10 @@ def test_tensors_are_those_that_were_saved_whatever_their_kind(tmp_path):
     }
     module = torch.nn.Linear(2, 3)
     model |= module.state_dict()
-    torch.save({"model": collections.OrderedDict(model), "args": argparse.Namespace()}, tmp_path / "file.pt")
+    torch.save(
+        {"model": collections.OrderedDict(model), "args": argparse.Namespace()},
+        tmp_path / "file.pt",
+    )
     loaded = read(tmp_path / "file.pt")["model"]
     assert loaded.keys() == model.keys()
     for name, value in model.items():
@@ -180,10 +199,18 @@ def test_settings_are_found_in_namespaces_slots_and_enumerations(tmp_path, monke
     monkeypatch.setitem(sys.modules, "fairseq.options", module)
     slots = Slots()
     slots.width = 3
-    cfg = {"space": argparse.Namespace(lr=0.1, sub=argparse.Namespace(a=[1])), "slots": slots, "choice": Choice("gelu")}
+    cfg = {
+        "space": argparse.Namespace(lr=0.1, sub=argparse.Namespace(a=[1])),
+        "slots": slots,
+        "choice": Choice("gelu"),
+    }
     torch.save({"cfg": cfg, "other": np.arange(3)}, tmp_path / "file.pt")
     assert read(tmp_path / "file.pt") == {
-        "cfg": {"space": {"lr": 0.1, "sub": {"a": [1]}}, "slots": {"width": 3}, "choice": "gelu"}
+        "cfg": {
+            "space": {"lr": 0.1, "sub": {"a": [1]}},
+            "slots": {"width": 3},
+            "choice": "gelu",
+        }
     }
 
 
@@ -197,7 +224,11 @@ def broken_copy(data, whole):
     return whole
 
 
-fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 @fuzz
@@ -206,7 +237,11 @@ fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 def test_broken_files_end_in_one_clear_error(tmp_path, data, legacy):
     whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
     if not whole.exists():
-        content = {"cfg": {"model": {}, "task": {}}, "model": {"a": torch.zeros(4)}, "x": argparse.Namespace()}
+        content = {
+            "cfg": {"model": {}, "task": {}},
+            "model": {"a": torch.zeros(4)},
+            "x": argparse.Namespace(),
+        }
         torch.save(content, whole, _use_new_zipfile_serialization=not legacy)
     broken.write_bytes(broken_copy(data, whole.read_bytes()))
     with pytest.raises(ValueError, match="broken.pt"):
@@ -218,8 +253,18 @@ def test_broken_files_end_in_one_clear_error(tmp_path, data, legacy):
 def test_broken_pickles_end_in_one_clear_error(tmp_path, data):
     whole = tmp_path / "whole.pt"
     if not whole.exists():
-        torch.save({"cfg": {}, "model": {"a": torch.zeros(4)}, "x": argparse.Namespace(y=[1.5])}, whole)
+        torch.save(
+            {
+                "cfg": {},
+                "model": {"a": torch.zeros(4)},
+                "x": argparse.Namespace(y=[1.5]),
+            },
+            whole,
+        )
     with zipfile.ZipFile(whole) as archive:
-        path = write(tmp_path / "broken.pt", bytes(broken_copy(data, archive.read("whole/data.pkl"))))
+        path = write(
+            tmp_path / "broken.pt",
+            bytes(broken_copy(data, archive.read("whole/data.pkl"))),
+        )
     with pytest.raises(ValueError, match="broken.pt"):
         checkpoint.read(path)

@@ -134,7 +134,11 @@ def test_no_display_and_no_pyplot_are_needed(command):
 @pytest.mark.parametrize(
     ("options", "out", "message"),
     [
-        (["--mask-ratio", "1"], "x.png", "--mask-ratio must lie between 0 and 1, got 1"),
+        (
+            ["--mask-ratio", "1"],
+            "x.png",
+            "--mask-ratio must lie between 0 and 1, got 1",
+        ),
         (["--mask-ratio", "nan"], "x.png", "--mask-ratio must lie"),
         (["--seconds", "0"], "x.png", "--seconds must be above 0"),
         (["--seconds", "inf"], "x.png", "--seconds must be above 0"),

@@ -20,7 +20,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 def leaves(settings, prefix=""):
     for name, value in settings.items():
-        yield from leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+        yield from (leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -50,9 +50,31 @@ def test_the_papers_recipes_hold_the_papers_values(name):
 
 
 def test_the_debug_recipe_trains_from_the_command_line(tmp_path, packed, capsys):
-    here = ["--data.corpus", str(AUDIO), "--data.packed", str(packed), "--out", str(tmp_path / "run")]
-    steps = ["--optim.steps", "4", "--optim.warmup_steps", "1", "--optim.decay_steps", "2", "--data.workers", "0"]
-    command = ["pretrain", "--config", str(ROOT / "configs" / "debug_cpu.yaml"), *here, *steps]
+    here = [
+        "--data.corpus",
+        str(AUDIO),
+        "--data.packed",
+        str(packed),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    steps = [
+        "--optim.steps",
+        "4",
+        "--optim.warmup_steps",
+        "1",
+        "--optim.decay_steps",
+        "2",
+        "--data.workers",
+        "0",
+    ]
+    command = [
+        "pretrain",
+        "--config",
+        str(ROOT / "configs" / "debug_cpu.yaml"),
+        *here,
+        *steps,
+    ]
     assert maeast(command) == 0
     assert load_model(tmp_path / "run").config.provenance.steps == 4
     assert maeast([*command, "--masking.ratio", "0.5"]) == 1
@@ -84,7 +106,12 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path
     path = tmp_path / "recipe.yaml"
     path.write_text("seed: 3\noptim: {lr: 0.1, steps: 600000}\n")
     recipe = read_recipe(["--config", str(path), "--seed", "4", "--optim.beta1", "0.5"])
-    assert (recipe.seed, recipe.optim.lr, recipe.optim.steps, recipe.optim.beta1) == (4, 0.1, 600_000, 0.5)
+    assert (recipe.seed, recipe.optim.lr, recipe.optim.steps, recipe.optim.beta1) == (
+        4,
+        0.1,
+        600_000,
+        0.5,
+    )
     assert recipe.optim.beta2 == Recipe().optim.beta2
 
 
@@ -99,9 +126,18 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path
         ("model: {num_heads: 5}", "model: num_heads 5 does not divide embed_dim 768"),
         ("model: 3", "model must be a mapping, got int"),
         ("masking: {ratio: 1.5}", "masking: ratio must lie between 0 and 1, got 1.5"),
-        ("data: {max_crop_seconds: x}", "data.max_crop_seconds: expected float or null, got x"),
-        ("data: {crop_seconds: 0.21}\nmodel: {patch_frames: 64}", "data.crop_seconds 0.21 gives 0 tokens"),
-        ("precision: fp8", "precision: expected one of 'fp32', 'bf16', got fp8"),
+        (
+            "data: {max_crop_seconds: x}",
+            "data.max_crop_seconds: expected float or null, got x",
+        ),
+        (
+            "data: {crop_seconds: 0.21}\nmodel: {patch_frames: 64}",
+            "data.crop_seconds 0.21 gives 0 tokens",
+        ),
+        (
+            "precision: fp8",
+            "precision: expected one of 'fp32', 'bf16', 'fp16', got fp8",
+        ),
         ("optim: [", "not a YAML file of settings: while parsing"),
         ("- 3", "not a YAML file of settings: - 3"),
         ("", "not a YAML file of settings: it is empty"),
@@ -121,7 +157,10 @@ def test_a_wrong_recipe_is_one_line_that_names_the_key(tmp_path, capsys, text, m
     ("argv", "message"),
     [
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--optim.lrr", "1"], "unknown option --optim.lrr 1 (see maeast pretrain --help)"),
+        (
+            ["--optim.lrr", "1"],
+            "unknown option --optim.lrr 1 (see maeast pretrain --help)",
+        ),
         (["stray"], "unknown option stray"),
         (["--data.corpus", "nowhere"], "corpus nowhere: no such folder"),
         (["--device", "abacus"], "device must be cpu, cuda or cuda:N, got 'abacus'"),
@@ -150,5 +189,11 @@ def test_help_lists_every_setting_with_its_meaning(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for name in leaves(dataclasses.asdict(Recipe())):
         assert f"--{name} " in text
-    for meaning in ("Share of removed tokens", "Peak learning rate", "Encoder width D", "Mel bins between", "Decides"):
+    for meaning in (
+        "Share of removed tokens",
+        "Peak learning rate",
+        "Encoder width D",
+        "Mel bins between",
+        "Decides",
+    ):
         assert meaning in text

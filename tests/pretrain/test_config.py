@@ -10,24 +10,86 @@ from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Rec
 @pytest.mark.parametrize(
     ("section", "settings", "message"),
     [
-        (DataConfig, {"crop_seconds": 0.1}, "crop_seconds must be at least 0.2, got 0.1"),
-        (DataConfig, {"max_crop_seconds": 1.0}, "max_crop_seconds 1.0 is below crop_seconds 10.0"),
+        (
+            DataConfig,
+            {"crop_seconds": 0.1},
+            "crop_seconds must be at least 0.2, got 0.1",
+        ),
+        (
+            DataConfig,
+            {"max_crop_seconds": 1.0},
+            "max_crop_seconds 1.0 is below crop_seconds 10.0",
+        ),
         (DataConfig, {"batch_clips": 1}, "batch_clips must be at least 2, got 1"),
         (DataConfig, {"min_gain_db": 3.0}, "min_gain_db 3.0 is above max_gain_db 0.0"),
         (DataConfig, {"workers": -1}, "workers must be at least 0, got -1"),
         (MaskConfig, {"ratio": 1.0}, "ratio must lie between 0 and 1, got 1.0"),
         (MaskConfig, {"chunk_share": 1.5}, "chunk_share must lie in 0..1, got 1.5"),
         (LossConfig, {"clip": -1.0}, "must not be negative"),
-        (LossConfig, {"reconstruction": 0.0, "classification": 0.0}, "at least one loss weight"),
-        (LossConfig, {"clip_temperature": 0.0}, "clip_temperature and clip_dim must be above 0"),
+        (
+            LossConfig,
+            {"reconstruction": 0.0, "classification": 0.0},
+            "at least one loss weight",
+        ),
+        (
+            LossConfig,
+            {"clip_temperature": 0.0},
+            "clip_temperature and clip_dim must be above 0",
+        ),
         (OptimConfig, {"lr": 0.0}, "steps and lr must be above 0"),
         (OptimConfig, {"warmup_steps": -1}, "must not be negative"),
-        (OptimConfig, {"steps": 100}, "warmup_steps 32000 and decay_steps 518000 are more than steps 100"),
+        (
+            OptimConfig,
+            {"steps": 100},
+            "warmup_steps 32000 and decay_steps 518000 are more than steps 100",
+        ),
         (OptimConfig, {"grad_norm": 0.0}, "grad_norm and eps must be above 0"),
         (OptimConfig, {"beta2": 1.0}, r"beta1 and beta2 must lie in \[0, 1\)"),
-        (Recipe, {"log_every": 0}, "log_every and save_every must be at least 1"),
+        (DataConfig, {"buckets": 0}, "buckets and shuffle_clips must be at least 1"),
+        (
+            DataConfig,
+            {"max_bad_share": 1.0},
+            r"max_bad_share in \[0, 1\); got 0.0, 1.0",
+        ),
+        (
+            DataConfig,
+            {"pack": False, "packed": "here"},
+            "packed here says where to pack to, but pack is false",
+        ),
+        (
+            DataConfig,
+            {"short": "pad", "max_crop_seconds": 20.0},
+            "short pad .* max_crop_seconds 20.0 draws lengths",
+        ),
+        (OptimConfig, {"accumulate": 0}, "accumulate and decay_power must be above 0"),
+        (
+            OptimConfig,
+            {"ema_decay": 1.0},
+            "ema_decay must lie between 0 and 1, got 1.0",
+        ),
+        (
+            OptimConfig,
+            {"decay": "cosine", "decay_power": 2.0},
+            "decay cosine has no decay_power, got 2.0",
+        ),
+        (Recipe, {"log_every": 0}, "log_every must be at least 1, got 0"),
+        (Recipe, {"keep_last": 0}, "keep_last must be at least 1, got 0"),
+        (
+            Recipe,
+            {"precision": "fp16", "device": "cpu"},
+            "precision fp16 and device cpu do not go together",
+        ),
+        (
+            Recipe,
+            {"precision": "fp16", "sharding": "fsdp"},
+            "precision fp16 and sharding fsdp do not go together",
+        ),
         (Recipe, {"max_minutes": 0.0}, "max_minutes must be above 0"),
-        (Recipe, {"frontend": FrontendConfig(num_mel_bins=64)}, "num_mel_bins 128 is not the front end's 64"),
+        (
+            Recipe,
+            {"frontend": FrontendConfig(num_mel_bins=64)},
+            "num_mel_bins 128 is not the front end's 64",
+        ),
     ],
 )
 def test_impossible_settings_are_refused_by_name(section, settings, message):
@@ -39,7 +101,8 @@ def test_crops_must_hold_tokens_to_mask():
     frame = small_config("frame", patch_frames=20)
     data = DataConfig(crop_seconds=0.3)
     with pytest.raises(
-        ValueError, match=r"crop_seconds 0\.3 gives 1 tokens, of which masking\.ratio 0\.75 leaves none"
+        ValueError,
+        match=r"crop_seconds 0\.3 gives 1 tokens, of which masking\.ratio 0\.75 leaves none",
     ):
         Recipe(model=frame, data=data)
     assert Recipe(model=frame, data=dataclasses.replace(data, crop_seconds=0.5))

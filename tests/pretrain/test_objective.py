@@ -12,7 +12,11 @@ def prepared(recipe, rows=4):
     torch.manual_seed(0)
     objective = Objective(recipe, Normalisation(mean=-5.0, std=4.0))
     patches = objective.patches(0.1 * torch.randn(rows, 16000))
-    return objective, patches, objective.draw_masks(patches, torch.Generator().manual_seed(0))
+    return (
+        objective,
+        patches,
+        objective.draw_masks(patches, torch.Generator().manual_seed(0)),
+    )
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "classification", "clip"])

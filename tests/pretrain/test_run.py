@@ -1,24 +1,31 @@
 import pytest
+import torch
 
 from pretrain import run
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
-    run.write_atomically(path, lambda part: part.write_text("old"))
+    run.write_atomically(path, lambda file: file.write(b"old"))
 
-    def broken(part):
-        part.write_text("half")
+    def broken(file):
+        file.write(b"half")
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
         run.write_atomically(path, broken)
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_run_is_continued_with_the_settings_that_it_was_begun_with(tmp_path):
-    before = {"seed": 0, "out": "a", "optim": {"lr": 0.1, "steps": 5}, "data": {"corpus": "here"}}
-    run.write_state(tmp_path, {"recipe": before})
+    before = {
+        "seed": 0,
+        "out": "a",
+        "optim": {"lr": 0.1, "steps": 5},
+        "data": {"corpus": "here"},
+    }
+    run.write_state(tmp_path, {"step": 3, "recipe": before}, keep=1)
     assert run.read_state(tmp_path, {**before, "out": "b", "data": {"corpus": "there"}}) is not None
     assert run.read_state(tmp_path, {**before, "optim": {"lr": 0.1, "steps": 9}}) is not None
     with pytest.raises(ValueError, match=r"begun with optim\.lr 0\.1, not 0\.2: give another --out"):
@@ -27,14 +34,37 @@ def test_a_run_is_continued_with_the_settings_that_it_was_begun_with(tmp_path):
 
 def test_the_log_is_cut_to_what_was_saved(tmp_path):
     for step in (10, 20, 30):
-        run.append_log(tmp_path, {"step": step})
-    with (tmp_path / "log.jsonl").open("a") as file:
+        run.append_metrics(tmp_path, {"step": step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4')
-    run.cut_log(tmp_path, 20)
-    assert (tmp_path / "log.jsonl").read_text() == '{"step": 10}\n{"step": 20}\n'
+    run.cut_metrics(tmp_path, 20)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 10}\n{"step": 20}\n'
 
 
 def test_a_new_folder_has_no_state_and_no_log(tmp_path):
     assert run.read_state(tmp_path, {}) is None
-    run.cut_log(tmp_path, 5)
+    run.cut_metrics(tmp_path, 5)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_last_states_stay_and_the_best_beside_them(tmp_path):
+    for step in range(1, 6):
+        run.write_state(tmp_path, {"step": step, "recipe": {}}, keep=2)
+        if step == 3:
+            run.keep_best(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == [
+        "00000004.pt",
+        "00000005.pt",
+        "best.pt",
+    ]
+    assert torch.load(tmp_path / "states" / "best.pt", weights_only=True)["step"] == 3
+    assert run.read_state(tmp_path, {})["step"] == 5
+
+
+def test_a_broken_state_is_passed_over_for_the_one_before(tmp_path, caplog):
+    for step in (1, 2):
+        run.write_state(tmp_path, {"step": step, "recipe": {}}, keep=2)
+    newest = tmp_path / "states" / "00000002.pt"
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert run.read_state(tmp_path, {})["step"] == 1
+    assert "00000002.pt: not the state of a run, or a broken one; going back" in caplog.text

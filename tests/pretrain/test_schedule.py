@@ -1,3 +1,4 @@
+import pytest
 from small import small_config
 
 from maeast_upstream.model import MaeAst
@@ -12,6 +13,16 @@ def test_warm_up_constant_decay():
     assert rates[9:80] == [1.0] * 71
     assert rates[90] == 0.5
     assert rates[99] == 0.05
+
+
+def test_the_decay_is_a_polynomial_or_a_cosine():
+    square = OptimConfig(lr=1.0, steps=100, warmup_steps=0, decay_steps=100, decay_power=2.0)
+    assert learning_rate(50, square) == 0.25
+    cosine = OptimConfig(lr=1.0, steps=100, warmup_steps=0, decay_steps=100, decay="cosine")
+    assert learning_rate(0, cosine) == 1.0
+    assert learning_rate(25, cosine) == pytest.approx(0.5 + 0.5 * 0.5**0.5)
+    assert learning_rate(50, cosine) == pytest.approx(0.5)
+    assert learning_rate(99, cosine) < 1e-3
 
 
 def test_neither_warm_up_nor_decay():

@@ -14,15 +14,17 @@ from maeast_upstream import load_model
 from maeast_upstream.frontend import SSAST_FRONTEND
 from pretrain.cli import read_recipe
 from pretrain.config import LossConfig, MaskConfig, OptimConfig
-from pretrain.trainer import Trainer, pick_device
+from pretrain.parallel import pick_device
+from pretrain.run import states
+from pretrain.trainer import Trainer
 
 
 def state_of(run_folder):
-    return torch.load(Path(run_folder) / "state.pt", weights_only=True)
+    return torch.load(states(Path(run_folder))[-1], weights_only=True)
 
 
 def log_of(run_folder):
-    return [json.loads(line) for line in (Path(run_folder) / "log.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (Path(run_folder) / "metrics.jsonl").read_text().splitlines()]
 
 
 def assert_equal_states(one, other):
@@ -39,10 +41,10 @@ def signal_at(trainer, step, number):
     """Have the process get a signal while the trainer is in the middle of batch ``step``."""
     train_batch = trainer._batch
 
-    def batch(waveforms):
+    def batch(parts):
         if trainer.step == step:
             os.kill(os.getpid(), number)
-        return train_batch(waveforms)
+        return train_batch(parts)
 
     trainer._batch = batch
 
@@ -69,10 +71,10 @@ def test_a_killed_run_repeats_what_was_not_saved(recipe, tmp_path):
     trainer = Trainer(other)
     train_batch = trainer._batch
 
-    def batch(waveforms):
+    def batch(parts):
         if trainer.step == 5:
             raise RuntimeError("power cut")
-        return train_batch(waveforms)
+        return train_batch(parts)
 
     trainer._batch = batch
     with pytest.raises(RuntimeError, match="power cut"):
@@ -101,7 +103,10 @@ def test_a_finished_run_stays_as_it_is(recipe):
 
 def test_going_on_with_other_settings_is_refused_with_both_shown(recipe):
     Trainer(recipe).train()
-    with pytest.raises(ValueError, match=r"begun with masking\.ratio 0\.75, not 0\.5: give another --out"):
+    with pytest.raises(
+        ValueError,
+        match=r"begun with masking\.ratio 0\.75, not 0\.5: give another --out",
+    ):
         Trainer(dataclasses.replace(recipe, masking=MaskConfig(ratio=0.5, chunk_share=0.5)))
     longer = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, steps=8))
     assert Trainer(longer).step == 6
@@ -110,11 +115,27 @@ def test_going_on_with_other_settings_is_refused_with_both_shown(recipe):
 def test_the_run_folder_is_an_encoder_with_log_and_recipe(recipe):
     Trainer(recipe).train()
     folder = Path(recipe.out)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "last", "log.jsonl", "state.pt"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
+        "config.yaml",
+        "last",
+        "metrics.jsonl",
+        "states",
+        "stats.json",
+        "tensorboard",
+    ]
     lines = log_of(folder)
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert [line["lr"] for line in lines] == [1e-3, 1e-3, 5e-4]
-    assert {"loss", "reconstruction", "classification", "clip", "grad_norm", "lr", "crops_per_second"} < set(lines[0])
+    assert {
+        "loss",
+        "reconstruction",
+        "classification",
+        "clip",
+        "grad_norm",
+        "lr",
+        "crops_per_second",
+    } < set(lines[0])
     for line in lines:
         total = 10 * line["reconstruction"] + line["classification"] + line["clip"]
         assert line["loss"] == pytest.approx(total, abs=1e-3)
@@ -141,14 +162,17 @@ def test_a_run_may_begin_with_a_checkpoint(recipe, tmp_path):
     weights = parent.network.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in child.objective.network.state_dict().items())
     assert child.encoder_config().provenance.parents == [recipe.out]
-    assert child.objective.normalisation == parent.config.normalisation
+    assert child.objective.normalise.statistics == parent.config.normalisation
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"model": small_config(depth=2)}, r"its model\.depth is 3, the recipe's 2"),
-        ({"frontend": SSAST_FRONTEND}, r"its frontend\.window is 'povey', the recipe's 'hanning'"),
+        (
+            {"frontend": SSAST_FRONTEND},
+            r"its frontend\.window is 'povey', the recipe's 'hanning'",
+        ),
     ],
 )
 def test_a_parent_of_another_shape_is_refused(recipe, tmp_path, change, message):
@@ -159,10 +183,10 @@ def test_a_parent_of_another_shape_is_refused(recipe, tmp_path, change, message)
 
 def test_the_loss_falls_on_one_repeated_batch(recipe):
     trainer = Trainer(dataclasses.replace(recipe, optim=OptimConfig(lr=3e-3, steps=60, warmup_steps=5, decay_steps=0)))
-    batch = trainer.crops[0]
+    batch = trainer.source[0]
     losses = []
     for _ in range(60):
-        losses.append(float(trainer._batch(batch)["loss"]))
+        losses.append(float(trainer._batch([batch])["loss"]))
         trainer.step += 1
     assert sum(losses[-5:]) < 0.75 * sum(losses[:5])
 
@@ -170,7 +194,7 @@ def test_the_loss_falls_on_one_repeated_batch(recipe):
 def test_bf16_and_activation_checkpointing_train_close_to_float32(recipe):
     def losses(**change):
         trainer = Trainer(dataclasses.replace(recipe, **change))
-        return [float(trainer._batch(trainer.crops[0])["loss"]) for _ in range(3)]
+        return [float(trainer._batch([trainer.source[0]])["loss"]) for _ in range(3)]
 
     exact = losses()
     assert losses(precision="bf16") == pytest.approx(exact, rel=0.03)
@@ -184,8 +208,8 @@ def test_a_run_that_diverges_says_so_and_leaves_the_last_save(recipe, save_every
     trainer.save()
     train_batch = trainer._batch
 
-    def batch(waveforms):
-        values = train_batch(waveforms)
+    def batch(parts):
+        values = train_batch(parts)
         with torch.no_grad():
             trainer.objective.network.patch_embed.bias.fill_(torch.nan)
         return {**values, "loss": values["loss"] * torch.nan}
@@ -201,10 +225,16 @@ def test_what_cannot_be_a_run_is_refused(recipe, tmp_path):
     with pytest.raises(ValueError, match="device must be cpu, cuda or cuda:N, got 'abacus'"):
         Trainer(dataclasses.replace(recipe, device="abacus"))
     with pytest.raises(ValueError, match="no such folder"):
-        Trainer(dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, corpus="nowhere", packed=None)))
-    Path(recipe.out).mkdir()
-    (Path(recipe.out) / "state.pt").write_bytes(b"PK not a state")
-    with pytest.raises(ValueError, match=r"state\.pt: not the state of a run"):
+        Trainer(
+            dataclasses.replace(
+                recipe,
+                data=dataclasses.replace(recipe.data, corpus="nowhere", packed=None),
+            )
+        )
+    Path(recipe.out).mkdir(exist_ok=True)
+    (Path(recipe.out) / "states").mkdir()
+    (Path(recipe.out) / "states" / "00000003.pt").write_bytes(b"PK not a state")
+    with pytest.raises(ValueError, match=r"00000003\.pt: not the state of a run"):
         Trainer(recipe)
 
 

@@ -1,0 +1,98 @@
+"""The model for MTEB: ``python -m hear_api.mteb BeijingOpera GTZANGenre``, or ``mteb.evaluate(MaeAst(), tasks)``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mteb.models import ModelMeta
+from mteb.models.abs_encoder import AbsEncoder
+from torch import Tensor
+
+from maeast_upstream import __version__, load_model
+from maeast_upstream.audio import from_samples
+from maeast_upstream.command import Parser, add_model_options
+from maeast_upstream.job import fingerprint
+
+METADATA: dict[str, Any] = {
+    "loader": None,
+    "release_date": None,
+    "languages": None,
+    "memory_usage_mb": None,
+    "max_tokens": None,
+    "license": None,
+    "open_weights": True,
+    "public_training_code": None,
+    "public_training_data": None,
+    "framework": ["PyTorch"],
+    "similarity_fn_name": "cosine",
+    "use_instructions": False,
+    "training_datasets": None,
+    "modalities": ["audio"],
+}
+"""What MTEB wants to be told, beside that which follows from the checkpoint."""
+
+
+class MaeAst(AbsEncoder):  # type: ignore[misc]
+    """Scene embeddings, as MTEB's tasks take them."""
+
+    def __init__(
+        self,
+        model_name: str | None = None,
+        revision: str | None = None,
+        *,
+        device: str | None = None,
+        precision: Any = None,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model_name: a checkpoint as `maeast_upstream.load_model` takes it; None for the bundled one.
+            revision: not looked at: MTEB files results under the fingerprint of the weights.
+            device: None for CUDA if there is one, else the CPU.
+            precision: fp32, bf16 or fp16.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = load_model(model_name, device, precision)
+        self.mteb_model_meta = ModelMeta(
+            name=f"mae-ast/{'bundled' if model_name is None else Path(model_name).stem}",
+            revision=f"{__version__}-{fingerprint(self.model)[:12]}",
+            n_parameters=sum(value.numel() for value in self.model.network.parameters()),
+            embed_dim=self.model.embed([torch.zeros(1)]).shape[1],
+            **METADATA,
+        )
+
+    def encode(self, inputs: Any, **_: Any) -> Tensor:
+        """The clips of a DataLoader -> (clips, dimensions) float32 on the CPU.
+
+        Each batch has, under "audio", a list of dictionaries: ``array``, (samples,) or (channels, samples), and its
+        ``sampling_rate``.
+        """
+        return torch.cat([self.model.embed([waveform(item) for item in batch["audio"]]).cpu() for batch in inputs])
+
+
+def waveform(item: Any) -> Tensor:
+    """One of MTEB's recordings -> (S,) mono at 16 kHz."""
+    samples = np.asarray(item["array"], dtype=np.float32)
+    return torch.from_numpy(from_samples(samples.T if samples.ndim == 2 else samples, int(item["sampling_rate"])))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score a checkpoint on MTEB's audio tasks."""
+    import mteb
+
+    parser = Parser(prog="python -m hear_api.mteb", description=main.__doc__)
+    parser.add_argument("tasks", nargs="+", help="names of MTEB's tasks, such as BeijingOpera")
+    add_model_options(parser)
+    args = parser.parse_args(argv)
+    model = MaeAst(args.checkpoint, device=args.device, precision=args.precision)
+    for result in mteb.evaluate(model, mteb.get_tasks(tasks=args.tasks)).task_results:
+        print(f"{result.task_name}  {100 * result.get_score():.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    from maeast_upstream.cli import run
+
+    raise SystemExit(run(main))

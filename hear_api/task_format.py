@@ -1,0 +1,297 @@
+"""The folder that heareval takes as a task: what must be in it, and what in it would break the kit or fool it."""
+
+import csv
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maeast_upstream.frontend import SAMPLE_RATE
+
+METADATA_NAME, VOCABULARY_NAME = "task_metadata.json", "labelvocabulary.csv"
+SCORES_NAME = "test.predicted-scores.json"
+"""The kit's result, in the folder of a task's embeddings."""
+SCENE_METRICS = ("top1_acc", "pitch_acc", "chroma_acc", "mAP", "d_prime", "aucroc")
+EVENT_METRICS = (
+    "event_onset_200ms_fms",
+    "event_onset_50ms_fms",
+    "event_onset_offset_50ms_20perc_fms",
+    "segment_1s_er",
+)
+TRAIN_VALID_TEST = ("train", "valid", "test")
+FOLD_MODES = ("new_split_kfold", "presplit_kfold")
+MIN_FOLDS = 3
+"""The kit takes one for test, one for valid, the others for train."""
+NAN_WORDS = frozenset(
+    (
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "<NA>",
+        "N/A",
+        "n/a",
+        "NA",
+        "NULL",
+        "null",
+        "None",
+        "NaN",
+        "nan",
+        "-NaN",
+    )
+)
+"""What pandas.read_csv, through which the kit reads labels, takes for a missing value."""
+OTHER_WORDS = frozenset({"true", "false", "none"})
+"""In any case: pandas' truth values; what dcase_util, through which events are scored, takes for no label."""
+
+
+class TaskError(ValueError):
+    """A task folder that the kit cannot run; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task folder that was looked through."""
+
+    folder: Path
+    metadata: Mapping[str, Any]
+    clips: int
+    digest: str
+    """Of the metadata, labels and lists, and of the names, sizes and times of the recordings."""
+
+    @property
+    def name(self) -> str:
+        """Of the folder, such as esc50-v2.0.0-full."""
+        return self.folder.name
+
+    @property
+    def metrics(self) -> list[str]:
+        """The first one chooses among models."""
+        return list(self.metadata["evaluation"])
+
+
+def find_tasks(folder: Path) -> tuple[list[Task], list[TaskError]]:
+    """The tasks of a folder of tasks, and what is wrong with its other entries.
+
+    Raises:
+        ValueError: no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; expected one that holds HEAR tasks")
+    if not (entries := sorted(folder.iterdir())):
+        raise ValueError(f"{folder}: an empty folder; expected one that holds HEAR tasks")
+    tasks: list[Task] = []
+    errors: list[TaskError] = []
+    for entry in entries:
+        try:
+            tasks.append(check_task(entry))
+        except TaskError as error:
+            errors.append(error)
+    return tasks, errors
+
+
+def check_task(folder: Path) -> Task:
+    """Look through a task folder, its recordings' headers included.
+
+    Raises:
+        TaskError: something that would end the kit, or make it score something else; the first one found.
+    """
+    if not folder.is_dir():
+        raise TaskError(f"{folder}: a stray file; a folder of tasks may hold task folders only")
+    metadata = read_json(folder / METADATA_NAME)
+    check_metadata(folder / METADATA_NAME, metadata)
+    labels = read_vocabulary(folder / VOCABULARY_NAME)
+    digest = hashlib.sha256()
+    for name in (METADATA_NAME, VOCABULARY_NAME):
+        digest.update((folder / name).read_bytes())
+    clips = 0
+    length: int | None = None
+    for split in metadata["splits"]:
+        path = folder / f"{split}.json"
+        content = read_json(path)
+        check_labels(path, content, set(labels), metadata)
+        digest.update(path.read_bytes())
+        clips += len(content)
+        for name in content:
+            wav = folder / str(SAMPLE_RATE) / split / name
+            samples = check_wav(wav)
+            length = length or samples
+            if metadata["sample_duration"] is not None and samples != length:
+                raise TaskError(
+                    f"{wav}: {samples} samples where the task's first clip has {length}; clips must be of one length, "
+                    f"or sample_duration null in {METADATA_NAME}"
+                )
+            stat = wav.stat()
+            digest.update(f"{split}/{name} {stat.st_size} {stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return Task(folder, metadata, clips, digest.hexdigest())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; TaskError if it does not."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TaskError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TaskError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict) or not content:
+        raise TaskError(f"{path}: expected a JSON object with something in it, got {str(content)[:60]}")
+    return content
+
+
+def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    """TaskError for a value that the kit does not know."""
+    event = metadata.get("embedding_type") == "event"
+    choices = {
+        "embedding_type": ("scene", "event"),
+        "prediction_type": ("multilabel",) if event else ("multiclass", "multilabel"),
+        "split_mode": ("trainvaltest", *FOLD_MODES),
+    }
+    for key, allowed in choices.items():
+        if metadata.get(key) not in allowed:
+            raise TaskError(f"{path}: {key} must be {' or '.join(allowed)}, got {metadata.get(key)!r}")
+    if not isinstance(metadata.get("task_name"), str):
+        raise TaskError(f"{path}: task_name must be a text, got {metadata.get('task_name')!r}")
+    seconds = metadata.get("sample_duration", "nothing")
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
+        raise TaskError(f"{path}: sample_duration must be seconds or null, got {seconds!r}")
+    check_splits(path, metadata)
+    metrics, known = (
+        metadata.get("evaluation"),
+        EVENT_METRICS if event else SCENE_METRICS,
+    )
+    if not isinstance(metrics, list) or not metrics or not all(metric in known for metric in metrics):
+        raise TaskError(f"{path}: evaluation must be a list out of {', '.join(known)}, got {metrics!r}")
+    parameters = metadata.get("evaluation_params", {})
+    for key in ("task_specific_param_grid", "event_postprocessing_grid") if isinstance(parameters, dict) else ():
+        grid = parameters.get(key, {})
+        if not isinstance(grid, dict) or not all(isinstance(value, list) and value for value in grid.values()):
+            raise TaskError(f"{path}: {key} must give a list for each name, got {str(grid)[:80]}")
+
+
+def check_splits(path: Path, metadata: Mapping[str, Any]) -> None:
+    """TaskError if the names of the splits do not fit the split mode."""
+    splits = metadata.get("splits")
+    if not isinstance(splits, list) or not all(isinstance(split, str) and is_file_name(split) for split in splits):
+        raise TaskError(f"{path}: splits must be a list of names, got {splits!r}")
+    if metadata["split_mode"] == "trainvaltest":
+        if sorted(splits) != sorted(TRAIN_VALID_TEST):
+            raise TaskError(f"{path}: splits must be {', '.join(TRAIN_VALID_TEST)} with trainvaltest, got {splits}")
+    elif len(set(splits)) < MIN_FOLDS or len(set(splits)) < len(splits):
+        raise TaskError(f"{path}: splits must be at least {MIN_FOLDS} different folds, got {splits}")
+
+
+def read_vocabulary(path: Path) -> list[str]:
+    """The labels of a labelvocabulary.csv in order; TaskError unless the kit reads the same."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+    except FileNotFoundError:
+        raise TaskError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TaskError(f"{path}: not a UTF-8 CSV file ({error})") from error
+    if not rows or rows[0] != ["idx", "label"] or len(rows) == 1:
+        raise TaskError(f"{path}: expected a header idx,label and rows, got {rows[:1]}")
+    for number, row in enumerate(rows[1:]):
+        if len(row) != 2 or row[0] != str(number):
+            raise TaskError(f"{path}: expected {number},LABEL in row {number + 1}, got {','.join(row)}")
+    labels = [label for _, label in rows[1:]]
+    if len(set(labels)) < len(labels):
+        raise TaskError(f"{path}: a label stands there twice")
+    refuse_corrupted(path, labels)
+    return labels
+
+
+def refuse_corrupted(path: Path, labels: Iterable[str]) -> None:
+    """TaskError for a label that comes out of the kit's pandas.read_csv or dcase_util as something else."""
+    for label in labels:
+        if is_corrupted(label):
+            raise TaskError(
+                f"{path}: label {label!r} would be changed by the kit, which reads labels as pandas does "
+                '("01" becomes 1, "NA" nothing); use one that begins with a letter'
+            )
+
+
+def is_corrupted(label: str) -> bool:
+    """Whether a label may come out of the kit as something else, whatever other labels there are.
+
+    Whole numbers in their shortest form are safe: NSynth's pitches are such labels.
+    """
+    if not label.strip() or label in NAN_WORDS or label.strip().lower() in OTHER_WORDS:
+        return True
+    try:
+        float(label)
+    except ValueError:
+        return False
+    digits = label.removeprefix("-")
+    return not (digits.isascii() and digits.isdigit() and len(digits) <= 18 and str(int(label)) == label)
+
+
+def check_labels(
+    path: Path,
+    content: Mapping[str, Any],
+    labels: set[str],
+    metadata: Mapping[str, Any],
+) -> None:
+    """TaskError for a clip whose entry in SPLIT.json the kit could not use."""
+    multiclass, event = (
+        metadata["prediction_type"] == "multiclass",
+        metadata["embedding_type"] == "event",
+    )
+    for clip, entries in content.items():
+        if not is_file_name(clip):  # the kit would write its embedding to where such a name leads
+            raise TaskError(f"{path}: {clip!r} is not a plain file name")
+        if not isinstance(entries, list) or (multiclass and len(entries) != 1):
+            raise TaskError(f"{path}: {clip}: expected a list {'of one label' if multiclass else ''}, got {entries!r}")
+        for entry in entries:
+            label = check_event(path, clip, entry) if event else entry
+            if str(label) not in labels:  # the kit takes numbers for their text
+                raise TaskError(f"{path}: {clip}: label {label!r} is not in {VOCABULARY_NAME}")
+
+
+def check_event(path: Path, clip: str, event: Any) -> Any:
+    """An event's label; TaskError if its times are not two numbers in order."""
+    times: list[Any] = [event.get("start"), event.get("end")] if isinstance(event, dict) else [None]
+    if not all(map(is_number, times)) or not 0 <= times[0] <= times[1]:
+        raise TaskError(f"{path}: {clip}: expected label, and 0 <= start <= end in ms, got {str(event)[:80]}")
+    return event.get("label")
+
+
+def check_wav(path: Path) -> int:
+    """Samples of a recording as the kit wants it; TaskError for another rate, several channels or NaN samples."""
+    import numpy as np
+    import soundfile
+
+    if not path.is_file():
+        rates = sorted(entry.name for entry in path.parents[2].iterdir() if entry.name.isdigit())
+        there = (
+            f"; there are recordings at {' and '.join(rates)} Hz only, maeast hear-task resamples them"
+            if str(SAMPLE_RATE) not in rates
+            else ""
+        )
+        raise TaskError(f"{path}: no such recording{there if rates else ''}")
+    try:
+        info = soundfile.info(str(path))
+        if info.samplerate != SAMPLE_RATE or info.channels != 1:
+            raise TaskError(
+                f"{path}: {info.samplerate} Hz, {info.channels} channel(s); expected {SAMPLE_RATE} Hz, 1 channel"
+            )
+        if info.subtype in ("FLOAT", "DOUBLE") and not np.isfinite(soundfile.read(path)[0]).all():
+            raise TaskError(f"{path}: NaN or infinite samples")
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        raise TaskError(f"{path}: not audio that can be read ({error})") from error
+    if not info.frames:
+        raise TaskError(f"{path}: no samples")
+    return int(info.frames)
+
+
+def is_number(value: Any) -> bool:
+    """Finite, and not a truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_file_name(name: str) -> bool:
+    """Leads nowhere but to the folder that it is in."""
+    return bool(name) and Path(name).name == name and "\0" not in name

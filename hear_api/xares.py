@@ -1,0 +1,68 @@
+"""The encoder for X-ARES: ``python -m xares.run hear_api/xares.py tasks/esc50_task.py``.
+
+X-ARES makes names of modules out of both paths: the installed ones are taken, wherever the command runs. Without a GPU
+it needs ``--max-jobs 0``.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maeast_upstream import load_model
+from maeast_upstream.encoder import FINE_HOP_MS
+from maeast_upstream.readout import combine_layers
+
+CHECKPOINT_VARIABLE = "MAEAST_CHECKPOINT"
+"""Names the checkpoint, since X-ARES builds its encoder without arguments."""
+
+
+class MaeAstEncoder(nn.Module):
+    """Time steps as the checkpoint's readout makes them, for X-ARES, which names its results after this class."""
+
+    def __init__(self, checkpoint: str | Path | None = None) -> None:
+        """Load a model.
+
+        Args:
+            checkpoint: as `load_model` takes it; None for what MAEAST_CHECKPOINT names, else the bundled one.
+        """
+        super().__init__()
+        read_by_soundfile()
+        self.model = load_model(checkpoint or os.environ.get(CHECKPOINT_VARIABLE) or None)
+        self.sampling_rate = self.model.sample_rate
+        native = 1000 * self.model.hop_samples / self.sampling_rate
+        self.hop_size_in_ms = min(native, FINE_HOP_MS)
+        self.output_dim = self(torch.zeros(1, 1)).shape[2]
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, S) or (S,) waveforms at ``sampling_rate`` -> (B, T, output_dim), a step every ``hop_size_in_ms``."""
+        readout = self.model.config.readout
+        encoded = self.model.encode(
+            audio[None] if audio.ndim == 1 else audio,
+            layers=readout.layers(self.model.num_layers),
+            mel=readout.mel,
+            hop_ms=self.hop_size_in_ms,
+        )
+        return combine_layers(encoded.hidden_states, readout.layer)
+
+
+def read_by_soundfile() -> None:
+    """Let X-ARES's ``torchaudio.load`` read where it cannot.
+
+    From 2.9 on it needs torchcodec and FFmpeg's libraries; without them X-ARES drops every clip in silence.
+    """
+    torchaudio = sys.modules.get("torchaudio")
+    if torchaudio is not None and importlib.util.find_spec("torchcodec") is None:
+        torchaudio.load = load  # type: ignore[attr-defined]
+
+
+def load(file: Any, *_: Any, **__: Any) -> tuple[Tensor, int]:
+    """A path or binary file -> (channels, samples) float32 in [-1, 1], and its rate."""
+    import soundfile
+
+    samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    return torch.from_numpy(samples.T.copy()), int(rate)

@@ -1,0 +1,1 @@
+"""Stands in s3prl.downstream.ctc for the folder `corpus` that s3prl's wheel leaves out."""

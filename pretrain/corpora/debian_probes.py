@@ -1,0 +1,155 @@
+"""``python -m pretrain.corpora.debian_probes --out DIR``: the eight labelled sets of the probe tables."""
+
+import argparse
+import csv
+import logging
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maeast_upstream.audio import AudioError
+from maeast_upstream.cli import run
+from maeast_upstream.command import Parser
+from maeast_upstream.decoding import DecodePool
+from maeast_upstream.inputs import Segment
+from pretrain.corpora.debs import ArchiveError, Room, Source, read_deb
+from pretrain.corpora.expand import expand, is_sound
+from pretrain.corpora.fetch import FetchError, fetch, version_of
+from pretrain.corpora.labelled import Found, Recipe, write_set
+from pretrain.corpora.listing import HERE, Package
+from pretrain.corpora.memory import limit_memory
+from pretrain.corpora.programs import ProgramError, installed_version
+from pretrain.corpora.salvage import salvage
+from pretrain.corpora.sets.drums import DRUMS
+from pretrain.corpora.sets.game_effects import GAME_EFFECTS
+from pretrain.corpora.sets.game_voices import GAME_VOICES
+from pretrain.corpora.sets.gm_instruments import GM_INSTRUMENTS
+from pretrain.corpora.sets.keywords_tts import KEYWORDS_TTS
+from pretrain.corpora.sets.mandarin_tone import MANDARIN_TONE
+from pretrain.corpora.sets.soundtracks import SOUNDTRACKS
+from pretrain.corpora.sets.stamps_language import STAMPS_LANGUAGE
+
+logger = logging.getLogger(__name__)
+
+PROG = "python -m pretrain.corpora.debian_probes"
+ALL = (
+    *(DRUMS, GAME_EFFECTS, GAME_VOICES, GM_INSTRUMENTS, KEYWORDS_TTS),
+    *(MANDARIN_TONE, SOUNDTRACKS, STAMPS_LANGUAGE),
+)
+RECIPES = {recipe.name: recipe for recipe in ALL}
+
+
+class SetError(RuntimeError):
+    """A set that cannot be made here, with its name and the reason."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Download what the labelled sets are cut from, and write them: SET/labels.csv, SET/audio, SET/SOURCES.tsv.
+
+    Returns:
+        0 all sets, 1 none or wrong usage, 3 some could not be made; they are named. A set that lies there already is
+        not made again.
+
+    Raises:
+        ValueError: a wrong command line, or no set could be made.
+    """
+    args = _parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    names = [name for name in args.sets.split(",") if name] or list(RECIPES)
+    if unknown := sorted(set(names) - set(RECIPES)):
+        raise ValueError(f"unknown set {unknown[0]!r}; there are {', '.join(RECIPES)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+    with DecodePool(args.workers) as pool:
+        for name in names:
+            if (args.out / name).exists():
+                print(f"{name}: there already")
+                continue
+            try:
+                counts = make(RECIPES[name], args.out, args.work or args.out / "work", pool)
+                print(f"{name}: {sum(counts.values())} clips, {counts['train']} / {counts['valid']} / {counts['test']}")
+            except SetError as error:
+                failed.append(str(error))
+                logger.warning("left out: %s", error)
+    if len(failed) == len(names):
+        raise ValueError(f"no set could be made; {failed[0]}")
+    for failure in failed:
+        print(f"error: {failure}", file=sys.stderr)
+    return 3 if failed else 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(prog=PROG, description="The eight labelled sets of the probe tables, from Debian packages.")
+    parser.add_argument("--out", type=Path, required=True, help="a folder for each set appears there")
+    parser.add_argument("--sets", default="", metavar="A,B", help=f"only these of {', '.join(RECIPES)}")
+    parser.add_argument("--work", type=Path, help="downloads; the same as debian_audio's saves some; default: OUT/work")
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode")
+    args = parser.parse_args(list(argv))
+    if args.workers < 0:
+        parser.error(f"--workers must be 0 or more, got {args.workers}")
+    return args
+
+
+def make(recipe: Recipe, out: Path, work: Path, pool: DecodePool) -> Counter[str]:
+    """Write one set into ``out``; clips by split.
+
+    Raises:
+        SetError: a package or program that is not to be had. A set without it would be another one.
+    """
+    missing = [program for program in recipe.programs if not shutil.which(program)]
+    if missing:
+        raise SetError(f"{recipe.name}: no {missing[0]} here; apt-get install {' '.join(recipe.installed)}")
+    packages = _packages(recipe)
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{recipe.name}-", dir=work) as scratch:
+        files: list[tuple[str, Source]] = []
+        sources: list[tuple[str, str, str]] = []
+        try:
+            for package in packages:
+                if package.package in recipe.installed:
+                    version = installed_version(package.package)
+                else:
+                    deb = fetch(package, work / "packages")
+                    version = version_of(deb)
+                    files += _unpack(recipe, package.package, deb, Path(scratch))
+                sources.append((package.package, version, package.licence))
+            clips = recipe.build(Found(files, lambda source: _read(pool, source), Path(scratch)))
+        except (FetchError, ArchiveError, ProgramError, AudioError) as error:
+            raise SetError(f"{recipe.name}: {error}") from error
+        if not clips:
+            raise SetError(f"{recipe.name}: its packages hold none of its files")
+        write_set(out / recipe.name, clips, sources)
+    return Counter(clip.split for clip in clips)
+
+
+def _packages(recipe: Recipe) -> list[Package]:
+    with (HERE / "sets" / "packages.tsv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["set"] == recipe.name]
+    return [Package(package=row["package"], version=row["version"], licence=row["licence"]) for row in rows]
+
+
+def _unpack(recipe: Recipe, package: str, deb: Path, scratch: Path) -> list[tuple[str, Source]]:
+    room = Room(scratch / package, package)
+    if not recipe.expands:
+        return [(package, source) for source in read_deb(deb, room, lambda name: recipe.wanted(package, name))]
+    sources = read_deb(deb, room, is_sound)
+    return [
+        (package, inner)
+        for source in sources
+        for inner in expand(source, room, lambda name: recipe.wanted(package, name))
+    ]
+
+
+def _read(pool: DecodePool, source: Source) -> np.ndarray | None:
+    ((_, result),) = pool.decode([Segment(str(source.path))])
+    return salvage(source.path, result)
+
+
+if __name__ == "__main__":
+    limit_memory()
+    raise SystemExit(run(main))

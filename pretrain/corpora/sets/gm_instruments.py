@@ -1,0 +1,125 @@
+"""Single notes of General MIDI instruments; label: the instrument; no sound bank is in two splits."""
+
+import random
+import re
+from pathlib import Path
+
+from maeast_upstream.audio import read_audio
+from maeast_upstream.sampling import SAMPLE_RATE
+from pretrain.corpora.debs import Source, suffix_of
+from pretrain.corpora.labelled import Collection, Found, LabelledClip, Recipe, drop_near_copies, drop_small_classes
+from pretrain.corpora.midi import EVERY_SECONDS, Note, midi_file
+from pretrain.corpora.programs import run_program
+
+INSTRUMENTS = {
+    "piano": (0, 36, 88),
+    "harpsichord": (6, 40, 84),
+    "glockenspiel": (9, 72, 96),
+    "vibraphone": (11, 53, 84),
+    "marimba": (12, 48, 84),
+    "xylophone": (13, 65, 96),
+    "tubular_bells": (14, 55, 77),
+    "church_organ": (19, 40, 84),
+    "accordion": (21, 50, 84),
+    "nylon_guitar": (24, 40, 76),
+    "distortion_guitar": (30, 40, 76),
+    "acoustic_bass": (32, 28, 50),
+    "slap_bass": (36, 28, 50),
+    "violin": (40, 55, 90),
+    "cello": (42, 36, 69),
+    "harp": (46, 36, 88),
+    "choir": (52, 48, 77),
+    "trumpet": (56, 54, 84),
+    "trombone": (57, 40, 70),
+    "french_horn": (60, 41, 74),
+    "alto_sax": (65, 50, 80),
+    "oboe": (68, 58, 88),
+    "clarinet": (71, 50, 88),
+    "flute": (73, 60, 92),
+    "pan_flute": (75, 60, 88),
+    "sitar": (104, 48, 76),
+    "steel_drums": (114, 55, 84),
+}
+"""Program, counted from 0; lowest and highest key."""
+VELOCITIES = (70, 85, 100, 115)
+BANKS = {
+    "fluidr3": ("fluid-soundfont-gm", "usr/share/sounds/sf2/FluidR3_GM.sf2", "train", 14),
+    "freepats": ("freepats", "etc/timidity/freepats.cfg", "train", 6),
+    "csoundgm": ("csound-soundfont", "usr/share/sounds/sf2/sf_GMbank.sf2", "valid", 6),
+    "timgm": ("timgm6mb-soundfont", "usr/share/sounds/sf2/TimGM6mb.sf2", "test", 10),
+}
+"""Package, file, split, notes of each instrument."""
+RATE, HEARD_SECONDS = 44_100, 2.9
+PATCHES = "usr/share/midi/freepats/"
+BANK_LINE = re.compile(r"bank\s+(\d+)|(drumset)\b.*")
+PATCH_LINE = re.compile(r"(\d+)\s+(\S+)((?:\s+\w+=[\w.%-]+)*)\s*(?:#.*)?")
+
+
+def _wanted(package: str, name: str) -> bool:
+    known = {(bank[0], bank[1]) for bank in BANKS.values()}
+    return (package, name) in known or (package == "freepats" and suffix_of(name) == ".pat")
+
+
+def _build(found: Found) -> list[LabelledClip]:
+    files = {(package, source.name): source for package, source in found.files}
+    collected = Collection(max_seconds=1.5)
+    for bank, (package, name, split, count) in BANKS.items():
+        labels, notes = _notes(bank, count)
+        midi, wav = found.scratch / f"{bank}.mid", found.scratch / f"{bank}.wav"
+        midi.write_bytes(midi_file(notes))
+        if bank == "freepats":
+            config = found.scratch / "freepats.cfg"
+            config.write_text(_timidity_config(files[package, name].path.read_text("latin1"), files))
+            quiet = ["-EFreverb=0", "-EFchorus=0"]
+            command = ["timidity", "-c", config.name, *quiet, "-Ow", "-s", str(RATE), "-o", wav.name, midi.name]
+        else:
+            font = str(files[package, name].path.resolve())
+            quiet = ["-niq", "-R", "0", "-C", "0", "-g", "0.5"]
+            command = ["fluidsynth", *quiet, "-r", str(RATE), "-F", wav.name, font, midi.name]
+        run_program(command, found.scratch)
+        _cut(collected, wav, bank, package, split, labels, notes)
+    return drop_small_classes(drop_near_copies(collected.clips, 0.995), 10, 3, 5)
+
+
+def _notes(bank: str, count: int) -> tuple[list[str], list[Note]]:
+    """Label and note, by chance of the bank's name."""
+    chance = random.Random(f"gm{bank}")
+    labels, notes = [], []
+    for label, (program, low, high) in INSTRUMENTS.items():
+        for key in chance.sample(range(low, high + 1), min(count, high - low + 1)):
+            labels.append(label)
+            notes.append(Note(program, key, chance.choice(VELOCITIES)))
+    return labels, notes
+
+
+def _cut(
+    collected: Collection, wav: Path, bank: str, package: str, split: str, labels: list[str], notes: list[Note]
+) -> None:
+    samples = read_audio(wav)
+    for number, (label, note) in enumerate(zip(labels, notes, strict=True)):
+        first = EVERY_SECONDS * number * SAMPLE_RATE
+        heard = samples[first : first + int(HEARD_SECONDS * SAMPLE_RATE)]
+        collected.add(f"{bank}_{note.key}_{note.velocity}", heard, label, split, package, bank)
+
+
+def _timidity_config(text: str, files: dict[tuple[str, str], Source]) -> str:
+    """The melodic bank 0 of the package's configuration, its patches by the paths where they lie; no other command."""
+    lines = ["bank 0"]
+    bank = None
+    for line in map(str.strip, text.splitlines()):
+        if head := BANK_LINE.fullmatch(line):
+            bank = head[1]
+        elif bank == "0" and (patch := PATCH_LINE.fullmatch(line)):
+            source = files.get(("freepats", PATCHES + patch[2])) or files.get(("freepats", f"{PATCHES}{patch[2]}.pat"))
+            if source:
+                lines.append(f"{patch[1]} {source.path.resolve()}{patch[3]}")
+    return "\n".join(lines) + "\n"
+
+
+GM_INSTRUMENTS = Recipe(
+    name="gm_instruments",
+    wanted=_wanted,
+    build=_build,
+    programs=("fluidsynth", "timidity"),
+    installed=("fluidsynth", "timidity"),
+)

@@ -1,0 +1,91 @@
+"""Excerpts of 3 s of the music of games; label: the game; split by track."""
+
+from collections import defaultdict
+
+import numpy as np
+
+from maeast_upstream.sampling import SAMPLE_RATE
+from pretrain.corpora.debs import Source, suffix_of
+from pretrain.corpora.labelled import (
+    Collection,
+    Found,
+    LabelledClip,
+    Recipe,
+    digest_of,
+    drop_near_copies,
+    drop_small_classes,
+)
+
+GAMES = {
+    "wesnoth-1.16-music": "wesnoth",
+    "hedgewars-data": "hedgewars",
+    "planetblupi-music-ogg": "planetblupi",
+    "supertux-data": "supertux",
+    "colobot-common-sounds": "colobot",
+    "singularity-music": "singularity",
+    "marsshooter-data": "marsshooter",
+    "drascula-music": "drascula",
+    "megaglest-data": "megaglest",
+    "pushover-data": "pushover",
+    "fillets-ng-data": "fillets",
+    "hyperrogue-music": "hyperrogue",
+    "starfighter-data": "starfighter",
+    "nexuiz-music": "nexuiz",
+}
+ARCHIVED = "nexuiz-music"
+"""All of its music lies in an archive, and all of it counts."""
+MIN_SECONDS, EXCERPT_SECONDS, MIN_RMS = 40.0, 3, 0.005
+MOST_TRACKS, FEW_TRACKS = 20, 14
+
+
+def _wanted(package: str, name: str) -> bool:
+    if package == ARCHIVED:
+        return "!" not in name or name.endswith(".ogg")
+    return suffix_of(name) in {".ogg", ".mp3", ".flac", ".oga"}
+
+
+def _build(found: Found) -> list[LabelledClip]:
+    tracks: dict[str, list[Source]] = defaultdict(list)
+    for package, source in found.files:
+        tracks[package].append(source)
+    collected = Collection(max_seconds=EXCERPT_SECONDS, trim_db=-90)
+    for package in sorted(tracks, key=GAMES.__getitem__):
+        chosen = _long_tracks(package, tracks[package], found)
+        for number, (source, samples) in enumerate(chosen):
+            _add_excerpts(collected, package, source, samples, _split(number, len(chosen)), len(chosen))
+    return drop_small_classes(drop_near_copies(collected.clips, 0.985), 8, 3, 4)
+
+
+def _long_tracks(package: str, sources: list[Source], found: Found) -> list[tuple[Source, np.ndarray]]:
+    """The first 20 in the order of chance."""
+    tracks: list[tuple[Source, np.ndarray]] = []
+    for source in sorted(sources, key=lambda source: digest_of(f"snd{source.name}")):
+        samples = found.read(source)
+        if samples is not None and (package == ARCHIVED or len(samples) > MIN_SECONDS * SAMPLE_RATE):
+            tracks.append((source, samples))
+        if len(tracks) == MOST_TRACKS:
+            break
+    return tracks
+
+
+def _split(number: int, of: int) -> str:
+    test, valid = max(3, round(of * 0.3)), max(2, round(of * 0.2))
+    return "test" if number < test else "valid" if number < test + valid else "train"
+
+
+def _add_excerpts(
+    collected: Collection, package: str, source: Source, samples: np.ndarray, split: str, tracks: int
+) -> None:
+    """At equal distances; of a game with few tracks more."""
+    count = 2 if split != "train" else 4 if tracks < FEW_TRACKS else 3
+    stem = source.name.split("/")[-1].rsplit(".", 1)[0]
+    seconds = len(samples) / SAMPLE_RATE
+    for number in range(1, count + 1):
+        start = seconds * number / (count + 1)
+        excerpt = samples[int(start * SAMPLE_RATE) : int((start + EXCERPT_SECONDS) * SAMPLE_RATE)]
+        whole = len(excerpt) >= EXCERPT_SECONDS * SAMPLE_RATE - 10
+        if whole and np.sqrt(np.square(excerpt).mean()) >= MIN_RMS:
+            collected.add(f"{stem}_{int(start)}s", excerpt, GAMES[package], split, package, source.name)
+
+
+SOUNDTRACKS = Recipe(name="soundtracks", wanted=_wanted, build=_build, expands=True)

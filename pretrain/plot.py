@@ -1,0 +1,68 @@
+"""``python -m pretrain.plot RUN... -o curves.png``: the curves of several runs in one picture."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maeast_upstream.cli import run
+from maeast_upstream.command import Parser
+from maeast_upstream.figures import drawing
+from pretrain.run import read_metrics
+
+COLUMNS = 3
+HIDDEN = frozenset({"step", "bad_clips"})
+"""What says nothing as a curve."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draw losses, learning rate, gradient norm and speed of runs, a panel each, a colour a run."""
+    parser = Parser(prog="python -m pretrain.plot", description=main.__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of pretraining runs")
+    parser.add_argument("-o", "--out", type=Path, default=Path("curves.png"), help="default: curves.png")
+    args = parser.parse_args(argv)
+    lines = {folder: read_metrics(folder) for folder in dict.fromkeys(args.runs)}
+    panels = panel_names(lines)
+    if not panels:
+        raise ValueError(f"nothing to draw: no run has a line in its metrics yet ({', '.join(map(str, lines))})")
+    rows = -(-len(panels) // COLUMNS)
+    with drawing(args.out, 5 * COLUMNS, 3.2 * rows + 0.3) as figure:
+        axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
+        for axis, name in zip(axes, panels, strict=False):
+            draw(axis, name, lines)
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    print(f"{len(panels)} curves of {len(lines)} runs: {args.out}")
+    return 0
+
+
+def panel_names(lines: dict[Path, list[dict[str, Any]]]) -> list[str]:
+    """Every number that some run has, the loss first; a validation is drawn beside its loss, not by itself."""
+    names = dict.fromkeys(["loss"])
+    for run_lines in lines.values():
+        for line in run_lines:
+            names.update(dict.fromkeys(line))
+    told = [name for name in names if name not in HIDDEN and any(name in x for rows in lines.values() for x in rows)]
+    return [name for name in told if not (name.startswith("valid_") and name.removeprefix("valid_") in told)]
+
+
+def draw(axis: Any, name: str, lines: dict[Path, list[dict[str, Any]]]) -> None:
+    """One panel: a line for each run, dashed for its validation."""
+    for number, (folder, run_lines) in enumerate(lines.items()):
+        for key, style, label in ((name, "-", str(folder)), (f"valid_{name}", "--", None)):
+            points = [(line["step"], line[key]) for line in run_lines if key in line]
+            # a run without this curve keeps its place in the legend
+            axis.plot(
+                *(zip(*points, strict=True) if points else ((), ())), style, color=f"C{number}", label=label, lw=1.2
+            )
+    axis.set_title(
+        f"{name} (dashed: validation)" if any(f"valid_{name}" in x for r in lines.values() for x in r) else name
+    )
+    axis.set_xlabel("batch")
+    axis.grid(alpha=0.3)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main, sys.argv[1:]))

@@ -1,0 +1,254 @@
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hear_api
+from hear_api.model import StepGrid, running_mean
+from maeast_upstream import checkpoint, load_model
+from maeast_upstream.checkpoint import Loaded
+
+AUDIO = Path(__file__).parents[1] / "data" / "audio"
+MODEL = hear_api.load_model()
+FINE_GRID = StepGrid.of(MODEL)
+PATCH_GRID = StepGrid.of(hear_api.load_model(hop_ms=160.0))
+FRAME_GRID = StepGrid(hop=320, first=280, spread=1, front=0, left=0, span=560)
+
+
+@pytest.fixture(scope="module")
+def drums():
+    return torch.from_numpy(soundfile.read(AUDIO / "long_drums.opus", dtype="float32")[0][:80_000])[None]
+
+
+@pytest.fixture
+def frame_model(make_encoder, tmp_path):
+    encoder = make_encoder("frame")
+    checkpoint.save_folder(tmp_path / "frame", encoder.network, encoder.config)
+    return hear_api.load_model(str(tmp_path / "frame"))
+
+
+def test_the_sizes_are_whole_numbers_and_those_of_the_embeddings(drums):
+    for size in (
+        MODEL.sample_rate,
+        MODEL.scene_embedding_size,
+        MODEL.timestamp_embedding_size,
+    ):
+        assert type(size) is int
+    assert hear_api.get_scene_embeddings(drums, MODEL).shape == (
+        1,
+        MODEL.scene_embedding_size,
+    )
+    embeddings, times = hear_api.get_timestamp_embeddings(drums, MODEL)
+    assert embeddings.shape == (1, times.shape[1], MODEL.timestamp_embedding_size)
+    assert embeddings.dtype == times.dtype == torch.float32
+
+
+def test_a_scene_is_what_maeast_embed_gives(drums):
+    torch.testing.assert_close(
+        hear_api.get_scene_embeddings(drums, MODEL),
+        load_model().embed(drums),
+        atol=1e-6,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize("samples", [1, 400, 1000, 2799, 2800, 16_000, 77_777])
+def test_alone_as_in_a_batch_and_the_same_each_time(drums, samples):
+    batch = torch.cat([drums[:, :samples], drums[:, -samples:]])
+    for function in (
+        hear_api.get_scene_embeddings,
+        lambda *both: hear_api.get_timestamp_embeddings(*both)[0],
+    ):
+        together, again = function(batch, MODEL), function(batch, MODEL)
+        assert torch.equal(together, again)
+        torch.testing.assert_close(together[1:], function(batch[1:], MODEL), atol=1e-4, rtol=0)
+
+
+def test_train_mode_and_gradients_change_nothing(drums, frame_model):
+    for model in (MODEL, frame_model):
+        before = hear_api.get_timestamp_embeddings(drums, model)[0]
+        assert model.train() is model
+        after = hear_api.get_timestamp_embeddings(drums, model)[0]
+        assert torch.equal(before, after)
+        assert not after.requires_grad
+
+
+@given(st.integers(1, 20 * 60 * 16_000), st.sampled_from([20, 40, 160]))
+def test_time_steps_reach_to_the_end_and_lie_inside_the_clip(samples, hop_ms):
+    grid = {20: FRAME_GRID, 40: FINE_GRID, 160: PATCH_GRID}[hop_ms]
+    times = grid.times_ms(samples)
+    duration = samples / 16
+    first = {20: 17.5, 40: 27.5, 160: 87.5}[hop_ms]
+    assert times[0] == (first if first <= duration else duration / 2)
+    assert duration - hop_ms < times[-1] <= duration
+    assert 0 <= grid.end(samples) <= grid.span + (grid.spread - 1) * grid.hop
+
+
+@pytest.mark.parametrize("grid", [FRAME_GRID, FINE_GRID, PATCH_GRID])
+def test_an_hour_does_not_drift(grid):
+    times = grid.times_ms(3600 * 16_000)
+    exact = [Fraction(grid.first, 16) + k * Fraction(grid.hop, 16) for k in range(len(times))]
+    assert times.float().tolist() == [float(time) for time in exact]
+    assert all(Fraction(time) == one for time, one in zip(times.float().tolist(), exact, strict=True))
+    assert 3_600_000 - exact[-1] < Fraction(grid.hop, 16)
+
+
+def test_a_time_step_at_40_ms_is_the_mean_of_the_four_tokens_that_span_it(drums):
+    for samples in (400, 16_000, 80_000):
+        embeddings, times = hear_api.get_timestamp_embeddings(drums[:, :samples], MODEL)
+        silence = torch.zeros(1, 2560)  # whole hops, so that tokens lie as before
+        around = torch.cat([silence, drums[:, :samples], silence], dim=1)
+        tokens = MODEL.encoder.read(around, readouts=[MODEL.steps])
+        centres = tokens.times_ms[0] - 160
+        for embedding, time in zip(embeddings[0], times[0], strict=True):
+            if samples >= 440:
+                span = (centres - time).abs() < 80
+                assert span.sum() == 4
+                assert (centres[span].mean() - time).abs() < 1e-6
+                expected = tokens.hidden_states[0][0, span].mean(dim=0)
+                assert torch.nn.functional.cosine_similarity(embedding, expected, dim=0) > 0.9
+
+
+def test_the_running_mean_is_that_of_each_stretch():
+    tokens = torch.randn(2, 2600, 3)
+    expected = tokens.unfold(1, 4, 1).mean(dim=-1)
+    torch.testing.assert_close(running_mean(tokens.clone(), 4), expected)
+    assert torch.equal(running_mean(tokens, 1), tokens)
+
+
+def test_the_steps_of_the_encoder_are_those_that_are_promised(drums, frame_model):
+    assert StepGrid.of(frame_model) == FRAME_GRID
+    for model in (MODEL, frame_model, hear_api.load_model(hop_ms=160.0)):
+        for samples in (*range(1, 6000, 379), 60_001):
+            embeddings, times = hear_api.get_timestamp_embeddings(drums[:, :samples], model)
+            assert embeddings.shape[1] == times.shape[1]
+            assert torch.isfinite(embeddings).all()
+
+
+def moved(model, audio, clicks):
+    """(clicks, T) how far an added click moves each time step, and their centres in samples."""
+    before, times = hear_api.get_timestamp_embeddings(audio, model)
+    rows = []
+    for some in clicks.split(20):
+        batch = audio.repeat(len(some), 1)
+        batch[range(len(some)), some] += 0.9
+        rows.append((hear_api.get_timestamp_embeddings(batch, model)[0] - before).norm(dim=-1))
+    return torch.cat(rows), times[0] * 16
+
+
+@pytest.mark.parametrize("hop_ms", [20, 40, 160])
+def test_a_click_moves_most_the_step_whose_centre_is_nearest(hop_ms, drums, frame_model):
+    """Anywhere in the clip, its ends too; in noise, and (where louder sounds move, too) over drums."""
+    model = frame_model if hop_ms == 20 else hear_api.load_model(hop_ms=float(hop_ms))
+    noise = 0.01 * torch.randn(1, 32_000, generator=torch.Generator().manual_seed(0))
+    for audio, least in ((noise, 95), (drums[:, :32_000], 85)):
+        clicks = torch.randint(0, 32_000, (100,), generator=torch.Generator().manual_seed(1))
+        distance, centres = moved(model, audio, clicks)
+        off = (centres[None] - clicks[:, None]).abs()
+        right = off.argmin(dim=1) == distance.argmax(dim=1)
+        assert right.sum() >= least
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (torch.zeros(0, 16_000), r"got \(0, 16000\): give at least one clip"),
+        (torch.zeros(2, 0), r"got \(2, 0\): give at least one clip and one sample"),
+        (
+            torch.zeros(16_000),
+            r"got 1 dimensions, \(16000,\): give one clip as audio\[None\]",
+        ),
+        (
+            torch.zeros(2, 16_000, 2),
+            r"got 3 dimensions, \(2, 16000, 2\): mix it to mono",
+        ),
+        (
+            torch.zeros(2, 16_000, dtype=torch.int16),
+            r"got torch.int16: give audio.float\(\) / 32768",
+        ),
+        (
+            torch.zeros(2, 16_000, dtype=torch.float64),
+            r"got torch.float64: give audio.float\(\)$",
+        ),
+        (
+            torch.tensor([[0.0] * 800, [float("nan")] * 800]),
+            "NaN or infinite samples in clip 1",
+        ),
+        (torch.tensor([[float("inf")] * 800]), "NaN or infinite samples in clip 0"),
+        ([0.0], "got list"),
+    ],
+)
+def test_audio_of_another_kind_is_refused_in_words(audio, message):
+    for function in (hear_api.get_scene_embeddings, hear_api.get_timestamp_embeddings):
+        with pytest.raises(ValueError, match=f"expected audio of shape .*{message}"):
+            function(audio, MODEL)
+
+
+def test_samples_beyond_one_are_taken():
+    audio = torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0)) * 3
+    assert torch.isfinite(hear_api.get_scene_embeddings(audio, MODEL)).all()
+
+
+def test_options_choose_the_readout():
+    model = hear_api.load_model("", layer=3, mel="mean", pool="mean_max", hop_ms=160.0, precision="bf16")
+    assert (model.scene_embedding_size, model.timestamp_embedding_size) == (384, 192)
+    assert hear_api.get_timestamp_embeddings(torch.zeros(1, 32_000), model)[1][0, :2].tolist() == [87.5, 247.5]
+    assert model.encoder.precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": 13}, "layers are counted from 1 to 12"),
+        ({"layer": "all"}, "more than 8192: take mel='mean'"),
+        ({"hop_ms": 50.0}, "time steps are 160 or 40 ms apart, got hop_ms 50"),
+        ({"pool": "max"}, "pool must be"),
+        ({"precision": "int4"}, "precision must be one of"),
+        ({"model_file_path": "nowhere.pt"}, "nowhere.pt"),
+    ],
+)
+def test_options_that_there_are_not_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        hear_api.load_model(**options)
+
+
+def test_a_readout_that_is_too_long_for_scenes_loses_its_second_statistic(make_encoder, tmp_path):
+    encoder = make_encoder(shape={"embed_dim": 768, "depth": 1})
+    config = encoder.config.from_dict(encoder.config.to_dict() | {"readout": {"pool": "mean_std"}})
+    checkpoint.save_state(tmp_path / "wide", Loaded(config, encoder.network.state_dict()).state, config)
+    assert hear_api.load_model(str(tmp_path / "wide")).scene_embedding_size == 6144
+    with pytest.raises(ValueError, match="embeddings of 12288 numbers, more than 8192"):
+        hear_api.load_model(str(tmp_path / "wide"), pool="mean_std")
+
+
+TWENTY_MINUTES = """
+import resource, sys, torch, hear_api
+torch.set_num_threads(2)
+model = hear_api.load_model(sys.argv[1])
+audio = torch.randn(1, 20 * 60 * 16_000, generator=torch.Generator().manual_seed(0)) * 0.1
+embeddings, times = hear_api.get_timestamp_embeddings(audio, model)
+assert embeddings.shape == (1, 30_000, 6144) and torch.isfinite(embeddings).all(), embeddings.shape
+assert hear_api.get_scene_embeddings(audio, model).shape == (1, 6144)
+print(int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 2**20)
+"""
+
+
+@pytest.mark.stress
+def test_twenty_minutes_of_the_base_model_fit_into_4_gb(tmp_path):
+    from reference import write_checkpoint
+
+    command = [
+        sys.executable,
+        "-c",
+        TWENTY_MINUTES,
+        str(write_checkpoint(tmp_path / "base.pt")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout) <= 4.0

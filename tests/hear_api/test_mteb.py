@@ -1,0 +1,44 @@
+"""MTEB's classification on real clips; needs mteb, which `make test-mteb` installs."""
+
+import numpy as np
+import pytest
+import soundfile
+from boards import mteb_task, read_labels
+from hear_tasks import DATA
+
+mteb = pytest.importorskip("mteb")
+
+from hear_api.mteb import MaeAst, waveform  # noqa: E402
+from maeast_upstream.audio import read_audio  # noqa: E402
+
+CLASSES = ("kick", "snare", "tom", "six", "stop", "zero")
+
+
+def test_mteb_scores_better_than_chance():
+    rows, names = read_labels(DATA / "labels.csv", CLASSES)
+    result = mteb.evaluate(MaeAst(), [mteb_task("DrumsAndWords", rows)], cache=None)
+    (task,) = result.task_results
+    score = task.get_score()
+    print(f"MTEB's classification, {len(names)} classes of tests/data: accuracy {score:.3f}")
+    assert score > 0.5  # of six classes
+
+
+def test_weights_are_the_revision(make_encoder, tmp_path):
+    make_encoder().save_pretrained(tmp_path / "other")
+    bundled, other = (
+        MaeAst().mteb_model_meta,
+        MaeAst(str(tmp_path / "other")).mteb_model_meta,
+    )
+    assert (bundled.name, other.name) == ("mae-ast/bundled", "mae-ast/other")
+    assert bundled.revision != other.revision
+    assert MaeAst().mteb_model_meta.revision == bundled.revision
+
+
+def test_any_rate_and_channels_become_16_khz_mono(tmp_path):
+    rng = np.random.default_rng(0)
+    stereo = rng.uniform(-0.5, 0.5, (2, 44100)).astype(np.float32)
+    soundfile.write(tmp_path / "two.wav", stereo.T, 44100, subtype="FLOAT")
+    expected = read_audio(tmp_path / "two.wav")
+    assert np.allclose(waveform({"array": stereo, "sampling_rate": 44100}).numpy(), expected, atol=1e-5)
+    mono = {"array": stereo[0], "sampling_rate": 16000}
+    assert np.array_equal(waveform(mono).numpy(), stereo[0])

@@ -1,0 +1,289 @@
+"""s3prl's run_downstream with `mae_ast`: trains, resumes, evaluates; what cannot work is one line before it starts."""
+
+import builtins
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+import maeast_upstream
+from maeast_upstream.run_downstream import main
+from maeast_upstream.superb_repairs import install_repairs
+
+pytest.importorskip("s3prl")
+pytestmark = pytest.mark.s3prl
+WORDS = (
+    "yes",
+    "no",
+    "up",
+    "down",
+    "left",
+    "right",
+    "on",
+    "off",
+    "stop",
+    "go",
+    "_unknown_",
+    "_silence_",
+)
+SCRIPT = Path(maeast_upstream.__file__).parent / "run_downstream.py"
+CPU = ["--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """KS's layout with a dozen clips of 0.2 to 0.9 s."""
+    root, random = tmp_path_factory.mktemp("ks"), np.random.default_rng(0)
+
+    def write(path, samples):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.1 * random.standard_normal(samples), 16000)
+
+    for word in WORDS[:2]:
+        for number in range(14):
+            write(
+                root / "train" / word / f"{number}{word}_nohash_0.wav",
+                3000 + 900 * number,
+            )
+    write(root / "train" / "_background_noise_" / "noise.wav", 40_000)
+    for word in WORDS:
+        write(root / "test" / word / "a_nohash_0.wav", 8000)
+    return root
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return tmp_path
+
+
+def override(data, steps, **more):
+    datarc = {
+        "speech_commands_root": str(data / "train"),
+        "speech_commands_test_root": str(data / "test"),
+        "batch_size": 4,
+        "num_workers": 0,
+    }
+    runner = {"total_steps": steps, "log_step": 1, "eval_step": 2, "save_step": 1}
+    settings = {f"config.downstream_expert.datarc.{name}": value for name, value in datarc.items()}
+    settings |= {f"config.runner.{name}": value for name, value in runner.items()} | more
+    return ["-o", ",,".join(f"{name}={value!r}" for name, value in settings.items())]
+
+
+def train(data, steps, *options, expdir="run"):
+    return main(
+        [
+            "-m",
+            "train",
+            "-u",
+            "mae_ast",
+            "-d",
+            "speech_commands",
+            "-p",
+            expdir,
+            *CPU,
+            *override(data, steps),
+            *options,
+        ]
+    )
+
+
+def load(path):
+    install_repairs()
+    return torch.load(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["-f"],
+        ["-s", "last_hidden_state"],
+        ["-l", "1", "--upstream_feature_normalize"],
+    ],
+)
+def test_it_trains_without_a_config_of_ones_own(here, data, write_published, options):
+    before = builtins.isinstance, torch.save, sys.argv
+    assert train(data, 2, "-k", str(write_published("frame")), *options) == 0
+    assert (builtins.isinstance, torch.save, sys.argv) == before
+    states = load("run/states-2.ckpt")
+    assert ("Upstream" in states) is ("-f" in options)
+    assert ("weights" in states["Featurizer"]) is (options[:1] in ([], ["-f"]))
+    assert not list(here.rglob("*.part*"))
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(here, data, write_published):
+    """The optimiser's moments, the step and the fine-tuned weights come back; the data's order is the seed's."""
+    options = ["-f", "-k", str(write_published("patch"))]
+    assert train(data, 2, *options) == 0
+    first = load("run/states-2.ckpt")
+    assert train(data, 3, "-a", *options) == 0
+    assert not Path("run/states-2.ckpt").exists()
+    last = load("run/states-3.ckpt")
+    assert last["Step"] == 3
+    moved = [name for name, value in last["Upstream"].items() if not torch.equal(value, first["Upstream"][name])]
+    assert moved
+    assert next(iter(last["Optimizer"]["state"].values()))["step"] == 3
+    assert main(["-m", "evaluate", "-e", "run/states-3.ckpt", "-t", "test", *CPU]) == 0
+
+
+def test_options_of_the_upstream_are_taken(here, data):
+    Path("options.yaml").write_text(yaml.safe_dump({"hop_ms": 40, "mel": "mean", "precision": "bf16"}))
+    assert train(data, 1, "-g", "options.yaml") == 0
+    assert load("run/states-1.ckpt")["Downstream"]["projector.weight"].shape[1] == 192
+    assert list(Path("run").glob("options_*.yaml"))  # s3prl keeps a copy
+
+
+def test_started_by_its_path_its_neighbours_do_not_pass_for_the_hubs_expert(here, data, write_published):
+    """And with --hub huggingface, from a folder of `maeast export-s3prl`."""
+    from maeast_upstream import cli, export_s3prl
+
+    assert cli.run(export_s3prl.main, [str(write_published("patch")), "hub"]) == 0
+    command = [
+        sys.executable,
+        SCRIPT,
+        "-m",
+        "train",
+        "--hub",
+        "huggingface",
+        "-u",
+        "hub",
+        "-d",
+        "speech_commands",
+    ]
+    command += ["-n", "run", *CPU, *override(data, 1)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert load("result/downstream/run/states-1.ckpt")["Downstream"]["projector.weight"].shape[1] == 8 * 48
+
+
+def test_checkpoints_get_their_names_when_they_are_whole(here, data, monkeypatch, capsys):
+    """Killed while it writes, s3prl would leave half a file that -a then stumbles over."""
+    save = torch.save
+
+    def breaks_off(obj, f, *args, **kwargs):
+        save(obj, f, *args, **kwargs)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", breaks_off)
+    assert train(data, 1) == 1
+    assert not list(Path("run").glob("*.ckpt"))
+    assert "s3prl stopped: OSError: No space left on device (see run/traceback.txt)" in capsys.readouterr().err
+    assert "Traceback" in Path("run/traceback.txt").read_text()
+    monkeypatch.setattr(torch, "save", save)
+    assert train(data, 1, "-a") == 0
+    monkeypatch.setattr(torch, "save", breaks_off)
+    assert train(data, 2, "-a") == 1
+    assert [path.name for path in Path("run").glob("*.ckpt")] == ["states-1.ckpt"]  # with max_keep 1, too
+    monkeypatch.setattr(torch, "save", save)
+    assert train(data, 2, "-a") == 0
+    assert [path.name for path in Path("run").glob("states-*.ckpt")] == ["states-2.ckpt"]
+    assert train(data, 2) == 0  # begun anew in the same folder
+    assert [path.name for path in Path("run").glob("states-*.ckpt")] == ["states-2.ckpt"]
+
+
+NAMED = ["-u", "mae_ast", "-d", "speech_commands", "-p", "run"]
+TRAIN = ["-m", "train", *NAMED, *CPU]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "the following arguments are required: -m/--mode"),
+    (["-m", "trian", *NAMED, *CPU], "invalid choice: 'trian'"),
+    (["-m", "train", "-d", "speech_commands", "-n", "x", *CPU], "-u UPSTREAM is missing"),
+    (["-m", "train", "-u", "mae_ast", "-n", "x", *CPU], "-d TASK is missing"),
+    (["-m", "train", *NAMED[:4], *CPU], "a name with -n, or a folder with -p"),
+    (["-m", "train", *NAMED], "torch sees no CUDA device here; add --device cpu"),
+    ([*TRAIN, "-d", "spech"], "s3prl has no task 'spech'; -d takes one of"),
+    ([*TRAIN, "-u", "mae"], "s3prl has no upstream 'mae'"),
+    ([*TRAIN, "-c", "none.yaml"], "none.yaml: cannot be read as YAML"),
+    ([*TRAIN, "-c", "none"], "no config for the task 'none'"),
+    ([*TRAIN, "-k", "none.pt"], "no checkpoint 'none.pt'"),
+    ([*TRAIN, "-g", "none.yaml"], "none.yaml: cannot be read as YAML"),
+    ([*TRAIN, "-e", "none.ckpt"], "no checkpoint none.ckpt"),
+    ([*TRAIN, "-e", "."], "no states-*.ckpt in it to go on from"),
+    ([*TRAIN, "-i", "none.ckpt"], "no checkpoint none.ckpt"),
+    ([*TRAIN, "-c", "emotion"], "-d speech_commands needs"),
+    (TRAIN, "speech_commands_root"),
+    (["-m", "train", "-u", "mae_ast", "-d", "sv_voxceleb1", "-p", "run", *CPU], "needs 16 steps of each clip"),
+    (["-m", "train", "-u", "mae_ast", "-d", "separation_stft2", "-p", "run", *CPU], "hop_ms: 40"),
+])  # fmt: skip
+def test_what_cannot_work_is_one_line_and_nothing_is_written(here, capfd, arguments, message):
+    assert main(arguments) == 1
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert list(here.iterdir()) == []
+
+
+def test_an_option_that_s3prl_does_not_know_is_its_parsers_to_refuse(here, capfd):
+    assert main([*TRAIN, "--bogus"]) == 1
+    assert "unrecognized arguments: --bogus" in capfd.readouterr().err
+    assert list(here.iterdir()) == []
+
+
+def test_help_is_s3prls_own(capfd):
+    assert main(["--help"]) == 0
+    assert "--upstream_feature_selection" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04half a file"])
+def test_a_broken_checkpoint_is_named(here, capfd, content):
+    Path("run").mkdir()
+    Path("run/states-7.ckpt").write_bytes(content)
+    for arguments in ([*TRAIN, "-a"], [*TRAIN, "-e", "run"]):
+        assert main(arguments) == 1
+        assert "error: run/states-7.ckpt: broken, or not a checkpoint of s3prl" in capfd.readouterr().err
+
+
+def test_the_lists_that_sid_and_asv_keep_go_to_the_experiment(tmp_path):
+    pytest.importorskip("sox")
+    redirect_caches = importlib.import_module("maeast_upstream.superb").redirect_caches
+    sid = importlib.import_module("s3prl.downstream.voxceleb1.dataset")
+    asv = importlib.import_module("s3prl.downstream.sv_voxceleb1.dataset")
+    before = sid.CACHE_PATH, asv.__file__
+    try:
+        redirect_caches("voxceleb1", tmp_path / "a")
+        redirect_caches("sv_voxceleb1", tmp_path / "b")
+        redirect_caches("emotion", tmp_path / "c")
+        assert str(tmp_path / "a") == sid.CACHE_PATH
+        assert Path(asv.__file__).parent == tmp_path / "b"
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+    finally:
+        sid.CACHE_PATH, asv.__file__ = before
+
+
+@pytest.mark.parametrize(("options", "task", "works"), [
+    ({}, "sv_voxceleb1", False),
+    ({"hop_ms": 40}, "sv_voxceleb1", True),
+    ({"repeat": 8}, "sv_voxceleb1", True),
+    ({}, "separation_stft2", False),
+    ({"hop_ms": 40}, "separation_stft2", True),
+    ({}, "speech_commands", True),
+])  # fmt: skip
+def test_heads_that_need_a_finer_clock_say_so(options, task, works):
+    from maeast_upstream.expert import UpstreamExpert
+    from maeast_upstream.superb_config import config_path, read_config
+    from maeast_upstream.superb_steps import check_steps
+
+    rate = UpstreamExpert(**options).get_downsample_rates()
+    if works:
+        check_steps(task, read_config(config_path(task)), rate)
+    else:
+        with pytest.raises(ValueError, match="2560 samples \\(160 ms\\)"):
+            check_steps(task, read_config(config_path(task)), rate)
+
+
+def test_too_slow_a_clock_for_phones_is_a_warning(caplog):
+    from maeast_upstream.superb_steps import check_steps
+
+    check_steps("ctc", {}, 640)
+    assert not caplog.records
+    check_steps("ctc", {}, 2560)
+    assert "fewer steps than phones" in caplog.text
