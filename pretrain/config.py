@@ -90,15 +90,34 @@ class MaskConfig:
     """Which tokens the encoder does not see."""
 
     ratio: float = 0.75
-    """Share of removed tokens."""
+    """Share of removed tokens, exact for every kind of mask."""
     chunk_share: float = 0.0
-    """Share of clips whose mask is made of square chunks of 3 to 5 tokens; the others' is random."""
+    """Share of clips whose mask is made of square chunks of 3 to 5 tokens."""
+    span_share: float = 0.0
+    """Share of clips whose mask is made of spans of 10 time steps (wav2vec 2.0), for frame tokens."""
+    inverse_share: float = 0.0
+    """Share of clips of which square blocks of 5 x 5 tokens stay visible (EAT)."""
+    chunk_official_share: float = 0.0
+    """Share of clips masked by the published code's chunk_mask: one mask a batch, chunks wrap around the mel edge."""
+    spans_official_share: float = 0.0
+    """Share of clips masked by the published code's retain_spans, which keeps the spans that it draws; frame tokens.
+    The masks of all other clips are random."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Kind of mask -> its share, where it has one."""
+        kinds = ("chunk", "span", "inverse", "chunk_official", "spans_official")
+        return {kind: share for kind in kinds if (share := getattr(self, f"{kind}_share"))}
 
     def __post_init__(self) -> None:
         if not 0.0 < self.ratio < 1.0:
             raise ValueError(f"ratio must lie between 0 and 1, got {self.ratio}")
-        if not 0.0 <= self.chunk_share <= 1.0:
-            raise ValueError(f"chunk_share must lie in 0..1, got {self.chunk_share}")
+        for kind, share in self.shares.items():
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{kind}_share must lie in 0..1, got {share}")
+        if sum(self.shares.values()) > 1.0 + 1e-9:
+            given = " + ".join(f"{kind}_share {share}" for kind, share in self.shares.items())
+            raise ValueError(f"the shares of the kinds of mask are more than 1: {given}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from maeast_upstream.model import MaeAst, patchify
 from pretrain import masking
 from pretrain.config import Recipe
 from pretrain.losses import classification_loss, clip_loss, reconstruction_loss
+from pretrain.mask_kinds import recipe_scores
 from pretrain.normalise import Normaliser
 
 
@@ -68,9 +69,5 @@ class Objective(nn.Module):
         """A fresh mask for each row of the batch: indices of its visible and of its masked tokens."""
         rows, tokens, _ = patches.shape
         mel = self.recipe.model.mel_patches
-        share = self.recipe.masking.chunk_share
-        if share:
-            scores = masking.mixed_scores(rows, tokens // mel, mel, share, generator)
-        else:
-            scores = masking.random_scores(rows, tokens, generator)
+        scores = recipe_scores(masking.Grid(rows, tokens // mel, mel), self.recipe.masking, generator)
         return masking.split(scores, masking.num_masked(tokens, self.recipe.masking.ratio))

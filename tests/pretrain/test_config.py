@@ -25,6 +25,12 @@ from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Rec
         (DataConfig, {"workers": -1}, "workers must be at least 0, got -1"),
         (MaskConfig, {"ratio": 1.0}, "ratio must lie between 0 and 1, got 1.0"),
         (MaskConfig, {"chunk_share": 1.5}, "chunk_share must lie in 0..1, got 1.5"),
+        (MaskConfig, {"span_share": -0.5}, "span_share must lie in 0..1, got -0.5"),
+        (
+            MaskConfig,
+            {"chunk_share": 0.75, "inverse_share": 0.5},
+            r"more than 1: chunk_share 0.75 \+ inverse_share 0.5",
+        ),
         (LossConfig, {"clip": -1.0}, "must not be negative"),
         (
             LossConfig,
