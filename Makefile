@@ -35,11 +35,14 @@ demo: $(VENV)/ready ## embed the clips of tests/data, draw a reconstruction and 
 	@echo "reconstruction: $(CURDIR)/$(DEMO)/reconstruction.png"
 	@echo "map: $(CURDIR)/$(DEMO)/map.png"
 
-# tests/pretrain by itself: torch's DataLoader forks, which a process that engines, Ray or numba left threads in does not survive
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not stress and not gpu"
+# Three runs, because these do not go together in one process: torch's DataLoader forks (tests/pretrain; s3prl's tasks), which a
+# process that engines, Ray or numba left threads in does not survive. A worker that dies ends the run: xdist waits for ever if
+# it is replaced.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -q
 test: $(VENV)/ready ## the whole suite
-	$(PYTEST) tests/pretrain
-	$(PYTEST) --ignore tests/pretrain
+	$(PYTEST) -m "not stress and not gpu" tests/pretrain
+	$(PYTEST) -m "s3prl and not stress and not gpu" --ignore tests/pretrain
+	$(PYTEST) -m "not s3prl and not stress and not gpu" --ignore tests/pretrain
 
 lint: $(VENV)/ready ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -60,27 +63,27 @@ hear: $(VENV)/ready ## HEAR's evaluation kit over the tasks in TASKS (OUT=folder
 	$(BIN)/maeast hear --tasks-dir $(TASKS) --out $(OUT) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))
 
 stress: $(VENV)/ready ## the full form of the stress tests
-	$(BIN)/python -m pytest -q -m stress
+	$(BIN)/python -m pytest -q -m stress --timeout 3600
 
 test-latest: ## the newest torch without torchaudio: a plain install embeds, then the core's tests
 	rm -rf .venv-latest && $(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/python -m pip install --quiet --upgrade .
 	rm -rf build *.egg-info # else this checkout's commands would be looked up in them
 	.venv-latest/bin/maeast embed tests/data/audio --force -o .venv-latest/embeddings.parquet
-	.venv-latest/bin/python -m pip install --quiet ".[probe,plot,openvino,onnx]" pytest hypothesis
+	.venv-latest/bin/python -m pip install --quiet ".[probe,plot,openvino,onnx]" pytest pytest-timeout hypothesis
 	rm -rf build *.egg-info
 	.venv-latest/bin/python -c 'import importlib.util, torch; assert importlib.util.find_spec("torchaudio") is None; print("torch", torch.__version__)'
 	.venv-latest/bin/python -m pytest -q -m "not stress and not gpu" tests/maeast_upstream
 
 test-xares: ## X-ARES's checker, and its run on a made-up task, in a venv of its own
 	rm -rf .venv-xares && $(PYTHON) -m venv .venv-xares
-	.venv-xares/bin/python -m pip install --quiet --constraint constraints.txt ".[xares]" pytest
+	.venv-xares/bin/python -m pip install --quiet --constraint constraints.txt ".[xares]" pytest pytest-timeout
 	rm -rf build *.egg-info
 	.venv-xares/bin/python -m pytest -q -rP tests/hear_api/test_xares.py
 
 test-mteb: ## MTEB's classification on a made-up task, in a venv of its own
 	rm -rf .venv-mteb && $(PYTHON) -m venv .venv-mteb
-	.venv-mteb/bin/python -m pip install --quiet --constraint constraints.txt ".[mteb]" pytest
+	.venv-mteb/bin/python -m pip install --quiet --constraint constraints.txt ".[mteb]" pytest pytest-timeout
 	rm -rf build *.egg-info
 	.venv-mteb/bin/python -m pytest -q -rP tests/hear_api/test_mteb.py
 
@@ -88,7 +91,7 @@ TORCH28 := .venv-torch28
 test-torch28: ## s3prl with the oldest torch and torchaudio that are supported, 2.8
 	rm -rf $(TORCH28) && $(PYTHON) -m venv $(TORCH28)
 	$(TORCH28)/bin/python -m pip install --quiet 'setuptools<82' wheel torch==2.8.0 torchaudio==2.8.0
-	$(TORCH28)/bin/python -m pip install --quiet --editable ".[superb]" pytest torch==2.8.0 torchaudio==2.8.0
+	$(TORCH28)/bin/python -m pip install --quiet --editable ".[superb]" pytest pytest-timeout torch==2.8.0 torchaudio==2.8.0
 	rm -rf build *.egg-info # else this checkout's commands would be looked up in them
 	OMP_NUM_THREADS=1 $(TORCH28)/bin/python -m pytest -q -m "not stress and not gpu" tests/maeast_upstream/test_expert.py \
 		tests/maeast_upstream/test_superb*.py tests/maeast_upstream/test_run_downstream.py tests/maeast_upstream/test_parity.py
