@@ -179,18 +179,43 @@ def probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> Score
     Raises:
         ValueError: scikit-learn is not installed.
     """
+    fitted = fit_probe(features, labels, splits)
+    test = splits == "test"
+    return Score(fitted.valid, 100 * fitted.model.score(fitted.x[test], labels[test]), fitted.c)
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """The classifier that valid chose."""
+
+    model: Any
+    """scikit-learn's."""
+    x: np.ndarray
+    """(clips, dimensions) what it reads, standardised."""
+    valid: float
+    """Accuracy, in per cent."""
+    c: float
+    """The chosen inverse strength of the penalty."""
+
+
+def fit_probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> FittedProbe:
+    """All of `probe` but the reading of test, of which there may be no clip.
+
+    Raises:
+        ValueError: scikit-learn is not installed.
+    """
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise ValueError("maeast probe needs scikit-learn: pip install 'maeast-upstream[probe]'") from error
     x = standardise(features, splits == "train")
-    train, valid, test = ((x[splits == split], labels[splits == split]) for split in SPLITS)
-    best: Score | None = None
+    train, valid = ((x[splits == split], labels[splits == split]) for split in ("train", "valid"))
+    best: FittedProbe | None = None
     for c in C_GRID:
         model = LogisticRegression(C=c, max_iter=3000, tol=1e-4).fit(*train)
-        score = Score(100 * model.score(*valid), 100 * model.score(*test), c)
-        if best is None or score.valid > best.valid:
-            best = score
+        accuracy = 100 * model.score(*valid)
+        if best is None or accuracy > best.valid:
+            best = FittedProbe(model, x, accuracy, c)
     assert best is not None
     return best
 

@@ -1,0 +1,157 @@
+"""``python -m pretrain.sweep configs/ablations/losses.yaml --out ablations --labels probes/*/labels.csv``.
+
+Trains each variant with each seed and scores it: a row a run in OUT/NAME.csv; means and spread over the seeds in
+OUT/NAME.md. Killed, it goes on: what is finished is not repeated, and a run goes on from its last save.
+"""
+
+import csv
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maeast_upstream.cli import run
+from maeast_upstream.command import Parser
+from maeast_upstream.encoder import load_model
+from maeast_upstream.files import replacing
+from maeast_upstream.probe import LabelledSet, read_labels
+from pretrain.queue import steps_done
+from pretrain.run import read_metrics
+from pretrain.sweep_curve import draw_curves, write_curves
+from pretrain.sweep_plan import PlannedRun, Sweep, read_sweep
+from pretrain.sweep_scores import kept_scores, mean_score, read_scores
+from pretrain.sweep_table import format_table
+
+logger = logging.getLogger(__name__)
+
+PARTLY = 3
+INTERRUPTED = 130
+LOSSES = ("loss", "reconstruction", "classification", "clip")
+SCORES_NAME = "scores.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train every variant of a recipe with every seed, and compare how well labels are read from the encoders."""
+    args, overrides = build_parser().parse_known_args(list(argv))
+    sweep = read_sweep(args.sweep)
+    planned = list(sweep.runs(args.out, overrides))
+    sets = [read_labels(path) for path in args.labels]
+    refuse_unknown_groups(sweep, sets)
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed: dict[PlannedRun, str] = {}
+    left = args.runs
+    for one in planned:
+        if finished(one, sets):
+            continue
+        if left == 0:
+            break
+        left -= 1
+        try:
+            if not complete(one, sets):
+                return INTERRUPTED
+        except ValueError as error:
+            logger.warning("%s, seed %d: %s", one.variant, one.seed, error)
+            failed[one] = str(error)
+    return report(args.out, sweep, [one for one in planned if finished(one, sets)], sets, failed)
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m pretrain.sweep", description=main.__doc__)
+    parser.add_argument("sweep", type=Path, help="a YAML, see configs/ablations/; any further option changes a setting")
+    parser.add_argument("--out", type=Path, default=Path("ablations"), help="folder of runs and tables")
+    parser.add_argument("--labels", type=Path, nargs="*", default=[], metavar="LABELS.csv", help="as of maeast probe")
+    parser.add_argument("--runs", type=int, default=-1, help="stop after so many; the same command goes on")
+    return parser
+
+
+def refuse_unknown_groups(sweep: Sweep, sets: Sequence[LabelledSet]) -> None:
+    """ValueError if a group names a set that --labels lacks."""
+    known = [one.name for one in sets]
+    for group, names in sweep.groups.items():
+        if sets and (unknown := [name for name in names if name not in known]):
+            raise ValueError(f"group {group!r} names {unknown[0]!r}; --labels has {', '.join(known)}")
+
+
+def finished(one: PlannedRun, sets: Sequence[LabelledSet]) -> bool:
+    """Whether the run is trained to its end, and scored on all sets."""
+    folder = Path(one.recipe.out)
+    if steps_done(folder) < one.recipe.optim.steps:
+        return False
+    scores = read_scores(folder / SCORES_NAME)
+    return all(labelled.name in scores for labelled in sets)
+
+
+def complete(one: PlannedRun, sets: Sequence[LabelledSet]) -> bool:
+    """Train the run to its end, or on from its last save, and score it; False if a signal stopped it."""
+    from pretrain.trainer import Trainer
+
+    folder = Path(one.recipe.out)
+    if steps_done(folder) < one.recipe.optim.steps and not Trainer(one.recipe).train():
+        return False
+    kept_scores(folder / SCORES_NAME, load_model(folder), sets)
+    return True
+
+
+def report(
+    out: Path, sweep: Sweep, done: Sequence[PlannedRun], sets: Sequence[LabelledSet], failed: dict[PlannedRun, str]
+) -> int:
+    """Write the tables of what is finished; the exit status."""
+    rows = [row_of(one, sets) for one in done]
+    if rows:
+        write_csv(out / f"{sweep.name}.csv", rows)
+        text = format_table(sweep, rows)
+        with replacing(out / f"{sweep.name}.md") as part:
+            part.write_text(text + "\n", encoding="utf-8")
+        print(text)
+        if sweep.curve:
+            curves = write_curves(out / f"{sweep.name}_curve.csv", done, rows, sets)
+            draw_curves(out / f"{sweep.name}_curve.png", curves)
+    for one, reason in failed.items():
+        print(f"not done: {one.variant}, seed {one.seed}: {reason}", file=sys.stderr)
+    if not failed:
+        return 0
+    return PARTLY if rows else 1
+
+
+def row_of(one: PlannedRun, sets: Sequence[LabelledSet]) -> dict[str, Any]:
+    """What the CSV says of a run."""
+    folder = Path(one.recipe.out)
+    lines = [line for line in read_metrics(folder) if "loss" in line]
+    row: dict[str, Any] = {
+        "variant": one.variant,
+        "seed": one.seed,
+        "run": folder.name,
+        "steps": one.recipe.optim.steps,
+        **seconds_of(one, lines),
+        **{name: lines[-1].get(name, "") if lines else "" for name in LOSSES},
+    }
+    if sets:
+        scores = read_scores(folder / SCORES_NAME)
+        row["probe"] = round(mean_score(scores, [labelled.name for labelled in sets]), 2)
+        row.update({f"probe_{labelled.name}": round(scores[labelled.name], 2) for labelled in sets})
+    return row
+
+
+def seconds_of(one: PlannedRun, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Wall-clock of the training by its log, and of its fastest stretch a batch, which other work disturbs least."""
+    crops = one.recipe.data.batch_clips * one.recipe.losses.views
+    each = [crops / line["crops_per_second"] for line in lines if line.get("crops_per_second")]
+    if not each:
+        return {"seconds": "", "step_ms": ""}
+    steps = one.recipe.optim.steps
+    return {"seconds": round(steps * sum(each) / len(each), 1), "step_ms": round(1000 * min(each), 1)}
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """One row a run."""
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    raise SystemExit(run(main, sys.argv[1:]))
