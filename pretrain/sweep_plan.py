@@ -83,8 +83,12 @@ class Sweep:
 
 
 def digest(recipe: Recipe) -> str:
-    """12 hexadecimal digits that say which settings a run has, those without effect left out."""
-    settings = {k: v for k, v in flatten(dataclasses.asdict(recipe)) if k not in WITHOUT_EFFECT}
+    """12 hexadecimal digits that say which settings a run has.
+
+    Settings without effect are left out, and defaults, so that a setting that is new in the package renames no run.
+    """
+    defaults = dict(flatten(dataclasses.asdict(Recipe())))
+    settings = {k: v for k, v in flatten(dataclasses.asdict(recipe)) if k not in WITHOUT_EFFECT and v != defaults[k]}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
