@@ -50,6 +50,9 @@ class ModelConfig:
     """Decoder attention heads; must divide decoder_dim."""
     decoder_ffn_dim: int = 3072
     """Width inside the decoder's feed-forward networks."""
+    decoder_attention: Literal["self", "cross"] = "self"
+    """Decoder tokens attend to each other, visible and masked, as published; or masked ones to visible ones only, which
+    costs less (CrossMAE)."""
     positions: Literal["sinusoid", "none"] = "sinusoid"
     """What is added to tokens to tell their place: a fixed sinusoid over the flat token index, or nothing."""
     dropout: float = 0.1
@@ -68,12 +71,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and value < 1 and field.name != "decoder_depth":
-                raise ValueError(f"{field.name} must be at least 1, got {value}")
+            least = 0 if field.name == "decoder_depth" else 1
+            if field.type is int and value < least:
+                raise ValueError(f"{field.name} must be at least {least}, got {value}")
             if field.type is float and not 0.0 <= value < 1.0:
                 raise ValueError(f"{field.name} is a probability below 1, got {value}")
-        if self.decoder_depth < 0:
-            raise ValueError(f"decoder_depth must be at least 0, got {self.decoder_depth}")
         for divisor, dividend in (
             ("patch_mels", "num_mel_bins"),
             ("num_heads", "embed_dim"),
@@ -83,11 +85,13 @@ class ModelConfig:
                 raise ValueError(
                     f"{divisor} {getattr(self, divisor)} does not divide {dividend} {getattr(self, dividend)}"
                 )
-        for name in ("embed_dim", "decoder_dim"):
-            if getattr(self, name) % 2:
-                raise ValueError(f"{name} must be even for the sinusoid, got {getattr(self, name)}")
-        if self.positions not in ("sinusoid", "none"):
-            raise ValueError(f"positions must be sinusoid or none, got {self.positions!r}")
+        if odd := [name for name in ("embed_dim", "decoder_dim") if getattr(self, name) % 2]:
+            raise ValueError(f"{odd[0]} must be even for the sinusoid, got {getattr(self, odd[0])}")
+        for name, allowed in (("positions", ("sinusoid", "none")), ("decoder_attention", ("self", "cross"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.decoder_attention == "cross" and self.decoder_depth == 0:
+            raise ValueError("decoder_attention cross and decoder_depth 0 do not go together: drop one of them")
 
     @property
     def mel_patches(self) -> int:
@@ -167,11 +171,16 @@ class Positions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        if self.kind == "none":
-            return x
-        tokens, dim = x.shape[1:]
-        table = self.table[:tokens] if tokens <= len(self.table) else sinusoid(tokens, dim).to(x.device)
-        return x + table
+        return x if self.kind == "none" else x + self._rows(x.shape[1], x.device)
+
+    def at(self, x: Tensor, index: Tensor, num_tokens: int) -> Tensor:
+        """(B, n, D) tokens that stand at the places (B, n) ``index`` of ``num_tokens`` -> (B, n, D)."""
+        return x if self.kind == "none" else x + self._rows(num_tokens, x.device)[index]
+
+    def _rows(self, tokens: int, device: torch.device) -> Tensor:
+        if tokens <= len(self.table):
+            return self.table[:tokens]
+        return sinusoid(tokens, self.table.shape[1]).to(device)
 
 
 class Attention(nn.Module):
@@ -186,20 +195,46 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); ``attend`` (B, 1, 1, N) is True at the keys that may be looked at."""
-        B, N, D = x.shape
-        q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        q, k, v = split_heads(self.qkv(x), 3, self.num_heads)
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, N, D / H)
-        out: Tensor = self.out(y.transpose(1, 2).reshape(B, N, D))
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from tokens to others, the memory. Source: CrossMAE, arXiv 2401.14391."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q = Linear(dim, dim)
+        self.kv = Linear(dim, 2 * dim)
+        self.out = Linear(dim, dim)
+
+    def forward(self, x: Tensor, attend: Tensor | None, memory: Tensor) -> Tensor:
+        """(B, n, D), (B, K, D) memory -> (B, n, D); ``attend`` (B, 1, 1, K) is True where it may be looked at."""
+        (q,) = split_heads(self.q(x), 1, self.num_heads)
+        k, v = split_heads(self.kv(memory), 2, self.num_heads)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return out
+
+
+def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """(B, N, parts * D) -> as many (B, H, N, D / H) views."""
+    B, N, width = x.shape
+    return x.view(B, N, parts, num_heads, width // parts // num_heads).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class Block(nn.Module):
     """A post-norm transformer layer: x = LN(x + attention(x)); x = LN(x + ffn(x)), with exact GELU."""
 
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, config: ModelConfig) -> None:
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, config: ModelConfig, cross: bool = False) -> None:
         super().__init__()
-        self.attention = Attention(dim, num_heads, config.attention_dropout)
+        self.attention = (CrossAttention if cross else Attention)(dim, num_heads, config.attention_dropout)
         self.attention_norm = nn.LayerNorm(dim)
         self.fc1 = Linear(dim, ffn_dim)
         self.fc2 = Linear(ffn_dim, dim)
@@ -207,9 +242,10 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
-    def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D); ``attend`` as in `Attention`."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, attend)))
+    def forward(self, x: Tensor, attend: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D); ``attend`` and ``memory`` as in `Attention` and `CrossAttention`."""
+        y = self.attention(x, attend) if memory is None else self.attention(x, attend, memory)
+        x = self.attention_norm(x + self.dropout(y))
         y = self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
         out: Tensor = self.ffn_norm(x + self.dropout(y))
         return out
@@ -218,24 +254,28 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """A layer norm, dropout, then `depth` post-norm blocks: the shape of both encoder and decoder."""
 
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, depth: int, config: ModelConfig) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, ffn_dim: int, depth: int, config: ModelConfig, cross: bool = False
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, config) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, config, cross) for _ in range(depth))
         self.checkpoint_activations = config.checkpoint_activations
         self.apply(_init_linear)
 
-    def forward(self, x: Tensor, layerdrop: float = 0.0, padding: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, layerdrop: float = 0.0, padding: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
         """(B, N, D) -> the last layer's output; while training each block is skipped with probability ``layerdrop``.
 
-        ``padding`` (B, N) is True at tokens that the others must not attend to.
+        ``padding`` (B, N) is True at tokens that the others must not attend to; with cross-attention, of ``memory``.
         """
         attend = None if padding is None else ~padding[:, None, None, :]
         x = self.dropout(self.norm(x))
         for block in self.blocks:
             if not (self.training and layerdrop and torch.rand(()).item() < layerdrop):
-                x = self._run(block, x, attend)
+                x = self._run(block, x, attend, memory)
         return x
 
     def layers(self, x: Tensor, padding: Tensor | None, keep: Sequence[int]) -> list[Tensor]:
@@ -249,11 +289,11 @@ class Stack(nn.Module):
                 kept.append(x)
         return kept
 
-    def _run(self, block: nn.Module, x: Tensor, attend: Tensor | None) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, attend: Tensor | None, memory: Tensor | None = None) -> Tensor:
         if self.checkpoint_activations and torch.is_grad_enabled():
-            result: Tensor = checkpoint(block, x, attend, use_reentrant=False)
+            result: Tensor = checkpoint(block, x, attend, memory, use_reentrant=False)
         else:
-            result = block(x, attend)
+            result = block(x, attend, memory)
         return result
 
 
@@ -298,6 +338,7 @@ class MaeAst(nn.Module):
             config.decoder_ffn_dim,
             config.decoder_depth,
             config,
+            config.decoder_attention == "cross",
         )
         self.reconstruction_head = nn.Linear(decoder_dim, config.patch_dim)
         self.classification_head = nn.Linear(decoder_dim, config.patch_dim)
@@ -337,13 +378,8 @@ class MaeAst(nn.Module):
             masked: (B, N - K) int64 indices of all others.
             padding: (B, N) bool, True at tokens past a clip's end, which no other token attends to.
         """
-        tokens = self.encoder_positions(self.input_dropout(self.patch_embed(patches)))
-        unseen = None if padding is None else padding.gather(1, visible)
-        encoded = self.encoder(take(tokens, visible), self.config.layerdrop, unseen)  # (B, K, D)
-        seen = self.decoder_embed(encoded)
-        full = self.decoder_mask.to(seen.dtype).expand(*patches.shape[:2], -1)
-        full = full.scatter(1, visible[..., None].expand_as(seen), seen)  # (B, N, decoder_dim)
-        decoded = take(self.decoder(self.decoder_positions(full), padding=padding), masked)
+        encoded = self.encode_visible(patches, visible, padding)
+        decoded = self.decode(encoded, visible, masked, patches.shape[1], padding)
         return Prediction(
             self.reconstruction_head(decoded),
             self.classification_head(decoded),
@@ -351,12 +387,54 @@ class MaeAst(nn.Module):
             encoded,
         )
 
-    def encode_with_mask_tokens(self, patches: Tensor, masked: Tensor) -> Tensor:
+    def encode_visible(self, patches: Tensor, visible: Tensor, padding: Tensor | None = None) -> Tensor:
+        """The first half of `predict`: (B, K, D), the encoder's output of the visible tokens alone."""
+        tokens = self.input_dropout(self.patch_embed(take(patches, visible)))
+        tokens = self.encoder_positions.at(tokens, visible, patches.shape[1])
+        unseen = None if padding is None else padding.gather(1, visible)
+        encoded: Tensor = self.encoder(tokens, self.config.layerdrop, unseen)
+        return encoded
+
+    def decode(
+        self,
+        encoded: Tensor,
+        visible: Tensor,
+        masked: Tensor,
+        num_tokens: int,
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """The second half of `predict`: what the decoder makes of the masked tokens, of which it may get only some.
+
+        Args:
+            encoded: (B, K, D), see `encode_visible`.
+            visible: (B, K) int64 indices of these tokens.
+            masked: (B, n) int64 indices of the tokens to be predicted; the decoder gets no others.
+            num_tokens: N, of the whole clips.
+            padding: (B, N) bool, True at tokens past a clip's end.
+
+        Returns:
+            (B, n, decoder_dim).
+        """
+        seen = self.decoder_embed(encoded)
+        blank = self.decoder_mask.to(seen.dtype).expand(*masked.shape, -1)
+        if self.config.decoder_attention == "cross":
+            unseen = None if padding is None else padding.gather(1, visible)
+            queries = self.decoder_positions.at(blank, masked, num_tokens)
+            decoded: Tensor = self.decoder(queries, padding=unseen, memory=seen)
+            return decoded
+        index = torch.cat([visible, masked], dim=1)
+        tokens = self.decoder_positions.at(torch.cat([seen, blank], dim=1), index, num_tokens)
+        absent = None if padding is None else padding.gather(1, index)
+        decoded = self.decoder(tokens, padding=absent)
+        return decoded[:, visible.shape[1] :]
+
+    def encode_with_mask_tokens(self, patches: Tensor, masked: Tensor, padding: Tensor | None = None) -> Tensor:
         """SSAST's pass: all tokens go through the encoder, one learned vector in place of each masked one.
 
         Args:
             patches: (B, N, P) normalised patches of clips of equal length.
             masked: (B, n) int64 indices of the masked tokens.
+            padding: (B, N) bool, True at tokens past a clip's end, which no other token attends to.
 
         Returns:
             (B, N, D), the last layer's output. Source: Gong et al., arXiv 2110.09784, section 2.2.
@@ -364,7 +442,7 @@ class MaeAst(nn.Module):
         tokens = self.input_dropout(self.patch_embed(patches))
         index = masked[..., None].expand(-1, -1, tokens.shape[-1])
         tokens = tokens.scatter(1, index, self.encoder_mask.to(tokens.dtype).expand_as(index))
-        encoded: Tensor = self.encoder(self.encoder_positions(tokens), self.config.layerdrop)
+        encoded: Tensor = self.encoder(self.encoder_positions(tokens), self.config.layerdrop, padding)
         return encoded
 
 

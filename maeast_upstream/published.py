@@ -173,6 +173,8 @@ def to_published(config: EncoderConfig, state: State) -> dict[str, Any]:
         ValueError: the published class cannot be told of this decoder, front end or scale.
     """
     model = config.model
+    if model.decoder_attention != "self":
+        raise ValueError(f"the published format has no decoder of {model.decoder_attention}-attention")
     if (model.decoder_ffn_dim, model.decoder_heads) != (model.ffn_dim, model.num_heads):
         raise ValueError(
             "the published format has one ffn width and number of heads for encoder and decoder: "

@@ -215,6 +215,50 @@ def test_a_decoder_of_another_width_works():
     assert network.predict(patches_of(network), visible, masked).reconstruction.shape == (2, 30, 256)
 
 
+def test_a_decoder_of_cross_attention_equals_torchs():
+    """Each masked place by itself looks at what the encoder made of the visible tokens."""
+    torch.manual_seed(0)
+    shape = {"decoder_dim": 24, "decoder_heads": 3, "decoder_depth": 1, "decoder_ffn_dim": 48}
+    network = MaeAst(small_config(decoder_attention="cross", **shape)).eval()
+    theirs = nn.MultiheadAttention(24, 3, batch_first=True)
+    block = network.decoder.blocks[0]
+    block.attention.q.load_state_dict({"weight": theirs.in_proj_weight[:24], "bias": theirs.in_proj_bias[:24]})
+    block.attention.kv.load_state_dict({"weight": theirs.in_proj_weight[24:], "bias": theirs.in_proj_bias[24:]})
+    block.attention.out.load_state_dict(theirs.out_proj.state_dict())
+    patches = patches_of(network)
+    visible, masked = split(2, 40, 30)
+    encoded = network.encode_visible(patches, visible)
+    x = network.decoder.norm(network.decoder_mask + sinusoid(40, 24)[masked])
+    memory = network.decoder_embed(encoded)
+    x = block.attention_norm(x + theirs(x, memory, memory, need_weights=False)[0])
+    x = block.ffn_norm(x + block.fc2(nn.functional.gelu(block.fc1(x))))
+    decoded = network.decode(encoded, visible, masked, 40)
+    torch.testing.assert_close(decoded, x, atol=1e-5, rtol=1e-4)
+    some = network.decode(encoded, visible, masked[:, 5:9], 40)
+    torch.testing.assert_close(some, decoded[:, 5:9], atol=1e-5, rtol=1e-4)
+    assert network.predict(patches, visible, masked).reconstruction.shape == (2, 30, 256)
+
+
+def test_cross_attention_never_looks_at_padding():
+    network = MaeAst(small_config(decoder_attention="cross")).eval()
+    patches, (visible, masked) = patches_of(network, batch=1), split(1, 40, 30)
+    padding = torch.zeros(1, 40, dtype=torch.bool).scatter(1, visible[:, 7:], True)
+    whole = network.predict(patches, visible, masked, padding)
+    alone = network.predict(patches, visible[:, :7], masked)
+    torch.testing.assert_close(whole.reconstruction, alone.reconstruction, atol=1e-5, rtol=1e-4)
+
+
+def test_the_decoder_may_be_given_some_of_the_masked_tokens(network):
+    """As if the others were not there: they are no choice of its attention."""
+    patches = patches_of(network)
+    visible, masked = split(2, 40, 30)
+    encoded = network.encode_visible(patches, visible)
+    some = network.decode(encoded, visible, masked[:, :10], 40)
+    absent = torch.zeros(2, 40, dtype=torch.bool).scatter(1, masked[:, 10:], True)
+    expected = network.decode(encoded, visible, masked, 40, absent)[:, :10]
+    torch.testing.assert_close(some, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_mask_tokens_hide_the_masked_patches(network):
     patches = patches_of(network)
     _, masked = split(2, 40, 30)
@@ -328,6 +372,12 @@ def test_more_tokens_than_stored_positions(network):
         ({"depth": 0}, "depth must be at least 1"),
         ({"dropout": 1.0}, "dropout is a probability"),
         ({"positions": "learned"}, "positions must be"),
+        ({"decoder_depth": -1}, "decoder_depth must be at least 0, got -1"),
+        ({"decoder_attention": "none"}, "decoder_attention must be self or cross, got 'none'"),
+        (
+            {"decoder_attention": "cross", "decoder_depth": 0},
+            "decoder_attention cross and decoder_depth 0 do not go together",
+        ),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(setting, message):

@@ -45,6 +45,11 @@ def test_there_and_back_is_the_same(tokens, shape):
     assert_same(content, published.to_published(*published.from_published(content)))
 
 
+def test_a_decoder_of_cross_attention_has_no_published_form():
+    with pytest.raises(ValueError, match="no decoder of cross-attention"):
+        content_of(decoder_attention="cross")
+
+
 def test_settings_that_only_the_published_class_reads_come_back(tmp_path):
     content = content_of()
     content["cfg"]["model"] |= {
