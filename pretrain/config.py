@@ -39,7 +39,7 @@ class DataConfig:
     """With short pad: a batch is of clips of like length, which are told apart in so many lengths."""
     batch_clips: int = 32
     """Clips of an update, over all processes and accumulated parts (fewer where crops are longer than crop_seconds, so
-    that their seconds stay the same); each gives two crops if losses.clip is above 0, else one."""
+    that their seconds stay the same); each gives two crops with losses.clip and clip_views crops, else one."""
     kind_power: float = 1.0
     """A kind of audio is drawn in proportion to (its number of clips) ** kind_power: 1 as they come, 0 equally."""
     min_gain_db: float = 0.0
@@ -128,17 +128,25 @@ class LossConfig:
     """Mean squared error of the masked patches."""
     classification: float = 1.0
     """InfoNCE among a clip's masked patches."""
+    temperature: float = 1.0
+    """Divides the dot products of that InfoNCE; 1 as published."""
+    normalised_targets: bool = False
+    """What is predicted is each patch less its own mean, over its own deviation (MAE), not the patch itself."""
+    masked_share: float = 1.0
+    """Share of the masked tokens, drawn for each clip, that is decoded and predicted: less work, a noisier loss."""
     clip: float = 0.0
-    """InfoNCE between two crops of a clip."""
+    """InfoNCE between two views of a clip; other clips of the batch are the negatives."""
+    clip_views: Literal["crops", "masks"] = "crops"
+    """The two views: two crops of the clip, or two visible sets of one crop that share no token."""
     clip_temperature: float = 0.1
     """Divides the cosines of the clip loss."""
     clip_dim: int = 128
     """Width of the clip loss's head."""
 
     @property
-    def views(self) -> int:
+    def crops(self) -> int:
         """Crops of each clip in a batch."""
-        return 2 if self.clip else 1
+        return 2 if self.clip and self.clip_views == "crops" else 1
 
     def __post_init__(self) -> None:
         if min(self.reconstruction, self.classification, self.clip) < 0:
@@ -150,6 +158,17 @@ class LossConfig:
         if self.clip_temperature <= 0 or self.clip_dim < 1:
             raise ValueError(
                 f"clip_temperature and clip_dim must be above 0, got {self.clip_temperature} and {self.clip_dim}"
+            )
+        if self.temperature <= 0 or not 0.0 < self.masked_share <= 1.0:
+            raise ValueError(
+                f"temperature must be above 0, masked_share in (0, 1]; got {self.temperature} and {self.masked_share}"
+            )
+        if self.clip_views == "masks" and not self.clip:
+            raise ValueError("clip_views masks says what clip compares, but clip is 0: drop one of them")
+        if self.masked_share < 1.0 and not (self.reconstruction or self.classification):
+            raise ValueError(
+                f"masked_share {self.masked_share} is of what reconstruction and classification predict, but both are "
+                "0: drop it"
             )
 
 
@@ -216,6 +235,9 @@ class Recipe:
     """Checkpoint to begin with (a name, path, run or hub id), its normalisation included; null for random weights."""
     seed: int = 0
     """Decides weights, crops and masks."""
+    objective: Literal["mae_ast", "ssast", "ssast_two_pass"] = "mae_ast"
+    """mae_ast: the encoder sees the visible tokens, a decoder predicts. ssast: the baseline, whose encoder sees all
+    places, with mask tokens, and two heads predict; ssast_two_pass: as published, a pass and a mask for each loss."""
     device: str | None = None
     """cpu, cuda or cuda:N; null takes a GPU if there is one."""
     sharding: Literal["ddp", "fsdp"] = "ddp"
@@ -272,6 +294,7 @@ class Recipe:
             raise ValueError(
                 f"model.num_mel_bins {self.model.num_mel_bins} is not the front end's {self.frontend.num_mel_bins}"
             )
+        self._refuse_contradictions()
         frames = (round(self.data.crop_seconds * SAMPLE_RATE) - WINDOW_SAMPLES) // HOP_SAMPLES + 1
         tokens = frames // self.model.patch_frames * self.model.mel_patches
         if tokens == 0 or num_masked(tokens, self.masking.ratio) < 1:
@@ -279,3 +302,46 @@ class Recipe:
                 f"data.crop_seconds {self.data.crop_seconds} gives {tokens} tokens, of which masking.ratio "
                 f"{self.masking.ratio} leaves none to predict: make the crops longer"
             )
+
+    @property
+    def passes(self) -> int:
+        """Rows that each crop becomes: two where it goes through the network with two masks."""
+        two_views = self.losses.clip > 0 and self.losses.clip_views == "masks"
+        return 2 if two_views or self.objective == "ssast_two_pass" else 1
+
+    def _refuse_contradictions(self) -> None:
+        losses, decoder = self.losses, self.model.decoder_depth
+        predicts = bool(losses.reconstruction or losses.classification)
+        disjoint, padded = losses.clip_views == "masks", self.data.short == "pad"
+        for wrong, message in (
+            (
+                self.objective != "mae_ast" and decoder > 0,
+                f"objective {self.objective} has no decoder, but model.decoder_depth is {decoder}: give 0",
+            ),
+            (
+                self.objective != "mae_ast" and losses.clip > 0,
+                f"objective {self.objective} and losses.clip {losses.clip} do not go together: give losses.clip 0",
+            ),
+            (
+                self.objective == "ssast_two_pass" and not (losses.reconstruction and losses.classification),
+                f"objective ssast_two_pass has a pass for each loss, but losses.reconstruction is "
+                f"{losses.reconstruction} and losses.classification {losses.classification}: give objective ssast",
+            ),
+            (
+                self.objective == "mae_ast" and decoder == 0 and predicts,
+                f"losses.reconstruction {losses.reconstruction} and losses.classification {losses.classification} need "
+                "a decoder, but model.decoder_depth is 0",
+            ),
+            (
+                disjoint and self.masking.ratio < 0.5,
+                f"losses.clip_views masks wants two visible sets that share no token, but masking.ratio "
+                f"{self.masking.ratio} leaves more than half visible: give at least 0.5",
+            ),
+            (disjoint and padded, "losses.clip_views masks and data.short pad do not go together: drop one of them"),
+            (
+                losses.masked_share < 1.0 and padded,
+                f"losses.masked_share {losses.masked_share} and data.short pad do not go together: drop one of them",
+            ),
+        ):
+            if wrong:
+                raise ValueError(message)

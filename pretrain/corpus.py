@@ -37,7 +37,7 @@ def open_training(recipe: Recipe, parts: Parts, start: int) -> CropBatches | Sha
         )
     clips = open_clips(data.corpus, recipe)
     if clips is not None:
-        return CropBatches(clips, data, recipe.losses.views, recipe.seed, parts)
+        return CropBatches(clips, data, recipe.losses.crops, recipe.seed, parts)
     refuse_for_shards(data)
     if start:
         logger.warning(
@@ -45,7 +45,7 @@ def open_training(recipe: Recipe, parts: Parts, start: int) -> CropBatches | Sha
             start + 1,
         )
     shards = find_shards(data.corpus)
-    return ShardBatches(shards, data, recipe.losses.views, (recipe.seed, start), parts)
+    return ShardBatches(shards, data, recipe.losses.crops, (recipe.seed, start), parts)
 
 
 def open_validation(recipe: Recipe, parts: Parts) -> CropBatches | None:
@@ -61,7 +61,7 @@ def open_validation(recipe: Recipe, parts: Parts) -> CropBatches | None:
     return CropBatches(
         clips,
         recipe.data,
-        recipe.losses.views,
+        recipe.losses.crops,
         seed,
         Parts(parts.processes, parts.rank),
     )

@@ -40,8 +40,8 @@ class StepFlops:
         tokens = frames // model.patch_frames * model.mel_patches
         # as plain products, because the counter does not know a CPU's fused attention
         with self._shapes, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            patches = torch.empty(rows, tokens, model.patch_dim)
-            self._objective(patches, *self._objective.draw_masks(patches, torch.Generator()))
+            patches = torch.empty(rows * self.recipe.passes, tokens, model.patch_dim)
+            self._objective(patches, *self._objective.draw_batch(patches, torch.Generator()))
         return (1 + BACKWARD) * int(counter.get_total_flops())
 
 

@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+EPS = 1e-6
+"""Added to a patch's variance: silence has none."""
+
 
 def reconstruction_loss(predicted: Tensor, targets: Tensor, padding: Tensor | None = None) -> Tensor:
     """Mean squared error over the values of the masked patches; both (B, masked, P).
@@ -21,16 +24,25 @@ def clip_mean(values: Tensor, padding: Tensor) -> Tensor:
     return (values.masked_fill(padding, 0.0).sum(dim=1) / own).mean()
 
 
-def classification_loss(predicted: Tensor, targets: Tensor, padding: Tensor | None = None) -> Tensor:
+def normalised(patches: Tensor) -> Tensor:
+    """(..., P) patches, each less its own mean and over its own deviation. Source: MAE, arXiv 2111.06377, section 4."""
+    patches = patches.float()
+    return (patches - patches.mean(dim=-1, keepdim=True)) / (patches.var(dim=-1, keepdim=True) + EPS).sqrt()
+
+
+def classification_loss(
+    predicted: Tensor, targets: Tensor, padding: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
     """InfoNCE within each clip: which of its masked patches is this one?
 
     Args:
         predicted: (B, masked, P) vectors of the classification head.
         targets: (B, masked, P) the true patches; logits are the plain dot products.
         padding: (B, masked) bool, True where a clip has no such patch; neither asked for nor a choice.
+        temperature: divides the dot products.
     """
     with torch.autocast(predicted.device.type, enabled=False):
-        logits = predicted.float() @ targets.float().transpose(1, 2)  # (B, masked, masked)
+        logits = predicted.float() @ (targets.float() / temperature).transpose(1, 2)  # (B, masked, masked)
     right = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
     if padding is None:
         return F.cross_entropy(logits.flatten(0, 1), right.flatten())

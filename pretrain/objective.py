@@ -5,16 +5,20 @@ from torch import Tensor, nn
 
 from maeast_upstream.config import Normalisation
 from maeast_upstream.frontend import Fbank, num_frames
-from maeast_upstream.model import MaeAst, patchify
+from maeast_upstream.model import MaeAst, patchify, take
 from pretrain import masking
 from pretrain.config import Recipe
-from pretrain.losses import classification_loss, clip_loss, reconstruction_loss
+from pretrain.losses import classification_loss, clip_loss, normalised, reconstruction_loss
 from pretrain.mask_kinds import recipe_scores
 from pretrain.normalise import Normaliser
+from pretrain.ssast import Heads
+
+DECODER = ("decoder_embed", "decoder_mask", "decoder", "reconstruction_head", "classification_head")
+"""Parts of the network that SSAST has no use for."""
 
 
 class Objective(nn.Module):
-    """The network, the front end before it and the losses behind it."""
+    """The network, the front end before it and the losses behind it. What the recipe's losses never use is frozen."""
 
     def __init__(self, recipe: Recipe, normalisation: Normalisation) -> None:
         super().__init__()
@@ -22,7 +26,14 @@ class Objective(nn.Module):
         self.normalise = Normaliser(recipe.normalisation, normalisation)
         self.fbank = Fbank(recipe.frontend)
         self.network = MaeAst(recipe.model)
-        self.clip_head = nn.Linear(recipe.model.embed_dim, recipe.losses.clip_dim) if recipe.losses.clip else None
+        model, weights = recipe.model, recipe.losses
+        self.clip_head = nn.Linear(model.embed_dim, weights.clip_dim) if weights.clip else None
+        self.ssast = None
+        if recipe.objective != "mae_ast":
+            wanted = weights.reconstruction > 0, weights.classification > 0
+            self.ssast = Heads(model.embed_dim, model.patch_dim, *wanted)
+        for name in unused_parts(recipe):
+            getattr(self.network, name).requires_grad_(False)
 
     def patches(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(B, S) waveforms -> (B, N, P) normalised patches, without gradient; ``lengths`` (B,) samples where padded."""
@@ -42,32 +53,90 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """The weighted losses by name, and their sum as ``loss``; arguments as `MaeAst.predict` takes them.
 
-        With a clip loss, the batch holds one view of each clip, then the other view of each, in the same order.
+        ``masked`` may be some of the masked tokens: those that are predicted. Where a batch has two rows of each clip
+        (the views of a clip loss, SSAST's two passes), it holds one of each clip, then the other, in the same order.
         """
+        losses: dict[str, Tensor] = {}
         weights = self.recipe.losses
-        prediction = self.network.predict(patches, visible, masked, padding)
-        absent = None if padding is None else padding.gather(1, masked)
-        losses = {}
-        if weights.reconstruction:
-            losses["reconstruction"] = reconstruction_loss(prediction.reconstruction, prediction.targets, absent)
-        if weights.classification:
-            losses["classification"] = classification_loss(prediction.classification, prediction.targets, absent)
+        predicts = bool(weights.reconstruction or weights.classification)
+        if self.ssast is not None:
+            encoded = self.network.encode_with_mask_tokens(patches, masked, padding)
+            losses |= self._predictions(take(encoded, masked), patches, masked, padding)
+        else:
+            encoded = self.network.encode_visible(patches, visible, padding)
+            if predicts:
+                decoded = self.network.decode(encoded, visible, masked, patches.shape[1], padding)
+                losses |= self._predictions(decoded, patches, masked, padding)
         if self.clip_head is not None:
-            encoded = prediction.encoded
-            if padding is not None:
-                seen = (~padding.gather(1, visible))[..., None]
-                encoded = encoded * seen * (seen.shape[1] / seen.sum(dim=1, keepdim=True))
-            first, second = self.clip_head(encoded.mean(dim=1)).chunk(2)
-            losses["clip"] = clip_loss(first, second, weights.clip_temperature)
+            losses["clip"] = self._clip_loss(encoded, visible, padding)
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         return {
             "loss": total,
             **{name: value.detach() for name, value in losses.items()},
         }
 
+    def _predictions(
+        self, decoded: Tensor, patches: Tensor, masked: Tensor, padding: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The losses of what a decoder or SSAST's encoder says of the masked tokens, (B, n, D)."""
+        weights, heads = self.recipe.losses, self.ssast
+        targets = take(patches, masked)
+        if weights.normalised_targets:
+            targets = normalised(targets)
+        absent = None if padding is None else padding.gather(1, masked)
+        first = second = slice(None)
+        if self.recipe.objective == "ssast_two_pass":
+            first, second = slice(len(patches) // 2), slice(len(patches) // 2, None)
+        losses = {}
+        if weights.reconstruction:
+            head = self.network.reconstruction_head if heads is None else heads.reconstruction
+            own = None if absent is None else absent[first]
+            losses["reconstruction"] = reconstruction_loss(head(decoded[first]), targets[first], own)  # type: ignore[misc]
+        if weights.classification:
+            head = self.network.classification_head if heads is None else heads.classification
+            own = None if absent is None else absent[second]
+            losses["classification"] = classification_loss(
+                head(decoded[second]),  # type: ignore[misc]
+                targets[second],
+                own,
+                weights.temperature,
+            )
+        return losses
+
+    def _clip_loss(self, encoded: Tensor, visible: Tensor, padding: Tensor | None) -> Tensor:
+        if padding is not None:
+            seen = (~padding.gather(1, visible))[..., None]
+            encoded = encoded * seen * (seen.shape[1] / seen.sum(dim=1, keepdim=True))
+        assert self.clip_head is not None
+        first, second = self.clip_head(encoded.mean(dim=1)).chunk(2)
+        return clip_loss(first, second, self.recipe.losses.clip_temperature)
+
     def draw_masks(self, patches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A fresh mask for each row of the batch: indices of its visible and of its masked tokens."""
+        """A fresh mask for each row of the batch: indices of its visible and of its masked tokens.
+
+        With a clip loss between masks, rows 2i and 2i + 1 share no visible token.
+        """
         rows, tokens, _ = patches.shape
         mel = self.recipe.model.mel_patches
+        count = masking.num_masked(tokens, self.recipe.masking.ratio)
         scores = recipe_scores(masking.Grid(rows, tokens // mel, mel), self.recipe.masking, generator)
-        return masking.split(scores, masking.num_masked(tokens, self.recipe.masking.ratio))
+        if self.recipe.losses.clip and self.recipe.losses.clip_views == "masks":
+            scores = masking.apart(scores, count)
+        return masking.split(scores, count)
+
+    def draw_batch(self, patches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`draw_masks`, but of the masked tokens those only that are to be predicted."""
+        visible, masked = self.draw_masks(patches, generator)
+        share = self.recipe.losses.masked_share
+        return visible, masked if share == 1.0 else masking.some(masked, share, generator)
+
+
+def unused_parts(recipe: Recipe) -> list[str]:
+    """Parts of the network that no loss of the recipe reaches."""
+    if recipe.objective != "mae_ast":
+        return list(DECODER)
+    weights = recipe.losses
+    if not (weights.reconstruction or weights.classification):
+        return ["encoder_mask", *DECODER]
+    heads = {"reconstruction_head": weights.reconstruction, "classification_head": weights.classification}
+    return ["encoder_mask", *(name for name, weight in heads.items() if not weight)]

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 class Parallel:
     """The processes of a run. Alone, everything here does nothing."""
 
-    def __init__(self, device: str | None, sharding: str) -> None:
+    def __init__(self, device: str | None, sharding: str, skips_layers: bool = True) -> None:
         """Join the others, if the launcher started several.
+
+        Args:
+            device: cpu, cuda or cuda:N; None takes a GPU if there is one.
+            sharding: ddp or fsdp.
+            skips_layers: whether some weights get no gradient in some updates, for which DDP must look each time.
 
         Raises:
             ValueError: no such device.
@@ -36,9 +41,8 @@ class Parallel:
             from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError as error:
             raise ImportError("several processes need accelerate: pip install 'maeast-upstream[pretrain]'") from error
-        # layers that layerdrop skips, and the mask of the baseline, get no gradient
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(cpu=self.device.type == "cpu", kwargs_handlers=[unused])
+        options = DistributedDataParallelKwargs(find_unused_parameters=skips_layers, gradient_as_bucket_view=True)
+        self.accelerator = Accelerator(cpu=self.device.type == "cpu", kwargs_handlers=[options])
         self.rank, self.device = self.accelerator.process_index, self.accelerator.device
         self._control = dist.new_group(backend="gloo")
 

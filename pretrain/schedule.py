@@ -24,8 +24,9 @@ def make_optimizer(module: nn.Module, optim: OptimConfig, fused: bool = False) -
 
     ``fused`` is one kernel for all weights, which can skip an update on the device's own word (CUDA).
     """
-    matrices = [p for p in module.parameters() if p.dim() > 1]
-    others = [p for p in module.parameters() if p.dim() <= 1]
+    trained = [p for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.dim() > 1]
+    others = [p for p in trained if p.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": optim.weight_decay},
         {"params": others, "weight_decay": 0.0},

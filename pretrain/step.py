@@ -136,12 +136,13 @@ def prepare(
 ) -> tuple[Tensor, list[Tensor]]:
     """A part's patches on the device, and the masks (with padding, where it may be) that `Objective.forward` takes."""
     waveforms = part.waveforms.to(device, non_blocking=True)
+    passes = objective.recipe.passes
     if objective.recipe.data.short != "pad":
-        patches = objective.patches(waveforms)
+        patches = objective.patches(waveforms).repeat(passes, 1, 1)
         return patches, draw_masks(objective, patches, part, key)
     lengths = part.lengths.to(device, non_blocking=True)
-    patches = objective.patches(waveforms, lengths)
-    padding = token_padding(lengths, patches.shape[1], objective.recipe.model)
+    patches = objective.patches(waveforms, lengths).repeat(passes, 1, 1)
+    padding = token_padding(lengths.repeat(passes), patches.shape[1], objective.recipe.model)
     visible, masked, noise = draw_masks(objective, patches, part, key, noise=True)
     return patches, [
         *fit_masks(visible, masked, padding, objective.recipe.masking.ratio, noise),
@@ -156,7 +157,7 @@ def draw_masks(
     key: tuple[int, int],
     noise: bool = False,
 ) -> list[Tensor]:
-    """The masks of a part's rows: what `Objective.draw_masks` gives for the whole batch, cut to this part.
+    """The masks of a part's rows: what `Objective.draw_batch` gives for the whole batch, cut to this part.
 
     With ``noise``, a uniform number for each token besides.
     """
@@ -168,7 +169,7 @@ def draw_masks(
     for block in range(first, last + 1):
         size = min(MASK_ROWS, part.size * views - block * MASK_ROWS)
         generator = torch.Generator(patches.device).manual_seed(hash_key(*key, block))
-        masks = list(objective.draw_masks(patches[:1].expand(size, -1, -1), generator))
+        masks = list(objective.draw_batch(patches[:1].expand(size, -1, -1), generator))
         if noise:
             masks.append(torch.rand(size, patches.shape[1], generator=generator, device=patches.device))
         blocks.append(masks)

@@ -48,7 +48,7 @@ class Trainer:
         """
         self.recipe = recipe
         self.run = Path(recipe.out)
-        self.parallel = Parallel(recipe.device, recipe.sharding)
+        self.parallel = Parallel(recipe.device, recipe.sharding, recipe.model.layerdrop > 0)
         self.device = self.parallel.device
         if recipe.precision == "fp16" and self.device.type == "cpu":
             raise ValueError("precision fp16 needs a GPU, and none is used here: give --precision bf16 or fp32")

@@ -134,6 +134,13 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path
             "data: {crop_seconds: 0.21}\nmodel: {patch_frames: 64}",
             "data.crop_seconds 0.21 gives 0 tokens",
         ),
+        ("losses: {clip_views: both}", "losses.clip_views: expected one of 'crops', 'masks', got both"),
+        ("losses: {normalised_targets: 1}", "losses.normalised_targets: expected bool, got 1"),
+        ("losses: {masked_share: most}", "losses.masked_share: expected float, got most"),
+        ("losses: {temp: 1.0}", "losses has no setting 'temp'; it has reconstruction, classification, temperature"),
+        ("masking: {spans: 1.0}", "masking has no setting 'spans'; it has ratio, chunk_share, span_share"),
+        ("model: {decoder_attention: half}", "model.decoder_attention: expected one of 'self', 'cross', got half"),
+        ("objective: bert", "objective: expected one of 'mae_ast', 'ssast', 'ssast_two_pass', got bert"),
         (
             "precision: fp8",
             "precision: expected one of 'fp32', 'bf16', 'fp16', got fp8",

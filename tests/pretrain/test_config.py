@@ -6,6 +6,9 @@ from small import small_config
 from maeast_upstream.frontend import FrontendConfig
 from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Recipe
 
+NO_DECODER = small_config(decoder_depth=0)
+VIEWS = LossConfig(clip=1.0, clip_views="masks")
+
 
 @pytest.mark.parametrize(
     ("section", "settings", "message"),
@@ -41,6 +44,45 @@ from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Rec
             LossConfig,
             {"clip_temperature": 0.0},
             "clip_temperature and clip_dim must be above 0",
+        ),
+        (LossConfig, {"temperature": 0.0}, "temperature must be above 0"),
+        (LossConfig, {"masked_share": 0.0}, r"masked_share in \(0, 1\]; got 1.0 and 0.0"),
+        (LossConfig, {"clip_views": "masks"}, "clip_views masks says what clip compares, but clip is 0"),
+        (
+            LossConfig,
+            {"clip": 1.0, "reconstruction": 0.0, "classification": 0.0, "masked_share": 0.5},
+            "masked_share 0.5 is of what reconstruction and classification predict, but both are 0",
+        ),
+        (
+            Recipe,
+            {"objective": "ssast"},
+            "objective ssast has no decoder, but model.decoder_depth is 2",
+        ),
+        (
+            Recipe,
+            {"objective": "ssast", "model": NO_DECODER, "losses": LossConfig(clip=1.0)},
+            "objective ssast and losses.clip 1.0 do not go together",
+        ),
+        (
+            Recipe,
+            {"objective": "ssast_two_pass", "model": NO_DECODER, "losses": LossConfig(classification=0.0)},
+            "losses.reconstruction is 10.0 and losses.classification 0.0: give objective ssast",
+        ),
+        (Recipe, {"model": NO_DECODER}, "need a decoder, but model.decoder_depth is 0"),
+        (
+            Recipe,
+            {"losses": VIEWS, "masking": MaskConfig(ratio=0.4)},
+            "clip_views masks wants two visible sets .* masking.ratio 0.4 leaves more than half",
+        ),
+        (
+            Recipe,
+            {"losses": VIEWS, "data": DataConfig(short="pad")},
+            "losses.clip_views masks and data.short pad do not go together",
+        ),
+        (
+            Recipe,
+            {"losses": LossConfig(masked_share=0.5), "data": DataConfig(short="pad")},
+            "losses.masked_share 0.5 and data.short pad do not go together",
         ),
         (OptimConfig, {"lr": 0.0}, "steps and lr must be above 0"),
         (OptimConfig, {"warmup_steps": -1}, "must not be negative"),

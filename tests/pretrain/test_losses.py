@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from pretrain.losses import classification_loss, clip_loss, reconstruction_loss
+from pretrain.losses import classification_loss, clip_loss, normalised, reconstruction_loss
 
 
 def test_reconstruction_is_the_mean_squared_error():
@@ -33,3 +33,18 @@ def test_clip_loss_equals_a_plain_loop():
 def test_clip_loss_is_small_when_views_agree():
     views = 10 * torch.eye(4)
     assert clip_loss(views, views, 0.05) < 1e-3
+
+
+def test_temperature_divides_the_dot_products():
+    predicted, targets = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    colder = classification_loss(predicted, targets, temperature=0.2)
+    torch.testing.assert_close(colder, classification_loss(5 * predicted, targets))
+
+
+def test_normalised_patches_have_mean_0_and_deviation_1_and_silence_stays_finite():
+    patches = 3 + 7 * torch.randn(2, 3, 256)
+    patches[0, 0] = -15.9
+    own = normalised(patches)
+    torch.testing.assert_close(own.mean(-1), torch.zeros(2, 3), atol=2e-3, rtol=0)
+    torch.testing.assert_close(own[1].std(-1), torch.ones(3), atol=1e-3, rtol=0)
+    assert own[0, 0].abs().max() < 0.1
