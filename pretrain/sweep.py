@@ -136,7 +136,7 @@ def row_of(one: PlannedRun, sets: Sequence[LabelledSet]) -> dict[str, Any]:
 
 def seconds_of(one: PlannedRun, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Wall-clock of the training by its log, and of its fastest stretch a batch, which other work disturbs least."""
-    crops = one.recipe.data.batch_clips * one.recipe.losses.views
+    crops = one.recipe.data.batch_clips * one.recipe.losses.crops
     each = [crops / line["crops_per_second"] for line in lines if line.get("crops_per_second")]
     if not each:
         return {"seconds": "", "step_ms": ""}
