@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from maeast_upstream.cli import run
@@ -11,6 +12,8 @@ from maeast_upstream.encoder import load_model
 from maeast_upstream.probe import embeddings, probe, read_labels
 from pretrain import sweep, sweep_table
 from pretrain.queue import steps_done
+from pretrain.run import states
+from pretrain.sweep_curve import encoder_at
 from pretrain.sweep_plan import digest, read_sweep
 from pretrain.sweep_scores import READOUT
 from pretrain.trainer import Trainer
@@ -128,7 +131,10 @@ def test_curves_have_a_row_for_each_save_and_a_picture(settings, write, tmp_path
     assert [(row["variant"], row["step"]) for row in curve] == [(v, s) for v in settings["variants"] for s in "36"]
     last = {row["variant"]: row["probe"] for row in rows(tmp_path)}
     assert {row["variant"]: row["probe"] for row in curve if row["step"] == "6"} == last
-    assert curve[0]["probe"] != curve[1]["probe"] or curve[2]["probe"] != curve[3]["probe"]
+    folder = tmp_path / "runs" / rows(tmp_path)[0]["run"]
+    first, second = (encoder_at(state, folder).network.patch_embed.weight for state in states(folder))
+    assert not torch.equal(first, second)
+    assert torch.equal(second, load_model(folder).network.patch_embed.weight)
     assert (tmp_path / "losses_curve.png").stat().st_size > 5000
 
 
