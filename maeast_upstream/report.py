@@ -1,0 +1,183 @@
+"""``maeast report``: checkpoints beside plain and other people's features, on labelled sets: tables and a picture.
+
+The protocol is `maeast probe`'s; every reading of a test set is appended to a log.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maeast_upstream.command import Parser, add_readout_options
+from maeast_upstream.encoder import load_model
+from maeast_upstream.figures import drawing
+from maeast_upstream.files import replacing
+from maeast_upstream.labels import read_table as read_csv
+from maeast_upstream.probe import LabelledSet, describe, randomised, read_labels, readout_grid
+from maeast_upstream.readout import Readout
+from maeast_upstream.report_systems import (
+    Outcome,
+    encoder_outcomes,
+    layer_scores,
+    logmel_outcomes,
+    table_outcomes,
+)
+from maeast_upstream.report_table import (
+    by_system,
+    format_differences,
+    format_layers,
+    format_report,
+    interval,
+    log_readings,
+    write_outcomes,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BUNDLED = "bundled"
+DEFAULT_GROUPS = {
+    "speech": ["game_voices", "keywords_tts", "mandarin_tone", "stamps_language"],
+    "other": ["drums", "game_effects", "gm_instruments", "soundtracks"],
+}
+"""Of the sets of ``pretrain.corpora.debian_probes``; left out where other sets are given."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare checkpoints with log-mel, random weights and other extractors on labelled sets."""
+    args = build_parser().parse_args(argv)
+    sets = [read_labels(path) for path in args.labels]
+    if twice := [name for name, n in Counter(one.name for one in sets).items() if n > 1]:
+        raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
+    checkpoints = named(args.checkpoint or [f"{BUNDLED}="])
+    tables, tuned = named(args.features), {name: read_tuned(Path(p)) for name, p in named(args.finetuned).items()}
+    refuse_same_names(["log-mel", "random weights", *checkpoints, *tables, *tuned])
+    args.out.mkdir(parents=True, exist_ok=True)
+    outcomes = logmel_outcomes(sets)
+    for name, path in tables.items():
+        outcomes += table_outcomes(name, Path(path), sets)
+    parts: list[str] = []
+    layers: Mapping[str, Sequence[float]] = {}
+    for number, (name, source) in enumerate(checkpoints.items()):
+        encoder = load_model(source or None, args.device)
+        readouts = readout_grid(encoder.config.readout, args.layer, args.mel, args.pool, args.hop_ms)
+        if number == 0:
+            outcomes += encoder_outcomes("random weights", randomised(encoder), readouts, sets)[0]
+        own, valid = encoder_outcomes(name, encoder, readouts, sets)
+        outcomes += own
+        if len(readouts) > 1:
+            parts += [f"## Readouts of {name}, valid", format_choice(valid)]
+        if args.per_layer and number == 0:
+            layers = layer_scores(encoder, sets)
+            parts += [f"## Layers of {name}, valid", format_layers(layers)]
+    log_readings(args.readings or args.out / "readings.csv", outcomes)
+    text = format_report(sets, outcomes, groups_of(sets), tuned)
+    parts = ["## Test accuracy, in per cent", text, format_differences(outcomes, next(iter(checkpoints))), *parts]
+    with replacing(args.out / "report.md") as part:
+        part.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_outcomes(args.out / "report.csv", outcomes)
+    draw(args.out / "report.png", outcomes, layers)
+    print("\n\n".join(parts))
+    return 0
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog="maeast report",
+        description=f"{main.__doc__} Writes report.md, report.csv and report.png. Comma-separated lists for --layer, "
+        "--mel, --pool and --hop-ms try all combinations; valid chooses one for each checkpoint.",
+    )
+    parser.add_argument("labels", nargs="+", type=Path, metavar="LABELS.csv", help="columns path, label, split")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder")
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        metavar="NAME=SOURCE",
+        help="a name, path or hub id; again for more; default: the one in the package. The first one's shape has the "
+        "random weights",
+    )
+    parser.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="another extractor's vectors: .npz with path and vector, or a CSV with path and numbers",
+    )
+    parser.add_argument(
+        "--finetuned",
+        action="append",
+        default=[],
+        metavar="NAME=SCORES.csv",
+        help="what maeast finetune wrote, as a column of its own",
+    )
+    parser.add_argument("--per-layer", action="store_true", help="valid accuracy of each layer of the first checkpoint")
+    parser.add_argument("--readings", type=Path, help="the log of readings of test; default: OUT/readings.csv")
+    parser.add_argument("--device", help="cpu, cuda, ...; default: cpu")
+    add_readout_options(parser)
+    return parser
+
+
+def named(pairs: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` options; ValueError for one without a name, or a name twice."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name:
+            raise ValueError(f"expected NAME=VALUE, got {pair!r}")
+        if name in found:
+            raise ValueError(f"two are called {name!r}; give another name")
+        found[name] = value
+    return found
+
+
+def refuse_same_names(names: Sequence[str]) -> None:
+    """ValueError if two columns would have one name."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"two are called {twice[0]!r}; give another name")
+
+
+def read_tuned(path: Path) -> dict[str, float]:
+    """Test accuracies by set of a scores.csv of `maeast finetune`."""
+    return {name: float(accuracy) for name, accuracy in read_csv(path, ["set", "test_accuracy"])}
+
+
+def groups_of(sets: Sequence[LabelledSet]) -> dict[str, list[str]]:
+    """The groups all of whose sets are given."""
+    names = {one.name for one in sets}
+    return {group: members for group, members in DEFAULT_GROUPS.items() if set(members) <= names}
+
+
+def format_choice(valid: Mapping[Readout, Sequence[float]]) -> str:
+    """The mean valid accuracy of every readout, the best on top."""
+    ranked = sorted(valid, key=lambda readout: -float(np.mean(valid[readout])))
+    rows = [f"| {describe(readout)} | {np.mean(valid[readout]):.1f} |" for readout in ranked]
+    return "\n".join(["| readout | mean valid |", "|---|---|", *rows])
+
+
+def draw(path: Path, outcomes: Sequence[Outcome], layers: Mapping[str, Sequence[float]]) -> None:
+    """The systems' means with their intervals and their sets as dots; beside them the layers, where they were asked."""
+    systems = by_system(outcomes)
+    with drawing(path, 11 if layers else 6.5, 0.5 * len(systems) + 1.6) as figure:
+        axes = figure.subplots(1, 2 if layers else 1, squeeze=False)[0]
+        for number, row in enumerate(systems.values()):
+            mean, (low, high) = float(np.mean([o.test for o in row])), interval(row)
+            axes[0].plot([o.test for o in row], [number] * len(row), "o", color="C0", alpha=0.35, ms=4)
+            axes[0].errorbar(mean, number, xerr=[[mean - low], [high - mean]], fmt="D", color="C3", capsize=3)
+        axes[0].set_yticks(range(len(systems)), list(systems))
+        axes[0].set_xlabel("test accuracy, %: mean, its 95 % interval, and each set")
+        axes[0].grid(alpha=0.3, axis="x")
+        if layers:
+            draw_layers(axes[1], layers)
+
+
+def draw_layers(axis: "Axes", layers: Mapping[str, Sequence[float]]) -> None:
+    """A line a set."""
+    for name, scores in layers.items():
+        axis.plot(range(1, len(scores) + 1), scores, lw=1.2, label=name)
+    axis.set_xlabel("layer")
+    axis.set_ylabel("valid accuracy, %")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=6, ncols=2)

@@ -1,0 +1,148 @@
+"""What a report compares: features of clips, how well labels are read from them, and which clips were right."""
+
+import csv
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from maeast_upstream.encoder import Encoder
+from maeast_upstream.job import fingerprint
+from maeast_upstream.probe import (
+    FittedProbe,
+    LabelledSet,
+    describe,
+    embeddings,
+    fit_probe,
+    logmel_features,
+)
+from maeast_upstream.readout import Readout
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One system on one labelled set."""
+
+    system: str
+    digest: str
+    """Of its weights or of its feature file; empty where there is none."""
+    one: LabelledSet
+    readout: str
+    c: float
+    valid: float
+    """In per cent."""
+    right: np.ndarray
+    """(test clips,) bool."""
+
+    @property
+    def test(self) -> float:
+        """In per cent."""
+        return 100 * float(self.right.mean())
+
+
+def features_outcomes(
+    system: str, digest: str, sets: Sequence[LabelledSet], features: Callable[[LabelledSet], np.ndarray]
+) -> list[Outcome]:
+    """A system of fixed features; ``features`` gives (clips, dimensions) in a set's order."""
+    outcomes = []
+    for one in tqdm(sets, desc=system, leave=False, disable=None):
+        fitted = fit_probe(features(one), one.labels, one.splits)
+        outcomes.append(Outcome(system, digest, one, "", fitted.c, fitted.valid, read_test(fitted, one)))
+    return outcomes
+
+
+def logmel_outcomes(sets: Sequence[LabelledSet]) -> list[Outcome]:
+    """Mean and deviation of the log-mel."""
+    return features_outcomes("log-mel", "", sets, lambda one: logmel_features(one.paths))
+
+
+def table_outcomes(system: str, path: Path, sets: Sequence[LabelledSet]) -> list[Outcome]:
+    """Another extractor's vectors, as of `read_table`.
+
+    Raises:
+        ValueError: as in `read_table`; a clip of the sets is not in the file.
+    """
+    table = read_table(path)
+
+    def rows(one: LabelledSet) -> np.ndarray:
+        missing = [clip for clip in one.paths if clip.resolve() not in table]
+        if missing:
+            raise ValueError(f"{path}: no vector of {missing[0]}, a clip of {one.name} ({len(missing)} missing)")
+        return np.stack([table[clip.resolve()] for clip in one.paths])
+
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return features_outcomes(system, digest, sets, rows)
+
+
+def read_table(path: Path) -> dict[Path, np.ndarray]:
+    """Vectors by clip: an .npz with ``path`` (n,) and ``vector`` (n, dimensions), or a CSV with ``path`` and numbers.
+
+    Raises:
+        ValueError: no such file, or not of that form.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                names, vectors = [str(name) for name in arrays["path"]], np.asarray(arrays["vector"], np.float64)
+        else:
+            with path.open(newline="", encoding="utf-8") as file:
+                header, *rows = csv.reader(file)
+            place = header.index("path")
+            names = [row.pop(place) for row in rows]
+            vectors = np.array([[float(value) for value in row] for row in rows])
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path}: expected an .npz with path and vector, or a CSV with path and numbers ({error})"
+        ) from error
+    if vectors.ndim != 2 or len(vectors) != len(names) or not np.isfinite(vectors).all():
+        raise ValueError(f"{path}: expected a vector of finite numbers for each path, got shape {vectors.shape}")
+    return {Path(name).resolve(): vector for name, vector in zip(names, vectors, strict=True)}
+
+
+def encoder_outcomes(
+    system: str, encoder: Encoder, readouts: Sequence[Readout], sets: Sequence[LabelledSet]
+) -> tuple[list[Outcome], dict[Readout, list[float]]]:
+    """A checkpoint: the readout with the best mean valid accuracy; its test accuracies, and all valid ones.
+
+    Returns:
+        The outcomes on the sets, and by readout the valid accuracies on them.
+    """
+    fits: dict[Readout, list[FittedProbe]] = {readout: [] for readout in readouts}
+    for one in tqdm(sets, desc=system, leave=False, disable=None):
+        features = embeddings(one.paths, encoder, readouts)
+        for readout in readouts:
+            fits[readout].append(fit_probe(features.pop(readout), one.labels, one.splits))
+    valid = {readout: [fitted.valid for fitted in row] for readout, row in fits.items()}
+    best = max(readouts, key=lambda readout: np.mean(valid[readout]))
+    digest = fingerprint(encoder)
+    outcomes = [
+        Outcome(system, digest, one, describe(best), fitted.c, fitted.valid, read_test(fitted, one))
+        for one, fitted in zip(sets, fits[best], strict=True)
+    ]
+    return outcomes, valid
+
+
+def layer_scores(encoder: Encoder, sets: Sequence[LabelledSet]) -> Mapping[str, list[float]]:
+    """By set the valid accuracy of each layer, with the checkpoint's own mel, pool and hop; test is not read."""
+    own = encoder.config.readout
+    readouts = [
+        Readout(layer=layer, mel=own.mel, pool=own.pool, hop_ms=own.hop_ms)
+        for layer in range(1, encoder.num_layers + 1)
+    ]
+    scores = {}
+    for one in tqdm(sets, desc="layers", leave=False, disable=None):
+        kept = one.splits != "test"
+        features = embeddings([p for p, keep in zip(one.paths, kept, strict=True) if keep], encoder, readouts)
+        scores[one.name] = [fit_probe(features.pop(r), one.labels[kept], one.splits[kept]).valid for r in readouts]
+    return scores
+
+
+def read_test(fitted: FittedProbe, one: LabelledSet) -> np.ndarray:
+    """(test clips,) bool: which the probe names rightly."""
+    test = one.splits == "test"
+    right: np.ndarray = fitted.model.predict(fitted.x[test]) == one.labels[test]
+    return right

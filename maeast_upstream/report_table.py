@@ -1,0 +1,132 @@
+"""Outcomes -> Markdown, CSV and the log of readings; intervals by bootstrap over the test clips."""
+
+import csv
+import datetime
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maeast_upstream.files import replacing
+from maeast_upstream.probe import LabelledSet
+from maeast_upstream.report_systems import Outcome
+
+RESAMPLES = 2000
+LEVEL = 0.95
+READINGS_HEADER = ["date", "commit", "system", "model", "readout", "set", "clips"]
+
+Groups = Mapping[str, Sequence[str]]
+"""Name -> labelled sets that are averaged."""
+Tuned = Mapping[str, Mapping[str, float]]
+"""Name -> test accuracy by set, of fine-tuned encoders."""
+
+
+def by_system(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """In their order."""
+    table: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        table.setdefault(outcome.system, []).append(outcome)
+    return table
+
+
+def format_report(sets: Sequence[LabelledSet], outcomes: Sequence[Outcome], groups: Groups, tuned: Tuned) -> str:
+    """Test accuracies: a line a set, a column a system; the means with their intervals."""
+    systems = by_system(outcomes)
+    names = [*systems, *tuned]
+    lines = ["| set | classes | train / valid / test | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
+    for number, one in enumerate(sets):
+        classes, *sizes = one.shape
+        cells = [f"{row[number].test:.1f}" for row in systems.values()]
+        cells += [f"{scores[one.name]:.1f}" if one.name in scores else "" for scores in tuned.values()]
+        lines.append(f"| {one.name} | {classes} | {' / '.join(map(str, sizes))} | " + " | ".join(cells) + " |")
+    for group, members in {**groups, "mean": [one.name for one in sets]}.items():
+        cells = [mean_and_interval([o for o in row if o.one.name in members]) for row in systems.values()]
+        cells += [tuned_mean(scores, members) for scores in tuned.values()]
+        lines.append(f"| **{group}** | | | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def mean_and_interval(outcomes: Sequence[Outcome]) -> str:
+    """The mean test accuracy over sets with its interval."""
+    low, high = interval(outcomes)
+    return f"{np.mean([outcome.test for outcome in outcomes]):.1f} ({low:.1f} to {high:.1f})"
+
+
+def tuned_mean(scores: Mapping[str, float], members: Sequence[str]) -> str:
+    """The mean, where every set has a score."""
+    return f"{np.mean([scores[name] for name in members]):.1f}" if set(members) <= set(scores) else ""
+
+
+def interval(outcomes: Sequence[Outcome]) -> tuple[float, float]:
+    """Of the mean over the sets: each set's test clips are drawn anew, RESAMPLES times; always the same draws."""
+    means = resampled([outcome.right.astype(float) for outcome in outcomes])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return 100 * float(low), 100 * float(high)
+
+
+def resampled(values: Sequence[np.ndarray]) -> np.ndarray:
+    """(RESAMPLES,) means over the sets of the means of values of clips that are drawn with replacement."""
+    rng = np.random.default_rng(0)
+    means = [own[rng.integers(len(own), size=(RESAMPLES, len(own)))].mean(axis=1) for own in values]
+    result: np.ndarray = np.mean(means, axis=0)
+    return result
+
+
+def format_differences(outcomes: Sequence[Outcome], main: str) -> str:
+    """The mean of ``main`` less each other system's, on the same clips, with the interval."""
+    systems = by_system(outcomes)
+    lines = [f"| {main} less | difference | interval ({LEVEL:.0%}) |", "|---|---|---|"]
+    for name, row in systems.items():
+        if name != main:
+            pairs = zip(systems[main], row, strict=True)
+            gains = [own.right.astype(float) - other.right.astype(float) for own, other in pairs]
+            low, high = np.quantile(resampled(gains), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            difference = np.mean([gain.mean() for gain in gains])
+            lines.append(f"| {name} | {100 * difference:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} |")
+    return "\n".join(lines)
+
+
+def format_layers(layers: Mapping[str, Sequence[float]]) -> str:
+    """Valid accuracy by layer: a line a set, the best of it in bold, then the mean."""
+    depth = len(next(iter(layers.values())))
+    rows = {**layers, "mean": np.mean(list(layers.values()), axis=0).tolist()}
+    lines = ["| set | " + " | ".join(str(n) for n in range(1, depth + 1)) + " |", "|---" * (depth + 1) + "|"]
+    for name, scores in rows.items():
+        best = int(np.argmax(scores))
+        cells = [f"**{score:.1f}**" if number == best else f"{score:.1f}" for number, score in enumerate(scores)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """A row for each system and set, in per cent."""
+    header = ["system", "model", "readout", "set", "classes", "train", "valid", "test", "C"]
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*header, "valid_accuracy", "test_accuracy", "test_low", "test_high"])
+        for o in outcomes:
+            own = [o.system, o.digest[:12], o.readout, o.one.name, *o.one.shape, o.c]
+            writer.writerow([*own, *(f"{value:.2f}" for value in (o.valid, o.test, *interval([o])))])
+
+
+def log_readings(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Append a line for each reading of a test set: when, by which commit of this checkout, of which weights."""
+    begun = path.exists()
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    commit = commit_of(path.resolve().parent)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if not begun:
+            writer.writerow(READINGS_HEADER)
+        for o in outcomes:
+            writer.writerow([date, commit, o.system, o.digest[:12], o.readout, o.one.name, len(o.right)])
+
+
+def commit_of(folder: Path) -> str:
+    """The commit that is checked out in ``folder``; empty outside git."""
+    command = ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

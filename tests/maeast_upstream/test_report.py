@@ -1,0 +1,180 @@
+import csv
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import small_config
+
+from maeast_upstream import checkpoint, report, report_systems, report_table
+from maeast_upstream.cli import run
+from maeast_upstream.config import EncoderConfig, Normalisation
+from maeast_upstream.encoder import Encoder, load_model
+from maeast_upstream.job import fingerprint
+from maeast_upstream.probe import embeddings, logmel_features, probe, read_labels
+from maeast_upstream.readout import Readout
+from maeast_upstream.report_systems import Outcome
+
+DATA = Path(__file__).parents[1] / "data"
+WORDS = ("right", "seven", "six", "stop")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    torch.manual_seed(0)
+    config = EncoderConfig(model=small_config(), normalisation=Normalisation(mean=-6.0, std=4.0))
+    folder = tmp_path_factory.mktemp("start") / "encoder"
+    checkpoint.save_folder(folder, Encoder(config).network, config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Two sets of the real clips: words and drums."""
+    folder = tmp_path_factory.mktemp("sets")
+    with (DATA / "labels.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for name, wanted in (("words", True), ("drums", False)):
+        lines = [
+            f"{(DATA / row['path']).resolve()},{row['label']},{row['split']}"
+            for row in rows
+            if (row["label"] in WORDS) == wanted
+        ]
+        (folder / f"{name}.csv").write_text("\n".join(["path,label,split", *lines]))
+    return [folder / "words.csv", folder / "drums.csv"]
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def made(start, sets, tmp_path_factory):
+    """A report with everything in it."""
+    out = tmp_path_factory.mktemp("report")
+    own = [read_labels(path) for path in sets]
+    paths = [clip for one in own for clip in one.paths]
+    np.savez(out / "other.npz", path=[str(clip) for clip in paths], vector=logmel_features(paths))
+    (out / "scores.csv").write_text("set,test_accuracy\nwords,50.0\ndrums,75.0\n")
+    command = [*map(str, sets), "-o", str(out), "--checkpoint", f"small={start}", "--layer", "1,last", "--per-layer"]
+    command += ["--features", f"other={out / 'other.npz'}", "--finetuned", f"tuned={out / 'scores.csv'}"]
+    assert report.main(command) == 0
+    return out, own
+
+
+def test_the_scores_are_those_of_the_probe(made, start):
+    out, own = made
+    table = {(row["system"], row["set"]): row for row in rows(out / "report.csv")}
+    assert {system for system, _ in table} == {"log-mel", "other", "random weights", "small"}
+    encoder = load_model(start)
+    for one in own:
+        expected = probe(logmel_features(one.paths), one.labels, one.splits)
+        for system in ("log-mel", "other"):
+            row = table[system, one.name]
+            assert float(row["test_accuracy"]) == pytest.approx(expected.test, abs=0.01)
+            assert float(row["valid_accuracy"]) == pytest.approx(expected.valid, abs=0.01)
+            assert float(row["test_low"]) <= expected.test <= float(row["test_high"])
+        row = table["small", one.name]
+        number = 1 if row["readout"].startswith("layer 1,") else "last"
+        readout = Readout(layer=number)
+        expected = probe(embeddings(one.paths, encoder, [readout])[readout], one.labels, one.splits)
+        assert float(row["test_accuracy"]) == pytest.approx(expected.test, abs=0.01)
+        assert row["model"] == fingerprint(encoder)[:12]
+
+
+def test_one_readout_is_chosen_for_all_sets_by_the_mean_of_valid(made, start):
+    out, own = made
+    table = [row for row in rows(out / "report.csv") if row["system"] == "small"]
+    (chosen,) = {row["readout"] for row in table}
+    _, valid = report_systems.encoder_outcomes("small", load_model(start), [Readout(layer=1), Readout()], own)
+    means = {("1" if readout.layer == 1 else "last"): np.mean(scores) for readout, scores in valid.items()}
+    assert chosen.split(",")[0] == f"layer {max(means, key=means.get)}"
+    assert "| readout | mean valid |" in (out / "report.md").read_text()
+
+
+def test_the_page_has_the_tuned_column_the_layers_and_a_picture(made):
+    out, _ = made
+    text = (out / "report.md").read_text()
+    (header,) = [line for line in text.splitlines() if line.startswith("| set | classes")]
+    assert header.endswith("| log-mel | other | random weights | small | tuned |")
+    (mean,) = [line for line in text.splitlines() if line.startswith("| **mean** | | |")]
+    assert mean.endswith("| 62.5 |")
+    assert "| set | 1 | 2 | 3 |" in text
+    assert "| small less | difference |" in text
+    assert (out / "report.png").stat().st_size > 5000
+
+
+def test_every_reading_of_test_is_appended_to_the_log(made, sets, start):
+    out, own = made
+    log = rows(out / "readings.csv")
+    assert len(log) == 4 * 2
+    assert {(row["system"], row["set"]) for row in log} >= {("log-mel", "words"), ("small", "drums")}
+    assert {row["clips"] for row in log if row["set"] == "words"} == {str(own[0].shape[3])}
+    digest = hashlib.sha256((out / "other.npz").read_bytes()).hexdigest()[:12]
+    assert {row["model"] for row in log if row["system"] == "other"} == {digest}
+    assert all(len(row["date"]) == 10 for row in log)
+    again = [str(sets[0]), "-o", str(out / "again"), "--checkpoint", f"small={start}"]
+    assert report.main([*again, "--readings", str(out / "readings.csv")]) == 0
+    assert len(rows(out / "readings.csv")) == 8 + 3
+
+
+def test_test_is_read_for_the_chosen_readout_only(start, sets, tmp_path, monkeypatch):
+    read = []
+    real = report_systems.read_test
+    monkeypatch.setattr(report_systems, "read_test", lambda fitted, one: read.append(one.name) or real(fitted, one))
+    command = [str(sets[0]), "-o", str(tmp_path), "--checkpoint", f"small={start}", "--layer", "1,2,last"]
+    assert report.main(command) == 0
+    assert read == ["words"] * 3
+
+
+def outcomes(name, right, own):
+    return [Outcome(name, "", one, "", 1.0, 50.0, np.array(row)) for one, row in zip(own, right, strict=True)]
+
+
+def test_intervals_are_those_of_clips_drawn_with_replacement(made):
+    own = made[1]
+    rng = np.random.default_rng(1)
+    right = [rng.random(400) < 0.6, rng.random(100) < 0.8]
+    low, high = report_table.interval(outcomes("a", right, own))
+    deviation = 100 * np.sqrt(sum(r.mean() * (1 - r.mean()) / len(r) for r in right)) / 2
+    assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.08)
+    assert low < 100 * np.mean([r.mean() for r in right]) < high
+
+
+def test_differences_are_of_the_same_clips(made):
+    own = made[1]
+    rng = np.random.default_rng(1)
+    right = [rng.random(400) < 0.6, rng.random(100) < 0.8]
+    text = report_table.format_differences([*outcomes("a", right, own), *outcomes("b", right, own)], "a")
+    assert text.splitlines()[-1] == "| b | +0.0 | +0.0 to +0.0 |"
+
+
+def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
+    (tmp_path / "v.csv").write_text("path,a,b\nx.wav,1,2\ny.wav,3,4.5\n")
+    np.savez(tmp_path / "v.npz", path=["x.wav", "y.wav"], vector=[[1, 2], [3, 4.5]])
+    first, second = (report_systems.read_table(tmp_path / f"v.{kind}") for kind in ("csv", "npz"))
+    assert list(first) == list(second) == [Path("x.wav").resolve(), Path("y.wav").resolve()]
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--checkpoint", "nowhere"], "expected NAME=VALUE, got 'nowhere'"),
+        (["--checkpoint", "log-mel=x"], "two are called 'log-mel'"),
+        (["--features", "other=nowhere.npz"], "nowhere.npz: expected an .npz with path and vector"),
+        (["--features", "other={short}"], "no vector of "),
+        (["--features", "other={words}"], "words.csv: expected an .npz"),
+        (["--finetuned", "tuned={words}"], "no column 'set'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(start, sets, tmp_path, capsys, options, message):
+    (tmp_path / "short.csv").write_text("path,a\nx.wav,1\n")
+    options = [option.format(words=sets[0], short=tmp_path / "short.csv") for option in options]
+    assert run(report.main, [str(sets[0]), "-o", str(tmp_path / "out"), *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
