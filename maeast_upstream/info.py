@@ -1,4 +1,4 @@
-"""``maeast info``: what a checkpoint is."""
+"""``maeast info``: what a checkpoint is, and its model card where it has one."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from maeast_upstream import checkpoint
 from maeast_upstream.command import Parser
 
+CARD_NAME = "MODEL_CARD.md"
+"""Beside the weights: data, training, licences, intended use, known weaknesses."""
+
 
 def main(argv: Sequence[str]) -> int:
-    """Show what a checkpoint is: sizes, front end, readout, where it came from."""
+    """Show what a checkpoint is: sizes, front end, readout, where it came from, its model card."""
     parser = Parser(prog="maeast info", description=main.__doc__)
     parser.add_argument(
         "checkpoint",
@@ -32,4 +35,6 @@ def main(argv: Sequence[str]) -> int:
     for section in dataclasses.fields(loaded.config):
         values = dataclasses.asdict(getattr(loaded.config, section.name))
         print(f"{section.name:<16}" + ", ".join(f"{name} {value}" for name, value in values.items() if value != {}))
+    if (path / CARD_NAME).is_file():
+        print("\n" + (path / CARD_NAME).read_text(encoding="utf-8").strip())
     return 0
