@@ -41,12 +41,13 @@ def main(argv: Sequence[str]) -> int:
     wanted = wanted_from(args, encoder.config.readout)
     wanted.width(encoder.config)
     encoder.grid(wanted.readouts[0].hop_ms)
+    engine = start_engine(args, encoder, wanted, survey, {} if args.force else output.recorded())
+    job = Job(listing, survey, output, encoder, wanted, engine, args.checkpoint or "bundled")
     if args.force:
         output.remove()
-    engine = start_engine(args, encoder, wanted, survey, output.recorded())
-    job = Job(listing, survey, output, encoder, wanted, engine, args.checkpoint or "bundled")
     if output.whole():
         job.refuse_other_table()
+        output.store.remove()  # what a kill in the last moment left
         print(f"{output.address} is whole already; --force makes it anew")
         return DONE_IN_PART if output.place.exists(output.error_list) else DONE
     try:

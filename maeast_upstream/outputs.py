@@ -59,10 +59,26 @@ class Output:
         return not self.is_folder and self.place.exists(self.name)
 
     def remove(self) -> None:
-        """All that an earlier run made."""
-        self.store.remove()
-        for name in (self.error_list, *(() if self.is_folder else (self.name,))):
-            self.place.remove(name)
+        """All that an earlier run made, and nothing else.
+
+        Raises:
+            ValueError: before anything is removed: other things lie among the parts, or a run is writing them.
+        """
+        store = self.store
+        store.refuse_others()
+        with store.locked():
+            for name in (self.error_list, *self._files(store)):
+                self.place.remove(name)
+            store.remove()
+
+    def _files(self, store: PartStore) -> Iterator[str]:
+        """What was made of the parts."""
+        if not self.is_folder:
+            yield self.name
+        if self.format == "npy":
+            yield f"{self.name}/{INDEX_NAME}"
+            for table in store.tables():
+                yield from (f"{self.name}/{name}" for name in table["file"].to_pylist())
 
     def recorded(self) -> dict[str, Any]:
         """The settings that what lies here was begun with; empty if there is nothing of ours."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from maeast_upstream.settings import refuse_changes
-from maeast_upstream.storage import Storage
+from maeast_upstream.storage import Storage, is_scratch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SETTINGS_NAME, LOCK_NAME = "_settings.json", "_lock"
 """Readers of parquet folders pass over names that begin with an underscore."""
+PART_NAME = re.compile(r"part-(\d{7,})\.parquet")
 REPORT_KEY = b"maeast.part"
 
 
@@ -73,8 +74,8 @@ class PartStore:
         if self.begun:
             remedy = "give the same settings, another -o, or --force to begin anew"
             refuse_changes(self.settings(), settings, self.storage.root, remedy)
-        elif [name for name in self.storage.names() if name != LOCK_NAME]:
-            raise ValueError(f"{self.storage.root}: a folder with other things in it; give another -o")
+        elif others := [name for name in self.storage.names() if name != LOCK_NAME]:
+            raise self._strange(others[0])
         else:
             with self.storage.writing(SETTINGS_NAME) as file:
                 file.write(json.dumps(settings, indent=1).encode())
@@ -89,12 +90,14 @@ class PartStore:
         with open(self.storage.path(LOCK_NAME), "w") as file:  # noqa: PTH123
             if not _lock(file):
                 raise ValueError(f"{self.storage.root}: another run is writing here; wait for it, or give another -o")
-            yield
-            self.storage.remove(LOCK_NAME)
+            try:
+                yield
+            finally:
+                self.storage.remove(LOCK_NAME)
 
     def numbers(self) -> list[int]:
         """Parts that are whole, ascending."""
-        found = (re.fullmatch(r"part-(\d{7,})\.parquet", name) for name in self.storage.names())
+        found = (PART_NAME.fullmatch(name) for name in self.storage.names())
         return sorted(int(number[1]) for number in found if number)
 
     @contextlib.contextmanager
@@ -149,9 +152,23 @@ class PartStore:
                     yield file.read_row_group(group)
 
     def remove(self) -> None:
-        """Parts, settings and folder, the settings first: what is left half-way is no run."""
-        self.storage.remove(SETTINGS_NAME)
-        self.storage.remove_all()
+        """What runs wrote, the settings first: what is left half-way is no run. The folder too, if nothing is left."""
+        for name in (SETTINGS_NAME, *filter(_is_ours, self.storage.names())):
+            self.storage.remove(name)
+        self.storage.remove_if_empty()
+
+    def refuse_others(self) -> None:
+        """ValueError if anything lies here that no run wrote."""
+        for name in self.storage.names():
+            if not _is_ours(name):
+                raise self._strange(name)
+
+    def _strange(self, name: str) -> ValueError:
+        return ValueError(f"{self.storage.root}: a folder with other things in it, such as {name}; give another -o")
+
+
+def _is_ours(name: str) -> bool:
+    return name in (SETTINGS_NAME, LOCK_NAME) or bool(PART_NAME.fullmatch(name)) or is_scratch(name)
 
 
 def _name(number: int) -> str:

@@ -78,11 +78,16 @@ class Storage:
 
     def remove_scratch(self) -> None:
         """What a killed process left half-written."""
-        for name in self.names():
-            if name.startswith(".") and name.endswith(SCRATCH):
-                self.remove(name)
+        for name in filter(is_scratch, self.names()):
+            self.remove(name)
 
-    def remove_all(self) -> None:
-        """The folder with all that is in it."""
-        with contextlib.suppress(FileNotFoundError):
-            self.files.rm(self.root, recursive=True)
+    def remove_if_empty(self) -> None:
+        """The folder, if nothing is in it."""
+        if self.exists() and not self.names():
+            with contextlib.suppress(OSError):  # somebody put something there meanwhile
+                self.files.rmdir(self.root)
+
+
+def is_scratch(name: str) -> bool:
+    """Whether it is the name of what is being written."""
+    return name.startswith(".") and name.endswith(SCRATCH)

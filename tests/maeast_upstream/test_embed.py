@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from maeast_upstream import Readout, extract, load_model
+from maeast_upstream import Readout, engines, extract, load_model
 from maeast_upstream.audio import read_audio
 from maeast_upstream.cli import main
 from maeast_upstream.parts import PartStore
+from maeast_upstream.storage import Storage
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -135,6 +136,72 @@ def test_nothing_readable_is_status_1_and_no_table(tmp_path, capsys):
     assert errors(capsys).splitlines()[-1].startswith("error: not one of 1 files could be read; the first: ")
     assert not out.exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("options", [[], ["--format", "npy"]])
+def test_force_never_removes_what_no_run_wrote(folder, capsys, options):
+    names = sorted(path.name for path in folder.iterdir())
+    main(["embed", str(folder), "-o", str(folder), "--force", *options])
+    assert set(names) <= {path.name for path in folder.iterdir()}
+    if not options:
+        assert "a folder with other things in it" in errors(capsys)
+        assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_force_removes_the_parts_of_a_run_and_nothing_beside_them(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    (out / "notes.txt").write_text("precious")
+    assert main(["embed", str(folder), "-o", str(out), "--force"]) == 1
+    assert "other things in it, such as notes.txt" in errors(capsys)
+    assert (out / "part-0000000.parquet").exists()
+    (out / "notes.txt").unlink()
+    assert main(["embed", str(folder), "-o", str(out), "--force", "--layer", "3"]) == 0
+    assert {row["layer"] for row in rows(out)} == {"3"}
+
+
+def test_force_leaves_a_table_that_another_run_is_making(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    with PartStore(Storage(out)).locked():
+        assert main(["embed", str(folder), "-o", str(out), "--force"]) == 1
+    assert "another run is writing here" in errors(capsys)
+    assert len(rows(out)) == 6
+
+
+def test_force_removes_the_npy_files_of_the_run_before(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["-o", "out", "--format", "npy", "--force"]
+    assert main(["embed", "clips", *options]) == 0
+    sorted(folder.iterdir())[0].unlink()
+    assert main(["embed", "clips", *options]) == 0
+    assert len(list(Path("out/clips").glob("*.npy"))) == 5
+
+
+def test_force_with_a_wrong_command_removes_nothing(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    monkeypatch.setattr(engines, "find_spec", lambda package: None)
+    assert main(["embed", str(folder), "-o", str(out), "--force", "--engine", "onnx"]) == 1
+    assert "needs the package" in errors(capsys)
+    assert len(rows(out)) == 6
+
+
+def test_a_refused_folder_is_left_as_it_was(folder, capsys):
+    names = sorted(path.name for path in folder.iterdir())
+    assert main(["embed", str(folder), "-o", str(folder)]) == 1
+    assert "a folder with other things in it" in errors(capsys)
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_parts_that_a_kill_left_beside_a_whole_table_go(folder, tmp_path, monkeypatch):
+    out = tmp_path / "e.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(PartStore, "remove", lambda self: None)
+        assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert (tmp_path / "e.parquet.parts").exists()
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "e.parquet"]
 
 
 def test_an_existing_table_is_not_replaced_unasked(folder, tmp_path, capsys):

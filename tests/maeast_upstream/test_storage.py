@@ -11,7 +11,8 @@ def storage(request, tmp_path):
     storage = Storage(f"memory://{tmp_path.name}")
     storage.make()
     yield storage
-    storage.remove_all()
+    if storage.exists():
+        storage.files.rm(storage.root, recursive=True)
 
 
 def test_a_file_appears_whole(storage):
@@ -51,9 +52,21 @@ def test_a_folder_that_is_not_there_is_empty(storage):
     assert not missing.exists()
     assert missing.names() == []
     missing.remove("x")
-    missing.remove_all()
+    missing.remove_if_empty()
 
 
 def test_an_address_of_an_unknown_kind_is_refused_by_name():
     with pytest.raises(ValueError, match="nowhere://x"):
         Storage("nowhere://x")
+
+
+def test_only_an_empty_folder_is_removed(storage):
+    folder = Storage(storage.address("folder"))
+    folder.make()
+    with folder.writing("x") as file:
+        file.write(b"x")
+    folder.remove_if_empty()
+    assert folder.names() == ["x"]
+    folder.remove("x")
+    folder.remove_if_empty()
+    assert not folder.exists()
