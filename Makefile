@@ -10,7 +10,7 @@ CORPUS ?= corpus
 TASKS ?= tasks
 OUT ?= hear
 
-.PHONY: help demo test lint bench gpu hear stress test-latest test-torch28 test-xares test-mteb clean
+.PHONY: help demo test lint bench bench-pretrain gpu hear stress test-latest test-torch28 test-xares test-mteb clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,11 @@ lint: $(VENV)/ready ## ruff, mypy, import-linter
 
 bench: $(VENV)/ready ## ratios against s3prl and torchaudio, written to docs/benchmarks/ (BENCH=embed: one group)
 	PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py $(BENCH)
+
+# each in a process of its own: what one group leaves in memory is not the next one's
+PRETRAIN_GROUPS := published ssast-fp32 ssast-bf16 decoders-fp32 decoders-bf16 memory sizes sweep
+bench-pretrain: $(VENV)/ready ## the training step against the published one and SSAST, written to docs/benchmarks/
+	for group in $(PRETRAIN_GROUPS); do PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py pretrain-$$group || exit 1; done
 
 gpu: $(VENV)/ready ## with CUDA: its tests, its benchmarks, the next run of configs/queue.txt (CORPUS=folder)
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "error: make gpu needs a CUDA device, and torch sees none"; exit 1; }

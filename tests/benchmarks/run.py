@@ -15,6 +15,7 @@ import bench_engines
 import bench_frontend
 import bench_kit
 import bench_loader
+import bench_pretrain
 import bench_superb
 import bench_superb_epoch
 import torch
@@ -43,6 +44,10 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "superb_epoch": bench_superb_epoch.run,
     "loader": lambda checkpoint: bench_loader.run(),
 }
+PRETRAIN: dict[str, Callable[[Path], Rows]] = {
+    name: lambda checkpoint, group=group: group()  # type: ignore[misc]
+    for name, group in bench_pretrain.GROUPS.items()
+}
 CUDA: dict[str, Callable[[Path], Rows]] = {
     "frontend": lambda checkpoint: bench_frontend.run("cuda"),
     "encoder": bench_encoder.run_cuda,
@@ -53,17 +58,20 @@ CUDA: dict[str, Callable[[Path], Rows]] = {
 def main() -> None:
     """Measure, print, write a file for each group."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("groups", nargs="*", help=f"which; default: all of {', '.join(CPU)}")
+    parser.add_argument(
+        "groups", nargs="*", help=f"which; default: all of {', '.join(CPU)}; also {', '.join(PRETRAIN)}"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     groups = CPU if args.device == "cpu" else CUDA
+    named = {**groups, **PRETRAIN}
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"{processor()}, {args.threads} threads"
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_checkpoint(Path(folder) / "base.pt")
         for group in args.groups or groups:
-            text = page(group, device, groups[group](checkpoint))
+            text = page(group, device, named[group](checkpoint))
             print(text, flush=True)
             path = ROOT / "docs" / "benchmarks" / f"{args.device}-{group}.md"
             path.parent.mkdir(parents=True, exist_ok=True)
