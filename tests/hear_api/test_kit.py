@@ -68,7 +68,7 @@ def hear(folder, out, *options):
 
 @pytest.mark.hear
 @pytest.mark.slow
-def test_the_kit_scores_what_it_can_and_names_what_it_cannot(task_folder, tmp_path):
+def test_the_kit_scores_what_it_can_and_names_what_it_cannot(task_folder, tmp_path, capsys):
     pytest.importorskip("heareval")
     out = tmp_path / "out"
     status, said, errors = hear(task_folder, out, "--grid-points", "1")
@@ -92,9 +92,11 @@ def test_the_kit_scores_what_it_can_and_names_what_it_cannot(task_folder, tmp_pa
     results = next(out.glob(f"*/embeddings/*/{SCENE}"))
     assert not list(results.glob("lightning_logs/*/checkpoints"))  # 40 MB each with the kit's own heads
     before = (results / "test.predicted-scores.json").stat().st_mtime_ns
-    status, again, errors = hear(task_folder, out, "--grid-points", "1")
-    assert (status, again) == (3, said)
-    assert errors.count("done before") == 2
+    options = ["--tasks-dir", str(task_folder), "--out", str(out), "--grid-points", "1"]
+    assert run(kit.main, options) == 3
+    again = capsys.readouterr()
+    assert again.out == said
+    assert again.err.count("done before") == 2
     assert (results / "test.predicted-scores.json").stat().st_mtime_ns == before
 
 
@@ -266,25 +268,13 @@ def test_a_failing_runner_is_told_of_in_its_own_words(command, monkeypatch, caps
     assert "no task ran to its end" in said
 
 
-def test_a_folder_in_which_another_run_writes_is_refused(tmp_path):
-    code = """
-import sys, pathlib
-from hear_api.kit_run import locked
-with locked(pathlib.Path(sys.argv[1])):
-    pass
-"""
+def test_a_folder_in_which_another_run_writes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(kit_run, "LOCK_SECONDS", 0.2)
+    refused = pytest.raises(ValueError, match="model: another maeast hear is writing there")
+    with locked(tmp_path / "model"), refused, locked(tmp_path / "model"):
+        pass
     with locked(tmp_path / "model"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, tmp_path / "model"],
-            capture_output=True,
-            check=False,
-        )
-    assert b"another maeast hear is writing there" in done.stderr
-    subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "model"],
-        capture_output=True,
-        check=True,
-    )
+        pass
 
 
 CHILD = """
