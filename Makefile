@@ -10,7 +10,7 @@ CORPUS ?= corpus
 TASKS ?= tasks
 OUT ?= hear
 
-.PHONY: help demo test lint bench bench-pretrain gpu hear stress test-latest test-torch28 test-xares test-mteb clean
+.PHONY: help demo test lint bench bench-pretrain gpu hear stress test-latest test-torch28 test-xares test-mteb test-tensorflow clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -92,6 +92,14 @@ test-mteb: ## MTEB's classification on a made-up task, in a venv of its own
 	rm -rf build *.egg-info
 	.venv-mteb/bin/python -m pytest -q -rP tests/hear_api/test_mteb.py
 
+test-tensorflow: ## hear-validator beside the real TensorFlow, in a venv of its own
+	rm -rf .venv-tensorflow && $(PYTHON) -m venv .venv-tensorflow
+	.venv-tensorflow/bin/python -m pip install --quiet --constraint constraints.txt . pytest
+	.venv-tensorflow/bin/python -m pip install --quiet tensorflow
+	.venv-tensorflow/bin/python -m pip install --quiet --no-deps --ignore-requires-python hearvalidator==$(lastword $(HEAR_VALIDATORS))
+	rm -rf build *.egg-info
+	.venv-tensorflow/bin/python -m pytest -q -rP tests/hear_api/test_tensorflow.py
+
 TORCH28 := .venv-torch28
 test-torch28: ## s3prl with the oldest torch and torchaudio that are supported, 2.8
 	rm -rf $(TORCH28) && $(PYTHON) -m venv $(TORCH28)
@@ -102,4 +110,4 @@ test-torch28: ## s3prl with the oldest torch and torchaudio that are supported, 
 		tests/maeast_upstream/test_superb*.py tests/maeast_upstream/test_run_downstream.py tests/maeast_upstream/test_parity.py
 
 clean: ## everything that was made
-	rm -rf $(VENV) .venv-latest .venv-torch28 .venv-xares .venv-mteb $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-latest .venv-torch28 .venv-xares .venv-mteb .venv-tensorflow $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
