@@ -13,6 +13,7 @@ import bench_embed
 import bench_encoder
 import bench_engines
 import bench_frontend
+import bench_hear
 import bench_kit
 import bench_loader
 import bench_pretrain
@@ -39,6 +40,7 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "engines": bench_engines.run_cpu,
     "embed": bench_embed.run,
     "decode": lambda checkpoint: bench_decode.run(),
+    "hear": bench_hear.run,
     "kit": lambda checkpoint: bench_kit.run(),
     "superb": lambda checkpoint: bench_superb.run("cpu", checkpoint),
     "superb_epoch": bench_superb_epoch.run,
