@@ -22,6 +22,19 @@ print(int(peak.split()[1]) / 2**20)
 """
 
 
+QUANTISE = """
+import torch
+from maeast_upstream.config import EncoderConfig, Normalisation
+from maeast_upstream.encoder import Encoder
+from maeast_upstream.engines import attach
+from maeast_upstream.model import preset
+encoder = Encoder(EncoderConfig(model=preset("base"), normalisation=Normalisation(mean=-6, std=4))).eval()
+assert attach(encoder, "onnx", "int8").engine == "onnx"
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(status["VmHWM"].split()[0]) / 2**20, int(status["VmRSS"].split()[0]) / 2**20)
+"""
+
+
 def peak_gib(size, minutes, precision="fp32"):
     command = [sys.executable, "-c", MEASURE, size, str(minutes), precision]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -35,3 +48,12 @@ def test_three_minutes_of_the_tiny_model_fit_in_three_quarters_of_a_gib():
 @pytest.mark.stress
 def test_an_hour_of_the_base_model_fits_in_2_gb():
     assert peak_gib("base", 60, "bf16") < 2e9 / 2**30
+
+
+@pytest.mark.stress
+def test_quantising_the_base_model_takes_at_most_2_2_gib_and_gives_it_back():
+    pytest.importorskip("onnxruntime")
+    done = subprocess.run([sys.executable, "-c", QUANTISE], capture_output=True, text=True, check=True)
+    peak, after = map(float, done.stdout.split())
+    assert peak < 2.2
+    assert after < 1.4
