@@ -95,7 +95,7 @@ def quantise(path: Path) -> None:
 
 
 def give_back_memory() -> None:
-    """What is free goes back to the system at once: the quantiser's copies, 0.7 GB of the base model, otherwise stay."""
+    """What is free goes back to the system: the quantiser's copies, 0.7 GB of the base model, would stay."""
     gc.collect()  # they hold each other
     with contextlib.suppress(OSError, AttributeError):  # a C library of another make
         ctypes.CDLL("libc.so.6").malloc_trim(0)
