@@ -16,6 +16,7 @@ import bench_frontend
 import bench_hear
 import bench_kit
 import bench_loader
+import bench_packed
 import bench_pretrain
 import bench_superb
 import bench_superb_epoch
@@ -54,6 +55,7 @@ CUDA: dict[str, Callable[[Path], Rows]] = {
     "frontend": lambda checkpoint: bench_frontend.run("cuda"),
     "encoder": bench_encoder.run_cuda,
     "superb": lambda checkpoint: bench_superb.run("cuda", checkpoint),
+    "packed": lambda checkpoint: bench_packed.run("cuda", checkpoint),
 }
 
 

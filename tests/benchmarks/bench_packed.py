@@ -1,0 +1,79 @@
+"""From a packed corpus to a parquet table on one device, bf16: hours of audio a second, and the share of its peak."""
+
+import csv
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench_encoder import matmul_peak
+from timing import seconds
+
+from maeast_upstream import load_model
+from maeast_upstream.audio import read_audio
+from maeast_upstream.encoder import Encoder
+from maeast_upstream.engines import attach
+from maeast_upstream.job import Job, Listing, take_survey
+from maeast_upstream.outputs import output_at
+from maeast_upstream.packed import AUDIO_NAME, TABLE_NAME, to_int16
+from maeast_upstream.readout import Readout
+from maeast_upstream.table import Wanted
+
+AUDIO = Path(__file__).parents[1] / "data" / "audio"
+CLIP_SECONDS = 10
+WANTED = Wanted(readouts=(Readout(layer="last", mel="concat", pool="mean"),))
+GOAL = "at least 11.6 on one H200"
+
+
+def run(device: str, checkpoint: Path, hours: float = 60.0, rounds: int = 3) -> list[tuple[str, str, str]]:
+    """Rows (what, measured, wanted): the base patch model on ten-second clips."""
+    encoder = load_model(checkpoint, device=device, precision="bf16")
+    choice = attach(encoder, "torch", "bf16")
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = write_packed(Path(folder) / "packed", hours)
+
+        def work() -> None:
+            out = Path(folder) / "table.parquet"
+            out.unlink(missing_ok=True)
+            listing = Listing([str(corpus)])
+            Job(listing, take_survey(listing), output_at(str(out)), encoder, WANTED, choice, "base").run(workers=1)
+
+        work()  # the device's memory, its kernels and the disk's cache are warm afterwards
+        rate = hours / min(seconds(work) for _ in range(rounds))
+    what = f"packed audio to parquet, {hours:g} h in clips of {CLIP_SECONDS} s, bf16, {device}"
+    rows = [(f"{what}: hours of audio a second", f"{rate:.4g}", GOAL)]
+    if device != "cpu":
+        share = rate * 3600 / CLIP_SECONDS * clip_flops(encoder) / matmul_peak()
+        rows.append((f"{what}: share of {matmul_peak() / 1e12:.0f} TFLOP/s", f"{100 * share:.0f} %", "at least 49 %"))
+    return rows
+
+
+def write_packed(folder: Path, hours: float) -> Path:
+    """A packed corpus of the real clips of tests/data, one behind the other, again and again."""
+    folder.mkdir()
+    audio = to_int16(np.concatenate([read_audio(path) for path in sorted(AUDIO.glob("*.opus"))]))
+    samples, count = CLIP_SECONDS * 16_000, max(1, round(hours * 3600 / CLIP_SECONDS))
+    with (folder / AUDIO_NAME).open("wb") as file:
+        for number in range(count):
+            np.take(audio, range(number * samples, (number + 1) * samples), mode="wrap").tofile(file)
+    with (folder / TABLE_NAME).open("w", newline="", encoding="utf-8") as file:
+        rows = ((f"{number:06d}", "", samples) for number in range(count))
+        csv.writer(file, delimiter="\t").writerows([("clip", "kind", "samples"), *rows])
+    return folder
+
+
+def clip_flops(encoder: Encoder) -> int:
+    """Of the network's matrix products on one clip."""
+    config = encoder.config.model
+    tokens = encoder.grid(None).steps(CLIP_SECONDS * 16_000) * config.mel_patches
+    dim, ffn = config.embed_dim, config.ffn_dim
+    per_token = config.depth * (2 * (4 * dim * dim + 2 * dim * ffn) + 4 * tokens * dim) + 2 * config.patch_dim * dim
+    return per_token * tokens
+
+
+if __name__ == "__main__":
+    from reference import write_checkpoint
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with tempfile.TemporaryDirectory() as place:
+        print(*run(device, write_checkpoint(Path(place) / "base.pt"), 60.0 if device == "cuda" else 0.05), sep="\n")
