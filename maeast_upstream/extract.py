@@ -61,22 +61,32 @@ class Part:
     """Consecutive segments that are done, or not, as one."""
 
     number: int
+    """Segments before it."""
     segments: list[Segment]
 
 
-def cut_parts(segments: Iterable[Segment]) -> Iterator[Part]:
-    """Cut a list of segments into parts of bounded work; the same list gives the same parts."""
+def cut_parts(segments: Iterable[Segment], done: Mapping[int, int] | None = None) -> Iterator[Part]:
+    """Cut a list of segments into parts of bounded work; the same list gives the same parts.
+
+    Args:
+        segments: all of a run.
+        done: parts that are not wanted, each one's number and how many segments it has. They stay what they are, also
+            where a file's size is another now than when they were cut.
+    """
+    done = done or {}
     part: list[Segment] = []
-    number, size = 0, 0
-    for segment in segments:
+    size = until = 0
+    for number, segment in enumerate(segments):
+        until = max(until, number + done.get(number, 0))
         own = cost(segment)
-        if part and (len(part) == PART_CLIPS or size + own > PART_BYTES):
-            yield Part(number, part)
-            number, part, size = number + 1, [], 0
-        part.append(segment)
-        size += own
+        if part and (number < until or len(part) == PART_CLIPS or size + own > PART_BYTES):
+            yield Part(number - len(part), part)
+            part, size = [], 0
+        if number >= until:
+            part.append(segment)
+            size += own
     if part:
-        yield Part(number, part)
+        yield Part(number + 1 - len(part), part)
 
 
 def embed_files(

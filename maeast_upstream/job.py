@@ -31,7 +31,7 @@ class Survey:
     bytes: int
     """About the size of the audio, see `inputs.cost`."""
     digest: str
-    """Of their names, places and sizes."""
+    """Of their names and places."""
 
 
 class Listing:
@@ -56,7 +56,7 @@ def take_survey(listing: Listing) -> Survey:
     """
     digest, count, size = hashlib.sha256(), 0, 0
     for segment in listing:
-        digest.update(repr(segment).encode("utf-8", "surrogateescape"))
+        digest.update(f"{segment!r}\n".encode("utf-8", "surrogateescape"))
         count, size = count + 1, size + cost(segment)
     if not count:
         raise ValueError(f"no audio in {', '.join(listing.inputs)}")
@@ -140,8 +140,8 @@ class Job:
         sink = self.output.sink(self.wanted, self.wanted.width(self.encoder.config), self.metadata())
         with store.locked():
             store.open(self.settings)
-            done = set(store.numbers())
-            parts = (part for part in cut_parts(self.listing) if part.number not in done)
+            done = {number: store.report(number).segments for number in store.numbers()}
+            parts = cut_parts(self.listing, done)
             work = Work(store, sink, self.encoder, self.engine, workers, batch_seconds)
             with Progress(self.survey.segments, store.total()) as progress:
                 if ray is None:

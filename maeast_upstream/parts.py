@@ -36,6 +36,11 @@ class PartReport:
     errors: list[tuple[str, str]] = field(default_factory=list)
     """Names and reasons of what could not be read."""
 
+    @property
+    def segments(self) -> int:
+        """Inputs that were tried."""
+        return self.clips + len(self.errors)
+
     def add(self, other: "PartReport") -> None:
         """Sum up."""
         self.clips += other.clips

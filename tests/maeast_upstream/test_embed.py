@@ -382,7 +382,7 @@ def test_a_folder_of_parts_is_a_table_and_doing_it_again_does_nothing(folder, tm
     assert main(["embed", str(folder), "-o", str(out)]) == 0
     assert sorted(path.name for path in out.glob("part*")) == [
         "part-0000000.parquet",
-        "part-0000001.parquet",
+        "part-0000004.parquet",
     ]
     assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
     before = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
@@ -401,12 +401,12 @@ def test_a_table_that_is_whole_already_is_left_and_said_so(folder, tmp_path, cap
     assert "was begun with layers ['mean'], not ['3']" in errors(capsys)
 
 
-def fail_at(monkeypatch, number, error):
-    """The part's last step fails once."""
+def fail_at(monkeypatch, clip, error):
+    """The parts that begin with this clip or a later one fail."""
     write = PartStore.write
 
     def failing(store, at, schema):
-        if at == number:
+        if at >= clip:
             raise error
         return write(store, at, schema)
 
@@ -430,7 +430,7 @@ def test_what_is_whole_stays_and_the_same_command_goes_on(
     monkeypatch.setattr(extract, "PART_CLIPS", 2)
     out = tmp_path / "e.parquet"
     with monkeypatch.context() as patch:
-        fail_at(patch, 2, error)
+        fail_at(patch, 4, error)
         assert main(["embed", str(folder), "-o", str(out)]) == status
     said = errors(capsys)
     assert message in said
@@ -463,12 +463,25 @@ def test_going_on_with_other_files_is_refused(folder, tmp_path, monkeypatch, cap
     assert len(rows(out)) == 7
 
 
+def test_a_file_that_changed_its_size_costs_no_other_its_row(folder, tmp_path, monkeypatch, capsys):
+    paths = sorted(folder.iterdir())
+    two = sum(path.stat().st_size for path in paths[:2])
+    monkeypatch.setattr(extract, "PART_BYTES", two)
+    out = tmp_path / "e.parquet"
+    with monkeypatch.context() as patch:
+        fail_at(patch, 3, KeyboardInterrupt())
+        assert main(["embed", str(folder), "-o", str(out)]) == 130
+    paths[0].write_bytes(paths[0].read_bytes() + bytes(two))  # a part of its own from now on
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert [row["path"] for row in rows(out)] == [str(path) for path in paths]
+
+
 def test_errors_of_an_earlier_run_are_listed_too(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(extract, "PART_CLIPS", 2)
     (folder / "0broken.wav").write_bytes(b"nothing")
     out = tmp_path / "e.parquet"
     with monkeypatch.context() as patch:
-        fail_at(patch, 1, KeyboardInterrupt())
+        fail_at(patch, 2, KeyboardInterrupt())
         main(["embed", str(folder), "-o", str(out)])
     assert main(["embed", str(folder), "-o", str(out)]) == 3
     assert "0broken.wav" in (tmp_path / "e.parquet.errors.tsv").read_text()

@@ -148,8 +148,20 @@ def test_parts_are_cut_by_number_and_size_and_the_same_each_time(monkeypatch):
         [7],
         [8],
     ]
-    assert [part.number for part in parts] == list(range(6))
+    assert [part.number for part in parts] == [0, 3, 5, 6, 7, 8]
     assert parts == list(cut_parts(iter(segments)))
+
+
+def test_what_is_done_is_left_out_wherever_it_would_be_cut_today(monkeypatch):
+    monkeypatch.setattr(extract, "cost", lambda segment: 1)
+    monkeypatch.setattr(extract, "PART_CLIPS", 3)
+    segments = [segment for segment, _ in made_up([1] * 10)]
+    parts = list(cut_parts(segments, {1: 2, 3: 1, 5: 4}))
+    assert [(part.number, [segment.number for segment in part.segments]) for part in parts] == [
+        (0, [0]),
+        (4, [4]),
+        (9, [9]),
+    ]
 
 
 def test_parts_are_cut_as_they_are_asked_for():
