@@ -48,6 +48,8 @@ MARGIN_MS = 50
 """Read on both sides of a stretch that is resampled: soxr's filter reaches 10 ms at 44.1 kHz (2 ms of which matter)."""
 LARGE_SAMPLES = 1 << 23
 """32 MiB: from here on malloc gives memory back to the system when it is freed; that of small blocks it may keep."""
+LOUDEST = 1e10
+"""Integers of 32 bits that somebody took for floats reach 2e9; from about 1e16 on a spectrum overflows."""
 SHORT_MS = 100
 """A stretch may end so much past the end of its file: tables of segments are rounded."""
 
@@ -69,7 +71,8 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
         (S,) float32, S at least 1, in about [-1, 1].
 
     Raises:
-        AudioError: not audio, empty, cut short, no samples, NaN or infinite samples, an impossible rate; a stretch
+        AudioError: not audio, empty, cut short, no samples, NaN, infinite or
+            impossibly loud samples, an impossible rate; a stretch
             that is not there, or that ends before it starts.
     """
     name = str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "stream")
@@ -154,7 +157,7 @@ def read_stretch(reader: Reader, name: str, start: float, end_ms: float | None) 
     """A stretch of an opened file, resampled, checked: `read_audio` says how."""
     end = math.inf if end_ms is None else end_ms
     if not 0 <= start < end:
-        raise AudioError(f"{name}: a stretch from {start:g} to {end:g} ms; expected 0 <= start < end")
+        raise AudioError(f"{name}: a stretch from {start:.10g} to {end:.10g} ms; expected 0 <= start < end")
     rate = reader.rate
     if not MIN_RATE <= rate <= MAX_RATE:
         # a container without one frame may not say its rate: it is empty rather than wrong
@@ -183,9 +186,11 @@ def read_stretch(reader: Reader, name: str, start: float, end_ms: float | None) 
 def _check_stretch(length: int, first: int, stop: float, reader: Reader, name: str) -> None:
     there = f"{1000 * reader.place / reader.rate:.0f} ms"
     if not length:
-        raise AudioError(f"{name}: {there} long; a stretch that starts at {first / SAMPLES_PER_MS:g} ms is not there")
+        raise AudioError(
+            f"{name}: {there} long; a stretch that starts at {first / SAMPLES_PER_MS:.10g} ms is not there"
+        )
     if stop < math.inf and stop - first - length > SHORT_MS * SAMPLES_PER_MS:
-        raise AudioError(f"{name}: {there} long, too short for a stretch that ends at {stop / SAMPLES_PER_MS:g} ms")
+        raise AudioError(f"{name}: {there} long, too short for a stretch that ends at {stop / SAMPLES_PER_MS:.10g} ms")
 
 
 def _at_most(count: float, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -199,8 +204,12 @@ def _at_most(count: float, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]
 
 def _finite(blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
     for block in blocks:
-        if not np.isfinite(block).all():
-            raise AudioError(f"{name}: NaN or infinite samples; repair the recording or leave it out")
+        if len(block) and not -LOUDEST <= block.min() <= block.max() <= LOUDEST:  # NaN is in no order
+            peak = max(-block.min(), block.max())
+            told = (
+                f"samples up to {peak:.2g}; expected about -1 to 1" if np.isfinite(peak) else "NaN or infinite samples"
+            )
+            raise AudioError(f"{name}: {told}; repair the recording or leave it out")
         yield block
 
 

@@ -80,7 +80,7 @@ def _with_header(manifest: str, rows: Iterator[list[str]], columns: list[str]) -
             raise ValueError(f"{where}: no path")
         start, end = _time(cells, "start", where), _time(cells, "end", where)
         if end is not None and not (start or 0.0) < end:
-            raise ValueError(f"{where}: starts at {start or 0:g} ms and ends at {end:g} ms")
+            raise ValueError(f"{where}: starts at {start or 0:.10g} ms and ends at {end:.10g} ms")
         yield Row(_joined(base, cells["path"]), number, start, end)
 
 

@@ -82,7 +82,7 @@ def make_bad(path, kind):
     elif kind in ("1 Hz", "10 MHz"):
         rate = 1 if kind == "1 Hz" else 10_000_000
         path.write_bytes(wav_header(rate=rate, data_bytes=2000) + bytes(2000))
-    elif kind in ("nan", "inf"):
+    elif kind in ("nan", "inf", "1e25", "-1e25"):
         good[100] = float(kind)
         soundfile.write(path, good, 16000, subtype="FLOAT")
     elif kind == "truncated":
@@ -103,6 +103,8 @@ BAD = {
     "10 MHz": "sample rate 10000000 Hz",
     "nan": "NaN or infinite",
     "inf": "NaN or infinite",
+    "1e25": "samples up to 1e+25; expected about -1 to 1",
+    "-1e25": "samples up to 1e+25; expected about -1 to 1",
     "truncated": "cut short",
     "header only": "x.wav",
     "folder": "a folder",
