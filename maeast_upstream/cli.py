@@ -30,7 +30,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
     """Call a command; what a user did wrong becomes one line on stderr and status 1, Ctrl-C status 130."""
     try:
         return command(sys.argv[1:] if arguments is None else arguments)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:  # torch and Ray raise RuntimeError
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

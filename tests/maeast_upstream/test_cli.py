@@ -24,6 +24,8 @@ def fail(argv):
     raise {
         "value": ValueError("two\nlines"),
         "os": OSError(2, "gone", "x"),
+        "runtime": RuntimeError("CUDA out of\nmemory"),
+        "memory": MemoryError(),
         "stop": KeyboardInterrupt(),
     }[argv[0]]
 
@@ -86,6 +88,8 @@ def test_no_command_is_status_1_with_the_list(own_commands, capsys):
         (["greet", "hello", "--loud"], "unrecognized arguments: --loud"),
         (["fail", "value"], "two lines"),
         (["fail", "os"], "gone"),
+        (["fail", "runtime"], "CUDA out of memory"),
+        (["fail", "memory"], "MemoryError"),
         (["broken"], "No module named 'no_such_package'"),
     ],
 )
