@@ -96,8 +96,8 @@ def file_bytes(segment: Segment) -> int:
 
 
 def as_text(path: str) -> str:
-    """A path as tables hold it: bytes that are not UTF-8 become a mark."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    r"""A path as tables hold it: bytes that are not UTF-8 are spelt out, such as \xe9."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _normal(path: str) -> str:

@@ -1,6 +1,7 @@
 """Where a run's table goes: one parquet or npz file, a folder of parquet parts, or one npy file a clip."""
 
 import csv
+import hashlib
 import io
 import json
 import zipfile
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMATS = ("parquet", "npz", "npy")
+LONGEST_STEP = 180
+"""Bytes of a name: file systems take 255, and an ending follows, also while the file is written."""
 INDEX_NAME = "index.parquet"
 """Of a folder of npy files: which clip lies where."""
 
@@ -186,11 +189,21 @@ class NpyFiles(Sink):
 def npy_name(clip: Embedded) -> str:
     """``sub/clip.wav.npy`` below the output folder, whatever the clip's path begins with.
 
-    A segment of a manifest is ``clip.wav.7.npy``, counted as there.
+    A row of a manifest is ``clip.wav.7.npy``, counted as there, or ``clip.wav.7.1500.npy`` if it begins at 1500 ms: the
+    rows 7 of two manifests may be two stretches.
     """
     steps = [step for step in clip.path.replace("://", "/").split("/") if step not in ("", ".", "..")]
-    whole = clip.segment == 0 and clip.start_ms == 0.0
-    return "/".join(steps) + (".npy" if whole else f".{clip.segment}.npy")
+    row = f".{clip.segment}" if clip.segment or clip.start_ms else ""
+    start = f".{clip.start_ms:.10g}" if clip.start_ms else ""
+    return "/".join(map(_shortened, steps)) + f"{row}{start}.npy"
+
+
+def _shortened(step: str) -> str:
+    """A part of a path that leaves room for an ending; shortened, it stays its own."""
+    if len(step.encode()) <= LONGEST_STEP:
+        return step
+    digest = hashlib.sha256(step.encode()).hexdigest()[:16]
+    return f"{step.encode()[: LONGEST_STEP - 17].decode(errors='ignore')}~{digest}"
 
 
 def output_at(address: str, format: str | None = None) -> Output:

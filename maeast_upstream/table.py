@@ -72,7 +72,7 @@ class Embedded:
     """One clip's embeddings."""
 
     path: str
-    """As text: bytes that are not UTF-8 are marked."""
+    """As text: bytes that are not UTF-8 are spelt out."""
     segment: int
     start_ms: float
     end_ms: float

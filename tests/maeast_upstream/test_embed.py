@@ -279,7 +279,7 @@ def test_a_name_that_is_not_utf8_is_written_with_a_mark(folder, tmp_path):
     clip.rename(folder / b"caf\xe9.opus".decode("utf-8", "surrogateescape"))
     out = tmp_path / "e.parquet"
     assert main(["embed", str(folder), "-o", str(out)]) == 0
-    assert str(folder / "caf\ufffd.opus") in [row["path"] for row in rows(out)]
+    assert str(folder / "caf\\xe9.opus") in [row["path"] for row in rows(out)]
 
 
 def test_layers_asked_for_together_are_rows_of_one_pass(folder, tmp_path):

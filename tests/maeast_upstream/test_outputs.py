@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 from tables import SCHEMA, WANTED, table
 
-from maeast_upstream.outputs import output_at
+from maeast_upstream.outputs import NpyFiles, npy_name, output_at
 from maeast_upstream.parts import PartReport
 from maeast_upstream.storage import Storage
-from maeast_upstream.table import make_schema
+from maeast_upstream.table import Embedded, make_schema
 
 METADATA = {"maeast": json.dumps({"settings": {"precision": "fp32"}})}
 
@@ -99,3 +99,25 @@ def test_errors_are_listed_beside_and_go_when_there_are_none(tmp_path):
         ]
     output.write_errors([])
     assert not list(tmp_path.iterdir())
+
+
+def clip(path, segment=0, start_ms=0.0):
+    return Embedded(path, segment, start_ms, start_ms + 500.0, np.zeros((1, 1, 2), np.float32), np.zeros(1))
+
+
+def test_a_clip_has_its_npy_file_where_its_path_says():
+    assert npy_name(clip("../sub//clip.wav")) == "sub/clip.wav.npy"
+    assert npy_name(clip("s3://bucket/clip.wav")) == "s3/bucket/clip.wav.npy"
+    assert npy_name(clip("clip.wav", 7)) == "clip.wav.7.npy"
+
+
+def test_stretches_of_the_same_row_of_two_manifests_have_a_file_each():
+    assert npy_name(clip("clip.wav", 7, 1000.0)) != npy_name(clip("clip.wav", 7, 2000.0))
+
+
+def test_a_name_that_leaves_no_room_for_an_ending_is_shortened_and_stays_its_own(tmp_path):
+    clips = [clip("é" * 124 + f"{number}.wav") for number in range(2)]
+    files = NpyFiles(SCHEMA, WANTED, Storage(tmp_path))
+    names = files.table(clips)["file"].to_pylist()
+    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
+    assert len(set(names)) == 2
