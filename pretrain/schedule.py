@@ -22,7 +22,7 @@ def learning_rate(step: int, optim: OptimConfig) -> float:
 def make_optimizer(module: nn.Module, optim: OptimConfig, fused: bool = False) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices, and none on biases, norms and mask embeddings.
 
-    ``fused`` is one kernel for all weights, which can skip an update on the device's own word (CUDA).
+    ``fused`` is one kernel for all weights, which on CUDA can skip an update on the device's own word.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.dim() > 1]

@@ -38,7 +38,7 @@ class Updater:
         self.device = parallel.device
         # where a kernel can be told on the device to leave the weights alone, nobody has to ask the device
         self.asks = self.device.type == "cpu" or parallel.sharding == "fsdp"
-        self.optimizer = make_optimizer(objective, recipe.optim, fused=not self.asks)
+        self.optimizer = make_optimizer(objective, recipe.optim, fused=parallel.sharding != "fsdp")
         self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
         decay = recipe.optim.ema_decay
         self.average = Average(objective.network, decay) if decay is not None else None
