@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from maeast_upstream.dropout import Dropout, dropout
 from maeast_upstream.linear import Linear
 
 POSITION_BASE = 10_000.0
@@ -196,8 +197,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); ``attend`` (B, 1, 1, N) is True at the keys that may be looked at."""
         q, k, v = split_heads(self.qkv(x), 3, self.num_heads)
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)  # (B, H, N, D / H)
+        y = attention(q, k, v, attend, self.dropout if self.training else 0.0)
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
 
@@ -217,10 +217,23 @@ class CrossAttention(nn.Module):
         """(B, n, D), (B, K, D) memory -> (B, n, D); ``attend`` (B, 1, 1, K) is True where it may be looked at."""
         (q,) = split_heads(self.q(x), 1, self.num_heads)
         k, v = split_heads(self.kv(memory), 2, self.num_heads)
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
+        y = attention(q, k, v, attend, self.dropout if self.training else 0.0)
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None, probability: float) -> Tensor:
+    """(B, H, n, C), (B, H, N, C) twice -> (B, H, n, C); weights are dropped with ``probability``.
+
+    On a CPU torch has no fused kernel with dropout, and its plain one looks for rows without any choice, of which there
+    are none here, and draws its mask slowly.
+    """
+    if probability == 0.0 or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=probability)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, H, n, N)
+    if attend is not None:
+        scores = scores.masked_fill(~attend, torch.finfo(scores.dtype).min)
+    return dropout(scores.softmax(dim=-1), probability) @ v
 
 
 def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
@@ -239,8 +252,8 @@ class Block(nn.Module):
         self.fc1 = Linear(dim, ffn_dim)
         self.fc2 = Linear(ffn_dim, dim)
         self.ffn_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(config.dropout)
-        self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.dropout = Dropout(config.dropout)
+        self.activation_dropout = Dropout(config.activation_dropout)
 
     def forward(self, x: Tensor, attend: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); ``attend`` and ``memory`` as in `Attention` and `CrossAttention`."""
@@ -259,7 +272,7 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, config, cross) for _ in range(depth))
         self.checkpoint_activations = config.checkpoint_activations
         self.apply(_init_linear)
@@ -342,7 +355,7 @@ class MaeAst(nn.Module):
         )
         self.reconstruction_head = nn.Linear(decoder_dim, config.patch_dim)
         self.classification_head = nn.Linear(decoder_dim, config.patch_dim)
-        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.input_dropout = Dropout(config.input_dropout)
 
     def features(
         self,

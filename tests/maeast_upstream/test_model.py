@@ -52,6 +52,18 @@ def test_attention_equals_torchs(padded):
 
 
 @pytest.mark.parametrize("padded", [False, True])
+def test_attention_with_dropout_is_right_on_average(padded):
+    torch.manual_seed(0)
+    layer, x = Attention(24, 3, 0.2), torch.randn(1, 7, 24)
+    attend = ~(torch.arange(7) >= 4)[None, None, None] if padded else None
+    expected = layer.eval()(x, attend)
+    layer.train()
+    actual = layer(x.expand(20_000, -1, -1), attend)
+    assert not torch.equal(actual[0], actual[1])
+    torch.testing.assert_close(actual.mean(0, keepdim=True), expected, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("padded", [False, True])
 def test_block_equals_torchs(padded):
     theirs = nn.TransformerEncoderLayer(24, 3, 48, dropout=0.0, activation="gelu", batch_first=True)
     ours = like_torchs(theirs, Block(24, 3, 48, small_config()).eval())
