@@ -12,7 +12,7 @@ from timing import in_turn, ratio
 from hear_api import HearModel, get_scene_embeddings, get_timestamp_embeddings, load_model
 from maeast_upstream.encoder import Precision
 
-CLIPS = 4
+CLIPS = 2
 SHIFT_SAMPLES = 640
 SHIFTS = 4
 Rows = list[tuple[str, str, str]]
