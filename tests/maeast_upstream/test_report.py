@@ -178,3 +178,8 @@ def test_what_cannot_be_done_is_one_line(start, sets, tmp_path, capsys, options,
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_the_committed_log_of_readings_can_be_appended_to():
+    header = (Path(__file__).parents[2] / "docs/probes/readings.csv").read_text().splitlines()[0]
+    assert header.split(",") == report_table.READINGS_HEADER
