@@ -49,7 +49,7 @@ def start(folder, out, *options):
         "--batch-seconds",
         "2",
     ]
-    command += ["--engine", "torch", *options]
+    command += ["--engine", "torch", "--hop-ms", "native", *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe, which nobody reads meanwhile)
     process = subprocess.Popen(command, stdout=said, stderr=said, text=True, env=env)

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -370,9 +371,9 @@ def test_one_npy_file_a_clip_with_an_index(folder, tmp_path, monkeypatch, kind):
         array = np.load(Path("out") / row["file"])
         clip = torch.from_numpy(read_audio(row["path"]))
         if kind == "scene":
-            expected = model.embed([clip], readout=Readout(layer=6, pool="mean_std"))[0]
+            expected = model.embed([clip], readout=replace(model.config.readout, layer=6))[0]
         else:
-            expected = model.encode([clip], layers=[6]).hidden_states[0][0]
+            expected = model.encode([clip], layers=[6], hop_ms=model.config.readout.hop_ms).hidden_states[0][0]
         assert np.allclose(array[1], expected, atol=1e-4)
 
 
@@ -513,7 +514,10 @@ def test_segments_of_a_manifest_are_rows_with_their_stretch(tmp_path, long_clip)
     frames = tmp_path / "f.parquet"
     assert main(["embed", str(manifest), "-o", str(frames), "--kind", "frames"]) == 0
     second = [row["time_ms"] for row in rows(frames) if row["segment"] == 1]
-    assert second == (2000 + model.encode([long_clip[32000:68000]]).times_ms[0]).tolist()
+    assert (
+        second
+        == (2000 + model.encode([long_clip[32000:68000]], hop_ms=model.config.readout.hop_ms).times_ms[0]).tolist()
+    )
 
 
 def test_tars_and_packed_corpora_give_the_rows_of_their_clips(folder, tmp_path):
