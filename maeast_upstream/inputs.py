@@ -4,6 +4,7 @@ Paths are text with surrogates for bytes that are not UTF-8, joined as text: a `
 would be most of the memory and time. Hence no pathlib here.
 """
 
+import functools
 import os
 import sys
 import tarfile
@@ -18,6 +19,7 @@ from maeast_upstream.packed import AUDIO_NAME, SAMPLE_BYTES, is_packed, packed_c
 from maeast_upstream.remote import is_remote, open_remote, remote_kind, walk_remote
 
 STDIN = "-"
+TAR_SUFFIX = ".tar"
 BYTES_PER_MS = 16
 """128 kbit/s: what a stretch counts for in `cost`."""
 
@@ -85,6 +87,20 @@ def cost(segment: Segment) -> int:
     return file_bytes(segment)
 
 
+def segment_of(path: str) -> Segment:
+    """The whole file, or the member of a tar, that a table calls ``path``; a packed clip's name does not say where."""
+    head, ending, member = path.partition(TAR_SUFFIX + "/")
+    tar = head + TAR_SUFFIX
+    if member and ending and (is_remote(tar) or os.path.isfile(tar)):
+        return _members_of(tar).get(path, Segment(path, error=f"{path}: no such member of {tar}"))
+    return Segment(path)
+
+
+@functools.lru_cache(maxsize=1)
+def _members_of(tar: str) -> dict[str, Segment]:
+    return {as_text(segment.path): segment for segment in _from_tar(tar)}
+
+
 def file_bytes(segment: Segment) -> int:
     """Bytes of what has to be opened; 0 where that is not known."""
     if segment.size is not None or segment.error is not None or is_remote(segment.file or segment.path):
@@ -143,7 +159,7 @@ def _list(item: str, own: frozenset[str] = frozenset(), stdin: BinaryIO | None =
 
 def _from_file(path: str) -> Iterator[Segment]:
     suffix = _suffix(path)
-    if suffix == ".tar":
+    if suffix == TAR_SUFFIX:
         yield from _from_tar(path)
     elif suffix in MANIFEST_SUFFIXES:
         for row in read_manifest(path):
@@ -155,7 +171,7 @@ def _from_file(path: str) -> Iterator[Segment]:
 def _from_stdin(lines: BinaryIO) -> Iterator[Segment]:
     for line in lines:
         if path := os.fsdecode(line.rstrip(b"\r\n")):
-            yield from (_from_tar(path) if _suffix(path) == ".tar" else iter([Segment(path)]))
+            yield from (_from_tar(path) if _suffix(path) == TAR_SUFFIX else iter([Segment(path)]))
 
 
 def _from_folder(folder: str, own: frozenset[str]) -> Iterator[Segment]:
@@ -176,7 +192,7 @@ def _from_folder(folder: str, own: frozenset[str]) -> Iterator[Segment]:
             yield from _from_folder(path, own)
         elif (suffix := _suffix(name)) in AUDIO_SUFFIXES:
             yield Segment(path)
-        elif suffix == ".tar":
+        elif suffix == TAR_SUFFIX:
             yield from _from_tar(path)
 
 
@@ -187,7 +203,7 @@ def _from_remote(folder: str, own: frozenset[str]) -> Iterator[Segment]:
                 continue
             if (suffix := _suffix(url)) in AUDIO_SUFFIXES:
                 yield Segment(url, size=size)
-            elif suffix == ".tar":
+            elif suffix == TAR_SUFFIX:
                 yield from _from_tar(url)
     except (OSError, ValueError) as error:
         yield Segment(folder, error=f"{folder}: not listed to its end ({error})")

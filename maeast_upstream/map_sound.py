@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from maeast_upstream.audio import AudioError, read_audio
+from maeast_upstream.audio import AudioError
+from maeast_upstream.decode_worker import read_segment
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.inputs import segment_of
 from maeast_upstream.map_table import Embeddings
 
 MAX_CLIPS = 2000
@@ -87,7 +89,7 @@ def read_stretch(path: str, start_ms: float, end_ms: float) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def _whole(path: str) -> np.ndarray:
     """The last file is kept, because a long one comes once for each of its segments."""
-    return read_audio(path)
+    return read_segment(segment_of(path))
 
 
 def opus(samples: np.ndarray) -> bytes:

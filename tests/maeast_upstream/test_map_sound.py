@@ -1,4 +1,5 @@
 import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import soundfile
 
 from maeast_upstream import map_sound
 from maeast_upstream.audio import AudioError, read_audio
+from maeast_upstream.inputs import list_segments
 from maeast_upstream.map_table import Embeddings
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
@@ -67,3 +69,16 @@ def test_a_clip_that_cannot_be_read_is_told_and_the_others_are_heard():
     assert sound.clips.keys() == {0, 2}
     assert sound.unread == {1: "shard.tar/member.opus: no such file"}
     assert sound.note == "1 of 3 clips without sound: shard.tar/member.opus: no such file"
+
+
+def test_members_of_tars_are_heard_as_files_are(tmp_path):
+    shard = tmp_path / "shard.tar"
+    with tarfile.open(shard, "w") as tar:
+        for path in CLIPS:
+            tar.add(path, Path(path).name)
+    members = [segment.path for segment in list_segments([shard])]
+    sound = map_sound.sound_of(table([*members, f"{shard}/gone.opus"]), None)
+    assert [sound.clips[row] for row in range(3)] == [
+        map_sound.opus(map_sound.read_stretch(p, 0.0, np.nan)) for p in CLIPS
+    ]
+    assert sound.unread.keys() == {3}
