@@ -71,9 +71,8 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
         (S,) float32, S at least 1, in about [-1, 1].
 
     Raises:
-        AudioError: not audio, empty, cut short, no samples, NaN, infinite or
-            impossibly loud samples, an impossible rate; a stretch
-            that is not there, or that ends before it starts.
+        AudioError: not audio, empty, cut short, no samples, NaN, infinite or impossibly loud samples, an
+            impossible rate; a stretch that is not there, or that ends before it starts.
     """
     name = str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "stream")
     start = start_ms or 0.0
@@ -108,10 +107,24 @@ def promised_ms(source: Source) -> float:
 
 
 def from_samples(samples: np.ndarray, rate: int) -> np.ndarray:
-    """(S,) or (S, channels) decoded samples in [-1, 1] at ``rate`` Hz -> (S,) float32 mono at 16 kHz."""
+    """(S,) or (S, channels) decoded samples in [-1, 1] at ``rate`` Hz -> (S,) float32 mono at 16 kHz.
+
+    Raises:
+        AudioError: no samples, NaN, infinite or impossibly loud samples, an impossible rate.
+    """
+    _check_rate(rate, "samples")
     mono = np.asarray(samples, np.float32)
     mono = mono.mean(axis=1) if mono.ndim == 2 else mono
+    if not len(mono):
+        raise AudioError("samples: no samples")
+    (mono,) = _finite(iter([mono]), "samples")
     return _join(_resample(iter([mono]), rate), 0, math.inf) if rate != SAMPLE_RATE else mono
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        # a container without one frame may not say its rate: it is empty rather than wrong
+        raise AudioError(f"{name}: sample rate {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
 def _read_either(source: Source, name: str, start: float, end_ms: float | None) -> np.ndarray:
@@ -159,9 +172,7 @@ def read_stretch(reader: Reader, name: str, start: float, end_ms: float | None) 
     if not 0 <= start < end:
         raise AudioError(f"{name}: a stretch from {start:.10g} to {end:.10g} ms; expected 0 <= start < end")
     rate = reader.rate
-    if not MIN_RATE <= rate <= MAX_RATE:
-        # a container without one frame may not say its rate: it is empty rather than wrong
-        raise AudioError(f"{name}: sample rate {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz")
+    _check_rate(rate, name)
     first = round(start * SAMPLES_PER_MS)
     stop = math.inf if end == math.inf else max(first + 1, round(end * SAMPLES_PER_MS))
     # the stretch is resampled on the whole file's grid: from a sample that both rates share

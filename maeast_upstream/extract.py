@@ -90,7 +90,7 @@ def cut_parts(segments: Iterable[Segment], done: Mapping[int, int] | None = None
 
 
 def embed_files(
-    inputs: Iterable[str | Path],
+    inputs: str | Path | Iterable[str | Path],
     encoder: Encoder | None = None,
     *,
     kind: Kind = "scene",
@@ -101,7 +101,7 @@ def embed_files(
     """Embeddings of many files, one after the other, in constant memory: the rows of ``maeast embed``.
 
     Args:
-        inputs: what `maeast embed` takes: files, folders, manifests, tars.
+        inputs: what `maeast embed` takes: files, folders, manifests, tars; one or several.
         encoder: None for the checkpoint in the package.
         kind: "scene", one row a clip, or "frames", one a time step.
         readout: None for the checkpoint's own; several give a row each.
@@ -163,11 +163,14 @@ def waveform_of(item: Any) -> np.ndarray:
     """(S,) float32 at 16 kHz of a value of a ``datasets`` audio column."""
     if isinstance(item, (str, Path)):
         return read_audio(item)
-    if item.get("bytes") is not None:
-        return read_audio(io.BytesIO(item["bytes"]))
-    if item.get("array") is not None:
-        return from_samples(item["array"], int(item["sampling_rate"]))
-    return read_audio(item["path"])
+    given = item if isinstance(item, Mapping) else {}
+    if given.get("bytes") is not None:
+        return read_audio(io.BytesIO(given["bytes"]))
+    if given.get("array") is not None:
+        return from_samples(given["array"], int(given["sampling_rate"]))
+    if given.get("path") is not None:
+        return read_audio(given["path"])
+    raise AudioError(f"expected a path, or a mapping with bytes, array or path, got {str(item)[:80]}")
 
 
 def as_rows(clip: Embedded, wanted: Wanted) -> Iterator[dict[str, Any]]:

@@ -48,7 +48,7 @@ class Segment:
     """Why there is nothing to read: not audio but an entry for the list of errors, such as a tar cut short."""
 
 
-def list_segments(inputs: Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[Segment]:
+def list_segments(inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[Segment]:
     """Everything that the inputs hold, lazily, in the order of the inputs; the same for the same files.
 
     - A folder: audio files by their suffix, members of ``.tar`` files, packed corpora, at any depth, sorted by name in
@@ -67,7 +67,7 @@ def list_segments(inputs: Iterable[str | Path], stdin: BinaryIO | None = None) -
             for a row of a manifest that cannot be understood.
     """
     unique: dict[str, str] = {}
-    for item in inputs:
+    for item in [inputs] if isinstance(inputs, (str, Path)) else inputs:
         path = _normal(os.fspath(item))
         unique.setdefault(_identity(path), path)
     for path in unique.values():

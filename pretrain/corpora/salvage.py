@@ -32,6 +32,6 @@ def salvage(path: Path, result: np.ndarray | AudioError) -> np.ndarray | None:
             with contextlib.suppress(AudioError):
                 for block in reader.blocks(0):  # not extend: what came before the error must stay
                     blocks.append(block)  # noqa: PERF402
+        return from_samples(np.concatenate(blocks), rate) if blocks else None
     except (AudioError, soundfile.LibsndfileError, RuntimeError, TypeError):
         return None
-    return from_samples(np.concatenate(blocks), rate) if blocks else None

@@ -23,6 +23,7 @@ from maeast_upstream.inputs import Segment
 from maeast_upstream.table import Embedded, Wanted
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
+CLIPS = sorted(AUDIO.glob("*.opus"))
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,28 @@ def test_an_input_that_cannot_be_read_is_told_or_raised(model, tmp_path):
     assert [path for path, _ in told] == [str(broken)]
     with pytest.raises(AudioError, match=r"broken\.wav"):
         list(embed_files([broken, good], model))
+
+
+def test_one_input_needs_no_list(model):
+    for clip in (CLIPS[0], str(CLIPS[0])):
+        assert [row["path"] for row in embed_files(clip, model)] == [str(CLIPS[0])]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (None, "expected a path, or a mapping with bytes, array or path, got None"),
+        ({"bytes": None, "path": None}, "expected a path"),
+        ({"bytes": b"nothing", "path": None}, "not audio"),
+        ({"array": np.zeros(0), "sampling_rate": 16_000}, "no samples"),
+        ({"array": np.full(500, np.nan), "sampling_rate": 16_000}, "NaN or infinite"),
+        ({"array": np.full(500, np.nan), "sampling_rate": 8_000}, "NaN or infinite"),
+        ({"array": np.zeros(500), "sampling_rate": 0}, "sample rate 0 Hz"),
+    ],
+)
+def test_a_row_of_a_dataset_without_audio_is_an_audio_error(model, item, message):
+    with pytest.raises(AudioError, match=message):
+        Embedder(model)({"audio": [item]})
 
 
 def test_a_callable_for_datasets_takes_bytes_paths_and_arrays(model):
