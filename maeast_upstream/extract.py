@@ -239,26 +239,34 @@ def write_part(
 ) -> None:
     """One part, as its outcomes come."""
     with work.store.write(number, work.sink.schema) as (writer, report):
-        for some in flushed(outcomes):
+        for some in flushed(counted(outcomes, report, progress)):
             clips = [outcome for outcome in some if isinstance(outcome, Embedded)]
             if clips:
                 writer.write_table(work.sink.table(clips))
-            done = summary(some)
-            report.add(done)
-            progress(done)
 
 
-def summary(outcomes: Iterable[Embedded | Failed]) -> PartReport:
-    """Counts."""
-    report = PartReport()
+def counted(
+    outcomes: Iterable[Embedded | Failed],
+    report: PartReport,
+    progress: Callable[[PartReport], object],
+) -> Iterator[Embedded | Failed]:
+    """Outcomes as they come, each counted in its part's report and told."""
     for outcome in outcomes:
-        if isinstance(outcome, Failed):
-            report.errors.append((outcome.path, outcome.reason))
-        else:
-            report.clips += 1
-            report.rows += outcome.vectors.shape[0] * outcome.vectors.shape[1]
-            report.samples += round((outcome.end_ms - outcome.start_ms) * SAMPLE_RATE / 1000)
-    return report
+        one = report_of(outcome)
+        report.add(one)
+        progress(one)
+        yield outcome
+
+
+def report_of(outcome: Embedded | Failed) -> PartReport:
+    """Of one input."""
+    if isinstance(outcome, Failed):
+        return PartReport(errors=[(outcome.path, outcome.reason)])
+    return PartReport(
+        clips=1,
+        rows=outcome.vectors.shape[0] * outcome.vectors.shape[1],
+        samples=round((outcome.end_ms - outcome.start_ms) * SAMPLE_RATE / 1000),
+    )
 
 
 def flushed(outcomes: Iterable[Embedded | Failed]) -> Iterator[list[Embedded | Failed]]:

@@ -14,13 +14,19 @@ from maeast_upstream import Readout, extract, load_model
 from maeast_upstream.audio import AudioError, read_audio
 from maeast_upstream.extract import (
     Embedder,
+    Part,
+    Work,
     blocks,
     cut_parts,
     embed_decoded,
     embed_files,
+    write_parts,
 )
 from maeast_upstream.inputs import Segment
-from maeast_upstream.table import Embedded, Wanted
+from maeast_upstream.outputs import Sink
+from maeast_upstream.parts import PartStore
+from maeast_upstream.storage import Storage
+from maeast_upstream.table import Embedded, Wanted, make_schema
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
 CLIPS = sorted(AUDIO.glob("*.opus"))
@@ -185,6 +191,21 @@ def test_what_is_done_is_left_out_wherever_it_would_be_cut_today(monkeypatch):
         (4, [4]),
         (9, [9]),
     ]
+
+
+def test_progress_is_told_while_a_part_is_made(model, tmp_path):
+    store = PartStore(Storage(tmp_path))
+    wanted = Wanted(readouts=(model.config.readout,))
+    work = Work(
+        store, Sink(make_schema(wanted, wanted.width(model.config)), wanted), model, workers=0, batch_seconds=0.5
+    )
+    segments = [Segment(str(path)) for path in CLIPS[:4]] + [Segment("gone.wav")]
+    told = []
+    write_parts([Part(0, segments)], work, lambda report: told.append((report.segments, store.numbers())))
+    assert sum(count for count, _ in told) == 5
+    assert told[0] == (1, [])
+    assert store.report(0).clips == 4
+    assert [name for name, _ in store.report(0).errors] == ["gone.wav"]
 
 
 def test_parts_are_cut_as_they_are_asked_for():
