@@ -260,7 +260,7 @@ class Encoder(nn.Module):
         mel: Mel,
         rows: int,
     ) -> list[Tensor]:
-        """The kept layers' (B, rows, C) float32; what lies past a clip's own steps is left as it was in memory.
+        """The kept layers' (B, rows, C) float32; past a clip's own steps its last one is repeated.
 
         Args:
             clips: as of `split_clips`.
@@ -275,7 +275,10 @@ class Encoder(nn.Module):
         def fold(hidden: list[Tensor]) -> list[Tensor]:
             return [fold_mel(tokens, M, mel).float() for tokens in hidden]
 
-        return self._filled(clips, grid, keep, widths, rows, fold)
+        states = self._filled(clips, grid, keep, widths, rows, fold)
+        if not states[0].requires_grad:
+            repeat_last(states, [grid.steps(len(clip)) for clip in clips])
+        return states
 
     def _filled(
         self,
@@ -286,16 +289,59 @@ class Encoder(nn.Module):
         rows: int,
         convert: Callable[[list[Tensor]], list[Tensor]],
     ) -> list[Tensor]:
-        """For each of ``widths`` (B, rows, width): what ``convert`` makes of a batch's kept layers, (b, N, D) each."""
+        """For each of ``widths`` (B, rows, width): what ``convert`` makes of a batch's kept layers, (b, N, D) each.
+
+        What lies past a clip's own steps is as it was in memory or, where a graph is recorded, the clip's last step.
+        """
+        with self.arithmetic():
+            recorded = torch.is_grad_enabled()
+        if recorded:
+            return self._gathered(clips, grid, keep, rows, convert)
         # made before inference mode begins: the result may be used in a graph
         states = [torch.empty(len(clips), rows, width, device=self.device) for width in widths]
-        with self.arithmetic(), torch.inference_mode(not torch.is_grad_enabled()):
-            for batch in self._batches(clips, grid):
-                where = torch.tensor(batch, device=self.device)
-                for place, hidden in self._run([clips[row] for row in batch], grid, keep):
-                    for state, part in zip(states, convert(hidden), strict=True):
-                        state[where, place] = part
+        with self.arithmetic(), torch.inference_mode():
+            for clip, step, parts in self._parts(clips, grid, keep, convert):
+                for state, part in zip(states, parts, strict=True):
+                    state[clip, step] = part
         return states
+
+    def _gathered(
+        self,
+        clips: Sequence[Tensor],
+        grid: TimeGrid,
+        keep: Sequence[int],
+        rows: int,
+        convert: Callable[[list[Tensor]], list[Tensor]],
+    ) -> list[Tensor]:
+        """As `_filled`, in one step that a gradient comes back through cheaply: writes would copy whole states."""
+        place = torch.zeros(len(clips), rows, dtype=torch.int64, device=self.device)
+        every: list[list[Tensor]] = []
+        count = 0
+        with self.arithmetic():
+            for clip, step, parts in self._parts(clips, grid, keep, convert):
+                place[clip, step] = torch.arange(count, count + len(clip), device=self.device)
+                every.append(parts)
+                count += len(clip)
+        last = torch.tensor([[grid.steps(len(clip)) - 1] for clip in clips])
+        place = place.gather(1, torch.minimum(torch.arange(rows), last).to(self.device))
+        flat = [torch.cat(parts) for parts in zip(*every, strict=True)]
+        return [part.index_select(0, place.flatten()).view(*place.shape, -1) for part in flat]
+
+    def _parts(
+        self,
+        clips: Sequence[Tensor],
+        grid: TimeGrid,
+        keep: Sequence[int],
+        convert: Callable[[list[Tensor]], list[Tensor]],
+    ) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        """Time steps as they are computed: (n,) clips' numbers, (n,) their steps, (n, C) of what ``convert`` makes.
+
+        Some may lie past their clip's own steps.
+        """
+        for batch in self._batches(clips, grid):
+            numbers = torch.tensor(batch, device=self.device)
+            for row, step, hidden in self._run([clips[number] for number in batch], grid, keep):
+                yield numbers[row], step, [part.flatten(0, 1) for part in convert(hidden)]
 
     def embed(
         self,
@@ -383,12 +429,15 @@ class Encoder(nn.Module):
         """Indices of the clips that go through the network together: of like length; a long clip goes by itself."""
         mel, kind = self.config.model.mel_patches, self.device.type
         budget = BATCH_TOKENS.get(kind, BATCH_TOKENS["cpu"]) // mel
+        dense = self._side_by_side()
+        if dense and torch.is_grad_enabled():  # every activation is kept anyway, and each batch costs a gradient's sum
+            budget = sum(len(clip) for clip in clips)
         small = SMALL_BATCH_TOKENS.get(kind, 0) // mel if self.precision != "fp32" else 0
         rows: list[int] = []
         steps: list[int] = []
         for row in sorted(range(len(clips)), key=lambda row: -len(clips[row])):
             tall = [*steps, grid.steps(len(clips[row])) // grid.passes + 1]
-            area = len(tall) * tall[0]
+            area = sum(tall) if dense else len(tall) * tall[0]
             full = area > budget or (area > small and sum(tall) < (1 - MAX_PADDING) * area)
             if rows and (full or self._is_long(clips[rows[0]])):
                 yield rows
@@ -399,37 +448,54 @@ class Encoder(nn.Module):
     def _is_long(self, clip: Tensor) -> bool:
         return len(clip) > self.max_seconds * SAMPLE_RATE
 
-    def _run(self, clips: list[Tensor], grid: TimeGrid, keep: Sequence[int]) -> Iterator[tuple[slice, list[Tensor]]]:
-        """The clips of a batch through the network, grid by grid: time steps, and the kept layers' (b, N, D) there."""
-        waveforms, lengths = self._pad(clips, grid)
+    def _side_by_side(self) -> bool:
+        """Whether clips of a batch lie in one row, each attending to itself: on a CPU, where torch runs the network."""
+        return self.device.type == "cpu" and (self.body is None or self.training)
+
+    def _run(
+        self, clips: list[Tensor], grid: TimeGrid, keep: Sequence[int]
+    ) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        """The clips of a batch through the network, grid by grid.
+
+        Yields:
+            For n time steps: (n,) numbers of clips in the batch, (n,) of their steps, and the kept layers' (b, N, D).
+        """
         long = self._is_long(clips[0])
+        if self._side_by_side() and not long:
+            yield from self._run_side_by_side(clips, grid, keep)
+            return
+        waveforms, lengths = self._pad(clips, grid)
         audio = self.fbank.prepare(waveforms) if long else self.fbank(waveforms, lengths)
         frames = torch.tensor([grid.frames(len(clip)) for clip in clips])
         for shift in range(grid.passes):
             own = ((frames - shift * grid.hop) // grid.patch_frames).clamp(min=0)
-            if int(own.max()) == 0:
+            steps = int(own.max())
+            if steps == 0:
                 continue
             if long:
-                parts = self._windows(audio[:, shift * grid.hop * HOP_SAMPLES :], int(own.max()), keep)
+                parts = self._windows(audio[:, shift * grid.hop * HOP_SAMPLES :], steps, keep)
             else:
-                parts = iter(
-                    [
-                        (
-                            0,
-                            int(own.max()),
-                            self._features(audio[:, shift * grid.hop :], own, keep),
-                        )
-                    ]
-                )
+                parts = iter([(0, steps, self._features(audio[:, shift * grid.hop :], own, keep))])
             for first, last, hidden in parts:
-                yield (
-                    slice(
-                        shift + first * grid.passes,
-                        shift + last * grid.passes,
-                        grid.passes,
-                    ),
-                    hidden,
-                )
+                step = shift + torch.arange(first, last, device=self.device) * grid.passes
+                row = torch.arange(len(clips), device=self.device)
+                yield row.repeat_interleave(len(step)), step.repeat(len(clips)), hidden
+
+    def _run_side_by_side(
+        self, clips: list[Tensor], grid: TimeGrid, keep: Sequence[int]
+    ) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        """As `_run`, without any padding: one row of all the clips' tokens."""
+        spectrograms = [self.fbank(self._pad([clip], grid)[0]) for clip in clips]
+        for shift in range(grid.passes):
+            patches = [self.patchify(spectrogram[:, shift * grid.hop :]) for spectrogram in spectrograms]
+            tokens = [part.shape[1] for part in patches if part.shape[1]]
+            if not tokens:
+                continue
+            one = len(tokens) == 1
+            hidden = self.network.features(torch.cat(patches, 1), layers=keep, side_by_side=None if one else tokens)
+            steps = [part.shape[1] // self.config.model.mel_patches for part in patches]
+            row = torch.arange(len(clips)).repeat_interleave(torch.tensor(steps))
+            yield row, torch.cat([shift + torch.arange(n) * grid.passes for n in steps]), hidden
 
     def _pad(self, clips: list[Tensor], grid: TimeGrid) -> tuple[Tensor, Tensor | None]:
         """Clips -> (b, S) on the model's device, and the samples of each where they differ."""
@@ -478,6 +544,16 @@ class Encoder(nn.Module):
             for row, (first, last) in enumerate(ranges[i : i + batch]):
                 inside = slice((first - some[row]) * mel, (last - some[row]) * mel)
                 yield first, last, [state[row : row + 1, inside] for state in hidden]
+
+
+def repeat_last(states: Sequence[Tensor], lengths: Sequence[int]) -> None:
+    """Fill (B, T, C) tensors in place: what lies past a clip's length becomes its last step."""
+    last = torch.tensor(lengths) - 1
+    clip, step = (torch.arange(states[0].shape[1]) > last[:, None]).nonzero(as_tuple=True)
+    source = last[clip]
+    clip, step, source = (index.to(states[0].device) for index in (clip, step, source))
+    for state in states:
+        state[clip, step] = state[clip, source]
 
 
 def split_clips(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from torch import Tensor, nn
 
@@ -122,24 +121,12 @@ class UpstreamExpert(nn.Module):
         encoder, repeat = self.encoder, self.options.repeat
         grid = encoder.grid(self.options.hop_ms)
         clips = split_clips(wavs, None)
-        own = [grid.steps(len(clip)) for clip in clips]
         total = -(-max(len(clip) for clip in clips) // self._rate)
         rows = -(-total // repeat)
         states = encoder.own_steps(clips, grid, encoder.kept_layers(None), self.options.mel, rows)
-        repeat_last(states, own)
         if repeat > 1:
             states = [state.repeat_interleave(repeat, dim=1)[:, :total] for state in states]
         return {"hidden_states": states, "last_hidden_state": states[-1]}
-
-
-def repeat_last(states: Sequence[Tensor], lengths: Sequence[int]) -> None:
-    """Fill (B, T, C) tensors in place: what lies past a clip's length becomes its last step."""
-    last = torch.tensor(lengths) - 1
-    clip, step = (torch.arange(states[0].shape[1]) > last[:, None]).nonzero(as_tuple=True)
-    source = last[clip]
-    clip, step, source = (index.to(states[0].device) for index in (clip, step, source))
-    for state in states:
-        state[clip, step] = state[clip, source]
 
 
 def _without_what_is_not_kept(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

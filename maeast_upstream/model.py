@@ -170,9 +170,14 @@ class Positions(nn.Module):
             persistent=False,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
-        return x if self.kind == "none" else x + self._rows(x.shape[1], x.device)
+    def forward(self, x: Tensor, side_by_side: Sequence[int] | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D); ``side_by_side`` as in `MaeAst.features`: each clip counts from its own start."""
+        if self.kind == "none":
+            return x
+        if side_by_side is None:
+            return x + self._rows(x.shape[1], x.device)
+        rows = self._rows(max(side_by_side), x.device)
+        return x + torch.cat([rows[:tokens] for tokens in side_by_side])
 
     def at(self, x: Tensor, index: Tensor, num_tokens: int) -> Tensor:
         """(B, n, D) tokens that stand at the places (B, n) ``index`` of ``num_tokens`` -> (B, n, D)."""
@@ -194,12 +199,25 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.out = Linear(dim, dim)
 
-    def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D); ``attend`` (B, 1, 1, N) is True at the keys that may be looked at."""
-        q, k, v = split_heads(self.qkv(x), 3, self.num_heads)
-        y = attention(q, k, v, attend, self.dropout if self.training else 0.0)
-        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, attend: Tensor | Sequence[int] | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D).
+
+        ``attend`` (B, 1, 1, N) is True at the keys that may be looked at; or the tokens of each clip, where clips lie
+        side by side and each looks at itself only.
+        """
+        qkv = split_heads(self.qkv(x), 3, self.num_heads)
+        if attend is None or isinstance(attend, Tensor):
+            y = self._attention(qkv, attend)
+        else:
+            clips = zip(*(torch.split(part, list(attend), dim=2) for part in qkv), strict=True)
+            y = torch.cat([self._attention(clip, None) for clip in clips], dim=1)
+        out: Tensor = self.out(y.flatten(2))
         return out
+
+    def _attention(self, qkv: Sequence[Tensor], attend: Tensor | None) -> Tensor:
+        """Three (B, H, n, D / H) -> (B, n, H, D / H)."""
+        q, k, v = qkv
+        return attention(q, k, v, attend, self.dropout if self.training else 0.0).transpose(1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -255,7 +273,7 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.activation_dropout = Dropout(config.activation_dropout)
 
-    def forward(self, x: Tensor, attend: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, attend: Tensor | Sequence[int] | None = None, memory: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); ``attend`` and ``memory`` as in `Attention` and `CrossAttention`."""
         y = self.attention(x, attend) if memory is None else self.attention(x, attend, memory)
         x = self.attention_norm(x + self.dropout(y))
@@ -291,9 +309,11 @@ class Stack(nn.Module):
                 x = self._run(block, x, attend, memory)
         return x
 
-    def layers(self, x: Tensor, padding: Tensor | None, keep: Sequence[int]) -> list[Tensor]:
+    def layers(
+        self, x: Tensor, padding: Tensor | None, keep: Sequence[int], side_by_side: Sequence[int] | None = None
+    ) -> list[Tensor]:
         """The outputs of the layers in ``keep`` (counted from 1, ascending); nothing above the last is computed."""
-        attend = None if padding is None else ~padding[:, None, None, :]
+        attend = side_by_side if padding is None else ~padding[:, None, None, :]
         x = self.dropout(self.norm(x))
         kept = []
         for number, block in enumerate(self.blocks[: keep[-1]], start=1):
@@ -302,7 +322,9 @@ class Stack(nn.Module):
                 kept.append(x)
         return kept
 
-    def _run(self, block: nn.Module, x: Tensor, attend: Tensor | None, memory: Tensor | None = None) -> Tensor:
+    def _run(
+        self, block: nn.Module, x: Tensor, attend: Tensor | Sequence[int] | None, memory: Tensor | None = None
+    ) -> Tensor:
         if self.checkpoint_activations and torch.is_grad_enabled():
             result: Tensor = checkpoint(block, x, attend, memory, use_reentrant=False)
         else:
@@ -362,6 +384,8 @@ class MaeAst(nn.Module):
         patches: Tensor,
         padding: Tensor | None = None,
         layers: Sequence[int] | None = None,
+        *,
+        side_by_side: Sequence[int] | None = None,
     ) -> list[Tensor]:
         """Encoder layers' outputs on all tokens: what a frozen or fine-tuned upstream uses.
 
@@ -369,12 +393,15 @@ class MaeAst(nn.Module):
             patches: (B, N, P) normalised patches, see `patchify`.
             padding: (B, N) bool, True at tokens past a clip's end; no row may be all padding.
             layers: which layers, counted from 1; None means all.
+            side_by_side: in place of padding, with B = 1: the tokens of each clip, one clip behind the other in the
+                row. They share the matrix products and nothing else.
 
         Returns:
             One (B, N, D) tensor for each layer asked for, in ascending order. Layerdrop never applies.
         """
         keep = sorted(set(layers)) if layers is not None else range(1, self.config.depth + 1)
-        return self.encoder.layers(self.encoder_positions(self.patch_embed(patches)), padding, keep)
+        tokens = self.encoder_positions(self.patch_embed(patches), side_by_side)
+        return self.encoder.layers(tokens, padding, keep, side_by_side)
 
     def predict(
         self,

@@ -344,10 +344,50 @@ def test_on_a_gpu_a_small_batch_is_one_pass_and_on_a_cpu_no_padding_is_computed(
     clips = noise(16000, 100_000, 40_000)
     upstream = UpstreamExpert(write_published("patch"), precision="bf16").eval()
     grid = upstream.encoder.grid(None)
-    apart = list(upstream.encoder._batches(clips, grid))
     alone = [states(upstream, [clip])[-1] for clip in clips]
+    network, seen = upstream.encoder.network, []
+    features = network.features
+    monkeypatch.setattr(
+        network, "features", lambda *given, **more: seen.append(given[0].shape) or features(*given, **more)
+    )
+    dense = states(upstream, clips)[-1]
+    assert sum(rows * tokens for rows, tokens, _ in seen) == 8 * sum(grid.steps(len(clip)) for clip in clips)
+    monkeypatch.setattr(upstream.encoder, "_side_by_side", lambda: False)
+    apart = list(upstream.encoder._batches(clips, grid))
     monkeypatch.setitem(encoder.SMALL_BATCH_TOKENS, "cpu", 8192)
     together = list(upstream.encoder._batches(clips, grid))
     assert (len(apart), len(together)) == (3, 1)
-    for one, other in zip(alone, states(upstream, clips)[-1], strict=True):
-        assert torch.nn.functional.cosine_similarity(one[0], other[: one.shape[1]], dim=-1).min() > 0.999
+    for batch in (dense, states(upstream, clips)[-1]):
+        for one, other in zip(alone, batch, strict=True):
+            assert torch.nn.functional.cosine_similarity(one[0], other[: one.shape[1]], dim=-1).min() > 0.999
+
+
+@pytest.mark.parametrize("options", [{}, {"hop_ms": 40}, {"repeat": 4}])
+def test_a_batchs_gradient_is_the_sum_of_its_clips(write_published, options):
+    """With steps past a clip's own, one that goes in windows, and one shorter than a token."""
+    clips = noise(16_000, 5_000, 400, 90_000, 40_001)
+    expert = UpstreamExpert(write_published("patch"), **options).eval()
+    expert.encoder.max_seconds, expert.encoder.window_steps = 5.0, 20
+    rate = expert.get_downsample_rates()
+
+    def gradients(batches):
+        expert.zero_grad()
+        for batch in batches:
+            ends = [-(-len(clip) // rate) for clip in batch]
+            for_all = expert(batch)["hidden_states"]
+            sum(state[row, :end].square().sum() for state in for_all for row, end in enumerate(ends)).backward()
+        return [parameter.grad.clone() for parameter in expert.parameters()]
+
+    for together, alone in zip(gradients([clips]), gradients([[clip] for clip in clips]), strict=True):
+        assert (together - alone).abs().max() <= 1e-4 * alone.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("patch", {}), ("frame", {}), ("patch", {"hop_ms": 40})])
+def test_features_with_a_graph_are_those_without(write_published, kind, options):
+    expert = UpstreamExpert(write_published(kind), **options).eval()
+    clips = noise(16_000, 5_000, 400, 40_001)
+    recorded = expert(clips)["hidden_states"]
+    assert recorded[0].requires_grad
+    for one, other in zip(recorded, states(expert, clips), strict=True):
+        assert one.shape == other.shape
+        assert differs(one.detach(), other) <= TOLERANCE

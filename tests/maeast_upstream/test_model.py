@@ -186,6 +186,19 @@ def test_a_row_does_not_depend_on_its_mates_nor_on_padding(lengths):
                 assert (one[0] - other[row, : 8 * length]).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("lengths", [[1, 5, 2, 5], [4], [0x201, 1]], ids=["mixed", "one", "past the table"])
+def test_clips_side_by_side_share_nothing(lengths):
+    torch.manual_seed(0)
+    network = MaeAst(small_config(depth=2)).eval()
+    clips = [torch.randn(1, 8 * length, 256) for length in lengths]
+    tokens = [clip.shape[1] for clip in clips]
+    with torch.no_grad():
+        together = network.features(torch.cat(clips, 1), side_by_side=tokens)
+        for clip, row in zip(clips, zip(*(layer.split(tokens, 1) for layer in together), strict=True), strict=True):
+            for one, other in zip(network.features(clip), row, strict=True):
+                assert (one - other).abs().max() <= 1e-5
+
+
 def test_layerdrop_never_touches_features():
     network = MaeAst(small_config(layerdrop=0.9)).train()
     for _ in range(5):
