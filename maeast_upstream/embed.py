@@ -1,6 +1,7 @@
 """``maeast embed``: audio in, a table of embeddings out; killed and started again, it goes on where it was."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -59,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
         )
         return INTERRUPTED
     except OSError as error:
-        raise OSError(f"{error}; {job.standing()}: make room, and the same command goes on from there") from error
+        room = ": make room, and" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ";"
+        raise OSError(f"{error}; {job.standing()}{room} the same command goes on from there") from error
     return tell(report, wanted.width(encoder.config), output)
 
 

@@ -422,6 +422,7 @@ def fail_at(monkeypatch, clip, error):
             1,
             "No space left on device; 4 of 6 clips are safe",
         ),
+        (OSError(errno.EACCES, "Permission denied"), 1, "e.parquet.parts; the same command"),
         (KeyboardInterrupt(), 130, "stopped: 4 of 6 clips are safe"),
     ],
 )
