@@ -53,7 +53,9 @@ def main(argv: Sequence[str]) -> int:
         except ValueError as error:
             logger.warning("%s, seed %d: %s", one.variant, one.seed, error)
             failed[one] = str(error)
-    return report(args.out, sweep, [one for one in planned if finished(one, sets)], sets, failed)
+        else:
+            write_tables(args.out, sweep, planned, sets)
+    return report(args.out, sweep, planned, sets, failed)
 
 
 def build_parser() -> Parser:
@@ -95,17 +97,14 @@ def complete(one: PlannedRun, sets: Sequence[LabelledSet]) -> bool:
 
 
 def report(
-    out: Path, sweep: Sweep, done: Sequence[PlannedRun], sets: Sequence[LabelledSet], failed: dict[PlannedRun, str]
+    out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: Sequence[LabelledSet], failed: dict[PlannedRun, str]
 ) -> int:
-    """Write the tables of what is finished; the exit status."""
-    rows = [row_of(one, sets) for one in done]
+    """Write and show the tables, the curves too where they are asked for; the exit status."""
+    rows = write_tables(out, sweep, planned, sets)
     if rows:
-        write_csv(out / f"{sweep.name}.csv", rows)
-        text = format_table(sweep, rows)
-        with replacing(out / f"{sweep.name}.md") as part:
-            part.write_text(text + "\n", encoding="utf-8")
-        print(text)
+        print(format_table(sweep, rows))
         if sweep.curve:
+            done = [one for one in planned if finished(one, sets)]
             curves = write_curves(out / f"{sweep.name}_curve.csv", done, rows, sets)
             draw_curves(out / f"{sweep.name}_curve.png", curves)
     for one, reason in failed.items():
@@ -113,6 +112,18 @@ def report(
     if not failed:
         return 0
     return PARTLY if rows else 1
+
+
+def write_tables(
+    out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: Sequence[LabelledSet]
+) -> list[dict[str, Any]]:
+    """The CSV and the Markdown of what is finished; its rows."""
+    rows = [row_of(one, sets) for one in planned if finished(one, sets)]
+    if rows:
+        write_csv(out / f"{sweep.name}.csv", rows)
+        with replacing(out / f"{sweep.name}.md") as part:
+            part.write_text(format_table(sweep, rows) + "\n", encoding="utf-8")
+    return rows
 
 
 def row_of(one: PlannedRun, sets: Sequence[LabelledSet]) -> dict[str, Any]:

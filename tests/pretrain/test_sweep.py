@@ -109,6 +109,20 @@ def test_what_is_finished_is_not_repeated_and_a_begun_run_goes_on(settings, writ
     assert len(trained) == 3
 
 
+def test_a_killed_sweep_has_the_rows_of_what_was_finished(settings, write, tmp_path, monkeypatch):
+    real = sweep.complete
+
+    def killed_in_the_second(one, sets):
+        if one.variant == "no InfoNCE":
+            raise KeyboardInterrupt
+        return real(one, sets)
+
+    monkeypatch.setattr(sweep, "complete", killed_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.main([str(write(settings)), "--out", str(tmp_path)])
+    assert [row["variant"] for row in rows(tmp_path)] == ["joint"]
+
+
 def test_a_signal_stops_the_sweep(settings, write, tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(Trainer, "train", lambda self: trained.append(self.close()))
