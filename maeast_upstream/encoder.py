@@ -247,10 +247,10 @@ class Encoder(nn.Module):
         rows = int(steps.max())
         states = fill(rows)
         if int(steps.min()) < rows:
-            past = (torch.arange(rows) >= steps[:, None]).to(self.device)[..., None]
+            past = onto(torch.arange(rows) >= steps[:, None], self.device)[..., None]
             states = [state.masked_fill_(past, 0.0) for state in states]
         times = nn.utils.rnn.pad_sequence([grid.times_ms(len(clip)) for clip in clips], batch_first=True)
-        return Encoded(states, steps.to(self.device), times)
+        return Encoded(states, onto(steps, self.device), times)
 
     def own_steps(
         self,
@@ -339,7 +339,7 @@ class Encoder(nn.Module):
         Some may lie past their clip's own steps.
         """
         for batch in self._batches(clips, grid):
-            numbers = torch.tensor(batch, device=self.device)
+            numbers = onto(torch.tensor(batch), self.device)
             for row, step, hidden in self._run([clips[number] for number in batch], grid, keep):
                 yield numbers[row], step, [part.flatten(0, 1) for part in convert(hidden)]
 
@@ -501,12 +501,14 @@ class Encoder(nn.Module):
         """Clips -> (b, S) on the model's device, and the samples of each where they differ."""
         samples = [grid.padded_samples(len(clip)) for clip in clips]
         if len(clips) == 1 and samples[0] == len(clips[0]):
-            return clips[0].to(self.device)[None], None
-        padded = torch.zeros(len(clips), max(samples), device=self.device)
+            return onto(clips[0], self.device)[None], None
+        place = clips[0].device  # put together where the clips are: one copy to a GPU
+        pinned = place.type == "cpu" and self.device.type == "cuda"
+        padded = torch.zeros(len(clips), max(samples), device=place, pin_memory=pinned)
         for row, clip in enumerate(clips):
             padded[row, grid.left : grid.left + len(clip)] = clip
         equal = min(samples) == max(samples)
-        return padded, None if equal else torch.tensor(samples, device=self.device)
+        return onto(padded, self.device), None if equal else onto(torch.tensor(samples), self.device)
 
     def _features(self, spectrogram: Tensor, steps: Tensor, keep: Sequence[int]) -> list[Tensor]:
         """(b, frames, mels), each row's time steps -> the kept layers' (b, N, D)."""
@@ -515,7 +517,7 @@ class Encoder(nn.Module):
         padding = None
         if int(steps.min()) < longest:
             # a row without a step on this grid still needs one key to attend to; its result is never used
-            tokens = steps.clamp(min=1).to(self.device) * self.config.model.mel_patches
+            tokens = onto(steps.clamp(min=1), self.device) * self.config.model.mel_patches
             padding = torch.arange(patches.shape[1], device=self.device) >= tokens[:, None]
         return self._layers(patches, padding, keep)
 
@@ -551,9 +553,16 @@ def repeat_last(states: Sequence[Tensor], lengths: Sequence[int]) -> None:
     last = torch.tensor(lengths) - 1
     clip, step = (torch.arange(states[0].shape[1]) > last[:, None]).nonzero(as_tuple=True)
     source = last[clip]
-    clip, step, source = (index.to(states[0].device) for index in (clip, step, source))
+    clip, step, source = (onto(index, states[0].device) for index in (clip, step, source))
     for state in states:
         state[clip, step] = state[clip, source]
+
+
+def onto(value: Tensor, device: torch.device) -> Tensor:
+    """``value`` on ``device``; on its way to a GPU nobody waits for it: pinned memory is copied when its turn comes."""
+    if device.type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
 
 
 def split_clips(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:

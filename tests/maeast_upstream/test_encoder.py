@@ -282,3 +282,15 @@ def test_gpu_agrees_with_cpu(make_encoder, clips, precision, least):
     cpu = make_encoder().encode(clips).hidden_states[-1]
     gpu = make_encoder(precision=precision).cuda().encode(clips).hidden_states[-1].cpu()
     assert torch.nn.functional.cosine_similarity(cpu.flatten(), gpu.flatten(), dim=0) > least
+
+
+@pytest.mark.gpu
+def test_nobody_waits_for_the_gpu_until_the_features_are_read(make_encoder, clips):
+    encoder = make_encoder(precision="bf16").cuda()
+    expected = encoder.encode(clips).hidden_states[-1]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = encoder.encode(clips).hidden_states[-1]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found, expected)
