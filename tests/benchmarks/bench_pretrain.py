@@ -1,6 +1,6 @@
 """The training step against the published MAE-AST step and against SSAST, one group of rows after the other.
 
-``make bench-pretrain`` runs all groups, each in a process of its own; docs/benchmarks/cpu-pretrain-GROUP.md.
+``make bench-pretrain`` runs all groups, each in a process of its own; docs/benchmarks/PROCESSOR-pretrain-GROUP.md.
 """
 
 import dataclasses

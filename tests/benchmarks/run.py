@@ -1,8 +1,9 @@
-"""``make bench``: measures everything side by side on this machine and writes docs/benchmarks/DEVICE-GROUP.md."""
+"""``make bench``: measures everything side by side on this machine and writes docs/benchmarks/PROCESSOR-GROUP.md."""
 
 import argparse
 import datetime
 import platform
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -77,9 +78,14 @@ def main() -> None:
         for group in args.groups or groups:
             text = page(group, device, named[group](checkpoint))
             print(text, flush=True)
-            path = ROOT / "docs" / "benchmarks" / f"{args.device}-{group}.md"
+            path = ROOT / "docs" / "benchmarks" / f"{short_name(device)}-{group}.md"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+
+
+def short_name(device: str) -> str:
+    """Maker and model, for a file's name: amd-epyc, intel-xeon, nvidia-h200."""
+    return "-".join(re.sub(r"\(.*?\)|[^\w ]", "", device).lower().split()[:2])
 
 
 def page(group: str, device: str, rows: Rows) -> str:
