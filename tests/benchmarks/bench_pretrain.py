@@ -25,7 +25,7 @@ from pretrain.step import DTYPES, Updater
 
 Rows = list[tuple[str, str, str]]
 PRECISIONS = ("fp32", "bf16")
-PICTURE = Path(__file__).parents[2] / "docs" / "benchmarks" / "cpu-pretrain-sweep.png"
+PICTURE = Path(__file__).parents[2] / "docs" / "benchmarks" / "pretrain-sweep.png"
 SECONDS, BATCH, RATIO = 10.0, 16, 0.75
 DECODERS = {
     "2 x 384": ({"decoder_dim": 384, "decoder_heads": 6, "decoder_ffn_dim": 1536}, 1.0),
