@@ -39,11 +39,17 @@ class PartActor:
                 self.work.sink.wanted.layers(encoder.num_layers),
             )
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[PartReport]]:
-        """A batch of one pickled part -> what became of it."""
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[PartReport | OSError]]:
+        """A batch of one pickled part -> what became of it, or why it could not be written.
+
+        A full disk is handed back, not raised: Ray would tell it as pages of tracebacks.
+        """
         total = PartReport()
-        write_parts([pickle.loads(part) for part in batch["part"]], self.work, total.add)
-        return {"report": [total]}
+        try:
+            write_parts([pickle.loads(part) for part in batch["part"]], self.work, total.add)
+        except OSError as error:
+            return {"outcome": [error]}
+        return {"outcome": [total]}
 
 
 @contextlib.contextmanager
@@ -84,6 +90,9 @@ def write_parts_on_ray(parts: Iterable[Part], work: Work, progress: Callable[[Pa
 
     Actors take one processor each, with one thread: the fastest way through many clips. Where the encoder is on a GPU
     they take a GPU each.
+
+    Raises:
+        OSError: a machine could not write a part; whole parts stay.
     """
     import ray.data
 
@@ -106,4 +115,6 @@ def write_parts_on_ray(parts: Iterable[Part], work: Work, progress: Callable[[Pa
         num_gpus=1 if kind == "GPU" else None,
     )
     for row in reports.iter_rows():
-        progress(row["report"])
+        if isinstance(row["outcome"], OSError):
+            raise row["outcome"]
+        progress(row["outcome"])

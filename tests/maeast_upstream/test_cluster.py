@@ -1,5 +1,8 @@
 """`maeast embed --ray` on a cluster of two node processes on this machine."""
 
+import errno
+import pickle
+
 import pytest
 from processes import (
     assert_same_tables,
@@ -10,6 +13,7 @@ from processes import (
     whole_parts,
 )
 
+from maeast_upstream import cluster as cluster_module
 from maeast_upstream.cli import main
 
 ray = pytest.importorskip("ray")
@@ -42,6 +46,17 @@ def test_a_machine_that_dies_in_mid_run_costs_nothing(cluster, tmp_path):
     assert status == 3, said
     assert "Traceback" not in said
     assert_same_tables(alone, together, COUNT - COUNT // 40, atol=1e-4)
+
+
+def test_a_disk_that_is_full_is_handed_back_from_a_machine_of_the_cluster(monkeypatch):
+    def write_parts(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cluster_module, "write_parts", write_parts)
+    actor = object.__new__(cluster_module.PartActor)
+    actor.work = None
+    (outcome,) = actor({"part": [pickle.dumps(None)]})["outcome"]
+    assert pickle.loads(pickle.dumps(outcome)).errno == errno.ENOSPC
 
 
 def test_no_cluster_at_an_address_is_one_line(tmp_path, capsys):
