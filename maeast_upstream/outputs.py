@@ -187,12 +187,13 @@ class NpyFiles(Sink):
 
 
 def npy_name(clip: Embedded) -> str:
-    """``sub/clip.wav.npy`` below the output folder, whatever the clip's path begins with.
+    """``sub/clip.wav.npy`` below the output folder, whatever the clip's path begins with; ``..`` becomes ``__``.
 
     A row of a manifest is ``clip.wav.7.npy``, counted as there, or ``clip.wav.7.1500.npy`` if it begins at 1500 ms: the
     rows 7 of two manifests may be two stretches.
     """
-    steps = [step for step in clip.path.replace("://", "/").split("/") if step not in ("", ".", "..")]
+    steps = [step for step in clip.path.replace("://", "/").split("/") if step not in ("", ".")]
+    steps = ["__" if step == ".." else step for step in steps]
     row = f".{clip.segment}" if clip.segment or clip.start_ms else ""
     start = f".{clip.start_ms:.10g}" if clip.start_ms else ""
     return "/".join(map(_shortened, steps)) + f"{row}{start}.npy"

@@ -154,9 +154,10 @@ def test_every_segment_has_its_outcome_in_its_place(lengths, seconds, streams):
     assert sorted(lengths_seen) == sorted(length for length in lengths if length)
 
 
-@given(st.lists(st.integers(0, 40_000), max_size=50), st.floats(0.1, 10))
-def test_blocks_hold_everything_once_and_little_more_than_asked(lengths, seconds):
-    found = list(blocks(made_up(lengths), seconds, 4 * seconds))
+@given(st.lists(st.integers(0, 40_000), max_size=50), st.floats(0.1, 10), st.integers(1, 60))
+def test_blocks_hold_everything_once_and_little_more_than_asked(lengths, seconds, clips):
+    found = list(blocks(made_up(lengths), seconds, 4 * seconds, clips))
+    assert all(len(block) <= clips for block in found)
     assert [segment.number for block in found for segment, _ in block] == list(range(len(lengths)))
     for number, block in enumerate(found):
         limit = seconds * min(2**number, 4)

@@ -106,7 +106,8 @@ def clip(path, segment=0, start_ms=0.0):
 
 
 def test_a_clip_has_its_npy_file_where_its_path_says():
-    assert npy_name(clip("../sub//clip.wav")) == "sub/clip.wav.npy"
+    assert npy_name(clip("sub//./clip.wav")) == "sub/clip.wav.npy"
+    assert npy_name(clip("../sub/clip.wav")) == "__/sub/clip.wav.npy"
     assert npy_name(clip("s3://bucket/clip.wav")) == "s3/bucket/clip.wav.npy"
     assert npy_name(clip("clip.wav", 7)) == "clip.wav.7.npy"
 
