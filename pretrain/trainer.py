@@ -148,7 +148,7 @@ class Trainer:
     def _after(self, parts: list[Batch], meter: Meter, watch: Watch) -> None:
         """What is due after this batch: a line, a validation, a probe, a save."""
         recipe, step = self.recipe, self.step
-        if step % recipe.log_every == 0:
+        if step % recipe.log_every == 0 or step == recipe.optim.steps:
             self._log(meter, watch)
         if self.validation is not None and step % recipe.validate_every == 0:
             self._validate(watch)

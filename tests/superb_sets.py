@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,19 @@ from maeast_upstream.superb_data import main as superb_data
 DATA = Path(__file__).parent / "data"
 RATE = 16_000
 WORDS = {"right": "R AY1 T", "seven": "S EH1 V AH0 N", "six": "S IH1 K S", "stop": "S T AA1 P", "yes": "Y EH1 S"}
+SLOTS = {"kick": "play,drum,low", "snare": "play,drum,high", "yes": "say,word,low", "stop": "say,word,high"}
 SPLITS = ("train", "dev", "test")
 
 
-def labelled():
-    """(label, split, path) of the clips."""
-    with (DATA / "labels.csv").open(newline="") as file:
-        return [(row["label"], row["split"], DATA / row["path"]) for row in csv.DictReader(file)]
+def labelled(folder=DATA):
+    """(label, split, path) of the clips of a labelled set."""
+    with (folder / "labels.csv").open(newline="") as file:
+        return [(row["label"], row["split"], folder / row["path"]) for row in csv.DictReader(file)]
 
 
-def sounds(*labels):
+def sounds(*labels, folder=DATA, splits=("train", "valid", "test")):
     """Samples of the clips of these labels, for ever in turn."""
-    paths = [path for label, _, path in labelled() if label in labels]
+    paths = [path for label, split, path in labelled(folder) if label in labels and split in splits]
     return itertools.cycle([soundfile.read(path, dtype="float32")[0] for path in paths])
 
 
@@ -68,13 +70,14 @@ def own(folder, task, per_class=6, labels=("yes", "stop", "six", "zero")):
     return few(read_config(out / "config.yaml"))
 
 
-def fluent_commands(folder):
-    slots = {"kick": "play,drum,low", "snare": "play,drum,high", "yes": "say,word,low", "stop": "say,word,high"}
-    for split, name in (("train", "train"), ("valid", "valid"), ("test", "test")):
-        table = folder / "data" / f"{name}_data.csv"
+def fluent_commands(folder, clips=None, slots=SLOTS):
+    """IC: ``clips`` as of `labelled`; ``slots`` says what each label asks for."""
+    clips = clips or labelled()
+    for split in ("train", "valid", "test"):
+        table = folder / "data" / f"{split}_data.csv"
         table.parent.mkdir(parents=True, exist_ok=True)
         lines = ["path,action,object,location"]
-        for label, where, path in labelled():
+        for label, where, path in clips:
             if where == split and label in slots:
                 wav = write(folder / "wavs" / f"{path.stem}.wav", soundfile.read(path, dtype="float32")[0])
                 lines.append(f"wavs/{wav.name},{slots[label]}")
@@ -82,13 +85,17 @@ def fluent_commands(folder):
     return {"file_path": str(folder)}
 
 
-def sv_voxceleb1(folder):
+def sv_voxceleb1(folder, speakers=None, utterances=3):
+    """ASV: for dev and test the sounds of each speaker; every pair of utterances is a trial."""
+    speakers = speakers or {
+        "dev": {name: sounds(name) for name in ("kick", "yes", "zero")},
+        "test": {name: sounds(name) for name in ("tom", "seven")},
+    }
     trials = {}
-    for part, speakers in (("dev", ("kick", "yes", "zero")), ("test", ("tom", "seven"))):
+    for part, names in speakers.items():
         files = []
-        for speaker in speakers:
-            clips = sounds(speaker)
-            for number in range(3):
+        for speaker, clips in names.items():
+            for number in range(utterances):
                 name = f"{speaker}/v/{number}.wav"
                 write(folder / part / "wav" / name, joined(clips, 6.0))
                 files.append(name)
@@ -104,55 +111,59 @@ def sv_voxceleb1(folder):
     }
 
 
-def ctc(folder):
-    spoken = {word: sounds(word) for word in WORDS}
-    for split, count in (("train-clean-100", 8), ("dev-clean", 2), ("test-clean", 2)):
+def ctc(folder, spoken=None, words=WORDS, counts=(8, 2, 2)):
+    """PR: for train, dev and test the sounds of each word; ``words`` has their phones, ``counts`` the utterances."""
+    spoken = spoken or [{word: sounds(word) for word in words}] * 3
+    chance = random.Random(0)
+    for split, voices, count in zip(("train-clean-100", "dev-clean", "test-clean"), spoken, counts, strict=True):
         lines = []
         for number in range(count):
-            words = [list(WORDS)[(number + step) % len(WORDS)] for step in range(2 + number % 2)]
+            said = chance.choices(list(words), k=2 + number % 2)
             name = f"1-2-{number:04d}"
-            write(folder / split / "1" / "2" / f"{name}.flac", np.concatenate([next(spoken[word]) for word in words]))
-            lines.append(f"{name} {' '.join(words).upper()}\n")
+            write(folder / split / "1" / "2" / f"{name}.flac", np.concatenate([next(voices[word]) for word in said]))
+            lines.append(f"{name} {' '.join(said).upper()}\n")
         (folder / split / "1" / "2" / "1-2.trans.txt").write_text("".join(lines))
     lexicon, vocabulary = folder / "lexicon.txt", folder / "phones.txt"
-    lexicon.write_text("".join(f"{word.upper()} {phones}\n" for word, phones in WORDS.items()))
-    phones = sorted({phone for line in WORDS.values() for phone in line.split()})
+    lexicon.write_text("".join(f"{word.upper()} {phones}\n" for word, phones in words.items()))
+    phones = sorted({phone for line in words.values() for phone in line.split()})
     vocabulary.write_text("\n".join(["SIL", "SPN", *phones]) + "\n")
     return {"path": str(folder), "lexicon": [str(lexicon)], "vocab_file": str(vocabulary)}
 
 
-def phone_linear(folder):
-    clips = sounds(*WORDS)
-    names, rows = [], ["file_path,length"]
-    for number in range(28):
-        samples = next(clips)
-        names.append(f"1-2-{number:04d}")
-        write(folder / "train-clean-100" / f"{names[-1]}.flac", samples)
-        rows.append(f"train-clean-100/{names[-1]}.flac,{len(samples) // 160}")
-    lengths = [int(row.split(",")[1]) for row in rows[1:]]
-    text = "".join(
-        f"{name} {' '.join(str((i // 10 + number) % 41) for i in range(length))}\n"
-        for number, (name, length) in enumerate(zip(names, lengths, strict=True))
-    )
-    (folder / "converted_aligned_phones.txt").write_text(text)
-    (folder / "train_split.txt").write_text("\n".join(names[:24]) + "\n")
-    (folder / "test_split.txt").write_text("\n".join(names[24:]) + "\n")
+def phone_linear(folder, clips=None, words=WORDS):
+    """Phones: ``clips`` as of `labelled`; a word's phones are laid over its clip evenly, in want of true alignments."""
+    clips = [clip for clip in clips or labelled() if clip[0] in words]
+    numbers = {phone: i for i, phone in enumerate(sorted({p for line in words.values() for p in line.split()}), 1)}
+    splits, aligned, rows = {"train": [], "test": []}, [], ["file_path,length"]
+    for count, (word, split, path) in enumerate(clips):
+        samples, name = soundfile.read(path, dtype="float32")[0], f"1-2-{count:04d}"
+        write(folder / "train-clean-100" / f"{name}.flac", samples)
+        frames, phones = len(samples) // 160, words[word].split()
+        said = (numbers[phones[i * len(phones) // frames]] for i in range(frames))
+        aligned.append(f"{name} {' '.join(map(str, said))}\n")
+        rows.append(f"train-clean-100/{name}.flac,{frames}")
+        splits["train" if split == "train" else "test"].append(name)
+    (folder / "converted_aligned_phones.txt").write_text("".join(aligned))
+    for split, names in splits.items():
+        (folder / f"{split}_split.txt").write_text("\n".join(names) + "\n")
     (folder / "train-clean-100.csv").write_text("\n".join(rows) + "\n")
     return {"libri_root": str(folder), "phone_path": str(folder), "bucket_file": str(folder)}
 
 
-def diarization(folder):
-    speakers = {"one": sounds("yes", "stop"), "two": sounds("seven", "zero")}
-    for split in SPLITS:
+def diarization(folder, speakers=None, recordings=2):
+    """SD: for train, dev and test the sounds of some speakers, two of whom take turns in each recording."""
+    speakers = speakers or [[sounds("yes", "stop"), sounds("seven", "zero")]] * 3
+    for split, voices in zip(SPLITS, speakers, strict=True):
         part = folder / split
         tables = {name: [] for name in ("wav.scp", "segments", "utt2spk", "spk2utt", "reco2dur")}
-        for number in range(2):
+        for number in range(recordings):
             name, turns = f"{split}{number}", []
-            for turn, speaker in enumerate(("one", "two", "one", "two")):
-                samples = joined(speakers[speaker], 1.5)
+            pair = voices[number % len(voices)], voices[(number + 1) % len(voices)]
+            for turn in range(4):
+                samples = joined(pair[turn % 2], 1.5)
                 start = sum(map(len, turns)) / RATE
                 turns.append(samples)
-                utterance = f"{name}-{turn}"
+                utterance, speaker = f"{name}-{turn}", ("one", "two")[turn % 2]
                 tables["segments"].append(f"{utterance} {name} {start:.2f} {start + 1.5:.2f}")
                 tables["utt2spk"].append(f"{utterance} {name}-{speaker}")
                 tables["spk2utt"].append(f"{name}-{speaker} {utterance}")
@@ -164,11 +175,12 @@ def diarization(folder):
     return {f"{split}_dir": str(folder / split) for split in SPLITS}
 
 
-def separation_stft2(folder):
-    ones, others = sounds("yes", "stop"), sounds("seven", "zero")
-    for split in SPLITS:
-        for number in range(2):
-            one, other = joined(ones, 2.0), joined(others, 2.0)
+def separation_stft2(folder, speakers=None, recordings=2):
+    """SS: as SD, two speakers at once."""
+    speakers = speakers or [[sounds("yes", "stop"), sounds("seven", "zero")]] * 3
+    for split, voices in zip(SPLITS, speakers, strict=True):
+        for number in range(recordings):
+            one, other = (joined(voices[(number + i) % len(voices)], 2.0) for i in range(2))
             for part, samples in (("mix_clean", (one + other) / 2), ("s1", one / 2), ("s2", other / 2)):
                 wav = write(folder / split / part / f"{number}.wav", samples)
                 with (folder / split / part / "wav.scp").open("a") as file:
@@ -179,14 +191,14 @@ def separation_stft2(folder):
 MAKERS = (fluent_commands, sv_voxceleb1, ctc, phone_linear, diarization, separation_stft2)
 
 
-def make(task, folder):
-    """Data for a task in ``folder``, and a config for a run of a few steps on it."""
+def make(task, folder, steps=2, batch=4, **material):
+    """Data for a task in ``folder``, and a config for a run of a few steps on it; ``material`` goes to its maker."""
     heads = {"speech_commands": "ks", "voxceleb1": "sid", "emotion": "er"}
     folder.mkdir(parents=True, exist_ok=True)
     if task in heads:
         return own(folder, heads[task])
-    fields = next(maker for maker in MAKERS if maker.__name__ == task)(folder)
-    config = few(read_config(config_path(task)))
+    fields = next(maker for maker in MAKERS if maker.__name__ == task)(folder, **material)
+    config = few(read_config(config_path(task)), steps, batch)
     for section in config["downstream_expert"].values():
         if isinstance(section, dict):
             section.update({name: value for name, value in fields.items() if name in section})

@@ -33,7 +33,7 @@ SIZES = ("tiny", "base")
 Rows = Iterator[tuple[str, str, str]]
 
 
-def run(rounds: int = 5, loads: int = 40, sizes: tuple[str, ...] = SIZES) -> list[tuple[str, str, str]]:
+def run(rounds: int = 3, loads: int = 16, sizes: tuple[str, ...] = SIZES) -> list[tuple[str, str, str]]:
     """Rows (what, measured, wanted)."""
     with tempfile.TemporaryDirectory() as folder:
         sources = make_corpus(Path(folder))

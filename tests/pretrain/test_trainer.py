@@ -86,6 +86,11 @@ def test_a_killed_run_repeats_what_was_not_saved(recipe, tmp_path):
     assert [line["step"] for line in log_of(other.out)] == [2, 4, 6]
 
 
+def test_the_last_batch_has_its_line_however_few_there_are(recipe):
+    Trainer(dataclasses.replace(recipe, log_every=4)).train()
+    assert [line["step"] for line in log_of(recipe.out)] == [4, 6]
+
+
 def test_max_minutes_saves_and_stops_as_asked(recipe):
     short = dataclasses.replace(recipe, max_minutes=1e-9)
     assert Trainer(short).train() is True
