@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from maeast_upstream.dropout import Dropout, dropout
+from maeast_upstream.attention import attention
+from maeast_upstream.dropout import Dropout
 from maeast_upstream.linear import Linear
 
 POSITION_BASE = 10_000.0
@@ -238,20 +239,6 @@ class CrossAttention(nn.Module):
         y = attention(q, k, v, attend, self.dropout if self.training else 0.0)
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None, probability: float) -> Tensor:
-    """(B, H, n, C), (B, H, N, C) twice -> (B, H, n, C); weights are dropped with ``probability``.
-
-    On a CPU torch has no fused kernel with dropout, and its plain one looks for rows without any choice, of which there
-    are none here, and draws its mask slowly.
-    """
-    if probability == 0.0 or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=probability)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (B, H, n, N)
-    if attend is not None:
-        scores = scores.masked_fill(~attend, torch.finfo(scores.dtype).min)
-    return dropout(scores.softmax(dim=-1), probability) @ v
 
 
 def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:

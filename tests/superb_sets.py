@@ -153,18 +153,20 @@ def phone_linear(folder, clips=None, words=WORDS):
 def diarization(folder, speakers=None, recordings=2):
     """SD: for train, dev and test the sounds of some speakers, two of whom take turns in each recording."""
     speakers = speakers or [[sounds("yes", "stop"), sounds("seven", "zero")]] * 3
+    chance = random.Random(0)
     for split, voices in zip(SPLITS, speakers, strict=True):
         part = folder / split
         tables = {name: [] for name in ("wav.scp", "segments", "utt2spk", "spk2utt", "reco2dur")}
         for number in range(recordings):
             name, turns = f"{split}{number}", []
-            pair = voices[number % len(voices)], voices[(number + 1) % len(voices)]
-            for turn in range(4):
-                samples = joined(pair[turn % 2], 1.5)
-                start = sum(map(len, turns)) / RATE
+            pair = [voices[number % len(voices)], voices[(number + 1) % len(voices)]]
+            for turn in range(6):
+                turns.append(np.zeros(round(chance.uniform(0, 0.6) * RATE), np.float32))
+                samples, start = joined(pair[turn % 2], chance.uniform(0.6, 2.0)), sum(map(len, turns)) / RATE
                 turns.append(samples)
                 utterance, speaker = f"{name}-{turn}", ("one", "two")[turn % 2]
-                tables["segments"].append(f"{utterance} {name} {start:.2f} {start + 1.5:.2f}")
+                end = start + len(samples) / RATE
+                tables["segments"].append(f"{utterance} {name} {start:.2f} {end:.2f}")
                 tables["utt2spk"].append(f"{utterance} {name}-{speaker}")
                 tables["spk2utt"].append(f"{name}-{speaker} {utterance}")
             wav = write(part / "wav" / f"{name}.wav", np.concatenate(turns))
