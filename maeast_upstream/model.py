@@ -200,15 +200,15 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.out = Linear(dim, dim)
 
-    def forward(self, x: Tensor, attend: Tensor | Sequence[int] | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D).
+    def forward(self, x: Tensor, attend: Tensor | Sequence[int] | None = None, first: int = 0) -> Tensor:
+        """(B, N, D) -> (B, N - first, D): the tokens before ``first`` are looked at only.
 
         ``attend`` (B, 1, 1, N) is True at the keys that may be looked at; or the tokens of each clip, where clips lie
         side by side and each looks at itself only.
         """
         qkv = split_heads(self.qkv(x), 3, self.num_heads)
         if attend is None or isinstance(attend, Tensor):
-            y = self._attention(qkv, attend)
+            y = self._attention((qkv[0][:, :, first:], *qkv[1:]), attend)
         else:
             clips = zip(*(torch.split(part, list(attend), dim=2) for part in qkv), strict=True)
             y = torch.cat([self._attention(clip, None) for clip in clips], dim=1)
@@ -260,10 +260,16 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.activation_dropout = Dropout(config.activation_dropout)
 
-    def forward(self, x: Tensor, attend: Tensor | Sequence[int] | None = None, memory: Tensor | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D); ``attend`` and ``memory`` as in `Attention` and `CrossAttention`."""
-        y = self.attention(x, attend) if memory is None else self.attention(x, attend, memory)
-        x = self.attention_norm(x + self.dropout(y))
+    def forward(
+        self,
+        x: Tensor,
+        attend: Tensor | Sequence[int] | None = None,
+        memory: Tensor | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        """(B, N, D) -> (B, N - first, D); ``attend``, ``first``, ``memory`` as in `Attention` and `CrossAttention`."""
+        y = self.attention(x, attend, first) if memory is None else self.attention(x[:, first:], attend, memory)
+        x = self.attention_norm(x[:, first:] + self.dropout(y))
         y = self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
         out: Tensor = self.ffn_norm(x + self.dropout(y))
         return out
@@ -283,18 +289,25 @@ class Stack(nn.Module):
         self.apply(_init_linear)
 
     def forward(
-        self, x: Tensor, layerdrop: float = 0.0, padding: Tensor | None = None, memory: Tensor | None = None
+        self,
+        x: Tensor,
+        layerdrop: float = 0.0,
+        padding: Tensor | None = None,
+        memory: Tensor | None = None,
+        first: int = 0,
     ) -> Tensor:
-        """(B, N, D) -> the last layer's output; while training each block is skipped with probability ``layerdrop``.
+        """(B, N, D) -> (B, N - first, D), the last layer's output of the tokens from ``first`` on.
 
-        ``padding`` (B, N) is True at tokens that the others must not attend to; with cross-attention, of ``memory``.
+        While training each block is skipped with probability ``layerdrop``. ``padding`` (B, N) is True at tokens that
+        the others must not attend to; with cross-attention, of ``memory``.
         """
         attend = None if padding is None else ~padding[:, None, None, :]
         x = self.dropout(self.norm(x))
-        for block in self.blocks:
+        wanted = x.shape[1] - first
+        for number, block in enumerate(self.blocks, start=1):
             if not (self.training and layerdrop and torch.rand(()).item() < layerdrop):
-                x = self._run(block, x, attend, memory)
-        return x
+                x = self._run(block, x, attend, memory, first if number == len(self.blocks) else 0)
+        return x[:, x.shape[1] - wanted :]
 
     def layers(
         self, x: Tensor, padding: Tensor | None, keep: Sequence[int], side_by_side: Sequence[int] | None = None
@@ -310,12 +323,17 @@ class Stack(nn.Module):
         return kept
 
     def _run(
-        self, block: nn.Module, x: Tensor, attend: Tensor | Sequence[int] | None, memory: Tensor | None = None
+        self,
+        block: nn.Module,
+        x: Tensor,
+        attend: Tensor | Sequence[int] | None,
+        memory: Tensor | None = None,
+        first: int = 0,
     ) -> Tensor:
         if self.checkpoint_activations and torch.is_grad_enabled():
-            result: Tensor = checkpoint(block, x, attend, memory, use_reentrant=False)
+            result: Tensor = checkpoint(block, x, attend, memory, first, use_reentrant=False)
         else:
-            result = block(x, attend, memory)
+            result = block(x, attend, memory, first)
         return result
 
 
@@ -444,16 +462,16 @@ class MaeAst(nn.Module):
         """
         seen = self.decoder_embed(encoded)
         blank = self.decoder_mask.to(seen.dtype).expand(*masked.shape, -1)
+        decoded: Tensor
         if self.config.decoder_attention == "cross":
             unseen = None if padding is None else padding.gather(1, visible)
-            queries = self.decoder_positions.at(blank, masked, num_tokens)
-            decoded: Tensor = self.decoder(queries, padding=unseen, memory=seen)
-            return decoded
-        index = torch.cat([visible, masked], dim=1)
-        tokens = self.decoder_positions.at(torch.cat([seen, blank], dim=1), index, num_tokens)
-        absent = None if padding is None else padding.gather(1, index)
-        decoded = self.decoder(tokens, padding=absent)
-        return decoded[:, visible.shape[1] :]
+            decoded = self.decoder(self.decoder_positions.at(blank, masked, num_tokens), padding=unseen, memory=seen)
+        else:
+            index = torch.cat([visible, masked], dim=1)
+            tokens = self.decoder_positions.at(torch.cat([seen, blank], dim=1), index, num_tokens)
+            absent = None if padding is None else padding.gather(1, index)
+            decoded = self.decoder(tokens, padding=absent, first=visible.shape[1])
+        return decoded
 
     def encode_with_mask_tokens(self, patches: Tensor, masked: Tensor, padding: Tensor | None = None) -> Tensor:
         """SSAST's pass: all tokens go through the encoder, one learned vector in place of each masked one.
