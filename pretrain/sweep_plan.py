@@ -63,7 +63,8 @@ class Sweep:
         for seed in self.seeds:
             for variant, variants_recipe in recipes.items():
                 recipe = dataclasses.replace(variants_recipe, seed=seed)
-                folder = str(out / "runs" / digest(recipe))
+                # runs that keep every save lie apart from those that keep the last
+                folder = str(out / "runs" / (digest(recipe) + ("-curve" if self.curve else "")))
                 yield PlannedRun(variant, seed, dataclasses.replace(recipe, out=folder))
 
     def _recipe(self, variant: str, overrides: Sequence[str]) -> Recipe:
