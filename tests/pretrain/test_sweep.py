@@ -139,7 +139,8 @@ def test_a_run_that_diverges_is_named_and_the_rest_is_done(settings, write, tmp_
 
 def test_curves_have_a_row_for_each_save_and_a_picture(settings, write, tmp_path):
     settings = {**settings, "seeds": [2]}
-    assert sweep.main([str(write(settings)), "--out", str(tmp_path)]) == 0  # the same runs, of which the last save stays
+    command = [str(write(settings)), "--out", str(tmp_path), "--keep_last", "1"]
+    assert sweep.main(command) == 0  # the same runs, of which the last save stays
     command = [str(write({**settings, "curve": True})), "--out", str(tmp_path), "--labels", str(LABELS)]
     assert sweep.main(command) == 0
     with (tmp_path / "losses_curve.csv").open(newline="", encoding="utf-8") as file:
