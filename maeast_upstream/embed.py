@@ -21,6 +21,7 @@ from maeast_upstream.job import Job, Listing, Survey, take_survey
 from maeast_upstream.outputs import FORMATS, Output, output_at
 from maeast_upstream.parts import PartReport
 from maeast_upstream.readout import Readout
+from maeast_upstream.settings import refuse_changes
 from maeast_upstream.streams import streams_on
 from maeast_upstream.table import Wanted
 
@@ -42,7 +43,10 @@ def main(argv: Sequence[str]) -> int:
     wanted = wanted_from(args, encoder.config.readout)
     wanted.width(encoder.config)
     encoder.grid(wanted.readouts[0].hop_ms)
-    engine = start_engine(args, encoder, wanted, survey, {} if args.force else output.recorded())
+    before = {} if args.force else output.recorded()
+    engine = start_engine(args, encoder, wanted, survey, before)
+    # ahead of the job's own check, which would name the engine that follows from it
+    refuse_changes(before, {"precision": engine.precision}, output.address, "give the same, another -o, or --force")
     job = Job(listing, survey, output, encoder, wanted, engine, args.checkpoint or "bundled")
     if args.force:
         output.remove()
@@ -51,17 +55,18 @@ def main(argv: Sequence[str]) -> int:
         output.store.remove()  # what a kill in the last moment left
         print(f"{output.address} is whole already; --force makes it anew")
         return DONE_IN_PART if output.place.exists(output.error_list) else DONE
+    command = "the same command without --force" if args.force else "the same command"
     try:
         report = job.run(args.workers, args.batch_seconds, args.ray)
     except KeyboardInterrupt:
         print(
-            f"stopped: {job.standing()}; the same command goes on from there",
+            f"stopped: {job.standing()}; {command} goes on from there",
             file=sys.stderr,
         )
         return INTERRUPTED
     except OSError as error:
         room = ": make room, and" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ";"
-        raise OSError(f"{error}; {job.standing()}{room} the same command goes on from there") from error
+        raise OSError(f"{error}; {job.standing()}{room} {command} goes on from there") from error
     return tell(report, wanted.width(encoder.config), output)
 
 
@@ -136,7 +141,7 @@ def start_engine(
     auto goes on with the one that a run was begun with, and takes torch where compiling another would not pay.
     """
     engine, why = args.engine, None
-    if engine == "auto" and "engine" in before:
+    if engine == "auto" and args.precision in OFFERS.get(before.get("engine", ""), ()):
         engine, why = before["engine"], "as this run was begun"
     elif engine == "auto" and survey.bytes < SMALL_BYTES and args.precision in OFFERS["torch"]:
         engine, why = "torch", "too little audio for another to pay"

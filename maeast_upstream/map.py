@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
             figure.suptitle(
                 f"{args.embeddings.name}: {len(labels)} embeddings, {method}",
                 fontsize=11,
+                parse_math=False,
             )
         if page and part:
             sound = sound_of(table, args.audio)
@@ -128,7 +130,8 @@ def _labelled(table: Embeddings, source: Path, labels_file: Path | None) -> tupl
 def labels_of(paths: Sequence[str], labels: Path | None) -> list[str | None]:
     """Each path's label: from a CSV with columns path,label, else the name of its folder."""
     if labels is None:
-        return [Path(path).resolve().parent.name for path in paths]
+        # abspath, since resolve() would give the folder of a link's target
+        return [Path(os.path.abspath(path)).parent.name for path in paths]  # noqa: PTH100
     by_path = {path: label for path, (label,) in read_rows(labels, ["label"]).items()}
     return [by_path.get(Path(path).resolve()) for path in paths]
 
@@ -206,11 +209,14 @@ def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str]) -> None:
             s=size,
             color=f"C{number % 10}",
             marker=MARKERS[number // 10 % len(MARKERS)],
-            label=name,
+            label=str(number),
             edgecolors="white",
             linewidths=0.4,
         )
     axis.set_xticks([])
     axis.set_yticks([])
     columns = -(-len(names) // LEGEND_ROWS)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9, ncols=columns)
+    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9, ncols=columns)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        # set only now: of labels, those with $ are parsed as TeX, and those that begin with _ are left out
+        text.set(text=name, parse_math=False)

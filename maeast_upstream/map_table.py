@@ -102,6 +102,8 @@ def _batches(part: Path, columns: Sequence[str], layer: str | None = None) -> It
     try:
         with pq.ParquetFile(part) as file:
             there = [column for column in columns if column in file.schema_arrow.names]
+            if layer is not None and "layer" not in there:
+                raise ValueError(f"{part}: no column layer, which other parts have")
             for batch in file.iter_batches(BATCH_ROWS, columns=there):
                 yield (batch if layer is None else batch.filter(pc.equal(batch["layer"], layer)))
     except (pa.ArrowException, OSError) as error:
@@ -119,10 +121,14 @@ def _layers(parts: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _read_part(part: Path, layer: str | None) -> Iterator[Embeddings]:
-    columns = ["path", "vector", "time_ms", *OPTIONAL]
+    columns = ["path", "vector", "time_ms", "file", *OPTIONAL]
     for batch in _batches(part, columns, layer):
         if "time_ms" in batch.schema.names:
             raise ValueError(f"{part}: one row a time step; a map needs one a clip, so embed with --kind scene")
+        if "file" in batch.schema.names and "vector" not in batch.schema.names:
+            raise ValueError(
+                f"{part}: its vectors lie in npy files; a map needs a table, so embed without --format npy"
+            )
         if not {"path", "vector"} <= set(batch.schema.names) or not _is_vector(batch):
             raise ValueError(f"{part}: expected columns path and vector as maeast embed writes them")
         width = batch["vector"].type.list_size

@@ -6,11 +6,12 @@ import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from maeast_upstream.inputs import as_text
 from maeast_upstream.parts import PartStore
 from maeast_upstream.storage import Storage
 from maeast_upstream.table import (
@@ -44,7 +45,7 @@ class Output:
     @property
     def address(self) -> str:
         """For messages."""
-        return self.place.path(self.name)
+        return as_text(self.place.path(self.name))
 
     @property
     def store(self) -> PartStore:
@@ -106,6 +107,7 @@ class Output:
             OSError,
             EOFError,
             KeyError,
+            TypeError,  # numpy reads one array under any name
             ValueError,
             zipfile.BadZipFile,
         ):
@@ -135,10 +137,11 @@ class Output:
         """The list of what could not be read; none if there is nothing to list."""
         self.place.remove(self.error_list)
         if errors:
-            text = io.StringIO(newline="")
-            csv.writer(text, delimiter="\t").writerows([("path", "reason"), *errors])
             with self.place.writing(self.error_list) as file:
-                file.write(text.getvalue().encode())
+                for row in [("path", "reason"), *errors]:
+                    text = io.StringIO(newline="")
+                    csv.writer(text, delimiter="\t").writerow(row)  # with "\n" at the ends it would not quote a "\r"
+                    file.write(text.getvalue().removesuffix("\r\n").encode() + b"\n")
 
 
 class Sink:
@@ -189,14 +192,14 @@ class NpyFiles(Sink):
 def npy_name(clip: Embedded) -> str:
     """``sub/clip.wav.npy`` below the output folder, whatever the clip's path begins with; ``..`` becomes ``__``.
 
-    A row of a manifest is ``clip.wav.7.npy``, counted as there, or ``clip.wav.7.1500.npy`` if it begins at 1500 ms: the
-    rows 7 of two manifests may be two stretches.
+    A row of a manifest is ``clip.wav.7.npy``, counted as there, or ``clip.wav.7.1500-2750.npy`` if it is a stretch, in
+    ms: the rows 7 of two manifests may be two stretches.
     """
     steps = [step for step in clip.path.replace("://", "/").split("/") if step not in ("", ".")]
     steps = ["__" if step == ".." else step for step in steps]
-    row = f".{clip.segment}" if clip.segment or clip.start_ms else ""
-    start = f".{clip.start_ms:.10g}" if clip.start_ms else ""
-    return "/".join(map(_shortened, steps)) + f"{row}{start}.npy"
+    stretch = f".{clip.start_ms:.10g}-{clip.end_ms:.10g}" if clip.stretch or clip.start_ms else ""
+    row = f".{clip.segment}" if clip.segment or stretch else ""
+    return "/".join(map(_shortened, steps)) + f"{row}{stretch}.npy"
 
 
 def _shortened(step: str) -> str:
@@ -211,12 +214,13 @@ def output_at(address: str, format: str | None = None) -> Output:
     """OUT.parquet, OUT.npz, or a folder (of parquet parts, or of npy files if ``format`` says so).
 
     Raises:
-        ValueError: another ending, a format that does not go with the name, or no such parent folder.
+        ValueError: another ending, a format that does not go with the name, no such parent folder, or something of
+            another kind or format has the name.
     """
     stem = address.rstrip("/")
     parent, _, name = stem.rpartition("/")
     ending = name.rpartition(".")[2] if "." in name else ""
-    if not name or (ending and ending not in ("parquet", "npz")):
+    if not name.strip(".") or (ending and ending not in ("parquet", "npz")):
         raise ValueError(f"{address}: give a name that ends in .parquet or .npz, or a folder (a name without a dot)")
     if ending and format not in (None, ending):
         raise ValueError(f"{address}: format {format} goes with {'a folder' if format == 'npy' else f'a .{format}'}")
@@ -225,7 +229,15 @@ def output_at(address: str, format: str | None = None) -> Output:
     place = Storage(parent or ("/" if stem.startswith("/") else "."))
     if place.is_local and not place.exists():
         raise ValueError(f"{parent}: no such folder to write {name} to")
-    return Output(place, name, ending or format or "parquet", is_folder=not ending)
+    if place.is_local and place.exists(name) and place.files.isdir(place.path(name)) == bool(ending):
+        raise ValueError(f"{address}: a {'folder' if ending else 'file'} has this name; give another")
+    output = Output(place, name, ending or format or "parquet", is_folder=not ending)
+    other = "parquet" if output.format == "npy" else "npy"
+    if output.is_folder and replace(output, format=other).store.begun:
+        raise ValueError(
+            f"{address}: a folder of {other}, not of {output.format}: give --format {other}, or another -o"
+        )
+    return output
 
 
 def join_parquet(store: PartStore, schema: "pa.Schema", file: IO[Any]) -> None:

@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
+from maeast_upstream.remote import is_remote
+
 SCRATCH = ".scratch"
 """Ending of what is being written; its name begins with a dot, which readers of parquet folders pass over."""
 
@@ -15,10 +17,16 @@ class Storage:
 
     def __init__(self, address: str | os.PathLike[str]) -> None:
         """Raises ValueError if no installed package knows the address."""
+        from fsspec import filesystem
         from fsspec.core import url_to_fs
 
+        text = os.fspath(address)
         try:
-            self.files, root = url_to_fs(os.fspath(address))
+            if is_remote(text) and not text.startswith("file://"):
+                self.files, root = url_to_fs(text)
+            else:  # not by url_to_fs: it takes :: in a folder's name for a protocol's end
+                self.files = filesystem("file")
+                root = self.files._strip_protocol(text)
         except (ImportError, ValueError) as error:
             raise ValueError(f"{address}: {' '.join(str(error).split())}") from error
         self.root = str(root).rstrip("/")
@@ -65,16 +73,25 @@ class Storage:
         try:
             with self.files.open(scratch, "wb") as file:
                 yield file
-            self.files.mv(scratch, self.path(name))
+            self._move(scratch, self.path(name))
         except BaseException:
             with contextlib.suppress(OSError):
-                self.files.rm(scratch)
+                self.files.rm_file(scratch)
             raise
+
+    def _move(self, old: str, new: str) -> None:
+        from fsspec import AbstractFileSystem
+
+        if type(self.files).mv is not AbstractFileSystem.mv:
+            self.files.mv(old, new)
+        else:  # it would expand wildcards in the names
+            self.files.cp_file(old, new)
+            self.files.rm_file(old)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self.files.rm(self.path(name))
+            self.files.rm_file(self.path(name))
 
     def remove_scratch(self) -> None:
         """What a killed process left half-written."""

@@ -80,6 +80,8 @@ class Embedded:
     """(readouts, steps, E): a scene has one step."""
     times_ms: np.ndarray
     """(steps,) centres, counted from the start of the file."""
+    stretch: bool = False
+    """Whether a start or an end was asked for, also where that is the file's own."""
 
 
 def make_schema(wanted: Wanted, width: int, metadata: dict[str, str] | None = None) -> "pa.Schema":

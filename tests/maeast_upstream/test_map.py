@@ -95,6 +95,15 @@ def test_without_labels_the_folder_is_the_class(tmp_path, monkeypatch):
     ]
 
 
+def test_a_link_to_a_clip_is_of_the_folder_that_it_lies_in(tmp_path):
+    clip = next((DATA / "audio").glob("*.opus"))
+    for name in ("dog", "cat"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / clip.name).symlink_to(clip)
+    paths = [str(tmp_path / name / clip.name) for name in ("dog", "cat")]
+    assert maeast_map.labels_of(paths, None) == ["dog", "cat"]
+
+
 def test_rows_without_a_label_are_counted_and_left_out(table, tmp_path, capsys):
     paths = pq.read_table(table)["path"].to_pylist()[:20]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *(f"{path},a" for path in paths)]))
@@ -112,6 +121,15 @@ def test_every_class_has_its_own_look_and_a_place_in_the_legend():
     looks = {(tuple(dot.get_facecolor()[0]), dot.get_paths()[0].vertices.tobytes()) for dot in dots}
     assert len(looks) == 45
     assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+
+
+def test_a_class_is_drawn_under_any_name(table, tmp_path):
+    names = ["_other", "$5", "$x_", "a$\\b$", "dog"]
+    figure = Figure(layout="constrained")
+    maeast_map.draw(figure, np.random.default_rng(0).normal(size=(5, 2)), names)
+    figure.canvas.draw()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == sorted(names)
+    run(table.rename(tmp_path / "$\\b$.parquet"), "--method", "pca")
 
 
 @pytest.mark.parametrize(

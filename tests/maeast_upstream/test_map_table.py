@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from map_tables import write_table
 
+from maeast_upstream import cli
 from maeast_upstream.map_table import read_embeddings
 
+DATA = Path(__file__).parents[1] / "data"
 VECTORS = np.arange(24, dtype=np.float32).reshape(6, 4)
 NAMES = [f"{letter}.wav" for letter in "abcdef"]
 
@@ -82,6 +86,20 @@ def test_what_is_no_table_of_embeddings_is_refused(tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match=r"a folder without \.parquet files"):
         read_embeddings(tmp_path)
+
+
+def test_a_part_without_the_layer_of_the_others_is_refused(tmp_path):
+    write_table(tmp_path / "a.parquet", NAMES, VECTORS, layer=["12"] * 6)
+    write_table(tmp_path / "b.parquet", NAMES, VECTORS)
+    with pytest.raises(ValueError, match=r"b\.parquet: no column layer, which other parts have"):
+        read_embeddings(tmp_path)
+
+
+def test_a_folder_of_npy_files_is_refused_with_what_to_do(tmp_path):
+    clips = sorted((DATA / "audio").glob("*.opus"))[:3]
+    assert cli.main(["embed", *map(str, clips), "-o", str(tmp_path / "out"), "--format", "npy"]) == 0
+    with pytest.raises(ValueError, match=r"vectors lie in npy files; .*without --format npy"):
+        read_embeddings(tmp_path / "out")
 
 
 def test_parts_with_vectors_of_different_lengths_are_refused(tmp_path):

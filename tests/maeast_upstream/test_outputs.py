@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 
 import numpy as np
@@ -12,6 +13,12 @@ from maeast_upstream.storage import Storage
 from maeast_upstream.table import Embedded, make_schema
 
 METADATA = {"maeast": json.dumps({"settings": {"precision": "fp32"}})}
+
+
+def npy_bytes():
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
 
 
 def filled(address, parts=3):
@@ -74,6 +81,9 @@ def test_a_remote_address_works_alike():
         ("e", "npz", "format npz goes with a name that ends in .npz"),
         ("missing/e.parquet", None, "missing: no such folder"),
         ("/", None, "give a name"),
+        (".", None, "give a name"),
+        ("sub/..", None, "give a name"),
+        ("memory://bucket/.", "npy", "give a name"),
     ],
 )
 def test_a_name_that_says_nothing_is_refused(name, format, message, tmp_path, monkeypatch):
@@ -82,7 +92,29 @@ def test_a_name_that_says_nothing_is_refused(name, format, message, tmp_path, mo
         output_at(name, format)
 
 
-@pytest.mark.parametrize("content", [b"", b"precious", b"PK\x03\x04"])
+@pytest.mark.parametrize(("name", "kind"), [("e.parquet", "folder"), ("e.npz", "folder"), ("e", "file")])
+def test_a_name_that_something_of_another_kind_has_is_refused(name, kind, tmp_path):
+    (tmp_path / name).mkdir() if kind == "folder" else (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{name}: a {kind} has this name"):
+        output_at(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(("there", "wanted"), [("parquet", "npy"), ("npy", "parquet")])
+def test_a_folder_of_one_format_takes_no_other(there, wanted, tmp_path):
+    store = output_at(str(tmp_path / "out"), there).store
+    store.storage.make()
+    store.open({})
+    with pytest.raises(ValueError, match=f"a folder of {there}, not of {wanted}: give --format {there}, or another -o"):
+        output_at(str(tmp_path / "out"), wanted)
+    assert output_at(str(tmp_path / "out"), there).store.begun
+
+
+def test_an_address_that_is_not_utf8_can_be_printed(tmp_path):
+    output = output_at(f"{tmp_path}/" + b"caf\xe9.parquet".decode("utf-8", "surrogateescape"))
+    assert output.address == f"{tmp_path}/caf\\xe9.parquet"
+
+
+@pytest.mark.parametrize("content", [b"", b"precious", b"PK\x03\x04", npy_bytes()])
 @pytest.mark.parametrize("name", ["e.parquet", "e.npz"])
 def test_what_is_not_ours_was_made_with_nothing(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -91,18 +123,21 @@ def test_what_is_not_ours_was_made_with_nothing(tmp_path, name, content):
 
 def test_errors_are_listed_beside_and_go_when_there_are_none(tmp_path):
     output = output_at(str(tmp_path / "e.parquet"))
-    output.write_errors([("a\tb.wav", "empty file")])
+    output.write_errors([("a\tb.wav", "empty file"), ("c\rd.wav", "empty file")])
     with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
         assert list(csv.reader(file, delimiter="\t")) == [
             ["path", "reason"],
             ["a\tb.wav", "empty file"],
+            ["c\rd.wav", "empty file"],
         ]
+    assert b"\r\n" not in (tmp_path / "e.parquet.errors.tsv").read_bytes()
     output.write_errors([])
     assert not list(tmp_path.iterdir())
 
 
-def clip(path, segment=0, start_ms=0.0):
-    return Embedded(path, segment, start_ms, start_ms + 500.0, np.zeros((1, 1, 2), np.float32), np.zeros(1))
+def clip(path, segment=0, start_ms=0.0, end_ms=None, stretch=False):
+    end_ms = start_ms + 500.0 if end_ms is None else end_ms
+    return Embedded(path, segment, start_ms, end_ms, np.zeros((1, 1, 2), np.float32), np.zeros(1), stretch)
 
 
 def test_a_clip_has_its_npy_file_where_its_path_says():
@@ -112,8 +147,15 @@ def test_a_clip_has_its_npy_file_where_its_path_says():
     assert npy_name(clip("clip.wav", 7)) == "clip.wav.7.npy"
 
 
-def test_stretches_of_the_same_row_of_two_manifests_have_a_file_each():
-    assert npy_name(clip("clip.wav", 7, 1000.0)) != npy_name(clip("clip.wav", 7, 2000.0))
+def test_a_stretch_has_its_row_start_and_end_in_the_name():
+    assert npy_name(clip("clip.wav", 7, 1000.0, 1250.5, stretch=True)) == "clip.wav.7.1000-1250.5.npy"
+    assert npy_name(clip("clip.wav", 0, 0.0, 100.0, stretch=True)) == "clip.wav.0.0-100.npy"
+
+
+def test_stretches_of_the_same_row_of_two_manifests_and_the_whole_file_have_a_file_each():
+    places = [(0, 0.0, 100.0), (0, 0.0, 300.0), (0, 50.0, 300.0), (7, 1000.0, 3000.0), (7, 2000.0, 3000.0)]
+    names = [npy_name(clip("clip.wav", *place, stretch=True)) for place in places]
+    assert len({*names, npy_name(clip("clip.wav"))}) == len(places) + 1
 
 
 def test_a_name_that_leaves_no_room_for_an_ending_is_shortened_and_stays_its_own(tmp_path):

@@ -40,6 +40,25 @@ def test_a_file_that_fails_leaves_the_old_one(storage):
     assert storage.names() == ["a.txt"]
 
 
+@pytest.mark.parametrize("name", ["take[1].wav", "take?.wav", "take*.wav"])
+def test_a_name_with_a_wildcard_is_that_file_alone(storage, name):
+    for other in ("take1.wav", name):
+        with storage.writing(other) as file:
+            file.write(other.encode())
+    assert storage.names() == sorted(["take1.wav", name])
+    with storage.open("take1.wav") as file:
+        assert file.read() == b"take1.wav"
+    storage.remove(name)
+    assert storage.names() == ["take1.wav"]
+
+
+def test_a_local_folder_with_two_colons_is_a_folder(tmp_path):
+    (tmp_path / "take::2").mkdir()
+    storage = Storage(f"{tmp_path}/take::2")
+    assert storage.is_local
+    assert Storage(storage.address("parts")).root == f"{tmp_path}/take::2/parts"
+
+
 def test_what_a_killed_process_left_is_removed(storage):
     with storage.files.open(storage.path(".a.txt.0.scratch"), "wb") as file:
         file.write(b"half")
