@@ -567,3 +567,51 @@ def test_an_interrupted_run_with_auto_goes_on_with_the_engine_it_had(folder, tmp
     capsys.readouterr()
     assert main(["embed", str(folder), "-o", str(out)]) == 0
     assert "engine torch, fp32: as this run was begun" in capsys.readouterr().out
+
+
+def test_auto_goes_on_where_another_engine_had_failed_to_start(folder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(engines, "_built", lambda *_: None)
+    command = ["embed", str(folder), "-o", str(tmp_path / "e.parquet"), "--precision", "int8"]
+    with monkeypatch.context() as patch:
+        fail_at(patch, 0, KeyboardInterrupt())
+        assert main(command) == 130
+    assert main(command) == 0
+    assert "engine torch, fp32: onnx failed to start" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "is whole already" in capsys.readouterr().out
+
+
+def test_another_precision_that_the_engine_lacks_is_refused_with_both(folder, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    command = ["embed", str(folder), "-o", str(tmp_path / "e.parquet")]
+    assert main(command) == 0
+    assert main([*command, "--precision", "int8"]) == 1
+    assert "was begun with precision 'fp32', not 'int8'" in errors(capsys)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
+def test_a_forced_run_that_stops_goes_on_without_force(folder, tmp_path, monkeypatch, capsys, error):
+    fail_at(monkeypatch, 0, error)
+    main(["embed", str(folder), "-o", str(tmp_path / "e.parquet"), "--force"])
+    assert "the same command without --force goes on from there" in errors(capsys)
+
+
+def test_a_folder_of_parts_takes_no_npy_files_even_by_force(folder, tmp_path, capsys):
+    command = ["embed", str(folder), "-o", str(tmp_path / "out")]
+    assert main(command) == 0
+    there = sorted(path.name for path in (tmp_path / "out").iterdir())
+    for options in ([], ["--force"]):
+        assert main([*command, "--format", "npy", *options]) == 1
+        assert "a folder of parquet, not of npy" in errors(capsys)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == there
+
+
+def test_an_output_that_is_not_utf8_is_told_where_printing_is_strict(folder, tmp_path, monkeypatch):
+    out = tmp_path / b"caf\xe9.parquet".decode("utf-8", "surrogateescape")
+    told = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(told, "utf-8", "strict", write_through=True))
+    for _ in range(2):
+        assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert b"caf\\xe9.parquet is whole already" in told.getvalue()
+    assert out.exists()
