@@ -111,6 +111,8 @@ class Process:
         """
         self._busy, done = True, 0
         while done < len(batch) and room(done):
+            if self._process and self._process.poll() is not None:  # while it had nothing to do: no file's fault
+                self._bury()
             process = self._process or self._start()
             with contextlib.suppress(OSError):  # it died: there will be no answer either
                 _send(process, batch[done:])
@@ -155,10 +157,13 @@ class Process:
         self._bury()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-c", BOOT.format(path=sys.path)]
+        # only text counts for an import, and nothing else may be written as a literal
+        path = [place for place in sys.path if isinstance(place, str)]
+        command = [sys.executable, "-c", BOOT.format(path=path)]
         pipes = {
             "stdin": subprocess.PIPE,
             "stdout": subprocess.PIPE,
+            "stderr": None if sys.stderr else subprocess.DEVNULL,  # closed: its number would go to the answers
             "pipesize": PIPE_BYTES,
         }
         try:

@@ -23,8 +23,11 @@ def step_vectors(
     """For each readout (B, T, C) float32, one vector a time step, with what `encode` tells of lengths and times.
 
     Raises:
-        ValueError: the readouts ask for different hops, which one pass cannot give.
+        ValueError: the encoder is in train mode, where dropout would be in the vectors; the readouts ask for
+            different hops, which one pass cannot give.
     """
+    if encoder.training:
+        raise ValueError("embeddings are those of a frozen encoder: call eval() first")
     encoded = encoder.read(waveforms, readouts=readouts)
     return encoded.hidden_states, dataclasses.replace(encoded, hidden_states=[])
 
@@ -53,6 +56,6 @@ def like_lengths(lengths: Sequence[int], limit: float) -> Iterator[list[int]]:
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     while order:
-        size = max(1, int(limit / max(1, lengths[order[0]])))
+        size = max(1, int(min(limit / max(1, lengths[order[0]]), len(order))))
         yield order[:size]
         order = order[size:]

@@ -38,7 +38,7 @@ def measure(works: Mapping[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def cache_path() -> Path:
-    """Where measurements are kept: $XDG_CACHE_HOME, or ~/.cache."""
+    """Where measurements are kept: $XDG_CACHE_HOME, or ~/.cache; RuntimeError for a user without a home."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maeast" / "engines.json"
 
 
@@ -52,12 +52,12 @@ def remembered(key: str) -> dict[str, float] | None:
 
 def remember(key: str, seconds: dict[str, float]) -> None:
     """Keep a measurement; a folder that cannot be written to only means that it is measured again."""
-    path = cache_path()
     try:
+        path = cache_path()
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             part.write_text(json.dumps({**_read(), key: seconds}, indent=1))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return
 
 
@@ -94,6 +94,6 @@ def version(package: str) -> str:
 def _read() -> dict[str, object]:
     try:
         kept = json.loads(cache_path().read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return {}
     return kept if isinstance(kept, dict) else {}

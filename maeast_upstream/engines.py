@@ -209,7 +209,13 @@ def _measured(encoder: Encoder, precision: Precision, engines: list[str]) -> dic
         works = {"torch": by(encoder.network.features)}
         for engine in engines:
             body = None if engine == "torch" else _built(encoder, engine, precision, last)
-            if body is not None:
+            if body is None:
+                continue
+            try:
+                by(body)()
+            except Exception as error:  # whatever an engine raises, such as memory that a whole batch lacks
+                _warn(engine, error)
+            else:
                 works[engine] = by(body)
         return engine_timing.measure(works)
 

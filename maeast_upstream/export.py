@@ -78,6 +78,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     form = format_of(args.out, args.format)
     refuse_to_overwrite(args.out, args.force)
+    if form == "openvino":
+        refuse_to_overwrite(args.out.with_suffix(".bin"), args.force)
     encoder = load_model(args.checkpoint)
     readout = readout_from(args, encoder.config.readout)
     difference = export(encoder, args.out, form, args.kind, readout)
@@ -115,18 +117,18 @@ def export(
         The greatest difference between the file's outputs and torch's, on clips of three lengths.
 
     Raises:
-        ValueError: a package is missing, the readout is not one of the model's, or the file's numbers are not torch's.
+        ValueError: a package or the folder is missing, the readout is not one of the model's, or the file's numbers
+            are not torch's.
     """
     _check_packages(form)
     model = WaveformModel(encoder, kind, readout or encoder.config.readout)
-    with tempfile.TemporaryDirectory(dir=out.parent if out.parent.is_dir() else None) as folder:
+    with replacing(out) as part, tempfile.TemporaryDirectory(dir=out.parent) as folder:
         graph = Path(folder) / "model.onnx"
         write_onnx(model, graph)
         if form == "onnx":
-            with replacing(out) as part:
-                os.replace(graph, part)
-                return _checked(model, run_onnx(part))
-        with replacing(out) as part, replacing(out.with_suffix(".bin")) as weights:
+            os.replace(graph, part)
+            return _checked(model, run_onnx(part))
+        with replacing(out.with_suffix(".bin")) as weights:
             write_openvino(graph, Path(folder) / "model.xml", model.metadata())
             difference = _checked(model, run_openvino(Path(folder) / "model.xml"))
             os.replace(Path(folder) / "model.bin", weights)

@@ -114,7 +114,7 @@ def embed_files(
         path, segment, start_ms, end_ms (scene) or time_ms (frames), layer, vector ((E,) float32).
 
     Raises:
-        ValueError: an input does not exist, or (``on_error`` None) cannot be read.
+        ValueError: an input does not exist, or (``on_error`` None) cannot be read; the encoder is in train mode.
     """
     encoder = encoder or load_model()
     readout = readout or encoder.config.readout
@@ -152,12 +152,13 @@ class Embedder:
         self.audio, self.column = audio, column
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
-        """A batch of rows -> (rows, E) float32; AudioError if a clip cannot be read."""
+        """A batch of rows -> (rows, E) float32; AudioError if a clip cannot be read, ValueError in train mode."""
         clips = [torch.from_numpy(waveform_of(item)) for item in batch[self.audio]]
         readout = self.encoder.config.readout
         result = np.empty((len(clips), scene_width(self.encoder.config, readout)), np.float32)
         for rows in like_lengths([len(clip) for clip in clips], BATCH_SECONDS["cpu"] * SAMPLE_RATE):
-            result[rows] = self.encoder.embed([clips[row] for row in rows]).cpu().numpy()
+            (vectors,) = scene_vectors(self.encoder, [clips[row] for row in rows], [readout])
+            result[rows] = vectors.cpu().numpy()
         return {self.column: result}
 
 
@@ -169,7 +170,9 @@ def waveform_of(item: Any) -> np.ndarray:
     if given.get("bytes") is not None:
         return read_audio(io.BytesIO(given["bytes"]))
     if given.get("array") is not None:
-        return from_samples(given["array"], int(given["sampling_rate"]))
+        samples = np.asarray(given["array"])
+        channels_first = samples.ndim == 2 and samples.shape[0] < samples.shape[1]  # as Audio(mono=False) gives it
+        return from_samples(samples.T if channels_first else samples, int(given["sampling_rate"]))
     if given.get("path") is not None:
         return read_audio(given["path"])
     raise AudioError(f"expected a path, or a mapping with bytes, array or path, got {str(item)[:80]}")

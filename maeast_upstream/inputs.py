@@ -54,8 +54,8 @@ def list_segments(inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | N
     - A folder: audio files by their suffix, members of ``.tar`` files, packed corpora, at any depth, sorted by name in
       each folder; links to folders are not followed. It is listed without what is an input of its own.
     - ``.tsv``, ``.csv``: a manifest (`read_manifest`). A folder's manifests are not read.
-    - ``.tar``: a WebDataset shard: its members with an audio suffix. Of one that is cut short the whole members, then a
-      segment with ``error``.
+    - ``.tar``: a WebDataset shard: its members with an audio suffix; links and sparse files among them are segments
+      with ``error``. Of one that is cut short the whole members, then a segment with ``error``.
     - A folder that `pretrain.pack` wrote: its clips.
     - ``-``: a path a line on stdin: audio files or tars. Whether they exist shows when they are read.
     - Any other file is taken for audio. Any of these may be an fsspec address, apart from packed corpora.
@@ -234,16 +234,21 @@ def _from_tar(path: str) -> Iterator[Segment]:
 def _members(path: str, tar: tarfile.TarFile, total: int) -> Iterator[Segment]:
     while (member := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header that it saw
-        if not member.isreg() or _suffix(member.name) not in AUDIO_SUFFIXES:
+        if member.size < 0 or tar.offset <= member.offset:  # the same header would come again for ever
+            raise tarfile.ReadError(f"{member.name} has a negative size")
+        linked = member.islnk() or member.issym()
+        if not (member.isreg() or linked) or _suffix(member.name) not in AUDIO_SUFFIXES:
             continue
-        if member.offset_data + member.size > total:
+        name = f"{path}/{member.name}"
+        if linked:
+            option = "--hard-dereference" if member.islnk() else "--dereference"
+            yield Segment(name, error=f"{name}: a link to {member.linkname}; make the tar with {option}")
+        elif member.issparse():  # what is stored are its pieces without the zeros between them
+            yield Segment(name, error=f"{name}: a sparse member; make the tar without --sparse (-S)")
+        elif member.offset_data + member.size > total:
             raise tarfile.ReadError(f"{member.name} is cut off")
-        yield Segment(
-            f"{path}/{member.name}",
-            offset=member.offset_data,
-            size=member.size,
-            file=path,
-        )
+        else:
+            yield Segment(name, offset=member.offset_data, size=member.size, file=path)
 
 
 def _check_end(tar: tarfile.TarFile, seek: Callable[[int], int], read: Callable[[int], bytes]) -> None:

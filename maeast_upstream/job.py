@@ -41,6 +41,8 @@ class Listing:
         self.inputs = inputs
         self.spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=1 << 24)  # noqa: SIM115  (lives as long as the run)
         if STDIN in inputs:
+            if sys.stdin is None:
+                raise ValueError(f"{STDIN}: stdin is closed; expected a list of paths")
             shutil.copyfileobj(sys.stdin.buffer, self.spool)
 
     def __iter__(self) -> Iterator[Segment]:

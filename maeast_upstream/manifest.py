@@ -29,7 +29,8 @@ def read_manifest(path: str) -> Iterator[Row]:
     """Rows as they are asked for.
 
     With a header: the column ``path``, and where stretches of files are wanted ``start_ms`` and ``end_ms``, or
-    ``start`` and ``end`` in seconds; an empty value means the file's own beginning or end; other columns are ignored.
+    ``start`` and ``end`` in seconds, in capitals or not; an empty value means the file's own beginning or end; other
+    columns are ignored.
     Without one, in a .tsv: fairseq's, a line with the root folder, then lines of path and samples. Paths are relative
     to the root, and that to the manifest's folder. Bytes that are not UTF-8 are kept.
 
@@ -39,21 +40,26 @@ def read_manifest(path: str) -> Iterator[Row]:
     with _open_text(path) as file:
         first = file.readline()
         tab = "\t" if path.lower().endswith(".tsv") else ","
-        columns = next(csv.reader([first.strip("\r\n")], delimiter=tab), [])
+        head = next(csv.reader([first.strip("\r\n")], delimiter=tab), [])
+        columns = [name.strip().lower() for name in head]
         if "path" in columns:
-            rows = _with_header(path, csv.reader(file, delimiter=tab), columns)
-        elif tab == "\t" and len(columns) == 1 and columns[0]:
-            rows = _fairseq(path, file, columns[0])
+            # strict: a name that begins with a quotation mark would otherwise hold all rows up to the next mark
+            rows = _with_header(path, csv.reader(file, delimiter=tab, strict=True), columns)
+        elif tab == "\t" and len(head) == 1 and head[0]:
+            rows = _fairseq(path, file, head[0])
         else:
             raise ValueError(f"{path}: expected a header with the column path, got {first.strip()[:80]!r}")
-        empty = True
+        count = 0
         try:
             for row in rows:
-                empty = False
+                count += 1
                 yield row
         except csv.Error as error:
-            raise ValueError(f"{path}: not a table that can be read ({error})") from error
-    if empty:
+            raise ValueError(
+                f"{path}: row {count} (counted from 0): not a table that can be read ({error}); "
+                "a value that begins with quotation marks is put in quotation marks and its own are doubled"
+            ) from error
+    if not count:
         raise ValueError(f"{path}: a header without rows")
 
 

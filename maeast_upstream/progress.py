@@ -21,7 +21,7 @@ class Progress:
         self.hours, self.errors = 0.0, len(before.errors)
         self.begun = self.told = time.monotonic()
         first = before.clips + len(before.errors)
-        self.bar = tqdm(total=clips, initial=first, unit="clip", disable=not sys.stderr.isatty())
+        self.bar = tqdm(total=clips, initial=first, unit="clip", disable=not (sys.stderr and sys.stderr.isatty()))
         self.done, self.first = first, first
 
     def __enter__(self) -> Self:
@@ -42,7 +42,7 @@ class Progress:
         self.done += report.clips + len(report.errors)
         self.bar.set_postfix_str(self._rates(), refresh=False)
         self.bar.update(report.clips + len(report.errors))
-        if self.bar.disable and time.monotonic() - self.told > LINE_SECONDS:
+        if self.bar.disable and sys.stderr and time.monotonic() - self.told > LINE_SECONDS:
             self.told = time.monotonic()
             tqdm.write(
                 f"{self.done} of {self.bar.total} clips, {self._rates()}, {self._left()} left",

@@ -5,6 +5,8 @@ import errno
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -496,6 +498,26 @@ def test_stdin_gives_the_list(folder, tmp_path, monkeypatch):
     out = tmp_path / "e.parquet"
     assert main(["embed", "-", "-o", str(out)]) == 0
     assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
+
+
+def test_without_stdin_the_list_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["embed", "-", "-o", str(tmp_path / "e.parquet")]) == 1
+    assert errors(capsys) == "error: -: stdin is closed; expected a list of paths\n"
+
+
+def test_without_stderr_the_work_is_done(folder, tmp_path):
+    out = tmp_path / "e.parquet"
+    command = [sys.executable, "-m", "maeast_upstream.cli", "embed", str(folder), "-o", str(out)]
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *command], stdout=subprocess.PIPE, check=True)
+    assert len(rows(out)) == 6
+    assert b"6 files" in done.stdout
+
+
+def test_all_that_waits_may_go_to_the_model_at_once(folder, tmp_path):
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(folder), "-o", str(out), "--batch-seconds", "1e305"]) == 0
+    assert len(rows(out)) == 6
 
 
 def test_segments_of_a_manifest_are_rows_with_their_stretch(tmp_path, long_clip):

@@ -227,6 +227,34 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(make_encoder, openvin
     assert attach(make_encoder(), "auto", "bf16").engine in ("openvino", "torch")
 
 
+@pytest.mark.parametrize("variable", ["unset", "empty"])
+def test_without_a_home_auto_measures_and_keeps_nothing(make_encoder, openvino, monkeypatch, variable):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if variable == "empty":
+        monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(engine_timing.Path, "home", no_home)
+    assert attach(make_encoder(), "auto", "bf16").engine in ("openvino", "torch")
+
+
+def test_an_engine_that_fails_while_it_is_measured_leaves_torch(make_encoder, openvino, monkeypatch, cache, caplog):
+    from maeast_upstream.engine_openvino import OpenVinoBody
+
+    right = OpenVinoBody.__call__
+
+    def fails_on_large_batches(self, patches, *given):
+        if patches.shape[0] * patches.shape[1] > 100:
+            raise RuntimeError("out of\nmemory")
+        return right(self, patches, *given)
+
+    monkeypatch.setattr(OpenVinoBody, "__call__", fails_on_large_batches)
+    choice = attach(make_encoder(), "auto", "bf16")
+    assert str(choice) == "engine torch, bf16: nothing here is clearly faster (torch's time over theirs: none works)"
+    assert caplog.messages == ["engine openvino failed, torch goes on in its place: out of memory"]
+
+
 def test_measuring_calls_in_turn_and_keeps_the_least():
     calls = []
     least = engine_timing.measure({name: lambda name=name: calls.append(name) for name in "ab"})

@@ -84,6 +84,19 @@ def test_the_command_writes_the_bundled_checkpoint(tmp_path, capsys):
     assert "exists already; give --force" in capsys.readouterr().err
 
 
+def test_weights_that_another_wrote_are_not_replaced_unasked(tmp_path, capsys):
+    (tmp_path / "w.bin").write_bytes(b"mine")
+    assert run(export.main, ["-o", str(tmp_path / "w.xml")]) == 1
+    assert "w.bin exists already; give --force" in capsys.readouterr().err
+    assert (tmp_path / "w.bin").read_bytes() == b"mine"
+
+
+def test_a_missing_folder_is_told_before_the_work(make_encoder, tmp_path, form, monkeypatch):
+    monkeypatch.delattr(export, "write_onnx")
+    with pytest.raises(ValueError, match="missing: no such folder to write model"):
+        export.export(make_encoder(), tmp_path / "missing" / f"model{SUFFIXES[form]}", form)
+
+
 @pytest.mark.parametrize(
     ("name", "form", "message"),
     [

@@ -20,6 +20,7 @@ from maeast_upstream.extract import (
     cut_parts,
     embed_decoded,
     embed_files,
+    waveform_of,
     write_parts,
 )
 from maeast_upstream.inputs import Segment
@@ -115,6 +116,21 @@ def test_a_callable_for_datasets_takes_bytes_paths_and_arrays(model):
             model.embed([torch.from_numpy(read_audio(path))])[0].numpy(),
             atol=1e-4,
         )
+
+
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_channels_of_an_array_are_mixed_wherever_their_axis_is(channels_first):
+    wave = read_audio(CLIPS[0])
+    stereo = np.stack([wave, np.zeros_like(wave)])
+    item = {"array": stereo if channels_first else stereo.T, "sampling_rate": 16_000}
+    assert np.array_equal(waveform_of(item), wave / 2)
+
+
+def test_an_encoder_in_train_mode_is_refused_as_its_dropout_would_be_in_the_rows():
+    encoder = load_model().train()
+    for work in (lambda: list(embed_files(CLIPS[0], encoder)), lambda: Embedder(encoder)({"audio": [CLIPS[0]]})):
+        with pytest.raises(ValueError, match="call eval"):
+            work()
 
 
 def made_up(lengths):

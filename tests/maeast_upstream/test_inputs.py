@@ -281,6 +281,27 @@ def test_what_python_s_csv_writes_is_read_back(tmp_path, rows):
     ]
 
 
+@pytest.mark.parametrize("header", ["path, start, end", "path ,\tStart,END", "Path,START ,End"])
+def test_names_of_columns_may_have_blanks_around_them_and_capitals(tmp_path, header):
+    table = f"{header}\n{CLIPS[0]}, 0.1, 0.2\n"
+    assert list(list_segments([manifest(tmp_path, table, "m.csv")])) == [Segment(str(CLIPS[0]), 0, 100.0, 200.0)]
+
+
+def test_fairseq_s_root_keeps_its_capitals_and_blanks(tmp_path):
+    assert paths(manifest(tmp_path, "/Data/X \n1.wav\t5\n")) == ["/Data/X /1.wav"]
+
+
+@pytest.mark.parametrize("name", ["m.tsv", "m.csv"])
+@pytest.mark.parametrize("clip", ['"x".opus', '"x.opus'])
+def test_a_name_that_begins_with_a_quotation_mark_swallows_no_rows(tmp_path, name, clip):
+    tab = "\t" if name == "m.tsv" else ","
+    table = "".join(f"{tab.join(row)}\n" for row in [("path", "end"), ("a.wav", "1"), (clip, "2"), ("b.wav", "3")])
+    with pytest.raises(ValueError, match=rf"{name}: row 1 \(counted from 0\): .*quotation marks"):
+        list(list_segments([manifest(tmp_path, table, name)]))
+    quoted = table.replace(clip, '"' + clip.replace('"', '""') + '"')
+    assert [Path(path).name for path in paths(manifest(tmp_path, quoted, name))] == ["a.wav", clip, "b.wav"]
+
+
 @ANY_CASE
 @given(text=st.binary(max_size=200))
 def test_any_bytes_are_a_manifest_or_a_value_error(tmp_path, text):
@@ -312,6 +333,68 @@ def test_members_of_a_tar_are_listed_by_their_headers(tmp_path):
         assert np.array_equal(read_segment(segment), read_audio(CLIPS[0]))
     with pytest.raises(AudioError, match=rf"{shard}/y\.WAV: not audio"):
         read_segment(found[2])
+
+
+def sparse_headers(name, size, form):
+    """A member of 512 stored bytes, with the header of a sparse file of ``size``."""
+    member = tarfile.TarInfo(name)
+    member.size = 512
+    if form == "pax":
+        member.pax_headers = {"GNU.sparse.map": f"{size - 512},512", "GNU.sparse.size": str(size)}
+        return member.tobuf(tarfile.PAX_FORMAT)
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:410] = b"%011o\0%011o\0" % (size - 512, 512)
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    return bytes(header)
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+@pytest.mark.parametrize("size", [1024, 1 << 20])
+def test_a_sparse_member_is_an_error_of_its_own(tmp_path, form, size):
+    shard = write_tar(tmp_path / "x.tar", [("b.opus", CLIPS[0].read_bytes())])
+    shard.write_bytes(sparse_headers("a.wav", size, form) + bytes(512) + shard.read_bytes())
+    sparse, whole = list_segments([shard])
+    assert sparse == Segment(
+        f"{shard}/a.wav", error=f"{shard}/a.wav: a sparse member; make the tar without --sparse (-S)"
+    )
+    assert np.array_equal(read_segment(whole), read_audio(CLIPS[0]))
+
+
+def test_a_link_in_a_tar_is_an_error_that_names_its_target(tmp_path):
+    for name in ("a.opus", "notes.txt"):
+        shutil.copy(CLIPS[0], tmp_path / name)
+    os.link(tmp_path / "a.opus", tmp_path / "b.opus")
+    os.link(tmp_path / "notes.txt", tmp_path / "notes 2.txt")
+    (tmp_path / "c.opus").symlink_to("a.opus")
+    shard = tmp_path / "x.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("a.opus", "b.opus", "c.opus", "notes.txt", "notes 2.txt"):
+            tar.add(tmp_path / name, name)
+    whole, hard, soft = list_segments([shard])
+    assert (whole.path, whole.error) == (f"{shard}/a.opus", None)
+    assert hard == Segment(
+        f"{shard}/b.opus", error=f"{shard}/b.opus: a link to a.opus; make the tar with --hard-dereference"
+    )
+    assert soft == Segment(
+        f"{shard}/c.opus", error=f"{shard}/c.opus: a link to a.opus; make the tar with --dereference"
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [(-1, tarfile.REGTYPE), (-512, tarfile.REGTYPE), (-5000, tarfile.REGTYPE), (-512, tarfile.GNUTYPE_SPARSE)],
+)
+def test_a_member_of_negative_size_ends_its_tar_as_an_error(tmp_path, size, kind):
+    shard = write_tar(tmp_path / "x.tar", [("a.wav", bytes(700))])
+    member = tarfile.TarInfo("b.wav")
+    member.size, member.type = size, kind
+    shard.write_bytes(shard.read_bytes()[:1536] + member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    found = list(itertools.islice(list_segments([shard]), 9))
+    assert [segment.path for segment in found] == [f"{shard}/a.wav", str(shard)]
+    assert found[1].error.startswith(f"{shard}: not a whole tar file (")
 
 
 def test_tars_in_a_folder_are_listed_among_its_files(tmp_path):
