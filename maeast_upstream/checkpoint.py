@@ -155,6 +155,7 @@ def save_state(
             part / WEIGHTS_NAME,
         )
         (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        shutil.copymode(part / CONFIG_NAME, part / WEIGHTS_NAME)  # safetensors writes 0600 whatever the umask
     except BaseException:  # a full disk, for one
         shutil.rmtree(part, ignore_errors=True)
         raise

@@ -1,6 +1,7 @@
 """``maeast export-s3prl``: a folder that s3prl takes with ``--hub huggingface``, here or as a hub repository."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
         (part / name).write_text(text, encoding="utf-8")
     shutil.rmtree(args.out, ignore_errors=True)
     os.replace(part, args.out)
-    print(f"wrote {args.out}: maeast-run-downstream --hub huggingface -u {args.out} -m train -d TASK -n NAME")
+    upstream = shlex.quote(str(args.out))
+    print(f"wrote {args.out}: maeast-run-downstream --hub huggingface -u {upstream} -m train -d TASK -n NAME")
     return 0
 
 
@@ -50,7 +52,8 @@ def check_folder(folder: Path) -> None:
     """ValueError unless it is new, empty or an earlier export."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; expected the name of a folder")
-    ours = {*FILES, checkpoint.WEIGHTS_NAME, checkpoint.CONFIG_NAME}
+    # Python's cache is there once s3prl has imported expert.py
+    ours = {*FILES, checkpoint.WEIGHTS_NAME, checkpoint.CONFIG_NAME, "__pycache__"}
     others = sorted({path.name for path in folder.iterdir()} - ours) if folder.is_dir() else []
     if others:
         raise ValueError(f"{folder} is a folder with other things in it ({others[0]}); give another name")

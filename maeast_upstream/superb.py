@@ -18,14 +18,18 @@ from typing import Any
 
 import torch
 
+from maeast_upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME
 from maeast_upstream.expert import UpstreamExpert
 from maeast_upstream.files import replacing
 from maeast_upstream.superb_arguments import STATES
 from maeast_upstream.superb_check import check_task
 from maeast_upstream.superb_repairs import install_repairs
 from maeast_upstream.superb_steps import check_steps
+from maeast_upstream.superb_tasks import TASKS
 
 NAME = "mae_ast"
+SPLITS = ("train", "dev", "test")
+"""What ``-t`` may name for SUPERB's tasks."""
 
 try:
     install_repairs()
@@ -89,11 +93,17 @@ def prepare(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
     from_hub = args.hub == "huggingface"
     if not from_hub and not callable(getattr(s3prl.hub, args.upstream, None)):
         raise ValueError(f"s3prl has no upstream {args.upstream!r}; {NAME} is ours, {NAME}_local and fbank are its own")
-    if not from_hub and args.upstream == NAME:
-        expert = UpstreamExpert(args.upstream_ckpt, args.upstream_model_config)
+    if args.mode == "evaluate" and args.downstream in TASKS and args.evaluate_split not in SPLITS:
+        raise ValueError(f"-t {args.evaluate_split!r}: -d {args.downstream} is scored on train, dev or test")
+    folder = Path(args.upstream).expanduser()
+    exported = from_hub and (folder / CONFIG_NAME).is_file() and (folder / WEIGHTS_NAME).is_file()
+    if exported or (not from_hub and args.upstream == NAME):
+        expert = UpstreamExpert(args.upstream if exported else args.upstream_ckpt, args.upstream_model_config)
         check_steps(args.downstream, config, expert.get_downsample_rates())
-    check_task(args.downstream, config, args.mode)
-    redirect_caches(args.downstream, Path(args.expdir) / "cache")
+    clips = check_task(args.downstream, config, args.mode)
+    if clips is not None:
+        # a second experiment of one name may be of other data
+        redirect_caches(args.downstream, Path(args.expdir) / f"cache-{clips.digest()}")
 
 
 def redirect_caches(task: str, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from maeast_upstream.command import Parser, UsageError
 from maeast_upstream.superb_config import config_path, read_config
+from maeast_upstream.superb_repairs import safe_globals
 
 MODES = ("train", "evaluate", "inference")
 STATES = "states-*.ckpt"
@@ -92,8 +94,16 @@ def check_checkpoint(path: Path) -> None:
     """ValueError for one that is not there or not whole."""
     if not path.is_file():
         raise ValueError(f"no checkpoint {path}")
+    broken = ValueError(f"{path}: broken, or not a checkpoint of s3prl; delete it to go on from the one before it")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: broken, or not a checkpoint of s3prl; delete it to go on from the one before it")
+        raise broken
+    safe_globals()
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError) as error:  # torch's ways to say no
+        raise broken from error
+    if not isinstance(content, dict) or not {"Args", "Config", "Downstream"} <= set(content):
+        raise broken
 
 
 def check_device(name: str) -> None:
@@ -115,6 +125,6 @@ def check_task_name(name: str) -> None:
 def find_config(given: str | None, task: str) -> Path:
     """``-c``: a file, or the name of a config in configs/superb/; left out, the task's own."""
     if given is not None:
-        return Path(given) if Path(given).suffix or Path(given).exists() else config_path(given)
+        return Path(given) if Path(given).suffix or Path(given).is_file() else config_path(given)
     own = Path(f"downstream/{task}/config.yaml")  # where s3prl looks: there if this is its checkout
     return own if own.is_file() else config_path(task)

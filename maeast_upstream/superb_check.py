@@ -15,7 +15,7 @@ MANY = 500
 """Of larger files so many are looked into, evenly spread."""
 
 
-def check_task(task: str, config: Mapping[str, Any], mode: str) -> None:
+def check_task(task: str, config: Mapping[str, Any], mode: str) -> Clips | None:
     """Refuse what cannot work. Tasks other than SUPERB's are let through as they are.
 
     Headers of small files and of some of the others are read, no samples: a few seconds for large corpora.
@@ -25,13 +25,16 @@ def check_task(task: str, config: Mapping[str, Any], mode: str) -> None:
         config: s3prl's, with all overrides.
         mode: train, evaluate or inference.
 
+    Returns:
+        The task's clips; None for a task that is not SUPERB's.
+
     Raises:
         ValueError: one line that names the file or the config's field: a config for another task, a missing folder or
             file, a label or word without meaning for the task, audio that is empty, too short, of another rate or
             not mono where the task takes that for granted, too few clips to train on.
     """
     if task not in TASKS:
-        return
+        return None
     check_fields(task, config, mode)
     try:
         clips = TASKS[task].clips(config)
@@ -40,6 +43,7 @@ def check_task(task: str, config: Mapping[str, Any], mode: str) -> None:
     check_counts(task, config, clips, mode)
     check_audio([*clips.train, *clips.dev, *clips.test], WINDOW_SAMPLES, "25 ms", clips.rate)
     check_audio(clips.noise, SAMPLE_RATE, "a second", None)
+    return clips
 
 
 def check_fields(task: str, config: Mapping[str, Any], mode: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -301,7 +302,8 @@ def write_config(path: Path, args: Any, fields: Fields, places: dict[Clip, Path]
 def launch_line(task: str, out: Path) -> str:
     """The command that trains the head on the bundled checkpoint."""
     device = "" if torch.cuda.is_available() else " --device cpu"
-    return f"maeast-run-downstream -m train -u mae_ast -d {HEADS[task]} -c {out / 'config.yaml'} -n {out.name}{device}"
+    config, name = shlex.quote(str(out / "config.yaml")), shlex.quote(out.name)
+    return f"maeast-run-downstream -m train -u mae_ast -d {HEADS[task]} -c {config} -n {name}{device}"
 
 
 def write_errors(path: Path, failed: dict[Path, str]) -> None:

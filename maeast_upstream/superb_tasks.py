@@ -4,6 +4,7 @@ Every `ClipsOf` raises ValueError for what is missing, naming the file or the co
 """
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,14 @@ class Clips:
     """Sample rate and one channel that the head takes for granted; None where it converts."""
     smallest_train: int = 1
     """With fewer training clips s3prl never comes to a step, and loops for ever."""
+
+    def digest(self) -> str:
+        """Of the splits, and of the names and sizes of their files."""
+        listed = [
+            [(str(path.absolute()), path.stat().st_size) for path in paths]
+            for paths in (self.train, self.dev, self.test)
+        ]
+        return hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

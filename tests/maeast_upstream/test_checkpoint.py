@@ -2,6 +2,7 @@ import argparse
 import json
 import os
 import pickle
+import stat
 import sys
 import types
 
@@ -160,6 +161,15 @@ def test_saving_again_replaces_the_folder_as_a_whole(make_encoder, tmp_path):
         "model.safetensors",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_umask_decides_who_may_read_the_weights(make_encoder, tmp_path):
+    before = os.umask(0o027)
+    try:
+        make_encoder().save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()} == {0o640}
 
 
 def break_folder(folder, how):

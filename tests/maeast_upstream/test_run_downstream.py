@@ -1,9 +1,11 @@
 """s3prl's run_downstream with `mae_ast`: trains, resumes, evaluates; what cannot work is one line before it starts."""
 
+import argparse
 import builtins
 import importlib
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,12 @@ import pytest
 import soundfile
 import torch
 import yaml
+from superb_sets import make
 
 import maeast_upstream
 from maeast_upstream.run_downstream import main
 from maeast_upstream.superb_repairs import install_repairs
+from maeast_upstream.superb_tasks import TASKS
 
 pytest.importorskip("s3prl")
 pytestmark = pytest.mark.s3prl
@@ -211,6 +215,7 @@ TRAIN = ["-m", "train", *NAMED, *CPU]
     ([*TRAIN, "-i", "none.ckpt"], "no checkpoint none.ckpt"),
     ([*TRAIN, "-c", "emotion"], "-d speech_commands needs"),
     (TRAIN, "speech_commands_root"),
+    (["-m", "evaluate", *NAMED, *CPU, "-t", "foo"], "-t 'foo': -d speech_commands is scored on train, dev or test"),
     (["-m", "train", "-u", "mae_ast", "-d", "sv_voxceleb1", "-p", "run", *CPU], "needs 16 steps of each clip"),
     (["-m", "train", "-u", "mae_ast", "-d", "separation_stft2", "-p", "run", *CPU], "hop_ms: 40"),
 ])  # fmt: skip
@@ -240,6 +245,75 @@ def test_a_broken_checkpoint_is_named(here, capfd, content):
     for arguments in ([*TRAIN, "-a"], [*TRAIN, "-e", "run"]):
         assert main(arguments) == 1
         assert "error: run/states-7.ckpt: broken, or not a checkpoint of s3prl" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-e", "-i"])
+def test_a_zip_that_is_not_s3prls_is_no_checkpoint_and_runs_nothing(here, capfd, option):
+    class Touches:
+        def __reduce__(self):
+            return Path.touch, (Path("touched"),)
+
+    torch.save({"model": torch.zeros(1)}, "weights.pt")
+    torch.save({"Args": Touches(), "Config": {}, "Downstream": {}}, "evil.pt")
+    with zipfile.ZipFile("other.zip", "w") as file:
+        file.writestr("a", "b")
+    for name in ("weights.pt", "evil.pt", "other.zip"):
+        assert main([*TRAIN, option, name]) == 1
+        assert f"error: {name}: broken, or not a checkpoint of s3prl" in capfd.readouterr().err
+    assert not Path("touched").exists()
+
+
+def test_a_configs_name_is_not_taken_for_a_folder_of_that_name(here, capfd):
+    Path("emotion").mkdir()
+    assert main([*TRAIN, "-c", "emotion"]) == 1
+    assert "-d speech_commands needs" in capfd.readouterr().err
+
+
+def test_an_exported_folder_is_asked_for_its_clock_too(here, capfd, write_published):
+    from maeast_upstream import cli, export_s3prl
+
+    assert cli.run(export_s3prl.main, [str(write_published("patch")), "hub"]) == 0
+    options = ["-m", "train", "--hub", "huggingface", "-u", "hub", "-d", "sv_voxceleb1", "-p", "run", *CPU]
+    assert main(options) == 1
+    assert "needs 16 steps of each clip" in capfd.readouterr().err
+    Path("fine.yaml").write_text("hop_ms: 40")
+    assert main([*options, "-g", "fine.yaml"]) == 1
+    assert "downstream_expert.datarc.file_path: no such" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["voxceleb1", "sv_voxceleb1"])
+def test_a_second_run_of_one_name_has_its_own_data(tmp_path, task):
+    pytest.importorskip("sox")
+    superb = importlib.import_module("maeast_upstream.superb")
+    dataset = importlib.import_module(f"s3prl.downstream.{task}.dataset")
+    before = {name: getattr(dataset, name) for name in ("CACHE_PATH", "__file__") if hasattr(dataset, name)}
+    args = argparse.Namespace(
+        hub="torch", upstream="fbank", downstream=task, mode="train", expdir=tmp_path / "run", evaluate_split="test"
+    )
+    try:
+        places, found = [], []
+        configs = {name: make(task, tmp_path / name) for name in ("one", "two")}
+        for name in ("one", "two", "one"):
+            superb.prepare(args, config := configs[name])
+            data = config["downstream_expert"]["datarc"]
+            if task == "voxceleb1":
+                places.append(Path(dataset.CACHE_PATH))
+                own = dataset.SpeakerClassifiDataset("train", Path(data["file_path"]), data["meta_data"])
+            else:
+                places.append(Path(dataset.__file__).parent)
+                roots = [f"{data['file_path']}/dev/wav"]
+                own = dataset.SpeakerVerifi_train({"min_sec": 1}, ["Voxceleb1"], roots, "", n_jobs=1)
+            found.append({Path(wav).relative_to(tmp_path).parts[0] for wav in own.dataset})
+        assert found == [{"one"}, {"two"}, {"one"}]
+        assert places[0] == places[2] != places[1]
+        assert len(list((tmp_path / "run").iterdir())) == 2
+        clip = TASKS[task].clips(configs["one"]).train[0]
+        soundfile.write(clip, np.tile(soundfile.read(clip)[0], 2), 16000)
+        superb.prepare(args, configs["one"])
+        assert len(list((tmp_path / "run").iterdir())) == 3
+    finally:
+        for name, value in before.items():
+            setattr(dataset, name, value)
 
 
 def test_the_lists_that_sid_and_asv_keep_go_to_the_experiment(tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,18 @@ print(model([torch.randn(16000)])["last_hidden_state"].abs().sum().item())
     assert "other things in it (other)" in capsys.readouterr().err
     assert cli.run(export_s3prl.main, [str(path), str(path)]) == 1
     assert "is a file" in capsys.readouterr().err
+
+
+def test_an_export_that_was_used_is_exported_again_and_its_line_is_for_a_shell(make_encoder, tmp_path, capsys):
+    make_encoder().save_pretrained(tmp_path / "model")
+    out = tmp_path / "my models" / "out"
+    out.parent.mkdir()
+    for _ in range(2):
+        assert cli.run(export_s3prl.main, [str(tmp_path / "model"), str(out)]) == 0
+        (out / "__pycache__").mkdir()
+        (out / "__pycache__" / "expert.cpython-311.pyc").touch()
+    line = capsys.readouterr().out.splitlines()[-1].partition(": ")[2]
+    assert str(out) in shlex.split(line)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def failing(capsys, *argv):
     assert said.count("\n") == 1
     assert "Traceback" not in said
     return said
+
+
+def test_the_line_that_trains_is_for_a_shell(tmp_path, capsys):
+    out = tmp_path / "Anna's clips"
+    assert main(["sid", str(LABELS), "-o", str(out)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(line)[6:11] == ["voxceleb1", "-c", str(out / "config.yaml"), "-n", "Anna's clips"]
 
 
 @pytest.mark.parametrize("task", sorted(HEADS))
