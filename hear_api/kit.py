@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from hear_api import model
 from hear_api.kit_run import KitError, Processes, Settings, TaskRun, locked
 from hear_api.kit_table import draw, format_scores, merge_csv, read_scores
 from hear_api.task_format import find_tasks
@@ -27,7 +28,6 @@ from maeast_upstream.command import (
     parse_hop,
     parse_layer,
 )
-from maeast_upstream.encoder import load_model
 from maeast_upstream.job import fingerprint
 
 KIT = "heareval==2021.1.3"
@@ -56,12 +56,12 @@ def main(argv: Sequence[str]) -> int:
     if args.tasks_dir is None or args.out is None:
         raise UsageError("--tasks-dir and --out are needed (see maeast hear --help)")
     settings = settings_from(args)
+    folder = model_folder(args.out.resolve(), args.checkpoint, settings)
     tasks, errors = find_tasks(args.tasks_dir)
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
     if not tasks:
         raise ValueError(f"{args.tasks_dir}: no task that can be run")
-    folder = model_folder(args.out.resolve(), args.checkpoint, settings)
     with locked(folder) as lock:
         processes = Processes(lock)
         runs = [TaskRun(task, folder, settings, processes) for task in tasks]
@@ -161,7 +161,9 @@ def settings_from(args: argparse.Namespace) -> Settings:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     options: dict[str, Any] = {"layer": None if args.layer is None else parse_layer(args.layer)}
     options |= {"mel": args.mel, "pool": args.pool, "precision": args.precision}
-    options |= {"hop_ms": None if args.hop_ms is None else parse_hop(args.hop_ms)}
+    if args.hop_ms is not None:
+        hop_ms = parse_hop(args.hop_ms)
+        options |= {"hop_ms": "native" if hop_ms is None else hop_ms}
     return Settings(
         checkpoint=None if args.checkpoint is None else resolve(args.checkpoint).resolve(),
         options={name: value for name, value in options.items() if value is not None},
@@ -173,8 +175,12 @@ def settings_from(args: argparse.Namespace) -> Settings:
 
 
 def model_folder(out: Path, checkpoint: str | None, settings: Settings) -> Path:
-    """The folder of results for these weights, this readout and these options: its name and a digest of them."""
-    encoder = load_model(settings.checkpoint)
+    """The folder of results for these weights, this readout and these options: its name and a digest of them.
+
+    Raises:
+        ValueError: no such checkpoint, or options that it does not have.
+    """
+    encoder = model.load_model(str(settings.checkpoint or ""), **settings.options).encoder
     what = {
         "weights": fingerprint(encoder),
         "readout": encoder.config.to_dict()["readout"],

@@ -1,6 +1,7 @@
 """``maeast hear-mix``: recordings with events at known times, made of labelled clips and a background."""
 
 import csv
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hear_api.recordings import write_wav
+from hear_api.recordings import refuse_to_lose, write_wav
 from maeast_upstream.audio import read_audio
 from maeast_upstream.command import Parser
 from maeast_upstream.files import refuse_to_overwrite
@@ -19,6 +20,8 @@ from maeast_upstream.labels import read_rows
 EVENTS_NAME = "events.csv"
 FULL_SCALE = 0.9
 """Peak of a recording that would be louder."""
+LOUDEST_SNR_DB = 100.0
+"""Of either sign; 16 bits hold 96 dB."""
 MIN_GAP_MS = 100
 """Between the end of an event and the start of the next one."""
 
@@ -39,6 +42,10 @@ class Mixture:
             raise ValueError(f"--events must be at least 1, got {self.events}")
         if not MIN_GAP_MS / 1000 < self.seconds < float("inf"):
             raise ValueError(f"--seconds must be more than {MIN_GAP_MS / 1000}, got {self.seconds:g}")
+        if not abs(self.snr_db) <= LOUDEST_SNR_DB:  # NaN is in no order
+            raise ValueError(
+                f"--snr must be between {-LOUDEST_SNR_DB:g} and {LOUDEST_SNR_DB:g} dB, got {self.snr_db:g}"
+            )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,9 +53,8 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     refuse_to_overwrite(args.out, args.force)
     counts = parse_counts(args.count)
-    background = None if args.background is None else read_audio(args.background)
     mixture = Mixture(args.seconds, args.events, args.snr)
-    events = write_mixtures(args.out, args.labels, counts, mixture, background, args.seed)
+    events = write_mixtures(args.out, args.labels, counts, mixture, args.background, args.seed)
     print(f"{args.out / EVENTS_NAME}: {events} events in {sum(counts.values())} recordings of {args.seconds:g} s")
     return 0
 
@@ -103,7 +109,7 @@ def write_mixtures(
     labels: Path,
     counts: dict[str, int],
     mixture: Mixture,
-    background: np.ndarray | None,
+    background: Path | None,
     seed: int = 0,
 ) -> int:
     """Write recordings, and a table of their events for `hear_api.tasks`.
@@ -113,18 +119,21 @@ def write_mixtures(
         labels: a labels.csv with the columns path, label and split.
         counts: recordings of each split, of that split's clips only.
         mixture: how long, how many events, how loud.
-        background: (S,) mono at 16 kHz, from which each recording takes a stretch; None for pink noise.
+        background: a recording from which each of them takes a stretch; None for pink noise.
         seed: of every choice.
 
     Returns:
         The number of events.
 
     Raises:
-        ValueError: a split without clips, clips that are longer than the recordings, a recording that cannot be read.
+        ValueError: a split without clips, clips that are longer than the recordings, a recording that cannot be read, a
+            silent background; a folder that exists and holds what was not made here.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     rows = read_rows(labels, ("label", "split"))
+    refuse_to_lose(folder, made_files(folder), [labels, *rows, *([background] if background else [])], "hear-mix")
+    floor = None if background is None else read_background(background, mixture.seconds)
     rng = np.random.default_rng(seed)
     table: list[tuple[str, str, str, str, str]] = []
     try:
@@ -135,7 +144,7 @@ def write_mixtures(
                 raise ValueError(f"{labels}: no clip has the split {split!r}")
             for number in tqdm(range(count), desc=split, leave=False, disable=None):
                 name = f"audio/{split}-{number:04d}.wav"
-                samples, events = mix(clips, mixture, background, rng)
+                samples, events = mix(clips, mixture, floor, rng)
                 write_wav(part / name, samples)
                 times = [(label, f"{start:.4f}", f"{end:.4f}") for label, start, end in events]
                 table.extend((name, *event, split) for event in times or [("", "", "")])
@@ -147,6 +156,27 @@ def write_mixtures(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return sum(bool(label) for _, label, *_ in table)
+
+
+def made_files(folder: Path) -> set[str]:
+    """The names of what `write_mixtures` wrote into a folder; none where it did not."""
+    try:
+        with (folder / EVENTS_NAME).open(newline="", encoding="utf-8") as file:
+            rows = [(row["path"], row["split"]) for row in csv.DictReader(file)]
+        names = {path for path, split in rows if re.fullmatch(rf"audio/{re.escape(split)}-\d{{4,}}\.wav", path)}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return set()
+    return {EVENTS_NAME, *names} if names else set()
+
+
+def read_background(path: Path, seconds: float) -> np.ndarray:
+    """(S,) mono at 16 kHz; ValueError if a recording of ``seconds`` cut from it, round and round, may be silent."""
+    samples = read_audio(path)
+    loud = np.flatnonzero(np.abs(samples) > 0.5 / 2**15)  # not a zero in 16 bits
+    silence = np.diff(loud, append=loud[:1] + len(samples)).max(initial=0) - 1 if len(loud) else np.inf
+    if silence >= round(seconds * SAMPLE_RATE):
+        raise ValueError(f"{path}: silent for {seconds:g} s, a whole recording: --snr has no level to be above")
+    return samples
 
 
 def mix(

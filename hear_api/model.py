@@ -7,13 +7,14 @@ other's: 98 of 100.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maeast_upstream import load_model as load_encoder
+from maeast_upstream.audio import LOUDEST
 from maeast_upstream.embedding import scene_width, step_width
 from maeast_upstream.encoder import FINE_HOP_MS, Encoder, Precision
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, num_samples
@@ -67,7 +68,7 @@ def load_model(
     layer: int | str | None = None,
     mel: Mel | None = None,
     pool: Pool | None = None,
-    hop_ms: float | None = None,
+    hop_ms: float | Literal["native"] | None = None,
     precision: Precision = "fp32",
 ) -> HearModel:
     """A model for HEAR's tools, on the CPU and in eval mode.
@@ -78,7 +79,8 @@ def load_model(
         mel: "concat" or "mean" over the mel patches of an instant.
         pool: of scenes: "mean", "mean_max" or "mean_std". The checkpoint's own becomes "mean" where a scene would
             have more than `MAX_SIZE` numbers.
-        hop_ms: of time steps; None for 40 (patch models) or 20 (frame models). Scenes keep the checkpoint's own.
+        hop_ms: of time steps; None for 40 (patch models) or 20 (frame models), "native" for the tokens' own. Scenes
+            keep the checkpoint's own.
         precision: of the matrix products: fp32, bf16 or fp16. Embeddings are float32 in any case.
 
     Raises:
@@ -96,7 +98,8 @@ def load_model(
         scene = Readout(layer=scene.layer, mel=scene.mel, pool="mean", hop_ms=scene.hop_ms)
     if hop_ms is None and encoder.config.model.patch_frames == 16:
         hop_ms = FINE_HOP_MS
-    return HearModel(encoder, scene, Readout(layer=scene.layer, mel=scene.mel, hop_ms=hop_ms))
+    steps = Readout(layer=scene.layer, mel=scene.mel, hop_ms=None if hop_ms == "native" else hop_ms)
+    return HearModel(encoder, scene, steps)
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
@@ -202,7 +205,7 @@ def running_mean(tokens: Tensor, width: int) -> Tensor:
 
 
 def check_audio(audio: Any) -> None:
-    """ValueError for what is not (n_sounds, n_samples) float32 of finite numbers."""
+    """ValueError for what is not (n_sounds, n_samples) float32 of finite numbers that can be sound."""
     wanted = "expected audio of shape (n_sounds, n_samples), float32 at 16 kHz"
     if not isinstance(audio, Tensor):
         raise ValueError(f"{wanted}; got {type(audio).__name__}: convert it with torch.from_numpy")
@@ -217,3 +220,6 @@ def check_audio(audio: Any) -> None:
     if not torch.isfinite(audio).all():
         clip = int((~torch.isfinite(audio).all(dim=1)).nonzero()[0])
         raise ValueError(f"{wanted}; got NaN or infinite samples in clip {clip}: leave it out")
+    if (peaks := audio.abs().amax(dim=1)).max() > LOUDEST:
+        clip = int(peaks.argmax())
+        raise ValueError(f"{wanted}; got samples up to {peaks[clip]:.2g} in clip {clip}: expected about -1 to 1")

@@ -1,5 +1,7 @@
 """The model for MTEB: ``python -m hear_api.mteb BeijingOpera GTZANGenre``, or ``mteb.evaluate(MaeAst(), tasks)``."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,15 +51,17 @@ class MaeAst(AbsEncoder):  # type: ignore[misc]
 
         Args:
             model_name: a checkpoint as `maeast_upstream.load_model` takes it; None for the bundled one.
-            revision: not looked at: MTEB files results under the fingerprint of the weights.
+            revision: not looked at: MTEB files results under a digest of the weights, the readout and the precision.
             device: None for CUDA if there is one, else the CPU.
             precision: fp32, bf16 or fp16.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = load_model(model_name, device, precision)
+        what = [fingerprint(self.model), self.model.config.to_dict()["readout"], self.model.precision]
+        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
         self.mteb_model_meta = ModelMeta(
             name=f"mae-ast/{'bundled' if model_name is None else Path(model_name).stem}",
-            revision=f"{__version__}-{fingerprint(self.model)[:12]}",
+            revision=f"{__version__}-{digest[:12]}",
             n_parameters=sum(value.numel() for value in self.model.network.parameters()),
             embed_dim=self.model.embed([torch.zeros(1)]).shape[1],
             **METADATA,
@@ -86,8 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("tasks", nargs="+", help="names of MTEB's tasks, such as BeijingOpera")
     add_model_options(parser)
     args = parser.parse_args(argv)
+    try:
+        tasks = mteb.get_tasks(tasks=args.tasks)
+    except KeyError as error:
+        raise ValueError(f"MTEB's tasks: {str(error.args[0]).removeprefix('KeyError: ')}") from error
     model = MaeAst(args.checkpoint, device=args.device, precision=args.precision)
-    for result in mteb.evaluate(model, mteb.get_tasks(tasks=args.tasks)).task_results:
+    for result in mteb.evaluate(model, tasks).task_results:
         print(f"{result.task_name}  {100 * result.get_score():.1f}")
     return 0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hear_api.recordings import fit, write_wav
+from hear_api.recordings import fit, refuse_to_lose, write_wav
 from hear_api.task_format import (
     METADATA_NAME,
     VOCABULARY_NAME,
@@ -13,6 +13,7 @@ from hear_api.task_format import (
     check_metadata,
     check_task,
     is_file_name,
+    made_files,
     read_json,
 )
 from maeast_upstream.audio import read_audio
@@ -25,7 +26,9 @@ def resample_task(source: Path, folder: Path) -> None:
     Raises:
         TaskError: not a task; a recording that is missing.
         AudioError: a recording that cannot be read: a published task may not lose any.
+        ValueError: the folder exists, and is no task, or the source.
     """
+    refuse_to_lose(folder, made_files(folder), [source], "hear-task")
     metadata = read_json(source / METADATA_NAME)
     check_metadata(source / METADATA_NAME, metadata)
     rates = sorted(int(entry.name) for entry in source.iterdir() if entry.name.isdigit())

@@ -40,6 +40,10 @@ NAN_WORDS = frozenset(
         "NaN",
         "nan",
         "-NaN",
+        "1.#IND",
+        "-1.#IND",
+        "1.#QNAN",
+        "-1.#QNAN",
     )
 )
 """What pandas.read_csv, through which the kit reads labels, takes for a missing value."""
@@ -100,6 +104,7 @@ def check_task(folder: Path) -> Task:
     """
     if not folder.is_dir():
         raise TaskError(f"{folder}: a stray file; a folder of tasks may hold task folders only")
+    check_name(folder)
     metadata = read_json(folder / METADATA_NAME)
     check_metadata(folder / METADATA_NAME, metadata)
     labels = read_vocabulary(folder / VOCABULARY_NAME)
@@ -107,7 +112,8 @@ def check_task(folder: Path) -> Task:
     for name in (METADATA_NAME, VOCABULARY_NAME):
         digest.update((folder / name).read_bytes())
     clips = 0
-    length: int | None = None
+    seconds = metadata["sample_duration"]
+    length = None if seconds is None else round(seconds * SAMPLE_RATE)
     for split in metadata["splits"]:
         path = folder / f"{split}.json"
         content = read_json(path)
@@ -117,15 +123,30 @@ def check_task(folder: Path) -> Task:
         for name in content:
             wav = folder / str(SAMPLE_RATE) / split / name
             samples = check_wav(wav)
-            length = length or samples
-            if metadata["sample_duration"] is not None and samples != length:
+            if length not in (None, samples):
                 raise TaskError(
-                    f"{wav}: {samples} samples where the task's first clip has {length}; clips must be of one length, "
-                    f"or sample_duration null in {METADATA_NAME}"
+                    f"{wav}: {samples} samples; expected {length}, the sample_duration of {seconds:g} s in "
+                    f"{METADATA_NAME}, which is null where clips are not of one length"
                 )
             stat = wav.stat()
             digest.update(f"{split}/{name} {stat.st_size} {stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return Task(folder, metadata, clips, digest.hexdigest())
+
+
+def check_name(folder: Path) -> None:
+    """TaskError for a task's folder whose name the kit takes for something else."""
+    if folder.name == "all":
+        raise TaskError(f"{folder}: heareval takes that name for every task; give the folder another one")
+
+
+def made_files(folder: Path) -> set[str]:
+    """The names of a task's own files, relative to its folder; none where that is no task."""
+    try:
+        lists = {split: read_json(folder / f"{split}.json") for split in read_json(folder / METADATA_NAME)["splits"]}
+    except (TaskError, KeyError, TypeError):
+        return set()
+    wavs = {f"{SAMPLE_RATE}/{split}/{name}" for split, names in lists.items() for name in names}
+    return {METADATA_NAME, VOCABULARY_NAME, *(f"{split}.json" for split in lists), *wavs}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -294,4 +315,4 @@ def is_number(value: Any) -> bool:
 
 def is_file_name(name: str) -> bool:
     """Leads nowhere but to the folder that it is in."""
-    return bool(name) and Path(name).name == name and "\0" not in name
+    return bool(name) and Path(name).name == name != ".." and "\0" not in name

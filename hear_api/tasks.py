@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hear_api.recordings import refit, write_wav
+from hear_api.recordings import refit, refuse_to_lose, write_wav
 from hear_api.resample import resample_task
 from hear_api.task_format import (
     EVENT_METRICS,
@@ -26,7 +26,10 @@ from hear_api.task_format import (
     SCENE_METRICS,
     TRAIN_VALID_TEST,
     VOCABULARY_NAME,
+    check_name,
     check_task,
+    is_file_name,
+    made_files,
     refuse_corrupted,
 )
 from maeast_upstream.audio import AudioError, read_audio
@@ -44,6 +47,8 @@ DEFAULT_METRICS = {
 }
 """As HEAR's own tasks of the same kind have them; the first one chooses among models."""
 SECONDS_WORDS = ("longest", "own")
+LONGEST_NAME = 200
+"""Bytes: file systems take 255, and the kit's names for a clip's files are up to 20 longer."""
 
 
 @dataclass
@@ -57,6 +62,13 @@ class Clip:
     labels: list[str] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     """label, start, end in ms."""
+    rows: list[int] = field(default_factory=list)
+    """Of the table, one for each event."""
+
+    @property
+    def place(self) -> str:
+        """Of its file in the task's folder."""
+        return f"{SAMPLE_RATE}/{self.split}/{self.name}"
 
     def target(self, kind: str) -> list[Any]:
         """What stands in SPLIT.json."""
@@ -67,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
     """Make a HEAR task from labelled clips (path,label,split) or events (+ start_ms,end_ms)."""
     args = build_parser().parse_args(argv)
     refuse_to_overwrite(args.out, args.force)
+    check_name(args.out)
     if args.labels.is_dir():
         if args.seconds != "longest" or args.metrics:
             raise UsageError("a task that is only resampled keeps its length and metrics: no --seconds, no --metrics")
@@ -131,17 +144,18 @@ def parse_seconds(text: str) -> float | str:
 def read_clips(table: Path) -> tuple[list[Clip], str]:
     """The clips of a table, and multiclass, multilabel or event.
 
-    Several rows with one path are one clip: with several labels, or with several events. A row without a label is
-    a clip of no class, or without events.
+    Several rows with one path, however it is spelt, are one clip: with several labels, or with several events. A row
+    without a label is a clip of no class, or without events.
 
     Raises:
         ValueError: a clip in two splits, splits that do not go together, labels that the kit would change.
     """
     event = {"start_ms", "end_ms"} <= set(read_header(table))
     columns = ["path", "split", "label", *(["start_ms", "end_ms"] if event else [])]
-    clips: dict[str, Clip] = {}
+    clips: dict[Path, Clip] = {}
     for number, (path, split, label, *times) in enumerate(read_table(table, columns, columns[2:]), start=1):
-        clip = clips.setdefault(path, Clip(table.parent / path, "", split))
+        place = table.parent / path
+        clip = clips.setdefault(place.resolve(), Clip(place, path, split))
         if clip.split != split:
             raise ValueError(f"{table}: row {number} has {path} in {split}, an earlier one in {clip.split}")
         if label in clip.labels and not event:
@@ -150,13 +164,14 @@ def read_clips(table: Path) -> tuple[list[Clip], str]:
             clip.labels.append(label)
         if label and event:
             clip.events.append({"label": label, **read_times(table, number, times)})
+            clip.rows.append(number)
     labels = sorted({label for clip in clips.values() for label in clip.labels})
     if not labels:
         raise ValueError(f"{table}: no row has a label")
     refuse_corrupted(table, labels)
-    for clip, name in zip(clips.values(), unique_names(list(clips)), strict=True):
-        clip.name = name
     found = list(clips.values())
+    for clip, name in zip(found, unique_names([clip.name for clip in found]), strict=True):
+        clip.name = name
     check_splits(table, found)
     if event:
         return found, "event"
@@ -175,20 +190,24 @@ def read_times(table: Path, number: int, times: Sequence[str]) -> dict[str, floa
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """Flat wav names: the parts of each path joined, with a digest where two would be alike."""
+    """Flat wav names: the parts of each path joined, with a digest where two would be alike or one is cut."""
     flat = [re.sub(r"[^\w.+-]", "_", "-".join(Path(path).with_suffix("").parts).lstrip("/-.")) for path in paths]
     alike = defaultdict(list)
     for name in flat:
         alike[name.lower()].append(name)  # some file systems do not tell the cases apart
-    return [
-        f"{name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}.wav" if len(alike[name.lower()]) > 1 else f"{name}.wav"
-        for name, path in zip(flat, paths, strict=True)
-    ]
+    names = []
+    for name, path in zip(flat, paths, strict=True):
+        short = name.encode()[:LONGEST_NAME].decode(errors="ignore")
+        digest = f"-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        names.append(f"{short}{digest if short != name or len(alike[name.lower()]) > 1 else ''}.wav")
+    return names
 
 
 def check_splits(table: Path, clips: list[Clip]) -> None:
     """train, valid, test, or folds; where there is no valid some of train becomes it."""
     splits = {clip.split for clip in clips}
+    if strange := sorted(split for split in splits if not is_file_name(split)):
+        raise ValueError(f"{table}: split {strange[0]!r} cannot be the name of a folder")
     if splits & set(TRAIN_VALID_TEST):
         if unknown := splits - set(TRAIN_VALID_TEST):
             raise ValueError(f"{table}: split {min(unknown)!r} beside {', '.join(TRAIN_VALID_TEST)}")
@@ -238,8 +257,10 @@ def write_task(
         The recordings that could not be read, and are left out.
 
     Raises:
-        ValueError: a split without a recording that can be read; unknown metrics.
+        ValueError: a split without a recording that can be read; an event that begins after its recording; unknown
+            metrics; a folder that exists, and is no task or holds a recording that is asked for.
     """
+    refuse_to_lose(folder, made_files(folder), (clip.path for clip in clips), "hear-task")
     known = EVENT_METRICS if kind == "event" else SCENE_METRICS
     if unknown := [metric for metric in metrics if metric not in known]:
         raise ValueError(f"metrics of {kind} tasks are {', '.join(known)}; got {unknown[0]!r}")
@@ -248,15 +269,16 @@ def write_task(
     try:
         samples = None if isinstance(seconds, str) else round(seconds * SAMPLE_RATE)
         written, errors = write_recordings(part, clips)
-        if not written:
-            raise ValueError(f"none of {len(clips)} recordings could be read; the first: {errors[0]}")
+        kept = [clip for clip in clips if clip.place in written]
+        if lost := sorted({clip.split for clip in clips} - {clip.split for clip in kept}):
+            first = next(errors[clip.place] for clip in clips if clip.split == lost[0])
+            raise ValueError(f"no recording of {lost[0]} can be read; the first: {first}")
         if seconds == "longest":
             samples = max(written.values())
         if samples is not None:
             for name, length in written.items():
                 if length != samples:
                     refit(part / name, samples)
-        kept = [clip for clip in clips if f"{SAMPLE_RATE}/{clip.split}/{clip.name}" in written]
         write_lists(part, kept, kind, samples)
         write_metadata(part, folder.name, kept, kind, metrics, samples)
         check_task(part)
@@ -265,23 +287,28 @@ def write_task(
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return errors
+    return list(errors.values())
 
 
-def write_recordings(folder: Path, clips: Sequence[Clip]) -> tuple[dict[str, int], list[AudioError]]:
-    """Write 16 kHz mono WAVs; samples by relative name, and what could not be read."""
+def write_recordings(folder: Path, clips: Sequence[Clip]) -> tuple[dict[str, int], dict[str, AudioError]]:
+    """Write 16 kHz mono WAVs; samples, and why one could not be read, by relative name."""
     written: dict[str, int] = {}
-    errors: list[AudioError] = []
+    errors: dict[str, AudioError] = {}
     for clip in tqdm(clips, unit="clip", leave=False, disable=None):
         try:
             samples = read_audio(clip.path)
         except AudioError as error:
-            errors.append(error)
+            errors[clip.place] = error
             continue
-        name = f"{SAMPLE_RATE}/{clip.split}/{clip.name}"
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_wav(folder / name, samples)
-        written[name] = len(samples)
+        end = 1000 * len(samples) / SAMPLE_RATE
+        for row, event in zip(clip.rows, clip.events, strict=True):
+            if event["start"] >= end:
+                raise ValueError(
+                    f"row {row}: an event begins at {event['start']:g} ms, but {clip.path} ends at {end:g} ms"
+                )
+        (folder / clip.place).parent.mkdir(parents=True, exist_ok=True)
+        write_wav(folder / clip.place, samples)
+        written[clip.place] = len(samples)
     return written, errors
 
 

@@ -24,7 +24,8 @@ class Readout:
     """Distance of time steps: None for the model's own; 40 for patch models."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.layer, str) and self.layer not in ("last", "mean", "all"):
+        # to Python True is the number 1
+        if type(self.layer) is not int and self.layer not in ("last", "mean", "all"):
             raise ValueError(f"layer must be a number from 1, last, mean or all, got {self.layer!r}")
         if isinstance(self.layer, int) and self.layer < 1:
             raise ValueError(f"layers are counted from 1, got layer {self.layer}")

@@ -14,6 +14,7 @@ from processes import wait_until
 from slugify import slugify
 from sounds import tone, write
 
+import hear_api
 from hear_api import kit, kit_run, mix, tasks
 from hear_api.kit_run import Processes, locked
 from maeast_upstream.cli import run
@@ -251,6 +252,28 @@ def test_options_reach_the_kit(command, monkeypatch, make_encoder, tmp_path):
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
 
 
+def test_the_native_hop_reaches_the_model(command, monkeypatch):
+    fake = FakeKit(monkeypatch)
+    assert command("--hop-ms", "native") == 0
+    options = json.loads(fake.calls[0][1][-1])
+    assert hear_api.load_model(**options).steps.hop_ms is None
+    assert command() == 0
+    assert fake.parts == ["embeddings", "predictions"] * 2
+
+
+def test_a_task_named_all_is_refused(small_task, tmp_path, command, monkeypatch, capsys):
+    """heareval's --task all means every task."""
+    fake = FakeKit(monkeypatch)
+    labels = str(tmp_path / "labels.csv")
+    assert run(tasks.main, [labels, "-o", str(tmp_path / "all")]) == 1
+    assert "all: heareval takes that name for every task" in capsys.readouterr().err
+    assert not (tmp_path / "all").exists()
+    shutil.copytree(small_task / "small", small_task / "all")
+    assert command() == 3
+    assert "all: heareval takes that name for every task" in capsys.readouterr().err
+    assert len(fake.calls) == 2
+
+
 def test_only_the_process_that_loads_no_model_may_unpickle_anything(command, monkeypatch):
     fake = FakeKit(monkeypatch)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
@@ -320,6 +343,10 @@ def test_stopped_processes_end_and_no_other_begins(tmp_path):
         (["--jobs", "0"], "--jobs must be at least 1"),
         (["--grid", "slow"], "invalid choice"),
         (["--hop-ms", "fine"], "--hop-ms must be native or a number"),
+        (["--hop-ms", "50"], "time steps are 160 or 40 ms apart"),
+        (["--layer", "nope"], "layer must be a number from 1, last, mean or all, got 'nope'"),
+        (["--layer", "13"], "layers are counted from 1 to 12"),
+        (["--precision", "int4"], "precision must be one of"),
     ],
 )
 def test_wrong_usage_is_one_line(command, monkeypatch, options, reason, capsys):

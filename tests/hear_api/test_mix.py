@@ -130,6 +130,44 @@ def test_mixtures_become_an_event_task(tmp_path):
     assert sum(map(len, content.values())) == sum(row["split"] == "test" for row in events(tmp_path / "mixed"))
 
 
+@pytest.mark.parametrize("loud", [0, 1000])
+def test_a_background_that_is_silent_for_a_recording_is_refused_by_name(tmp_path, loud, capsys):
+    """Where there is nothing to be above, the events would have no level."""
+    path = tmp_path / "floor.wav"
+    soundfile.write(path, np.append(np.zeros(5 * RATE), np.full(loud, 0.1)), RATE)
+    options = [str(write_labels(tmp_path)), "-o", str(tmp_path / "mixed"), "--background", str(path)]
+    assert run(mix.main, [*options, "--count", "test=1", "--seconds", "5"]) == 1
+    assert f"{path}: silent for 5 s" in capsys.readouterr().err
+    assert not (tmp_path / "mixed").exists()
+    if loud:
+        assert run(mix.main, [*options, "--count", "test=1", "--seconds", "6"]) == 0
+
+
+def test_force_replaces_what_hear_mix_made_and_nothing_else(tmp_path, capsys):
+    out, kept = tmp_path / "mixed", tmp_path / "own" / "audio" / "kick.wav"
+    options = ["--count", "train=2", "--seconds", "3", "--force"]
+    labels = str(write_labels(tmp_path))
+    for _ in range(2):
+        assert run(mix.main, [labels, "-o", str(out), *options]) == 0
+    (out / "notes.txt").touch()
+    assert run(mix.main, [labels, "-o", str(out), *options]) == 1
+    assert f"{out} holds notes.txt, which hear-mix did not make" in capsys.readouterr().err
+    assert (out / "notes.txt").exists()
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes((DATA / "audio" / "long_drums.opus").read_bytes())
+    (tmp_path / "own" / "events.csv").write_text("path,label,split\naudio/kick.wav,kick,train\n")
+    for target in (tmp_path / "own", tmp_path):
+        assert run(mix.main, [labels, "-o", str(target), *options]) == 1
+        assert kept.exists()
+    (out / "notes.txt").unlink()
+    rows = "".join(f"{out / row['path']},{row['label']},train\n" for row in events(out)[:1])
+    (tmp_path / "of_them.csv").write_text("path,label,split\n" + rows)
+    capsys.readouterr()
+    assert run(mix.main, [str(tmp_path / "of_them.csv"), "-o", str(out), *options]) == 1
+    assert "of which it would be made" in capsys.readouterr().err
+    assert len(list(out.rglob("*.wav"))) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -138,6 +176,9 @@ def test_mixtures_become_an_event_task(tmp_path):
         (["--count", "train=1", "--seconds", "0.2"], "does not fit into 0.2 s"),
         (["--background", str(DATA / "labels.csv")], "not audio"),
         (["--events", "0"], "--events must be at least 1"),
+        (["--snr", "nan"], "--snr must be between -100 and 100 dB, got nan"),
+        (["--snr", "inf"], "--snr must be between -100 and 100 dB, got inf"),
+        (["--snr", "1e9"], "--snr must be between -100 and 100 dB"),
     ],
 )
 def test_what_cannot_be_mixed_is_one_line_and_leaves_nothing(tmp_path, options, reason, capsys):

@@ -211,6 +211,7 @@ def test_a_click_moves_most_the_step_whose_centre_is_nearest(hop_ms, drums, fram
             "NaN or infinite samples in clip 1",
         ),
         (torch.tensor([[float("inf")] * 800]), "NaN or infinite samples in clip 0"),
+        (torch.tensor([[0.0] * 800, [-1e20] * 800]), r"samples up to 1e\+20 in clip 1"),
         ([0.0], "got list"),
     ],
 )
@@ -251,6 +252,8 @@ def test_options_choose_the_readout():
     ("options", "message"),
     [
         ({"layer": 13}, "layers are counted from 1 to 12"),
+        ({"layer": 2.5}, "layer must be a number from 1, last, mean or all, got 2.5"),
+        ({"layer": True}, "layer must be a number from 1, last, mean or all, got True"),
         ({"layer": "all"}, "more than 8192: take mel='mean'"),
         ({"hop_ms": 50.0}, "time steps are 160 or 40 ms apart, got hop_ms 50"),
         ({"pool": "max"}, "pool must be"),

@@ -1,5 +1,7 @@
 """MTEB's classification on real clips; needs mteb, which `make test-mteb` installs."""
 
+import json
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,8 +10,9 @@ from hear_tasks import DATA
 
 mteb = pytest.importorskip("mteb")
 
-from hear_api.mteb import MaeAst, waveform  # noqa: E402
+from hear_api.mteb import MaeAst, main, waveform  # noqa: E402
 from maeast_upstream.audio import read_audio  # noqa: E402
+from maeast_upstream.cli import run  # noqa: E402
 
 CLASSES = ("kick", "snare", "tom", "six", "stop", "zero")
 
@@ -32,6 +35,25 @@ def test_weights_are_the_revision(make_encoder, tmp_path):
     assert (bundled.name, other.name) == ("mae-ast/bundled", "mae-ast/other")
     assert bundled.revision != other.revision
     assert MaeAst().mteb_model_meta.revision == bundled.revision
+
+
+def test_the_readout_and_the_precision_are_in_the_revision(make_encoder, tmp_path):
+    make_encoder().save_pretrained(tmp_path / "other")
+    revisions = [
+        MaeAst(str(tmp_path / "other"), precision=precision).mteb_model_meta.revision for precision in (None, "bf16")
+    ]
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"readout": {"pool": "mean_std"}}))
+    revisions.append(MaeAst(str(tmp_path / "other")).mteb_model_meta.revision)
+    assert len(set(revisions)) == 3
+
+
+def test_a_task_that_mteb_does_not_have_is_one_line(capsys):
+    assert run(main, ["Typo"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Typo" in said
+    assert said.count("\n") == 1
 
 
 def test_any_rate_and_channels_become_16_khz_mono(tmp_path):

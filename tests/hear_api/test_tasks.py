@@ -151,7 +151,7 @@ def test_without_valid_clips_a_quarter_of_train_becomes_valid(tmp_path):
 
 @pytest.mark.parametrize(
     "label",
-    ["01", "NA", "null", "None", "nan", "1.0", "1e3", "TRUE", "none", "inf", "+1"],
+    ["1.#IND", "-1.#QNAN", "01", "NA", "null", "None", "nan", "1.0", "1e3", "TRUE", "none", "inf", "+1"],
 )
 def test_a_label_that_the_kit_would_change_is_refused(tones, label, capsys):
     labels = table(tones, f"0.wav,{label},train", "1.wav,b,valid", "2.wav,b,test")
@@ -168,6 +168,8 @@ def test_a_label_that_the_kit_would_change_is_refused(tones, label, capsys):
 @example(["inf"])
 @example(["True"])
 @example(["N/A"])
+@example(["1.#QNAN"])
+@example(["-1.#IND"])
 def test_a_label_that_is_not_refused_comes_out_of_pandas_as_it_was(labels):
     pandas = pytest.importorskip("pandas")
     labels = sorted(
@@ -195,6 +197,9 @@ def test_a_label_that_is_not_refused_comes_out_of_pandas_as_it_was(labels):
         ),
         (["0.wav,a,train", "0.wav,a,train", "1.wav,b,test"], "a second time"),
         (["0.wav,,train", "1.wav,,test"], "no row has a label"),
+        (["0.wav,a,train", "./0.wav,b,test"], "row 2 has ./0.wav in test, an earlier one in train"),
+        (["0.wav,a,../../x", "1.wav,b,y", "2.wav,b,z"], "split '../../x' cannot be the name of a folder"),
+        (["0.wav,a,..", "1.wav,b,y", "2.wav,b,z"], "split '..' cannot be the name of a folder"),
     ],
 )
 def test_a_table_that_makes_no_task_is_refused(tones, rows, reason, capsys):
@@ -231,6 +236,69 @@ def test_a_recording_that_cannot_be_read_is_left_out_and_named(tones, capsys):
     assert run(tasks.main, [str(labels), "-o", str(tones / "out")]) == 3
     assert "bad.wav" in capsys.readouterr().err
     assert read(tones / "out", "test") == {"2.wav": ["a"]}
+
+
+def test_a_split_of_which_nothing_can_be_read_is_named_with_its_first_recording(tones, capsys):
+    (tones / "bad.wav").write_bytes(b"nothing")
+    labels = table(tones, "0.wav,a,train", "1.wav,b,valid", "bad.wav,a,test")
+    assert run(tasks.main, [str(labels), "-o", str(tones / "out")]) == 1
+    said = capsys.readouterr().err
+    assert f"no recording of test can be read; the first: {tones / 'bad.wav'}: " in said
+    assert not (tones / "out").exists()
+
+
+@pytest.mark.parametrize("start", [500, 500.5, 9000])
+def test_an_event_that_begins_after_its_recording_is_refused_with_its_row(tones, start, capsys):
+    rows = ["0.wav,a,1,2,train", "1.wav,a,499,600,valid", f"1.wav,a,{start},10000,valid", "2.wav,a,1,2,test"]
+    labels = table(tones, *rows, header=EVENTS)
+    assert run(tasks.main, [str(labels), "-o", str(tones / "out")]) == 1
+    said = capsys.readouterr().err
+    assert f"row 3: an event begins at {start:g} ms, but {tones / '1.wav'} ends at 500 ms" in said
+    assert not (tones / "out").exists()
+
+
+def test_one_recording_by_two_names_is_one_clip(tones):
+    (tones / "folder").mkdir()
+    (tones / "folder" / "link.wav").symlink_to(tones / "0.wav")
+    rows = ["0.wav,a,train", "./folder/../0.wav,b,train", "folder/link.wav,c,train", "1.wav,b,valid", "2.wav,a,test"]
+    assert run(tasks.main, [str(table(tones, *rows)), "-o", str(tones / "out")]) == 0
+    assert read(tones / "out", "train") == {"0.wav": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e4"])
+def test_paths_too_long_for_a_files_name_are_cut_and_stay_apart(tones, letter):
+    rows = []
+    for number, split in enumerate(("train", "valid", "test", "test")):
+        place = tones.joinpath(*[letter * 90] * 3, str(number), "clip.wav")
+        place.parent.mkdir(parents=True)
+        shutil.copy(tones / "0.wav", place)
+        rows.append(f"{place.relative_to(tones)},{'ab'[number % 2]},{split}")
+    assert run(tasks.main, [str(table(tones, *rows)), "-o", str(tones / "out")]) == 0
+    names = [path.name for path in (tones / "out").rglob("*.wav")]
+    assert len(set(names)) == 4
+    assert max(len(name.encode()) for name in names) < 220
+
+
+def test_force_replaces_tasks_only_and_never_what_they_are_made_of(tones, task_at_48_khz, capsys):
+    rows, task = ("0.wav,a,train", "1.wav,b,valid", "2.wav,a,test"), tones / "task"
+
+    def refused(source, out):
+        before = sorted(tones.rglob("*"))
+        assert run(tasks.main, [str(source), "-o", str(out), "--force"]) == 1
+        assert sorted(tones.rglob("*")) == before
+        return capsys.readouterr().err
+
+    assert run(tasks.main, [str(table(tones, *rows)), "-o", str(task)]) == 0
+    assert f"{tones / '0.wav'}, of which it would be made" in refused(tones / "labels.csv", tones)
+    assert "of which it would be made" in refused(task_at_48_khz, task_at_48_khz)
+    assert "holds 48000/test/2.wav, which hear-task did not make" in refused(tones / "labels.csv", task_at_48_khz)
+    (task / "16000" / "train" / "mine.wav").touch()
+    assert "holds 16000/train/mine.wav, which hear-task did not make" in refused(tones / "labels.csv", task)
+    (task / "16000" / "train" / "mine.wav").unlink()
+    of_itself = table(tones, *(f"task/16000/{row.split(',')[2]}/{row}" for row in rows))
+    assert "of which it would be made" in refused(of_itself, task)
+    assert run(tasks.main, [str(task_at_48_khz), "-o", str(task), "--force"]) == 0
+    assert check_task(task).metadata["sample_duration"] == 0.5
 
 
 def test_an_existing_task_is_replaced_by_force_only(tones, capsys):
@@ -342,6 +410,10 @@ def damage(task, how):
     if how == "another length":
         soundfile.write(wav, tone(16000, 0.123), 16000)
         return f"{first}: 1968 samples"
+    if how == "other lengths":
+        for path in (task / "16000").rglob("*.wav"):
+            soundfile.write(path, tone(16000, 0.123), 16000)
+        return "1968 samples; expected 11200, the sample_duration of 0.7 s"
     if how == "NaN":
         soundfile.write(wav, np.full(11200, np.nan, np.float32), 16000, subtype="FLOAT")
         return f"{first}: NaN or infinite samples"
@@ -394,6 +466,7 @@ DAMAGES = [
         "wrong rate",
         "stereo",
         "another length",
+        "other lengths",
         "NaN",
         "another rate's folder",
     ),

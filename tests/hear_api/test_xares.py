@@ -1,7 +1,9 @@
 """X-ARES's own checker and its run on a made-up task; needs xares, which `make test-xares` installs."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,20 @@ def test_the_environment_names_the_checkpoint(make_encoder, tmp_path, monkeypatc
     make_encoder("frame").save_pretrained(tmp_path / "model")
     monkeypatch.setenv("MAEAST_CHECKPOINT", str(tmp_path / "model"))
     assert MaeAstEncoder().hop_size_in_ms == pytest.approx(20.0)
+
+
+def test_scores_are_filed_by_weights_and_readout(make_encoder, tmp_path):
+    """X-ARES takes the scores that it finds under the class's name."""
+    make_encoder("patch").save_pretrained(tmp_path / "one")
+    make_encoder("frame").save_pretrained(tmp_path / "two")
+    shutil.copytree(tmp_path / "one", tmp_path / "three")
+    config = json.loads((tmp_path / "three" / "config.json").read_text())
+    (tmp_path / "three" / "config.json").write_text(json.dumps(config | {"readout": {"layer": 2}}))
+    encoders = [MaeAstEncoder(tmp_path / name) for name in ("one", "two", "three", "one")]
+    names = [encoder.__class__.__name__ for encoder in encoders]
+    assert len(set(names)) == 3
+    assert names[0] == names[3]
+    assert all(isinstance(encoder, MaeAstEncoder) for encoder in encoders)
 
 
 def test_audio_is_read_as_torchaudio_reads_it(tmp_path):

@@ -63,6 +63,8 @@ def test_the_deviation_of_a_steady_sound_is_0_and_large_values_do_not_spoil_it()
             "layer must be a number from 1, last, mean or all, got 'first'",
         ),
         ({"layer": 0}, "layers are counted from 1, got layer 0"),
+        ({"layer": 2.5}, "layer must be a number from 1, last, mean or all, got 2.5"),
+        ({"layer": True}, "layer must be a number from 1, last, mean or all, got True"),
         ({"mel": "sum"}, "mel must be concat or mean, got 'sum'"),
         ({"pool": "max"}, "pool must be mean, mean_max or mean_std, got 'max'"),
     ],
