@@ -42,8 +42,8 @@ class MaeAstEncoder(nn.Module):
         self.output_dim = self(torch.zeros(1, 1)).shape[2]
         what = [fingerprint(self.model), self.model.config.to_dict()["readout"]]
         digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-        # X-ARES would take the scores of another checkpoint that it finds under the same name
-        self.__class__ = type(f"MaeAstEncoder-{digest[:8]}", (type(self),), {})
+        # X-ARES would take the scores of another checkpoint that it finds under the same name, which must end so
+        self.__class__ = type(f"MaeAst-{digest[:8]}-Encoder", (type(self),), {})
 
     def forward(self, audio: Tensor) -> Tensor:
         """(B, S) or (S,) waveforms at ``sampling_rate`` -> (B, T, output_dim), a step every ``hop_size_in_ms``."""

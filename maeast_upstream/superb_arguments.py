@@ -94,16 +94,15 @@ def check_checkpoint(path: Path) -> None:
     """ValueError for one that is not there or not whole."""
     if not path.is_file():
         raise ValueError(f"no checkpoint {path}")
-    broken = ValueError(f"{path}: broken, or not a checkpoint of s3prl; delete it to go on from the one before it")
     if not zipfile.is_zipfile(path):
-        raise broken
+        raise ValueError(f"{path}: broken, or not a checkpoint of s3prl; delete it to go on from the one before it")
     safe_globals()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError) as error:  # torch's ways to say no
-        raise broken from error
+        raise ValueError(f"{path}: not a checkpoint of s3prl ({' '.join(str(error).split())[:160]})") from error
     if not isinstance(content, dict) or not {"Args", "Config", "Downstream"} <= set(content):
-        raise broken
+        raise ValueError(f"{path}: not a checkpoint of s3prl, which holds Args, Config and Downstream")
 
 
 def check_device(name: str) -> None:

@@ -49,6 +49,7 @@ def test_scores_are_filed_by_weights_and_readout(make_encoder, tmp_path):
     names = [encoder.__class__.__name__ for encoder in encoders]
     assert len(set(names)) == 3
     assert names[0] == names[3]
+    assert all(name.endswith("Encoder") for name in names)  # as its checker wants it
     assert all(isinstance(encoder, MaeAstEncoder) for encoder in encoders)
 
 
