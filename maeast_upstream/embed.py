@@ -180,7 +180,7 @@ def wanted_from(args: argparse.Namespace, default: Readout) -> Wanted:
 
 def tell(report: PartReport, dimensions: int, output: Output) -> int:
     """Print what was done; the exit status."""
-    for path, reason in report.errors[:SHOWN_ERRORS]:
+    for path, reason, _ in report.errors[:SHOWN_ERRORS]:
         print(
             f"left out: {reason if path in reason else f'{path}: {reason}'}",
             file=sys.stderr,

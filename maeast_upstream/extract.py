@@ -266,7 +266,7 @@ def counted(
 def report_of(outcome: Embedded | Failed) -> PartReport:
     """Of one input."""
     if isinstance(outcome, Failed):
-        return PartReport(errors=[(outcome.path, outcome.reason)])
+        return PartReport(errors=[(outcome.path, outcome.reason, outcome.segment)])
     return PartReport(
         clips=1,
         rows=outcome.vectors.shape[0] * outcome.vectors.shape[1],
@@ -379,6 +379,7 @@ def read_back(block: list[Decoded], pending: Sequence[tuple[list[int], *Vectors]
                 end_ms=start_ms + len(audio) * 1000 / SAMPLE_RATE,
                 vectors=np.stack([array[i, :count] for array in arrays]),
                 times_ms=start_ms + times_ms[i, :count].numpy(),
+                stretch=segment.start_ms is not None or segment.end_ms is not None,
             )
     for row, (segment, audio) in enumerate(block):
         if isinstance(audio, AudioError):

@@ -133,12 +133,12 @@ class Output:
             join(self.store, schema, file)
         self.store.remove()
 
-    def write_errors(self, errors: Sequence[tuple[str, str]]) -> None:
+    def write_errors(self, errors: Sequence[tuple[str, str, int]]) -> None:
         """The list of what could not be read; none if there is nothing to list."""
         self.place.remove(self.error_list)
         if errors:
             with self.place.writing(self.error_list) as file:
-                for row in [("path", "reason"), *errors]:
+                for row in [("path", "reason", "segment"), *errors]:
                     text = io.StringIO(newline="")
                     csv.writer(text, delimiter="\t").writerow(row)  # with "\n" at the ends it would not quote a "\r"
                     file.write(text.getvalue().removesuffix("\r\n").encode() + b"\n")

@@ -33,8 +33,8 @@ class PartReport:
     rows: int = 0
     samples: int = 0
     """Of the audio, at 16 kHz."""
-    errors: list[tuple[str, str]] = field(default_factory=list)
-    """Names and reasons of what could not be read."""
+    errors: list[tuple[str, str, int]] = field(default_factory=list)
+    """Names, reasons and segments of what could not be read."""
 
     @property
     def segments(self) -> int:
@@ -46,7 +46,7 @@ class PartReport:
         self.clips += other.clips
         self.rows += other.rows
         self.samples += other.samples
-        self.errors += [(name, reason) for name, reason in other.errors]
+        self.errors += other.errors
 
 
 class PartStore:
@@ -134,7 +134,8 @@ class PartStore:
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             path = self.storage.path(_name(number))
             raise ValueError(f"{path}: not a whole part; remove it and run the same command again") from error
-        said["errors"] = [(name, reason) for name, reason in said["errors"]]
+        # parts of an older run have no segment
+        said["errors"] = [(name, reason, *(segment or [0])) for name, reason, *segment in said["errors"]]
         return PartReport(**said)
 
     def total(self) -> PartReport:

@@ -637,3 +637,23 @@ def test_an_output_that_is_not_utf8_is_told_where_printing_is_strict(folder, tmp
         assert main(["embed", str(folder), "-o", str(out)]) == 0
     assert b"caf\\xe9.parquet is whole already" in told.getvalue()
     assert out.exists()
+
+
+def test_stretches_of_two_manifests_and_the_whole_file_have_an_npy_file_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DATA / "audio" / "long_drums.opus", "one.opus")
+    for name, end in (("short", 0.1), ("long", 0.3)):
+        Path(f"{name}.csv").write_text(f"path,start,end\none.opus,0,{end}\n")
+    assert main(["embed", "short.csv", "long.csv", "one.opus", "-o", "out", "--format", "npy"]) == 0
+    names = ["one.opus.0.0-100.npy", "one.opus.0.0-300.npy", "one.opus.npy"]
+    assert [row["file"] for row in rows(Path("out/index.parquet"))] == names
+    arrays = [np.load(Path("out") / name) for name in names]
+    assert not np.array_equal(arrays[0], arrays[1])
+
+
+def test_an_error_has_the_row_of_its_manifest(tmp_path):
+    good = DATA / "audio" / "long_drums.opus"
+    (tmp_path / "m.csv").write_text(f"path,start,end\n{good},0,1\n{good},7000,7001\n")
+    assert main(["embed", str(tmp_path / "m.csv"), "-o", str(tmp_path / "e.parquet")]) == 3
+    with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
+        assert [row["segment"] for row in csv.DictReader(file, delimiter="\t")] == ["1"]

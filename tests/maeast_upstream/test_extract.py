@@ -222,7 +222,7 @@ def test_progress_is_told_while_a_part_is_made(model, tmp_path):
     assert sum(count for count, _ in told) == 5
     assert told[0] == (1, [])
     assert store.report(0).clips == 4
-    assert [name for name, _ in store.report(0).errors] == ["gone.wav"]
+    assert [name for name, *_ in store.report(0).errors] == ["gone.wav"]
 
 
 def test_parts_are_cut_as_they_are_asked_for():

@@ -123,12 +123,12 @@ def test_what_is_not_ours_was_made_with_nothing(tmp_path, name, content):
 
 def test_errors_are_listed_beside_and_go_when_there_are_none(tmp_path):
     output = output_at(str(tmp_path / "e.parquet"))
-    output.write_errors([("a\tb.wav", "empty file"), ("c\rd.wav", "empty file")])
+    output.write_errors([("a\tb.wav", "empty file", 0), ("c\rd.wav", "empty file", 7)])
     with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
         assert list(csv.reader(file, delimiter="\t")) == [
-            ["path", "reason"],
-            ["a\tb.wav", "empty file"],
-            ["c\rd.wav", "empty file"],
+            ["path", "reason", "segment"],
+            ["a\tb.wav", "empty file", "0"],
+            ["c\rd.wav", "empty file", "7"],
         ]
     assert b"\r\n" not in (tmp_path / "e.parquet.errors.tsv").read_bytes()
     output.write_errors([])

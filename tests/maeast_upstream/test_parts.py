@@ -26,10 +26,10 @@ def write(store, number, errors=()):
 
 def test_parts_come_back_in_order_with_their_reports(store):
     for number in (2, 0):
-        write(store, number, [("bad.wav", "empty file")])
+        write(store, number, [("bad.wav", "empty file", 7)])
     assert store.numbers() == [0, 2]
-    assert store.report(2) == PartReport(1, 2, 16000, [("bad.wav", "empty file")])
-    assert store.total() == PartReport(2, 4, 32000, [("bad.wav", "empty file")] * 2)
+    assert store.report(2) == PartReport(1, 2, 16000, [("bad.wav", "empty file", 7)])
+    assert store.total() == PartReport(2, 4, 32000, [("bad.wav", "empty file", 7)] * 2)
     assert [row["path"] for rows in store.tables() for row in rows.to_pylist()] == ["clip0"] * 2 + ["clip2"] * 2
 
 
@@ -100,6 +100,11 @@ def test_removing_leaves_nothing(store, tmp_path):
 
 
 def test_the_report_lies_in_the_parquet_file_itself(store):
-    write(store, 0, [("bad.wav", "empty file")])
+    write(store, 0, [("bad.wav", "empty file", 7)])
     metadata = pq.read_metadata(store.storage.path("part-0000000.parquet")).metadata
-    assert json.loads(metadata[b"maeast.part"])["errors"] == [["bad.wav", "empty file"]]
+    assert json.loads(metadata[b"maeast.part"])["errors"] == [["bad.wav", "empty file", 7]]
+
+
+def test_what_an_older_part_lists_is_of_the_segment_0(store):
+    write(store, 0, [("bad.wav", "empty file")])
+    assert store.report(0).errors == [("bad.wav", "empty file", 0)]
