@@ -39,21 +39,28 @@ def dropout(x: Tensor, probability: float) -> Tensor:
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, steps: int) -> Tensor:
-        drops = random_drops(x.shape, steps)
-        ctx.save_for_backward(drops)
+        kept = random_kept(x.shape, steps)
+        ctx.save_for_backward(kept)
         ctx.scale = STEPS / (STEPS - steps)
-        out: Tensor = (x * ctx.scale).masked_fill_(drops, 0)
-        return out
+        return _masked(x, kept, ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (drops,) = ctx.saved_tensors
-        return (gradients[0] * ctx.scale).masked_fill_(drops, 0), None
+        (kept,) = ctx.saved_tensors
+        return _masked(gradients[0], kept, ctx.scale), None
 
 
-def random_drops(shape: Sequence[int], steps: int) -> Tensor:
-    """Bool of a shape, each True with a probability of ``steps`` of STEPS."""
+def _masked(x: Tensor, kept: Tensor, scale: float) -> Tensor:
+    return kept.to(x.dtype).mul_(scale).mul_(x)
+
+
+def random_kept(shape: Sequence[int], steps: int) -> Tensor:
+    """Of a shape, uint8: 0 with a probability of ``steps`` of STEPS, else 1.
+
+    As numbers, not as bool: torch turns bool into float, and fills by it, one value after the other (of 1 M floats
+    0.63 and 1.56 ms against 0.19).
+    """
     count = math.prod(shape)
     words = torch.empty(-(-count // PER_WORD), dtype=torch.int64).random_(-(1 << 63), None)
-    drops: Tensor = words.view(torch.int16)[:count].view(*shape) < steps - STEPS // 2
-    return drops
+    kept: Tensor = words.view(torch.int16)[:count].view(*shape) >= steps - STEPS // 2
+    return kept.view(torch.uint8)

@@ -22,6 +22,7 @@ from pretrain.data import Batch, CropBatches, Parts, batches
 from pretrain.data_bad import BadClips
 from pretrain.data_shards import ShardBatches
 from pretrain.interrupt import stop_on_signal
+from pretrain.heap import keep_freed_memory
 from pretrain.objective import Objective
 from pretrain.parallel import Parallel
 from pretrain.report import Meter, Report, rounded
@@ -52,6 +53,8 @@ class Trainer:
         self.device = self.parallel.device
         if recipe.precision == "fp16" and self.device.type == "cpu":
             raise ValueError("precision fp16 needs a GPU, and none is used here: give --precision bf16 or fp32")
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.parts = Parts(self.parallel.processes, self.parallel.rank, recipe.optim.accumulate)
         begun = bool(run.states(self.run))
         parent = load_parent(recipe) if recipe.init is not None and not begun else None

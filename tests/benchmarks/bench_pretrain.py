@@ -19,6 +19,7 @@ from maeast_upstream.model import ModelConfig, preset
 from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Recipe
 from pretrain.data import Batch
 from pretrain.flops import StepFlops
+from pretrain.heap import keep_freed_memory
 from pretrain.objective import Objective
 from pretrain.parallel import Parallel
 from pretrain.step import DTYPES, Updater
@@ -76,6 +77,7 @@ def updater_of(recipe: Recipe) -> Updater:
 
 def our_step(recipe: Recipe, clips: torch.Tensor) -> Callable[[], object]:
     """One update, from waveforms: front end, masks, both passes, optimiser."""
+    keep_freed_memory()  # as a run does; the other side has it too, since it is the process's
     updater = updater_of(recipe)
     count = len(clips)
     lengths = torch.full((count,), clips.shape[1])

@@ -1,0 +1,22 @@
+"""Memory that a process frees stays with it."""
+
+import ctypes
+import sys
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Names of options in glibc's malloc.h."""
+LARGEST = 1 << 30
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse blocks of up to 1 GiB, which it else gives back at once.
+
+    A training step on a CPU frees and asks for the same tensors of some 10 MB again and again, and the system clears
+    every page each time: 3 to 5 per cent of a step of the base model. Elsewhere than on glibc nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(MMAP_THRESHOLD, LARGEST)
+        mallopt(TRIM_THRESHOLD, LARGEST)
