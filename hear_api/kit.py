@@ -62,10 +62,12 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
     if not tasks:
         raise ValueError(f"{args.tasks_dir}: no task that can be run")
+    processors = os.cpu_count() or 1
+    jobs = args.jobs or min(len(tasks), processors)
     with locked(folder) as lock:
-        processes = Processes(lock)
+        processes = Processes(lock, max(1, processors // jobs))
         runs = [TaskRun(task, folder, settings, processes) for task in tasks]
-        done = list(run_all(runs, args.jobs or min(len(runs), os.cpu_count() or 1)))
+        done = list(run_all(runs, jobs))
     if not done:
         raise ValueError("no task ran to its end")
     head = f"{settings.grid} grid, {settings.grid_points} point{'s' if settings.grid_points > 1 else ''}"
@@ -113,8 +115,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--threads",
         type=int,
-        default=1,
-        help="of each task (default: 1, the fastest here)",
+        help="of each task; default: 1 for heads, the fastest, and for embeddings the processors that no task has",
     )
     parser.add_argument(
         "--device",
@@ -154,8 +155,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
     """What the command line asks for; a checkpoint's name becomes a path, since the kit takes nothing else."""
     for name in (
         "grid_points",
-        "threads",
-        *(["jobs"] if args.jobs is not None else []),
+        *(name for name in ("threads", "jobs") if getattr(args, name) is not None),
     ):
         if getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")

@@ -41,8 +41,9 @@ class Settings:
     """default, fast or faster, of the kit."""
     grid_points: int
     """Points of the grid that are trained."""
-    threads: int
-    """Of each process; the kit's small matrices are slower with more than one."""
+    threads: int | None
+    """Of each process; None for one where heads are trained, whose small matrices are slower with more, and for all
+    that a task has for itself where it is embedded."""
     device: str
     """auto: CUDA where there is one, as the kit does; cpu."""
 
@@ -53,6 +54,8 @@ class Processes:
 
     lock: int
     """A descriptor that each of them inherits: while one lives, even without this process, the lock is held."""
+    share: int = 1
+    """Processors for each of the tasks that run at a time."""
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
     stopped: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -200,7 +203,7 @@ class TaskRun:
         logs.mkdir(parents=True, exist_ok=True)
         log = logs / f"{self.task.name}.{part}.log"
         environment = {name: value for name, value in os.environ.items() if name not in PREDICTIONS_ENVIRONMENT}
-        threads = str(self.settings.threads)
+        threads = str(self.settings.threads or (self.processes.share if part == "embeddings" else 1))
         environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **extra}
         if self.settings.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""

@@ -21,8 +21,8 @@ from pretrain.corpus import describe, open_training, open_validation
 from pretrain.data import Batch, CropBatches, Parts, batches
 from pretrain.data_bad import BadClips
 from pretrain.data_shards import ShardBatches
-from pretrain.interrupt import stop_on_signal
 from pretrain.heap import keep_freed_memory
+from pretrain.interrupt import stop_on_signal
 from pretrain.objective import Objective
 from pretrain.parallel import Parallel
 from pretrain.report import Meter, Report, rounded

@@ -252,6 +252,14 @@ def test_options_reach_the_kit(command, monkeypatch, make_encoder, tmp_path):
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
 
 
+def test_embeddings_have_the_processors_that_no_task_has_and_heads_have_one(command, monkeypatch):
+    fake = FakeKit(monkeypatch)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert command("--jobs", "2") == 0
+    threads = [environment["OMP_NUM_THREADS"] for _, _, environment in fake.calls]
+    assert threads == ["3", "1"]
+
+
 def test_the_native_hop_reaches_the_model(command, monkeypatch):
     fake = FakeKit(monkeypatch)
     assert command("--hop-ms", "native") == 0

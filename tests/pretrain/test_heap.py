@@ -7,7 +7,7 @@ FAULTS = """
 import resource, torch
 from pretrain.heap import keep_freed_memory
 if {keep}: keep_freed_memory()
-torch.ones(10_000_000)
+for _ in range(10): torch.ones(10_000_000)  # the first ones make the heap grow
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10): torch.ones(10_000_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -20,4 +20,4 @@ def test_a_freed_tensor_is_used_again_without_clearing_its_pages():
         int(subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, text=True).stdout)
         for keep in (False, True)
     )
-    assert kept < 0.5 * given_back
+    assert kept < 0.05 * given_back
