@@ -120,7 +120,8 @@ def test_the_arithmetic_of_a_step_is_counted_without_doing_it():
     flops = StepFlops(Recipe(model=model, losses=LossConfig()))
     samples = 16 * 16 * 160 + 240  # 16 time steps, 128 tokens, 32 of them visible
     blocks = 3 * (8 * 32 * 32**2 + 4 * 32 * 32 * 64 + 4 * 32**2 * 32)
-    decoder = 2 * (8 * 128 * 32**2 + 4 * 128 * 32 * 64 + 4 * 128**2 * 32)
+    decoder = 8 * 128 * 32**2 + 4 * 128 * 32 * 64 + 4 * 128**2 * 32
+    decoder += (6 * 128 + 2 * 96) * 32**2 + 4 * 96 * 32 * 64 + 4 * 96 * 128 * 32  # the last layer: masked tokens only
     rest = 2 * 32 * 256 * 32 + 2 * 2 * 96 * 256 * 32 + 2 * 96 * 96 * 256
     assert flops(5, samples) == 3 * 5 * (blocks + decoder + rest)
     assert peak_flops(torch.device("cpu"), torch.float32) > 1e9
