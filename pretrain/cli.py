@@ -4,7 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING
 
 from maeast_upstream.config import read_section
@@ -82,7 +82,10 @@ def explain(message: str) -> str:
     if found := re.search(r"Option '([\w.]+)' is not accepted", text):
         return f"a recipe has no setting {found[1]!r}; it has {', '.join(setting_names())}"
     if found := re.search(r"unrecognized arguments: (.*)", text):
-        return f"unknown option {found[1]} (see {PROG} --help)"
+        section, dot, _ = found[1].split()[0].lstrip("-").partition(".")
+        inside = bool(dot) and is_dataclass({field.name: field.type for field in fields(Recipe)}.get(section))
+        where, names = (f"{section} has", setting_names(section)) if inside else ("a recipe has", setting_names())
+        return f"unknown option {found[1]}: {where} {', '.join(names)} (see {PROG} --help)"
     if found := re.search(r"(?:Problems parsing|Unexpected) config:(.*)", text):
         return f"--config: not a YAML file of settings:{found[1] or ' it is empty'}"
     text = re.sub(r'Parser key "([\w.]+)":', r"\1:", text)

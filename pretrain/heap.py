@@ -17,6 +17,6 @@ def keep_freed_memory() -> None:
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(MMAP_THRESHOLD, LARGEST)
+    # an older glibc refuses so large a threshold; its own, which adapts, is then better than the other option alone
+    if mallopt is not None and mallopt(MMAP_THRESHOLD, LARGEST):
         mallopt(TRIM_THRESHOLD, LARGEST)

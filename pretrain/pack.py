@@ -23,6 +23,8 @@ from pretrain.data_clips import read_manifest
 logger = logging.getLogger(__name__)
 
 FILES_AT_ONCE = 32
+SOURCE_NAME = "source.txt"
+"""What a packed folder was decoded from, seen from that folder: the two may move together."""
 
 Clip = tuple[str, str, np.ndarray | str]
 """Name, kind, and the int16 samples, or why there are none."""
@@ -82,10 +84,15 @@ def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None =
         warning.
 
     Raises:
-        ValueError: no readable audio in ``corpus``, or what lies in ``out`` is not whole.
+        ValueError: no readable audio in ``corpus``, or what lies in ``out`` is not whole, or of another corpus.
         OSError: the disk is full, for one; no file stays half-written.
     """
+    source, own = out / SOURCE_NAME, os.path.relpath(corpus.resolve(), out.resolve())
     if (out / TABLE_NAME).exists():
+        before = source.read_text(errors="surrogateescape") if source.exists() else own
+        if before != own:
+            told = os.path.normpath(out / before)
+            raise ValueError(f"{out}: decoded from {told}, not from {corpus}; give another --data.packed, or remove it")
         return open_packed(out)
     parts = _parts(corpus)
     out.mkdir(parents=True, exist_ok=True)
@@ -100,8 +107,9 @@ def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None =
         with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file, delimiter="\t")
             writer.writerows([("clip", "kind", "samples"), *rows])
+        source.write_text(own, errors="surrogateescape")
     except Exception:
-        for path in (audio, table):
+        for path in (audio, table, source):
             path.unlink(missing_ok=True)
         raise
     os.replace(audio, out / AUDIO_NAME)

@@ -166,9 +166,10 @@ def test_a_wrong_recipe_is_one_line_that_names_the_key(tmp_path, capsys, text, m
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (
             ["--optim.lrr", "1"],
-            "unknown option --optim.lrr 1 (see maeast pretrain --help)",
+            "unknown option --optim.lrr 1: optim has lr, ",
         ),
-        (["stray"], "unknown option stray"),
+        (["--loggevery", "5"], "unknown option --loggevery 5: a recipe has out, "),
+        (["stray"], "unknown option stray: a recipe has out, "),
         (["--data.corpus", "nowhere"], "corpus nowhere: no such folder"),
         (["--device", "abacus"], "device must be cpu, cuda or cuda:N, got 'abacus'"),
         (["--init", "nowhere/to/be/found"], "no checkpoint 'nowhere/to/be/found'"),

@@ -67,6 +67,18 @@ def test_a_corpus_is_decoded_once(tmp_path, monkeypatch):
     assert (again.lengths == first.lengths).all()
 
 
+def test_what_another_corpus_was_decoded_into_is_refused_with_both_named(tmp_path):
+    corpus, packed = copy_clips(tmp_path / "clips"), tmp_path / "packed"
+    pack(corpus, packed, workers=0)
+    with pytest.raises(ValueError, match=r"packed: decoded from .*clips, not from .*other; give another"):
+        pack(tmp_path / "other", packed, workers=0)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    corpus.rename(moved / "clips")
+    packed.rename(moved / "packed")
+    assert len(pack(moved / "clips", moved / "packed", workers=0).lengths) == 3
+
+
 def test_shards_are_read_with_their_kinds(tmp_path):
     clip = CLIPS[0].read_bytes()
     members = [
