@@ -166,7 +166,7 @@ def read_state(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def saving(run: Path, step: int) -> Iterator[None]:
-    """Turns what a full disk raises into one line; the body writes a save of batch ``step``.
+    """Turns what a full disk raises into one line; the body writes what is to be kept of batch ``step``.
 
     Raises:
         OSError: which says what is left.
@@ -185,8 +185,8 @@ def saving(run: Path, step: int) -> Iterator[None]:
 
 
 def append_metrics(run: Path, line: dict[str, Any]) -> None:
-    """One more line of metrics.jsonl."""
-    with (run / METRICS_NAME).open("a", encoding="utf-8") as file:
+    """One more line of metrics.jsonl, which tells its step; OSError as of `saving`."""
+    with saving(run, line["step"]), (run / METRICS_NAME).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -68,3 +70,11 @@ def test_a_broken_state_is_passed_over_for_the_one_before(tmp_path, caplog):
     newest.write_bytes(newest.read_bytes()[:100])
     assert run.read_state(tmp_path, {})["step"] == 1
     assert "00000002.pt: not the state of a run, or a broken one; going back" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_disk_that_fills_while_the_log_is_written_is_one_line(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    message = r"batch 7 could not be saved \(No space left on device\); there is no earlier save: make room"
+    with pytest.raises(OSError, match=message):
+        run.append_metrics(tmp_path, {"step": 7})
