@@ -4,9 +4,7 @@ The kit's two runners run as they are, each task in processes of its own; `kit_r
 """
 
 import argparse
-import hashlib
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -28,7 +26,7 @@ from maeast_upstream.command import (
     parse_hop,
     parse_layer,
 )
-from maeast_upstream.job import fingerprint
+from maeast_upstream.job import results_key
 
 KIT = "heareval==2021.1.3"
 NEEDED = (
@@ -161,9 +159,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     options: dict[str, Any] = {"layer": None if args.layer is None else parse_layer(args.layer)}
     options |= {"mel": args.mel, "pool": args.pool, "precision": args.precision}
-    if args.hop_ms is not None:
-        hop_ms = parse_hop(args.hop_ms)
-        options |= {"hop_ms": "native" if hop_ms is None else hop_ms}
+    options |= {"hop_ms": None if args.hop_ms is None else parse_hop(args.hop_ms) or "native"}
     return Settings(
         checkpoint=None if args.checkpoint is None else resolve(args.checkpoint).resolve(),
         options={name: value for name, value in options.items() if value is not None},
@@ -181,13 +177,7 @@ def model_folder(out: Path, checkpoint: str | None, settings: Settings) -> Path:
         ValueError: no such checkpoint, or options that it does not have.
     """
     encoder = model.load_model(str(settings.checkpoint or ""), **settings.options).encoder
-    what = {
-        "weights": fingerprint(encoder),
-        "readout": encoder.config.to_dict()["readout"],
-        "options": settings.options,
-        "version": __version__,
-    }
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+    digest = results_key(encoder, options=settings.options, version=__version__)[:8]
     name = "bundled" if checkpoint is None else Path(checkpoint).stem or "checkpoint"
     return out / f"{name}-{digest}"
 

@@ -1,7 +1,5 @@
 """The model for MTEB: ``python -m hear_api.mteb BeijingOpera GTZANGenre``, or ``mteb.evaluate(MaeAst(), tasks)``."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from torch import Tensor
 from maeast_upstream import __version__, load_model
 from maeast_upstream.audio import from_samples
 from maeast_upstream.command import Parser, add_model_options
-from maeast_upstream.job import fingerprint
+from maeast_upstream.job import results_key
 
 METADATA: dict[str, Any] = {
     "loader": None,
@@ -57,8 +55,7 @@ class MaeAst(AbsEncoder):  # type: ignore[misc]
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = load_model(model_name, device, precision)
-        what = [fingerprint(self.model), self.model.config.to_dict()["readout"], self.model.precision]
-        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+        digest = results_key(self.model, precision=self.model.precision)
         self.mteb_model_meta = ModelMeta(
             name=f"mae-ast/{'bundled' if model_name is None else Path(model_name).stem}",
             revision=f"{__version__}-{digest[:12]}",

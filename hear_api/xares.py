@@ -4,9 +4,7 @@ X-ARES makes names of modules out of both paths: the installed ones are taken, w
 it needs ``--max-jobs 0``.
 """
 
-import hashlib
 import importlib.util
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 from maeast_upstream import load_model
 from maeast_upstream.encoder import FINE_HOP_MS
-from maeast_upstream.job import fingerprint
+from maeast_upstream.job import results_key
 from maeast_upstream.readout import combine_layers
 
 CHECKPOINT_VARIABLE = "MAEAST_CHECKPOINT"
@@ -40,8 +38,7 @@ class MaeAstEncoder(nn.Module):
         native = 1000 * self.model.hop_samples / self.sampling_rate
         self.hop_size_in_ms = min(native, FINE_HOP_MS)
         self.output_dim = self(torch.zeros(1, 1)).shape[2]
-        what = [fingerprint(self.model), self.model.config.to_dict()["readout"]]
-        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+        digest = results_key(self.model)
         # X-ARES would take the scores of another checkpoint that it finds under the same name, which must end so
         self.__class__ = type(f"MaeAst-{digest[:8]}-Encoder", (type(self),), {})
 

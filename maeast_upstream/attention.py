@@ -78,5 +78,5 @@ class _DroppedAttention(torch.autograd.Function):
 
 def _pieces(weights: Tensor) -> list[slice]:
     """Rows that are worked on together."""
-    count = max(1, CACHED // max(1, weights[0].numel()))
+    count = max(1, CACHED // max(1, weights.shape[1] * weights.shape[2]))
     return [slice(first, first + count) for first in range(0, len(weights), count)]

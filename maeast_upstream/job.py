@@ -76,6 +76,12 @@ def fingerprint(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
+def results_key(encoder: Encoder, **settings: Any) -> str:
+    """SHA-256 of all that decides an encoder's embeddings: its `fingerprint`, its readout, and ``settings``."""
+    what = {"weights": fingerprint(encoder), "readout": encoder.config.to_dict()["readout"], **settings}
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Job:
     """One run: from inputs to an output."""

@@ -197,7 +197,7 @@ def npy_name(clip: Embedded) -> str:
     """
     steps = [step for step in clip.path.replace("://", "/").split("/") if step not in ("", ".")]
     steps = ["__" if step == ".." else step for step in steps]
-    stretch = f".{clip.start_ms:.10g}-{clip.end_ms:.10g}" if clip.stretch or clip.start_ms else ""
+    stretch = f".{clip.start_ms:.10g}-{clip.end_ms:.10g}" if clip.stretch else ""
     row = f".{clip.segment}" if clip.segment or stretch else ""
     return "/".join(map(_shortened, steps)) + f"{row}{stretch}.npy"
 

@@ -83,9 +83,10 @@ def explain(message: str) -> str:
         return f"a recipe has no setting {found[1]!r}; it has {', '.join(setting_names())}"
     if found := re.search(r"unrecognized arguments: (.*)", text):
         section, dot, _ = found[1].split()[0].lstrip("-").partition(".")
-        inside = bool(dot) and is_dataclass({field.name: field.type for field in fields(Recipe)}.get(section))
-        where, names = (f"{section} has", setting_names(section)) if inside else ("a recipe has", setting_names())
-        return f"unknown option {found[1]}: {where} {', '.join(names)} (see {PROG} --help)"
+        sections = [field.name for field in fields(Recipe) if is_dataclass(field.type)]
+        inside = section if dot and section in sections else None
+        names = ", ".join(setting_names(inside))
+        return f"unknown option {found[1]}: {inside or 'a recipe'} has {names} (see {PROG} --help)"
     if found := re.search(r"(?:Problems parsing|Unexpected) config:(.*)", text):
         return f"--config: not a YAML file of settings:{found[1] or ' it is empty'}"
     text = re.sub(r'Parser key "([\w.]+)":', r"\1:", text)

@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
     """Let glibc reuse blocks of up to 1 GiB, which it else gives back at once.
 
     A training step on a CPU frees and asks for the same tensors of some 10 MB again and again, and the system clears
-    every page each time: 3 to 5 per cent of a step of the base model. Elsewhere than on glibc nothing happens.
+    every page each time: 3 to 6 per cent of a step of the base model. Elsewhere than on glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

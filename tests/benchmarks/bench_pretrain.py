@@ -117,10 +117,9 @@ def products(dtype: torch.dtype) -> Callable[[], object]:
     """Large matrix products, one after the other, that take as long as a part of a step does."""
     one, other = (torch.randn(SIDE, SIDE, dtype=dtype) for _ in range(2))
 
-    def work() -> object:
+    def work() -> None:
         for _ in range(PRODUCTS):
             one @ other
-        return None
 
     return work
 
