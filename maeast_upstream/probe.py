@@ -163,6 +163,13 @@ def probe_sets(
     return table
 
 
+def valid_accuracies(one: LabelledSet, encoder: Encoder, readouts: Sequence[Readout]) -> dict[Readout, float]:
+    """By readout the best valid accuracy over the penalties, in per cent; test clips are not even decoded."""
+    kept = one.splits != "test"
+    features = embeddings(list(itertools.compress(one.paths, kept)), encoder, readouts)
+    return {readout: fit_probe(features[readout], one.labels[kept], one.splits[kept]).valid for readout in readouts}
+
+
 def probe_features(one: LabelledSet, features: Callable[[Sequence[Path]], np.ndarray]) -> Score:
     """Probe one set with ``features``, which turns the clips' paths into (clips, dimensions)."""
     return probe(features(one.paths), one.labels, one.splits)

@@ -20,7 +20,7 @@ from pretrain.queue import steps_done
 from pretrain.run import read_metrics
 from pretrain.sweep_curve import draw_curves, write_curves
 from pretrain.sweep_plan import PlannedRun, Sweep, read_sweep
-from pretrain.sweep_scores import kept_scores, mean_score, read_scores
+from pretrain.sweep_scores import kept_scores, read_scores, score_columns
 from pretrain.sweep_table import format_table
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 PARTLY = 3
 INTERRUPTED = 130
 LOSSES = ("loss", "reconstruction", "classification", "clip")
-SCORES_NAME = "scores.json"
+SCORES_NAME = "probes.json"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -140,8 +140,7 @@ def row_of(one: PlannedRun, sets: Sequence[LabelledSet]) -> dict[str, Any]:
     }
     if sets:
         scores = read_scores(folder / SCORES_NAME)
-        row["probe"] = round(mean_score(scores, [labelled.name for labelled in sets]), 2)
-        row.update({f"probe_{labelled.name}": round(scores[labelled.name], 2) for labelled in sets})
+        row |= score_columns({labelled.name: scores[labelled.name] for labelled in sets})
     return row
 
 

@@ -15,9 +15,14 @@ from maeast_upstream.files import replacing
 from maeast_upstream.probe import LabelledSet
 from pretrain import run
 from pretrain.sweep_plan import PlannedRun
-from pretrain.sweep_scores import kept_scores, mean_score
+from pretrain.sweep_scores import kept_scores, score_columns
 
-CURVES = {"reconstruction": "reconstruction", "classification": "InfoNCE", "probe": "probe, mean valid accuracy (%)"}
+CURVES = {
+    "reconstruction": "reconstruction",
+    "classification": "InfoNCE",
+    "plain": "plain readout, mean valid accuracy (%)",
+    "rich": "rich readout, mean valid accuracy (%)",
+}
 """Columns that are drawn, and their titles."""
 
 
@@ -36,8 +41,8 @@ def write_curves(
             row["seconds"] = round(step * fastest[one.variant] / 1000, 2)
             row.update({name: losses.get(step, {}).get(name, "") for name in ("reconstruction", "classification")})
             if sets:
-                scores = kept_scores(folder / f"scores_{step}.json", encoder_at(state, folder), sets)
-                row["probe"] = round(mean_score(scores), 2)
+                scores = kept_scores(folder / f"probes_{step}.json", encoder_at(state, folder), sets)
+                row |= score_columns(scores)
             curves.append(row)
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(curves[0]), lineterminator="\n")

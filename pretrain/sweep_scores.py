@@ -1,21 +1,25 @@
 """How well labels are read from a run's frozen encoder: valid accuracies only, so that test stays unread."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.files import replacing
-from maeast_upstream.probe import LabelledSet, embeddings, fit_probe
+from maeast_upstream.probe import LabelledSet, valid_accuracies
 from maeast_upstream.readout import Readout
 
-READOUT = Readout(layer="last", mel="mean", pool="mean")
-"""The last layer's tokens averaged: it shows the encoder, where a rich readout gets much from random weights, too."""
+READOUTS = {
+    "plain": Readout(layer="last", mel="mean", pool="mean"),
+    "rich": Readout(layer="mean", mel="concat", pool="mean_std"),
+}
+"""Plain: the last layer's tokens averaged, which shows the encoder. Rich: what users take, which gets much from random
+weights, too, and gives patches the mel axis that frames have."""
 
-Scores = dict[str, float]
-"""By labelled set, in per cent."""
+Scores = dict[str, dict[str, float]]
+"""By labelled set and readout, in per cent."""
 
 
 def kept_scores(path: Path, encoder: Encoder, sets: Sequence[LabelledSet]) -> Scores:
@@ -23,7 +27,8 @@ def kept_scores(path: Path, encoder: Encoder, sets: Sequence[LabelledSet]) -> Sc
     scores = read_scores(path)
     for one in sets:
         if one.name not in scores:
-            scores[one.name] = valid_accuracy(encoder, one)
+            accuracies = valid_accuracies(one, encoder, list(READOUTS.values()))
+            scores[one.name] = {name: accuracies[readout] for name, readout in READOUTS.items()}
             with replacing(path) as part:
                 part.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return {one.name: scores[one.name] for one in sets}
@@ -34,14 +39,8 @@ def read_scores(path: Path) -> Scores:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def valid_accuracy(encoder: Encoder, one: LabelledSet) -> float:
-    """The best valid accuracy over the probe's penalties, in per cent; test clips are not even decoded."""
-    kept = one.splits != "test"
-    paths = [path for path, keep in zip(one.paths, kept, strict=True) if keep]
-    features = embeddings(paths, encoder, [READOUT])[READOUT]
-    return fit_probe(features, one.labels[kept], one.splits[kept]).valid
-
-
-def mean_score(scores: Mapping[str, float], names: Sequence[str] | None = None) -> float:
-    """Over all sets, or over those named."""
-    return float(np.mean([scores[name] for name in names or scores]))
+def score_columns(scores: Scores) -> dict[str, float]:
+    """What a CSV has of them: each readout's mean over the sets, then each set's."""
+    means = {readout: float(np.mean([one[readout] for one in scores.values()])) for readout in READOUTS}
+    each = {f"{readout}_{name}": one[readout] for readout in READOUTS for name, one in scores.items()}
+    return {name: round(value, 2) for name, value in {**means, **each}.items()}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.sweep_plan import Sweep
+from pretrain.sweep_scores import READOUTS
 
 Rows = Sequence[Mapping[str, Any]]
 LEVEL = 0.95
@@ -15,21 +16,21 @@ UNDECIDED = "not decided"
 
 def format_table(sweep: Sweep, rows: Rows) -> str:
     """A line for each variant; scores with the deviation over its seeds, and the difference from the first variant."""
-    scored = "probe" in rows[0]
-    groups = list(sweep.groups) if scored else []
+    readouts = [readout for readout in READOUTS if readout in rows[0]]
     header = ["variant", "seeds", "steps", "ms a step", "reconstruction", "InfoNCE"]
-    if scored:
-        header += ["probe", *groups, f"probe against {next(iter(sweep.variants))} ({LEVEL:.0%} interval)"]
+    for readout in readouts:
+        header += [readout, *(f"{readout}, {group}" for group in sweep.groups)]
+        header.append(f"{readout} against {next(iter(sweep.variants))} ({LEVEL:.0%} interval)")
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for variant in sweep.variants:
         own = [row for row in rows if row["variant"] == variant]
         if own:
             cells = [variant, str(len(own)), str(own[0]["steps"]), f"{least(own, 'step_ms')}"]
             cells += [mean_text(column(own, name), 3) for name in ("reconstruction", "classification")]
-            if scored:
-                cells.append(spread_text(column(own, "probe")))
-                cells += [spread_text(group_scores(own, sweep.groups[group])) for group in groups]
-                cells.append(difference_text(sweep, rows, variant))
+            for readout in readouts:
+                cells.append(spread_text(column(own, readout)))
+                cells += [spread_text(group_scores(own, readout, sets)) for sets in sweep.groups.values()]
+                cells.append(difference_text(sweep, rows, variant, readout))
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -39,9 +40,9 @@ def column(rows: Rows, name: str) -> list[float]:
     return [float(row[name]) for row in rows if row[name] != ""]
 
 
-def group_scores(rows: Rows, sets: Sequence[str]) -> list[float]:
+def group_scores(rows: Rows, readout: str, sets: Sequence[str]) -> list[float]:
     """Each run's mean over some labelled sets."""
-    return [float(np.mean([float(row[f"probe_{name}"]) for name in sets])) for row in rows]
+    return [float(np.mean([float(row[f"{readout}_{name}"]) for name in sets])) for row in rows]
 
 
 def least(rows: Rows, name: str) -> float | str:
@@ -61,12 +62,12 @@ def spread_text(values: Sequence[float]) -> str:
     return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
 
 
-def difference_text(sweep: Sweep, rows: Rows, variant: str) -> str:
+def difference_text(sweep: Sweep, rows: Rows, variant: str, readout: str) -> str:
     """The difference from the first variant, its interval, and whether 0 lies outside."""
     first = next(iter(sweep.variants))
     if variant == first:
         return ""
-    values = {key: column([row for row in rows if row["variant"] == key], "probe") for key in sweep.variants}
+    values = {key: column([row for row in rows if row["variant"] == key], readout) for key in sweep.variants}
     if not values[first]:
         return ""
     difference = float(np.mean(values[variant]) - np.mean(values[first]))

@@ -15,7 +15,7 @@ from pretrain.queue import steps_done
 from pretrain.run import states
 from pretrain.sweep_curve import encoder_at
 from pretrain.sweep_plan import digest, read_sweep
-from pretrain.sweep_scores import READOUT
+from pretrain.sweep_scores import READOUTS
 from pretrain.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_the_sweeps_train_what_they_share_once(tmp_path):
     assert losses.recipe == ratio.recipe
 
 
-def test_a_row_a_run_with_the_losses_and_the_valid_accuracy_of_the_plain_readout(settings, write, tmp_path, capsys):
+def test_a_row_a_run_with_the_losses_and_the_valid_accuracy_of_both_readouts(settings, write, tmp_path, capsys):
     out = tmp_path / "out"
     assert sweep.main([str(write(settings)), "--out", str(out), "--labels", str(LABELS)]) == 0
     table = rows(out)
@@ -73,17 +73,18 @@ def test_a_row_a_run_with_the_losses_and_the_valid_accuracy_of_the_plain_readout
     assert all(float(row["reconstruction"]) > 0 and float(row["seconds"]) > 0 for row in table)
     assert [bool(row["classification"]) for row in table] == [True, False] * 2
     one, folder = read_labels(LABELS), out / "runs" / table[1]["run"]
-    features = embeddings(one.paths, load_model(folder), [READOUT])[READOUT]
-    assert float(table[1]["probe_data"]) == pytest.approx(probe(features, one.labels, one.splits).valid, abs=0.01)
+    features = embeddings(one.paths, load_model(folder), list(READOUTS.values()))
+    for name, readout in READOUTS.items():
+        expected = probe(features[readout], one.labels, one.splits).valid
+        assert float(table[1][name]) == float(table[1][f"{name}_data"]) == pytest.approx(expected, abs=0.01)
     assert (out / "losses.md").read_text().strip() in capsys.readouterr().out
 
 
 def test_test_clips_are_not_read(settings, write, tmp_path, monkeypatch):
     one = read_labels(LABELS)
     seen = []
-    real = sweep.kept_scores.__globals__["embeddings"]
-    monkeypatch.setitem(
-        sweep.kept_scores.__globals__, "embeddings", lambda paths, *rest: seen.extend(paths) or real(paths, *rest)
+    monkeypatch.setattr(
+        "maeast_upstream.probe.embeddings", lambda paths, *rest: seen.extend(paths) or embeddings(paths, *rest)
     )
     command = [str(write({**settings, "seeds": [0]})), "--out", str(tmp_path), "--labels", str(LABELS), "--runs", "1"]
     assert sweep.main(command) == 0
@@ -146,8 +147,8 @@ def test_curves_have_a_row_for_each_save_and_a_picture(settings, write, tmp_path
     with (tmp_path / "losses_curve.csv").open(newline="", encoding="utf-8") as file:
         curve = list(csv.DictReader(file))
     assert [(row["variant"], row["step"]) for row in curve] == [(v, s) for v in settings["variants"] for s in "36"]
-    last = {row["variant"]: row["probe"] for row in rows(tmp_path)}
-    assert {row["variant"]: row["probe"] for row in curve if row["step"] == "6"} == last
+    last = {row["variant"]: (row["plain"], row["rich"]) for row in rows(tmp_path)}
+    assert {row["variant"]: (row["plain"], row["rich"]) for row in curve if row["step"] == "6"} == last
     folder = tmp_path / "runs" / rows(tmp_path)[0]["run"]
     first, second = (encoder_at(state, folder).network.patch_embed.weight for state in states(folder))
     assert not torch.equal(first, second)
@@ -159,7 +160,7 @@ def test_groups_of_sets_are_averaged_apart(settings, write, tmp_path):
     path = write({**settings, "groups": {"speech": ["a", "b"], "sound": ["c"]}})
     table = [
         {"variant": "joint", "seed": 0, "steps": 6, "step_ms": 1.0, "reconstruction": 0.5, "classification": 2.0}
-        | {"probe": 40.0, "probe_a": 10.0, "probe_b": 30.0, "probe_c": 80.0}
+        | {"plain": 40.0, "plain_a": 10.0, "plain_b": 30.0, "plain_c": 80.0}
     ]
     assert "| 40.0 | 20.0 | 80.0 |" in sweep_table.format_table(read_sweep(path), table)
     command = [str(path), "--out", str(tmp_path), "--labels", str(LABELS)]
@@ -189,7 +190,7 @@ def test_the_interval_of_a_difference_is_student_s_with_pooled_deviation():
 def test_the_verdict_says_no_more_than_the_spread_allows(settings, write, values, verdict):
     pairs = zip(["joint", "joint", "no InfoNCE", "no InfoNCE"], [60.0, 60.5, *values], strict=True)
     empty = {"steps": 6, "step_ms": 1.0, "reconstruction": "", "classification": ""}
-    table = [{"variant": variant, **empty, "probe": score} for variant, score in pairs]
+    table = [{"variant": variant, **empty, "plain": score} for variant, score in pairs]
     lines = sweep_table.format_table(read_sweep(write(settings)), table).splitlines()
     assert lines[-1].endswith(f": {verdict} |")
 

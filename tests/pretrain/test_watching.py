@@ -64,7 +64,7 @@ def test_the_average_is_what_load_model_takes(recipe):
     trainer.close()
 
 
-def test_the_probe_scores_the_encoder_while_it_trains(recipe, tmp_path):
+def test_the_probe_scores_the_encoder_on_valid_while_it_trains(recipe, tmp_path):
     rows = list(csv.DictReader((AUDIO.parent / "labels.csv").open()))[:60]
     clips = {row["label"]: [] for row in rows}
     for row in rows:
@@ -80,6 +80,7 @@ def test_the_probe_scores_the_encoder_while_it_trains(recipe, tmp_path):
     probes = [(line["step"], line["probe_valid"]) for line in metrics(recipe) if "probe_valid" in line]
     assert [step for step, _ in probes] == [3, 6]
     assert all(0 <= accuracy <= 100 for _, accuracy in probes)
+    assert "test" not in (Path(recipe.out) / "metrics.jsonl").read_text()
 
 
 def test_tensorboard_gets_curves_and_pictures(recipe):
