@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.command import Parser, add_model_options
+from maeast_upstream.encoder import load_model
 from maeast_upstream.files import replacing
 from maeast_upstream.finetune_loop import Settings, TunedScore, finetune
+from maeast_upstream.job import fingerprint
 from maeast_upstream.probe import LabelledSet, read_labels
+from maeast_upstream.readings import READINGS_HELP, Reading, log_readings
 
 SCORES_NAME = "scores.csv"
 
@@ -31,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
     scores = finetune(sets, settings, args.out, args.device)
     print(format_tuned(sets, scores))
     write_tuned(args.out / SCORES_NAME, sets, scores)
+    if args.readings is not None:
+        log_readings(args.readings, readings_of(sets, settings))
     return 0
 
 
@@ -61,8 +66,17 @@ def build_parser() -> Parser:
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=kind, default=default, help=f"{text}; default {default}"
         )
+    parser.add_argument("--readings", type=Path, metavar="CSV", help=READINGS_HELP)
     parser.add_argument("--positions", choices=("sinusoid", "none"), help="of the tokens; default: the checkpoint's")
     return parser
+
+
+def readings_of(sets: Sequence[LabelledSet], settings: Settings) -> list[Reading]:
+    """For the log; the weights are those that the fine-tuning began with."""
+    system = f"{settings.checkpoint or 'bundled'}, fine-tuned {settings.epochs} epochs"
+    digest = fingerprint(load_model(settings.checkpoint))
+    readout = "mean of tokens, linear head"
+    return [Reading(system=system, digest=digest, readout=readout, set=one.name, clips=one.shape[-1]) for one in sets]
 
 
 def format_tuned(sets: Sequence[LabelledSet], scores: dict[str, TunedScore]) -> str:

@@ -31,7 +31,9 @@ from maeast_upstream.embedding import like_lengths, scene_vectors
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.files import replacing
 from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
+from maeast_upstream.job import fingerprint
 from maeast_upstream.labels import SPLITS, read_splits
+from maeast_upstream.readings import READINGS_HELP, Reading, log_readings
 from maeast_upstream.readout import Mel, Pool, Readout, pool_time
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -85,17 +87,22 @@ def main(argv: Sequence[str]) -> int:
     if twice := [name for name, n in Counter(one.name for one in sets).items() if n > 1]:
         raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
     table: Table
+    digest = ""
     if args.features == "logmel":
         table = {"mean and deviation": [probe_features(one, logmel_features) for one in sets]}
     else:
         encoder = load_model(args.checkpoint, args.device, args.precision)
         if args.features == "random":
             encoder = randomised(encoder, args.seed)
+        digest = fingerprint(encoder)
         own = encoder.config.readout
         readouts = readout_grid(own, args.layer, args.mel, args.pool, args.hop_ms)
         scores = probe_sets(sets, encoder, readouts)
         table = {describe(readout): row for readout, row in scores.items()}
     best = best_readout(table)
+    if args.readings is not None:
+        read = {"system": args.checkpoint or args.features, "digest": digest, "readout": best}
+        log_readings(args.readings, [Reading(**read, set=one.name, clips=one.shape[-1]) for one in sets])
     if len(table) > 1:
         print(format_readouts(table), end="\n\n")
     print(f"{args.features}: {best}")
@@ -130,6 +137,7 @@ def build_parser() -> Parser:
     add_readout_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the random weights; default 0")
     parser.add_argument("-o", "--out", type=Path, help="write the scores as CSV, too")
+    parser.add_argument("--readings", type=Path, metavar="CSV", help=READINGS_HELP)
     return parser
 
 

@@ -16,6 +16,7 @@ from maeast_upstream.figures import drawing
 from maeast_upstream.files import replacing
 from maeast_upstream.labels import read_table as read_csv
 from maeast_upstream.probe import LabelledSet, describe, randomised, read_labels, readout_grid
+from maeast_upstream.readings import log_readings
 from maeast_upstream.readout import Readout
 from maeast_upstream.report_systems import (
     Outcome,
@@ -30,7 +31,6 @@ from maeast_upstream.report_table import (
     format_layers,
     format_report,
     interval,
-    log_readings,
     write_outcomes,
 )
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         if args.per_layer and number == 0:
             layers = layer_scores(encoder, sets)
             parts += [f"## Layers of {name}, valid", format_layers(layers)]
-    log_readings(args.readings or args.out / "readings.csv", outcomes)
+    log_readings(args.readings or args.out / "readings.csv", [outcome.reading for outcome in outcomes])
     text = format_report(sets, outcomes, groups_of(sets), tuned)
     parts = ["## Test accuracy, in per cent", text, format_differences(outcomes, next(iter(checkpoints))), *parts]
     with replacing(args.out / "report.md") as part:

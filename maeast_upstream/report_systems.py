@@ -18,7 +18,9 @@ from maeast_upstream.probe import (
     embeddings,
     fit_probe,
     logmel_features,
+    valid_accuracies,
 )
+from maeast_upstream.readings import Reading
 from maeast_upstream.readout import Readout
 
 
@@ -41,6 +43,12 @@ class Outcome:
     def test(self) -> float:
         """In per cent."""
         return 100 * float(self.right.mean())
+
+    @property
+    def reading(self) -> Reading:
+        """For the log."""
+        own = {"system": self.system, "digest": self.digest, "readout": self.readout}
+        return Reading(**own, set=self.one.name, clips=len(self.right))
 
 
 def features_outcomes(
@@ -135,9 +143,7 @@ def layer_scores(encoder: Encoder, sets: Sequence[LabelledSet]) -> Mapping[str, 
     ]
     scores = {}
     for one in tqdm(sets, desc="layers", leave=False, disable=None):
-        kept = one.splits != "test"
-        features = embeddings([p for p, keep in zip(one.paths, kept, strict=True) if keep], encoder, readouts)
-        scores[one.name] = [fit_probe(features.pop(r), one.labels[kept], one.splits[kept]).valid for r in readouts]
+        scores[one.name] = list(valid_accuracies(one, encoder, readouts).values())
     return scores
 
 

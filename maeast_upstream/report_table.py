@@ -1,8 +1,6 @@
 """Outcomes -> Markdown, CSV and the log of readings; intervals by bootstrap over the test clips."""
 
 import csv
-import datetime
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,8 +12,6 @@ from maeast_upstream.report_systems import Outcome
 
 RESAMPLES = 2000
 LEVEL = 0.95
-READINGS_HEADER = ["date", "commit", "system", "model", "readout", "set", "clips"]
-
 Groups = Mapping[str, Sequence[str]]
 """Name -> labelled sets that are averaged."""
 Tuned = Mapping[str, Mapping[str, float]]
@@ -108,25 +104,3 @@ def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
         for o in outcomes:
             own = [o.system, o.digest[:12], o.readout, o.one.name, *o.one.shape, o.c]
             writer.writerow([*own, *(f"{value:.2f}" for value in (o.valid, o.test, *interval([o])))])
-
-
-def log_readings(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Append a line for each reading of a test set: when, by which commit of this checkout, of which weights."""
-    begun = path.exists()
-    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    commit = commit_of(path.resolve().parent)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if not begun:
-            writer.writerow(READINGS_HEADER)
-        for o in outcomes:
-            writer.writerow([date, commit, o.system, o.digest[:12], o.readout, o.one.name, len(o.right)])
-
-
-def commit_of(folder: Path) -> str:
-    """The commit that is checked out in ``folder``; empty outside git."""
-    command = ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -16,6 +16,7 @@ from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.finetune_loop import FineTuning, Settings
 from maeast_upstream.finetune_model import READOUT, Classifier, SpecAugment, load_encoder, mix, one_hot
+from maeast_upstream.job import fingerprint
 from maeast_upstream.probe import read_labels
 
 DATA = Path(__file__).parents[1] / "data"
@@ -52,10 +53,15 @@ def weights(folder):
 
 def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(start, drums, tmp_path, capsys):
     command = [str(drums), "-o", str(tmp_path), "--checkpoint", str(start), "--epochs", "6"]
+    command += ["--readings", str(tmp_path / "readings.csv")]
     assert finetune.main([*command, "--encoder-lr", "1e-3", "--lr", "1e-2", "--batch-clips", "4"]) == 0
     shown = capsys.readouterr().out
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
+    with (tmp_path / "readings.csv").open(newline="", encoding="utf-8") as file:
+        (reading,) = csv.DictReader(file)
+    assert reading["system"] == f"{start}, fine-tuned 6 epochs"
+    assert (reading["model"], reading["clips"]) == (fingerprint(load_model(start))[:12], row["test"])
     folder = tmp_path / row["set"]
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]

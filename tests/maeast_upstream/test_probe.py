@@ -14,6 +14,7 @@ from maeast_upstream.audio import AudioError, read_audio
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.frontend import FrontendConfig
+from maeast_upstream.job import fingerprint
 from maeast_upstream.model import ModelConfig
 from maeast_upstream.readout import Readout
 
@@ -217,6 +218,18 @@ def test_the_readout_is_chosen_on_valid_and_the_first_wins_a_tie():
         "as good": [probe.Score(60, 10, 1.0), probe.Score(60, 10, 1.0)],
     }
     assert probe.best_readout(table) == "good on valid"
+
+
+def test_a_reading_of_test_is_logged_where_asked(tones, tmp_path):
+    log = tmp_path / "readings.csv"
+    for features in ("model", "logmel"):
+        assert probe.main([str(tones), "--features", features, "--readings", str(log)]) == 0
+    with log.open(newline="", encoding="utf-8") as file:
+        model, logmel = csv.DictReader(file)
+    assert (model["system"], model["set"], model["clips"]) == ("model", tones.parent.name, "6")
+    assert model["model"] == fingerprint(probe.load_model(None))[:12]
+    assert model["readout"] == probe.describe(probe.load_model(None).config.readout)
+    assert (logmel["system"], logmel["model"], logmel["clips"]) == ("logmel", "", "6")
 
 
 def test_a_grid_prints_valid_of_all_and_writes_test_of_the_best_only(tones, tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small import small_config
 
-from maeast_upstream import checkpoint, report, report_systems, report_table
+from maeast_upstream import checkpoint, readings, report, report_systems, report_table
 from maeast_upstream.cli import run
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder, load_model
@@ -182,4 +182,4 @@ def test_what_cannot_be_done_is_one_line(start, sets, tmp_path, capsys, options,
 
 def test_the_committed_log_of_readings_can_be_appended_to():
     header = (Path(__file__).parents[2] / "docs/probes/readings.csv").read_text().splitlines()[0]
-    assert header.split(",") == report_table.READINGS_HEADER
+    assert header.split(",") == readings.HEADER
