@@ -12,6 +12,9 @@ from maeast_upstream.frontend import (
 from maeast_upstream.model import ModelConfig
 from pretrain.masking import num_masked
 
+LONGEST_CROP_SECONDS = 3600.0
+"""Beyond an hour no step fits into any memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -58,8 +61,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ValueError(f"workers must be at least 0, got {self.workers}")
-        if self.crop_seconds < 0.2:
-            raise ValueError(f"crop_seconds must be at least 0.2, got {self.crop_seconds}")
+        longest = self.crop_seconds if self.max_crop_seconds is None else self.max_crop_seconds
+        if not (self.crop_seconds >= 0.2 and longest <= LONGEST_CROP_SECONDS):
+            given = self.crop_seconds if longest == self.crop_seconds else f"{self.crop_seconds} to {longest}"
+            raise ValueError(f"crop_seconds must be 0.2 to {LONGEST_CROP_SECONDS:g}, got {given}")
         if self.max_crop_seconds is not None and self.max_crop_seconds < self.crop_seconds:
             raise ValueError(f"max_crop_seconds {self.max_crop_seconds} is below crop_seconds {self.crop_seconds}")
         if self.batch_clips < 2:

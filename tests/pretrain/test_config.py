@@ -16,8 +16,10 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
         (
             DataConfig,
             {"crop_seconds": 0.1},
-            "crop_seconds must be at least 0.2, got 0.1",
+            "crop_seconds must be 0.2 to 3600, got 0.1",
         ),
+        (DataConfig, {"crop_seconds": float("nan")}, "crop_seconds must be 0.2 to 3600, got nan"),
+        (DataConfig, {"max_crop_seconds": 1e9}, "crop_seconds must be 0.2 to 3600, got 10.0 to 1000000000.0"),
         (
             DataConfig,
             {"max_crop_seconds": 1.0},
