@@ -52,25 +52,29 @@ def main(argv: Sequence[str]) -> int:
     if twice := [name for name, n in Counter(one.name for one in sets).items() if n > 1]:
         raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
     checkpoints = named(args.checkpoint or [f"{BUNDLED}="])
-    tables, tuned = named(args.features), {name: read_tuned(Path(p)) for name, p in named(args.finetuned).items()}
+    tables = once(named(args.features))
+    tuned = {name: read_tuned(Path(path)) for name, path in once(named(args.finetuned)).items()}
     refuse_same_names(["log-mel", "random weights", *checkpoints, *tables, *tuned])
+    if args.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
     args.out.mkdir(parents=True, exist_ok=True)
     outcomes = logmel_outcomes(sets)
     for name, path in tables.items():
         outcomes += table_outcomes(name, Path(path), sets)
     parts: list[str] = []
     layers: Mapping[str, Sequence[float]] = {}
-    for number, (name, source) in enumerate(checkpoints.items()):
-        encoder = load_model(source or None, args.device)
-        readouts = readout_grid(encoder.config.readout, args.layer, args.mel, args.pool, args.hop_ms)
+    for number, (name, sources) in enumerate(checkpoints.items()):
+        encoders = [load_model(source or None, args.device) for source in sources]
+        readouts = readout_grid(encoders[0].config.readout, args.layer, args.mel, args.pool, args.hop_ms)
         if number == 0:
-            outcomes += encoder_outcomes("random weights", randomised(encoder), readouts, sets)[0]
-        own, valid = encoder_outcomes(name, encoder, readouts, sets)
+            random = [randomised(encoders[0], seed) for seed in range(args.seeds)]
+            outcomes += encoder_outcomes("random weights", random, readouts, sets)[0]
+        own, valid = encoder_outcomes(name, encoders, readouts, sets)
         outcomes += own
         if len(readouts) > 1:
             parts += [f"## Readouts of {name}, valid", format_choice(valid)]
         if args.per_layer and number == 0:
-            layers = layer_scores(encoder, sets)
+            layers = layer_scores(encoders[0], sets)
             parts += [f"## Layers of {name}, valid", format_layers(layers)]
     log_readings(args.readings or args.out / "readings.csv", [outcome.reading for outcome in outcomes])
     text = format_report(sets, outcomes, groups_of(sets), tuned)
@@ -96,9 +100,10 @@ def build_parser() -> Parser:
         "--checkpoint",
         action="append",
         metavar="NAME=SOURCE",
-        help="a name, path or hub id; again for more; default: the one in the package. The first one's shape has the "
-        "random weights",
+        help="a name, path or hub id; again for more, with the same name for the same recipe's other seeds, whose mean "
+        "is shown; default: the one in the package. The first one's shape has the random weights",
     )
+    parser.add_argument("--seeds", type=int, default=1, help="networks of random weights; default 1")
     parser.add_argument(
         "--features",
         action="append",
@@ -120,17 +125,21 @@ def build_parser() -> Parser:
     return parser
 
 
-def named(pairs: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` options; ValueError for one without a name, or a name twice."""
-    found: dict[str, str] = {}
+def named(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """``NAME=VALUE`` options: the values by name; ValueError for one without a name."""
+    found: dict[str, list[str]] = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name:
             raise ValueError(f"expected NAME=VALUE, got {pair!r}")
-        if name in found:
-            raise ValueError(f"two are called {name!r}; give another name")
-        found[name] = value
+        found.setdefault(name, []).append(value)
     return found
+
+
+def once(values: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The value of each name; ValueError where there are two."""
+    refuse_same_names([name for name, own in values.items() for _ in own])
+    return {name: value for name, (value,) in values.items()}
 
 
 def refuse_same_names(names: Sequence[str]) -> None:

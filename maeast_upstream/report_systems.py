@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from maeast_upstream.readout import Readout
 
 @dataclass(frozen=True)
 class Outcome:
-    """One system on one labelled set."""
+    """One system on one labelled set: of several runs of a system one of them, or in tables their mean."""
 
     system: str
     digest: str
@@ -37,7 +38,7 @@ class Outcome:
     valid: float
     """In per cent."""
     right: np.ndarray
-    """(test clips,) bool."""
+    """(test clips,) bool; of a mean the share of the runs."""
 
     @property
     def test(self) -> float:
@@ -112,24 +113,30 @@ def read_table(path: Path) -> dict[Path, np.ndarray]:
 
 
 def encoder_outcomes(
-    system: str, encoder: Encoder, readouts: Sequence[Readout], sets: Sequence[LabelledSet]
+    system: str, encoders: Sequence[Encoder], readouts: Sequence[Readout], sets: Sequence[LabelledSet]
 ) -> tuple[list[Outcome], dict[Readout, list[float]]]:
-    """A checkpoint: the readout with the best mean valid accuracy; its test accuracies, and all valid ones.
+    """Runs of one recipe: the readout with their best mean valid accuracy; its test accuracies, and all valid ones.
 
     Returns:
-        The outcomes on the sets, and by readout the valid accuracies on them.
+        Each run's outcomes on the sets, and by readout the valid accuracies of all of them.
+
+    Raises:
+        ValueError: two runs are of the same weights.
     """
+    digests = [fingerprint(encoder) for encoder in encoders]
+    if len(set(digests)) < len(digests):
+        raise ValueError(f"two runs of {system!r} have the same weights; give each seed's, or another name")
     fits: dict[Readout, list[FittedProbe]] = {readout: [] for readout in readouts}
-    for one in tqdm(sets, desc=system, leave=False, disable=None):
-        features = embeddings(one.paths, encoder, readouts)
-        for readout in readouts:
-            fits[readout].append(fit_probe(features.pop(readout), one.labels, one.splits))
+    for encoder in encoders:
+        for one in tqdm(sets, desc=system, leave=False, disable=None):
+            features = embeddings(one.paths, encoder, readouts)
+            for readout in readouts:
+                fits[readout].append(fit_probe(features.pop(readout), one.labels, one.splits))
     valid = {readout: [fitted.valid for fitted in row] for readout, row in fits.items()}
     best = max(readouts, key=lambda readout: np.mean(valid[readout]))
-    digest = fingerprint(encoder)
     outcomes = [
         Outcome(system, digest, one, describe(best), fitted.c, fitted.valid, read_test(fitted, one))
-        for one, fitted in zip(sets, fits[best], strict=True)
+        for (digest, one), fitted in zip(itertools.product(digests, sets), fits[best], strict=True)
     ]
     return outcomes, valid
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,19 @@ Tuned = Mapping[str, Mapping[str, float]]
 
 
 def by_system(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """In their order."""
-    table: dict[str, list[Outcome]] = {}
+    """In their order; of a system with several runs their mean on each set."""
+    runs: dict[str, dict[str, list[Outcome]]] = {}
     for outcome in outcomes:
-        table.setdefault(outcome.system, []).append(outcome)
-    return table
+        runs.setdefault(outcome.system, {}).setdefault(outcome.one.name, []).append(outcome)
+    return {system: [mean_of(own) for own in row.values()] for system, row in runs.items()}
+
+
+def mean_of(runs: Sequence[Outcome]) -> Outcome:
+    """Runs of one system on one set as one outcome."""
+    if len(runs) == 1:
+        return runs[0]
+    right = np.mean([run.right for run in runs], axis=0)
+    return replace(runs[0], digest="", right=right, valid=float(np.mean([run.valid for run in runs])))
 
 
 def format_report(sets: Sequence[LabelledSet], outcomes: Sequence[Outcome], groups: Groups, tuned: Tuned) -> str:
@@ -37,16 +46,27 @@ def format_report(sets: Sequence[LabelledSet], outcomes: Sequence[Outcome], grou
         cells += [f"{scores[one.name]:.1f}" if one.name in scores else "" for scores in tuned.values()]
         lines.append(f"| {one.name} | {classes} | {' / '.join(map(str, sizes))} | " + " | ".join(cells) + " |")
     for group, members in {**groups, "mean": [one.name for one in sets]}.items():
-        cells = [mean_and_interval([o for o in row if o.one.name in members]) for row in systems.values()]
+        own = {name: [o for o in outcomes if o.system == name and o.one.name in members] for name in systems}
+        cells = [mean_and_interval(row) + spread_over_runs(row) for row in own.values()]
         cells += [tuned_mean(scores, members) for scores in tuned.values()]
         lines.append(f"| **{group}** | | | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def mean_and_interval(outcomes: Sequence[Outcome]) -> str:
-    """The mean test accuracy over sets with its interval."""
+    """A system's mean test accuracy over sets with its interval."""
     low, high = interval(outcomes)
     return f"{np.mean([outcome.test for outcome in outcomes]):.1f} ({low:.1f} to {high:.1f})"
+
+
+def spread_over_runs(outcomes: Sequence[Outcome]) -> str:
+    """The deviation of the runs' means over sets; empty for one run."""
+    runs: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        runs.setdefault(outcome.digest, []).append(outcome.test)
+    if len(runs) < 2:
+        return ""
+    return f", ± {np.std([np.mean(tests) for tests in runs.values()], ddof=1):.1f} of {len(runs)} runs"
 
 
 def tuned_mean(scores: Mapping[str, float], members: Sequence[str]) -> str:
@@ -55,8 +75,9 @@ def tuned_mean(scores: Mapping[str, float], members: Sequence[str]) -> str:
 
 
 def interval(outcomes: Sequence[Outcome]) -> tuple[float, float]:
-    """Of the mean over the sets: each set's test clips are drawn anew, RESAMPLES times; always the same draws."""
-    means = resampled([outcome.right.astype(float) for outcome in outcomes])
+    """Of a system's mean: each set's test clips are drawn anew, RESAMPLES times; always the same draws."""
+    (row,) = by_system(outcomes).values()
+    means = resampled([outcome.right.astype(float) for outcome in row])
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return 100 * float(low), 100 * float(high)
 
@@ -96,7 +117,7 @@ def format_layers(layers: Mapping[str, Sequence[float]]) -> str:
 
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """A row for each system and set, in per cent."""
+    """A row for each run of a system and set, in per cent."""
     header = ["system", "model", "readout", "set", "classes", "train", "valid", "test", "C"]
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -12,7 +12,7 @@ from maeast_upstream.cli import run
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.job import fingerprint
-from maeast_upstream.probe import embeddings, logmel_features, probe, read_labels
+from maeast_upstream.probe import embeddings, logmel_features, probe, randomised, read_labels
 from maeast_upstream.readout import Readout
 from maeast_upstream.report_systems import Outcome
 
@@ -88,7 +88,7 @@ def test_one_readout_is_chosen_for_all_sets_by_the_mean_of_valid(made, start):
     out, own = made
     table = [row for row in rows(out / "report.csv") if row["system"] == "small"]
     (chosen,) = {row["readout"] for row in table}
-    _, valid = report_systems.encoder_outcomes("small", load_model(start), [Readout(layer=1), Readout()], own)
+    _, valid = report_systems.encoder_outcomes("small", [load_model(start)], [Readout(layer=1), Readout()], own)
     means = {("1" if readout.layer == 1 else "last"): np.mean(scores) for readout, scores in valid.items()}
     assert chosen.split(",")[0] == f"layer {max(means, key=means.get)}"
     assert "| readout | mean valid |" in (out / "report.md").read_text()
@@ -129,6 +129,24 @@ def test_test_is_read_for_the_chosen_readout_only(start, sets, tmp_path, monkeyp
     assert read == ["words"] * 3
 
 
+def test_runs_of_one_name_are_one_column_with_their_spread(start, sets, tmp_path):
+    other = tmp_path / "other"
+    randomised(load_model(start), seed=1).save_pretrained(other)
+    command = [str(sets[0]), "-o", str(tmp_path), "--checkpoint", f"small={start}", "--checkpoint", f"small={other}"]
+    assert report.main([*command, "--seeds", "3"]) == 0
+    table = [row for row in rows(tmp_path / "report.csv") if row["system"] == "small"]
+    tests = [float(row["test_accuracy"]) for row in table]
+    assert len({row["model"] for row in table}) == len(table) == 2
+    text = (tmp_path / "report.md").read_text()
+    (header, mean) = [line for line in text.splitlines() if line.startswith(("| set | classes", "| **mean**"))]
+    assert header.endswith("| log-mel | random weights | small |")
+    cells = mean.split(" | ")
+    assert cells[-1].startswith(f"{np.mean(tests):.1f} (")
+    assert f", ± {np.std(tests, ddof=1):.1f} of 2 runs" in cells[-1]
+    assert cells[-2].endswith("of 3 runs")
+    assert len(rows(tmp_path / "readings.csv")) == 1 + 3 + 2
+
+
 def outcomes(name, right, own):
     return [Outcome(name, "", one, "", 1.0, 50.0, np.array(row)) for one, row in zip(own, right, strict=True)]
 
@@ -164,6 +182,9 @@ def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
     [
         (["--checkpoint", "nowhere"], "expected NAME=VALUE, got 'nowhere'"),
         (["--checkpoint", "log-mel=x"], "two are called 'log-mel'"),
+        (["--features", "a=x.npz", "--features", "a=y.npz"], "two are called 'a'"),
+        (["--checkpoint", "a={start}", "--checkpoint", "a={start}"], "two runs of 'a' have the same weights"),
+        (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--features", "other=nowhere.npz"], "nowhere.npz: expected an .npz with path and vector"),
         (["--features", "other={short}"], "no vector of "),
         (["--features", "other={words}"], "words.csv: expected an .npz"),
@@ -172,7 +193,7 @@ def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
 )
 def test_what_cannot_be_done_is_one_line(start, sets, tmp_path, capsys, options, message):
     (tmp_path / "short.csv").write_text("path,a\nx.wav,1\n")
-    options = [option.format(words=sets[0], short=tmp_path / "short.csv") for option in options]
+    options = [option.format(words=sets[0], short=tmp_path / "short.csv", start=start) for option in options]
     assert run(report.main, [str(sets[0]), "-o", str(tmp_path / "out"), *options]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
