@@ -100,7 +100,7 @@ def parse_counts(text: str) -> dict[str, int]:
     except ValueError:
         counts = {}
     # a split's name becomes part of file names
-    if not counts or min(counts.values()) < 1 or not all(re.fullmatch(r"[\w-]+", split) for split in counts):
+    if not counts or min(counts.values()) < 1 or not all(re.fullmatch(r"[\w.-]+", split) for split in counts):
         raise ValueError(f"--count must be like train=60,valid=20,test=20, got {text!r}")
     return counts
 

@@ -15,7 +15,7 @@ from maeast_upstream.files import replacing
 from maeast_upstream.finetune_loop import Settings, TunedScore, finetune
 from maeast_upstream.job import fingerprint
 from maeast_upstream.probe import LabelledSet, read_labels
-from maeast_upstream.readings import READINGS_HELP, Reading, log_readings
+from maeast_upstream.readings import READINGS_HELP, Reading, log_readings, refuse_unfit
 
 SCORES_NAME = "scores.csv"
 
@@ -29,13 +29,14 @@ def main(argv: Sequence[str]) -> int:
     sets = [read_labels(path) for path in args.labels]
     if twice := [name for name, n in Counter(one.name for one in sets).items() if n > 1]:
         raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
+    refuse_unfit(args.readings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args.out.mkdir(parents=True, exist_ok=True)
     scores = finetune(sets, settings, args.out, args.device)
-    print(format_tuned(sets, scores))
-    write_tuned(args.out / SCORES_NAME, sets, scores)
     if args.readings is not None:
         log_readings(args.readings, readings_of(sets, settings))
+    print(format_tuned(sets, scores))
+    write_tuned(args.out / SCORES_NAME, sets, scores)
     return 0
 
 
@@ -75,7 +76,10 @@ def readings_of(sets: Sequence[LabelledSet], settings: Settings) -> list[Reading
     """For the log; the weights are those that the fine-tuning began with."""
     system = f"{settings.checkpoint or 'bundled'}, fine-tuned {settings.epochs} epochs"
     digest = fingerprint(load_model(settings.checkpoint))
-    readout = "mean of tokens, linear head"
+    usual = Settings()
+    changed = [field.name for field in fields(Settings) if getattr(settings, field.name) != getattr(usual, field.name)]
+    own = [f"{name} {getattr(settings, name)}" for name in changed if name not in ("checkpoint", "epochs")]
+    readout = ", ".join(["mean of tokens, linear head", *own])
     return [Reading(system=system, digest=digest, readout=readout, set=one.name, clips=one.shape[-1]) for one in sets]
 
 

@@ -33,7 +33,7 @@ from maeast_upstream.files import replacing
 from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
 from maeast_upstream.job import fingerprint
 from maeast_upstream.labels import SPLITS, read_splits
-from maeast_upstream.readings import READINGS_HELP, Reading, log_readings
+from maeast_upstream.readings import READINGS_HELP, Reading, log_readings, refuse_unfit
 from maeast_upstream.readout import Mel, Pool, Readout, pool_time
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -86,6 +86,7 @@ def main(argv: Sequence[str]) -> int:
     sets = [read_labels(path) for path in args.labels]
     if twice := [name for name, n in Counter(one.name for one in sets).items() if n > 1]:
         raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
+    refuse_unfit(args.readings)
     table: Table
     digest = ""
     if args.features == "logmel":
@@ -101,7 +102,8 @@ def main(argv: Sequence[str]) -> int:
         table = {describe(readout): row for readout, row in scores.items()}
     best = best_readout(table)
     if args.readings is not None:
-        read = {"system": args.checkpoint or args.features, "digest": digest, "readout": best}
+        names = {"model": args.checkpoint or "bundled", "random": "random weights", "logmel": "log-mel"}
+        read = {"system": names[args.features], "digest": digest, "readout": best}
         log_readings(args.readings, [Reading(**read, set=one.name, clips=one.shape[-1]) for one in sets])
     if len(table) > 1:
         print(format_readouts(table), end="\n\n")

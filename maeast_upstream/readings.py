@@ -24,15 +24,35 @@ class Reading:
     """In its test split."""
 
 
+def refuse_unfit(path: Path | None) -> None:
+    """Before any work: whether lines can be appended to the log; one that is not there is begun.
+
+    Raises:
+        ValueError: a file that is no such log.
+        OSError: not writable.
+    """
+    if path is None:
+        return
+    with path.open("a+", newline="", encoding="utf-8") as file:
+        file.seek(0)
+        text = file.read() if path.is_file() else ""
+        if text and (text.splitlines()[0].split(",") != HEADER or not text.endswith("\n")):
+            raise ValueError(f"{path}: not a log of readings; its first line would be {','.join(HEADER)}")
+        if not text:
+            csv.writer(file, lineterminator="\n").writerow(HEADER)
+
+
 def log_readings(path: Path, readings: Iterable[Reading]) -> None:
-    """Append a line for each: when, by which commit of this checkout, of which weights."""
-    begun = path.exists()
+    """Append a line for each: when, by which commit of this checkout, of which weights.
+
+    Raises:
+        ValueError, OSError: as in `refuse_unfit`.
+    """
+    refuse_unfit(path)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     commit = commit_of(path.resolve().parent)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        if not begun:
-            writer.writerow(HEADER)
         for one in readings:
             writer.writerow([date, commit, one.system, one.digest[:12], one.readout, one.set, one.clips])
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maeast_upstream.command import Parser, add_readout_options
-from maeast_upstream.encoder import load_model
+from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.figures import drawing
 from maeast_upstream.files import replacing
+from maeast_upstream.job import fingerprint
 from maeast_upstream.labels import read_table as read_csv
 from maeast_upstream.probe import LabelledSet, describe, randomised, read_labels, readout_grid
-from maeast_upstream.readings import log_readings
+from maeast_upstream.readings import log_readings, refuse_unfit
 from maeast_upstream.readout import Readout
 from maeast_upstream.report_systems import (
     Outcome,
@@ -58,13 +59,15 @@ def main(argv: Sequence[str]) -> int:
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
     args.out.mkdir(parents=True, exist_ok=True)
+    log = args.readings or args.out / "readings.csv"
+    refuse_unfit(log)
+    systems = {name: load_runs(name, sources, args.device) for name, sources in checkpoints.items()}
     outcomes = logmel_outcomes(sets)
     for name, path in tables.items():
         outcomes += table_outcomes(name, Path(path), sets)
     parts: list[str] = []
     layers: Mapping[str, Sequence[float]] = {}
-    for number, (name, sources) in enumerate(checkpoints.items()):
-        encoders = [load_model(source or None, args.device) for source in sources]
+    for number, (name, encoders) in enumerate(systems.items()):
         readouts = readout_grid(encoders[0].config.readout, args.layer, args.mel, args.pool, args.hop_ms)
         if number == 0:
             random = [randomised(encoders[0], seed) for seed in range(args.seeds)]
@@ -76,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         if args.per_layer and number == 0:
             layers = layer_scores(encoders[0], sets)
             parts += [f"## Layers of {name}, valid", format_layers(layers)]
-    log_readings(args.readings or args.out / "readings.csv", [outcome.reading for outcome in outcomes])
+    log_readings(log, [outcome.reading for outcome in outcomes])
     text = format_report(sets, outcomes, groups_of(sets), tuned)
     parts = ["## Test accuracy, in per cent", text, format_differences(outcomes, next(iter(checkpoints))), *parts]
     with replacing(args.out / "report.md") as part:
@@ -140,6 +143,24 @@ def once(values: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The value of each name; ValueError where there are two."""
     refuse_same_names([name for name, own in values.items() for _ in own])
     return {name: value for name, (value,) in values.items()}
+
+
+def load_runs(name: str, sources: Sequence[str], device: str | None) -> list[Encoder]:
+    """The checkpoints of one recipe's seeds.
+
+    Raises:
+        ValueError: as in `load_model`; they differ in shape or readout, or two have the same weights.
+    """
+    runs = [load_model(source or None, device) for source in sources]
+    for source, other in zip(sources, runs, strict=True):
+        if (other.config.model, other.config.readout) != (runs[0].config.model, runs[0].config.readout):
+            raise ValueError(
+                f"runs of {name!r}: {source or BUNDLED} has another shape or readout than {sources[0] or BUNDLED}; "
+                "name it apart"
+            )
+    if len({fingerprint(run) for run in runs}) < len(runs):
+        raise ValueError(f"two runs of {name!r} have the same weights; give each seed's, or another name")
+    return runs
 
 
 def refuse_same_names(names: Sequence[str]) -> None:

@@ -119,13 +119,8 @@ def encoder_outcomes(
 
     Returns:
         Each run's outcomes on the sets, and by readout the valid accuracies of all of them.
-
-    Raises:
-        ValueError: two runs are of the same weights.
     """
     digests = [fingerprint(encoder) for encoder in encoders]
-    if len(set(digests)) < len(digests):
-        raise ValueError(f"two runs of {system!r} have the same weights; give each seed's, or another name")
     fits: dict[Readout, list[FittedProbe]] = {readout: [] for readout in readouts}
     for encoder in encoders:
         for one in tqdm(sets, desc=system, leave=False, disable=None):

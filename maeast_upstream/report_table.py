@@ -99,7 +99,7 @@ def format_differences(outcomes: Sequence[Outcome], main: str) -> str:
             pairs = zip(systems[main], row, strict=True)
             gains = [own.right.astype(float) - other.right.astype(float) for own, other in pairs]
             low, high = np.quantile(resampled(gains), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-            difference = np.mean([gain.mean() for gain in gains])
+            difference = round(float(np.mean([gain.mean() for gain in gains])), 4) + 0.0  # no -0.0
             lines.append(f"| {name} | {100 * difference:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} |")
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ OUT/NAME.md. Killed, it goes on: what is finished is not repeated, and a run goe
 import csv
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
     sweep = read_sweep(args.sweep)
     planned = list(sweep.runs(args.out, overrides))
     sets = [read_labels(path) for path in args.labels]
+    if twice := [name for name, count in Counter(one.name for one in sets).items() if count > 1]:
+        raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
     refuse_unknown_groups(sweep, sets)
     args.out.mkdir(parents=True, exist_ok=True)
     failed: dict[PlannedRun, str] = {}

@@ -35,7 +35,9 @@ def write_curves(
     for one in done:
         folder = Path(one.recipe.out)
         losses = {line["step"]: line for line in run.read_metrics(folder) if "loss" in line}
-        for state in run.states(folder):
+        if not (states := run.states(folder)):
+            raise ValueError(f"{folder}: no states/, of which the curve is made; remove the folder to train it again")
+        for state in states:
             step = int(state.stem)
             row = {"variant": one.variant, "seed": one.seed, "step": step}
             row["seconds"] = round(step * fastest[one.variant] / 1000, 2)

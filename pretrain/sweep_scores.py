@@ -15,8 +15,8 @@ READOUTS = {
     "plain": Readout(layer="last", mel="mean", pool="mean"),
     "rich": Readout(layer="mean", mel="concat", pool="mean_std"),
 }
-"""Plain: the last layer's tokens averaged, which shows the encoder. Rich: what users take, which gets much from random
-weights, too, and gives patches the mel axis that frames have."""
+"""Plain: the last layer's tokens averaged, which shows the encoder. Rich: like the bundled checkpoint's, at the model's
+own hop; it gets much from random weights, too, and gives patches the mel axis that frames have."""
 
 Scores = dict[str, dict[str, float]]
 """By labelled set and readout, in per cent."""
@@ -35,8 +35,18 @@ def kept_scores(path: Path, encoder: Encoder, sets: Sequence[LabelledSet]) -> Sc
 
 
 def read_scores(path: Path) -> Scores:
-    """What `kept_scores` wrote; empty where there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """What `kept_scores` wrote; empty where there is no file.
+
+    Raises:
+        ValueError: a file that holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): {readout: float(own[readout]) for readout in READOUTS} for name, own in scores.items()}
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not the scores of a run; remove it, and they are measured again") from error
 
 
 def score_columns(scores: Scores) -> dict[str, float]:

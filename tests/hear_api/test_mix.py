@@ -174,6 +174,7 @@ def test_force_replaces_what_hear_mix_made_and_nothing_else(tmp_path, capsys):
         (["--count", "dev=2"], "no clip has the split 'dev'"),
         (["--count", "train"], "--count must be like"),
         (["--count", "../outside=1"], "--count must be like"),
+        (["--count", "dev.clean=1"], "no clip has the split 'dev.clean'"),
         (["--count", "train=1", "--seconds", "0.2"], "does not fit into 0.2 s"),
         (["--background", str(DATA / "labels.csv")], "not audio"),
         (["--events", "0"], "--events must be at least 1"),

@@ -9,7 +9,7 @@ import soundfile
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from maeast_upstream import probe
+from maeast_upstream import cli, probe, readings
 from maeast_upstream.audio import AudioError, read_audio
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.encoder import Encoder
@@ -226,10 +226,39 @@ def test_a_reading_of_test_is_logged_where_asked(tones, tmp_path):
         assert probe.main([str(tones), "--features", features, "--readings", str(log)]) == 0
     with log.open(newline="", encoding="utf-8") as file:
         model, logmel = csv.DictReader(file)
-    assert (model["system"], model["set"], model["clips"]) == ("model", tones.parent.name, "6")
+    assert (model["system"], model["set"], model["clips"]) == ("bundled", tones.parent.name, "6")
     assert model["model"] == fingerprint(probe.load_model(None))[:12]
     assert model["readout"] == probe.describe(probe.load_model(None).config.readout)
-    assert (logmel["system"], logmel["model"], logmel["clips"]) == ("logmel", "", "6")
+    assert (logmel["system"], logmel["model"], logmel["clips"]) == ("log-mel", "", "6")
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [("labels.csv", "not a log of readings"), ("", "Is a directory"), ("none/log.csv", "No such file")],
+)
+def test_a_log_that_cannot_be_written_is_told_before_any_work(tones, capsys, monkeypatch, log, reason):
+    monkeypatch.setattr(probe, "logmel_features", None)
+    before = tones.read_text()
+    command = ["probe", str(tones), "--features", "logmel", "--readings", str(tones.parent / log)]
+    assert cli.main(command) == 1
+    error = capsys.readouterr().err
+    assert reason in error
+    assert error.count("\n") == 1
+    assert tones.read_text() == before
+
+
+def test_a_log_goes_on_behind_its_last_line_and_an_empty_one_gets_its_header(tmp_path):
+    log = tmp_path / "log.csv"
+    log.touch()
+    one = readings.Reading(system="a", digest="", readout="", set="words", clips=3)
+    for _ in range(2):
+        readings.log_readings(log, [one])
+    header, *lines = log.read_text().splitlines()
+    assert header.split(",") == readings.HEADER
+    assert [line.split(",")[2] for line in lines] == ["a", "a"]
+    log.write_text(log.read_text().rstrip())
+    with pytest.raises(ValueError, match="not a log of readings"):
+        readings.log_readings(log, [one])
 
 
 def test_a_grid_prints_valid_of_all_and_writes_test_of_the_best_only(tones, tmp_path, capsys):

@@ -184,6 +184,8 @@ def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
         (["--checkpoint", "log-mel=x"], "two are called 'log-mel'"),
         (["--features", "a=x.npz", "--features", "a=y.npz"], "two are called 'a'"),
         (["--checkpoint", "a={start}", "--checkpoint", "a={start}"], "two runs of 'a' have the same weights"),
+        (["--checkpoint", "a={start}", "--checkpoint", "a="], "has another shape or readout than"),
+        (["--readings", "{words}"], "words.csv: not a log of readings"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--features", "other=nowhere.npz"], "nowhere.npz: expected an .npz with path and vector"),
         (["--features", "other={short}"], "no vector of "),

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,26 @@ def test_curves_have_a_row_for_each_save_and_a_picture(settings, write, tmp_path
     assert not torch.equal(first, second)
     assert torch.equal(second, load_model(folder).network.patch_embed.weight)
     assert (tmp_path / "losses_curve.png").stat().st_size > 5000
+
+
+def test_scores_that_are_not_ours_a_curve_without_states_and_sets_of_one_name_are_one_line(
+    settings, write, tmp_path, capsys
+):
+    command = [str(write({**settings, "seeds": [0], "curve": True})), "--out", str(tmp_path), "--labels", str(LABELS)]
+    assert run(sweep.main, [*command, str(LABELS)]) == 1
+    assert "two sets are called 'data'" in capsys.readouterr().err
+    assert run(sweep.main, command) == 0
+    folder = tmp_path / "runs" / rows(tmp_path)[0]["run"]
+    (folder / "probes.json").write_text('{"data": 50.0}')
+    capsys.readouterr()
+    assert run(sweep.main, command) == 1
+    assert f"{folder / 'probes.json'}: not the scores of a run" in capsys.readouterr().err
+    (folder / "probes.json").unlink()
+    shutil.rmtree(folder / "states")
+    assert run(sweep.main, command) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "error: " in error
 
 
 def test_groups_of_sets_are_averaged_apart(settings, write, tmp_path):
