@@ -2,7 +2,6 @@
 
 import csv
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,8 +13,8 @@ from maeast_upstream.encoder import load_model
 from maeast_upstream.files import replacing
 from maeast_upstream.finetune_loop import Settings, TunedScore, finetune
 from maeast_upstream.job import fingerprint
-from maeast_upstream.probe import LabelledSet, read_labels
-from maeast_upstream.readings import READINGS_HELP, Reading, log_readings, refuse_unfit
+from maeast_upstream.probe import LabelledSet, read_sets
+from maeast_upstream.readings import READINGS_HELP, Reading, begin_log, log_readings
 
 SCORES_NAME = "scores.csv"
 
@@ -26,10 +25,8 @@ def main(argv: Sequence[str]) -> int:
     if args.precision not in ("fp32", "bf16"):
         raise ValueError(f"fine-tuning takes precision fp32 or bf16, got {args.precision!r}")
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
-    sets = [read_labels(path) for path in args.labels]
-    if twice := [name for name, n in Counter(one.name for one in sets).items() if n > 1]:
-        raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
-    refuse_unfit(args.readings)
+    sets = read_sets(args.labels)
+    begin_log(args.readings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args.out.mkdir(parents=True, exist_ok=True)
     scores = finetune(sets, settings, args.out, args.device)

@@ -33,7 +33,7 @@ from maeast_upstream.files import replacing
 from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
 from maeast_upstream.job import fingerprint
 from maeast_upstream.labels import SPLITS, read_splits
-from maeast_upstream.readings import READINGS_HELP, Reading, log_readings, refuse_unfit
+from maeast_upstream.readings import READINGS_HELP, Reading, begin_log, log_readings
 from maeast_upstream.readout import Mel, Pool, Readout, pool_time
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -83,10 +83,8 @@ Table = Mapping[str, list[Score]]
 def main(argv: Sequence[str]) -> int:
     """Score frozen embeddings on labelled clips with logistic regression."""
     args = build_parser().parse_args(argv)
-    sets = [read_labels(path) for path in args.labels]
-    if twice := [name for name, n in Counter(one.name for one in sets).items() if n > 1]:
-        raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
-    refuse_unfit(args.readings)
+    sets = read_sets(args.labels)
+    begin_log(args.readings)
     table: Table
     digest = ""
     if args.features == "logmel":
@@ -141,6 +139,18 @@ def build_parser() -> Parser:
     parser.add_argument("-o", "--out", type=Path, help="write the scores as CSV, too")
     parser.add_argument("--readings", type=Path, metavar="CSV", help=READINGS_HELP)
     return parser
+
+
+def read_sets(paths: Sequence[Path]) -> list[LabelledSet]:
+    """Several labels.csv.
+
+    Raises:
+        ValueError: as in `read_labels`; two of one name, which tables could not tell apart.
+    """
+    sets = [read_labels(path) for path in paths]
+    if twice := [name for name, count in Counter(one.name for one in sets).items() if count > 1]:
+        raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
+    return sets
 
 
 def read_labels(path: Path) -> LabelledSet:

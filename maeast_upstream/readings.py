@@ -24,8 +24,8 @@ class Reading:
     """In its test split."""
 
 
-def refuse_unfit(path: Path | None) -> None:
-    """Before any work: whether lines can be appended to the log; one that is not there is begun.
+def begin_log(path: Path | None) -> None:
+    """Before any work: see that lines can be appended to the log, and give a new one its header.
 
     Raises:
         ValueError: a file that is no such log.
@@ -46,9 +46,9 @@ def log_readings(path: Path, readings: Iterable[Reading]) -> None:
     """Append a line for each: when, by which commit of this checkout, of which weights.
 
     Raises:
-        ValueError, OSError: as in `refuse_unfit`.
+        ValueError, OSError: as in `begin_log`.
     """
-    refuse_unfit(path)
+    begin_log(path)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     commit = commit_of(path.resolve().parent)
     with path.open("a", newline="", encoding="utf-8") as file:

@@ -16,8 +16,8 @@ from maeast_upstream.figures import drawing
 from maeast_upstream.files import replacing
 from maeast_upstream.job import fingerprint
 from maeast_upstream.labels import read_table as read_csv
-from maeast_upstream.probe import LabelledSet, describe, randomised, read_labels, readout_grid
-from maeast_upstream.readings import log_readings, refuse_unfit
+from maeast_upstream.probe import LabelledSet, describe, randomised, read_sets, readout_grid
+from maeast_upstream.readings import begin_log, log_readings
 from maeast_upstream.readout import Readout
 from maeast_upstream.report_systems import (
     Outcome,
@@ -49,9 +49,7 @@ DEFAULT_GROUPS = {
 def main(argv: Sequence[str]) -> int:
     """Compare checkpoints with log-mel, random weights and other extractors on labelled sets."""
     args = build_parser().parse_args(argv)
-    sets = [read_labels(path) for path in args.labels]
-    if twice := [name for name, n in Counter(one.name for one in sets).items() if n > 1]:
-        raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
+    sets = read_sets(args.labels)
     checkpoints = named(args.checkpoint or [f"{BUNDLED}="])
     tables = once(named(args.features))
     tuned = {name: read_tuned(Path(path)) for name, path in once(named(args.finetuned)).items()}
@@ -60,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
     args.out.mkdir(parents=True, exist_ok=True)
     log = args.readings or args.out / "readings.csv"
-    refuse_unfit(log)
+    begin_log(log)
     systems = {name: load_runs(name, sources, args.device) for name, sources in checkpoints.items()}
     outcomes = logmel_outcomes(sets)
     for name, path in tables.items():

@@ -7,7 +7,6 @@ OUT/NAME.md. Killed, it goes on: what is finished is not repeated, and a run goe
 import csv
 import logging
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from maeast_upstream.cli import run
 from maeast_upstream.command import Parser
 from maeast_upstream.encoder import load_model
 from maeast_upstream.files import replacing
-from maeast_upstream.probe import LabelledSet, read_labels
+from maeast_upstream.probe import LabelledSet, read_sets
 from pretrain.queue import steps_done
 from pretrain.run import read_metrics
 from pretrain.sweep_curve import draw_curves, write_curves
@@ -37,9 +36,7 @@ def main(argv: Sequence[str]) -> int:
     args, overrides = build_parser().parse_known_args(list(argv))
     sweep = read_sweep(args.sweep)
     planned = list(sweep.runs(args.out, overrides))
-    sets = [read_labels(path) for path in args.labels]
-    if twice := [name for name, count in Counter(one.name for one in sets).items() if count > 1]:
-        raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
+    sets = read_sets(args.labels)
     refuse_unknown_groups(sweep, sets)
     args.out.mkdir(parents=True, exist_ok=True)
     failed: dict[PlannedRun, str] = {}
