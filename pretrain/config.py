@@ -53,6 +53,9 @@ class DataConfig:
     """Add to each crop a crop of another clip of the batch, 8 to 25 dB below it."""
     shuffle_clips: int = 1000
     """Clips of streamed shards that are kept in each worker to be drawn from."""
+    resident: bool = False
+    """Copy the decoded corpus into the memory of the device that trains and cut crops there, for a GPU that would
+    wait for its loader; workers then decode the corpus only. Needs short repeat."""
     max_bad_share: float = 0.05
     """Stop, with the list, when more than this share of the clips that were read could not be decoded."""
     workers: int = 1
@@ -81,6 +84,8 @@ class DataConfig:
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
+        if self.resident and self.short != "repeat":
+            raise ValueError(f"resident cuts crops with short repeat only, got short {self.short}: change one of them")
         if self.packed is not None and not self.pack:
             raise ValueError(f"packed {self.packed} says where to pack to, but pack is false: drop one of them")
         if self.short == "pad" and self.max_crop_seconds is not None:

@@ -82,11 +82,31 @@ class CropBatches(Dataset[Batch]):
         self.bucket_samples = bucket_lengths(clips.lengths, edge, config.buckets) if config.short == "pad" else None
 
     def __getitem__(self, item: int) -> Batch:
+        crops, own, count = self.crops(item)
+        try:
+            waveforms, lengths = crops.rows(own)
+        except NoClipError:
+            waveforms, lengths = (
+                torch.zeros(0, crops.samples),
+                torch.zeros(0, dtype=torch.long),
+            )
+        clips = tuple(int(crops.drawn[clip]) for clip in own)
+        return Batch(
+            waveforms,
+            lengths,
+            own.start,
+            count,
+            clips,
+            crops.reads,
+            tuple(crops.bad.items()),
+        )
+
+    def crops(self, item: int) -> tuple["Crops", range, int]:
+        """What chance decides of the item's batch, the clips of it that are the item's own, and how many it has."""
         step, part = divmod(item, self.parts.accumulate)
         random = np.random.default_rng((self.seed, step))
         samples, count, drawn = self._draw(random)
-        own = self.parts.clips(part, count)
-        maker = Crops(
+        crops = Crops(
             self.clips,
             self.config,
             self.views,
@@ -95,24 +115,8 @@ class CropBatches(Dataset[Batch]):
             drawn,
             self.weights,
         )
-        maker.draw(random)
-        try:
-            waveforms, lengths = maker.rows(own)
-        except NoClipError:
-            waveforms, lengths = (
-                torch.zeros(0, samples),
-                torch.zeros(0, dtype=torch.long),
-            )
-        clips = tuple(int(drawn[clip]) for clip in own)
-        return Batch(
-            waveforms,
-            lengths,
-            own.start,
-            count,
-            clips,
-            maker.reads,
-            tuple(maker.bad.items()),
-        )
+        crops.draw(random)
+        return crops, self.parts.clips(part, count), count
 
     def _draw(self, random: np.random.Generator) -> tuple[int, int, np.ndarray]:
         """Samples of a crop, number of clips, and the clips of this batch."""

@@ -59,7 +59,7 @@ class PackedClips:
     def __init__(self, corpus: Packed, folder: Path | None = None) -> None:
         self.lengths, self.kinds = corpus.lengths, corpus.kinds
         self.bad: dict[str, str] = {}
-        self._corpus, self._folder = corpus, folder
+        self.corpus, self._folder = corpus, folder
 
     def name(self, clip: int) -> str:
         """As clips.tsv says; read from there only when somebody asks, because millions of names fill memory."""
@@ -71,9 +71,9 @@ class PackedClips:
 
     def read(self, clip: int, count: int, place: float) -> np.ndarray:
         """See `Clips`."""
-        first, length = int(self._corpus.offsets[clip]), int(self._corpus.lengths[clip])
+        first, length = int(self.corpus.offsets[clip]), int(self.corpus.lengths[clip])
         start = first + first_sample(length, count, place)
-        return to_float(self._corpus.audio[start : min(start + count, first + length)])
+        return to_float(self.corpus.audio[start : min(start + count, first + length)])
 
 
 class FileClips:
@@ -207,15 +207,27 @@ class ChosenClips:
             clips.kinds[chosen],
             clips.bad,
         )
-        self._clips, self._chosen = clips, chosen
+        self.clips, self.chosen = clips, chosen
 
     def name(self, clip: int) -> str:
         """As the corpus says."""
-        return self._clips.name(int(self._chosen[clip]))
+        return self.clips.name(int(self.chosen[clip]))
 
     def read(self, clip: int, count: int, place: float) -> np.ndarray:
         """See `Clips`."""
-        return self._clips.read(int(self._chosen[clip]), count, place)
+        return self.clips.read(int(self.chosen[clip]), count, place)
+
+
+def packed_corpus(clips: Clips) -> Packed | None:
+    """Where the clips lie in decoded audio, if that is what they are read from."""
+    if isinstance(clips, PackedClips):
+        return clips.corpus
+    if not isinstance(clips, ChosenClips):
+        return None
+    corpus = packed_corpus(clips.clips)
+    if corpus is None:
+        return None
+    return Packed(corpus.audio, corpus.offsets[clips.chosen], clips.lengths, clips.kinds)
 
 
 def drop_short(clips: Clips, min_samples: int) -> Clips:

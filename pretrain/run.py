@@ -49,6 +49,7 @@ CHANGEABLE = frozenset(
         "data.packed",
         "data.validation",
         "data.workers",
+        "data.resident",
         "data.shuffle_clips",
         "data.max_bad_share",
         "optim.steps",

@@ -15,9 +15,10 @@ from pretrain.padding import fit_masks, token_padding
 from pretrain.parallel import Parallel, full
 from pretrain.schedule import learning_rate, make_optimizer
 
-MASK_ROWS = 64
+MASK_ROWS = {"cpu": 64, "cuda": 2048}
 """Masks are drawn for so many rows of the whole batch at once, so that a row's mask does not depend on how many
-processes share the batch."""
+processes share the batch: on a CPU few, because a process draws those of others too; on a GPU many, because each draw
+is some 50 kernels to start."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -161,20 +162,20 @@ def draw_masks(
 
     With ``noise``, a uniform number for each token besides.
     """
-    views = len(patches) // len(part.clips)
+    views, together = len(patches) // len(part.clips), MASK_ROWS.get(patches.device.type, MASK_ROWS["cpu"])
     clips = torch.arange(part.first, part.first + len(part.clips))
     rows = torch.cat([clips * views + view for view in range(views)])  # number of each row in the whole batch
-    first, last = int(rows.min()) // MASK_ROWS, int(rows.max()) // MASK_ROWS
+    first, last = int(rows.min()) // together, int(rows.max()) // together
     blocks = []
     for block in range(first, last + 1):
-        size = min(MASK_ROWS, part.size * views - block * MASK_ROWS)
+        size = min(together, part.size * views - block * together)
         generator = torch.Generator(patches.device).manual_seed(hash_key(*key, block))
         masks = list(objective.draw_batch(patches[:1].expand(size, -1, -1), generator))
         if noise:
             masks.append(torch.rand(size, patches.shape[1], generator=generator, device=patches.device))
         blocks.append(masks)
     # through pinned memory, because the copy would else wait for the device
-    own = rows - first * MASK_ROWS
+    own = rows - first * together
     own = own.pin_memory().to(patches.device, non_blocking=True) if patches.is_cuda else own
     return [torch.cat(masks)[own] for masks in zip(*blocks, strict=True)]
 

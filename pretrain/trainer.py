@@ -20,6 +20,7 @@ from pretrain.config import Recipe
 from pretrain.corpus import describe, open_training, open_validation
 from pretrain.data import Batch, CropBatches, Parts, batches
 from pretrain.data_bad import BadClips
+from pretrain.data_resident import ResidentBatches
 from pretrain.data_shards import ShardBatches
 from pretrain.heap import keep_freed_memory
 from pretrain.interrupt import stop_on_signal
@@ -167,8 +168,12 @@ class Trainer:
         steps = self.recipe.optim.steps
         if self.step >= steps:
             return iter(())
-        pin = self.device.type == "cuda"
-        loader = iter(batches(self.source, self.step, steps, self.recipe.data.workers, pin))
+        loader: Iterator[Batch]
+        if self.recipe.data.resident:
+            loader = ResidentBatches(self.source, self.device).range(self.step, steps)
+        else:
+            pin = self.device.type == "cuda"
+            loader = iter(batches(self.source, self.step, steps, self.recipe.data.workers, pin))
         return (self._parts(loader) for _ in range(self.step, steps))
 
     def _parts(self, loader: Iterator[Batch]) -> list[Batch]:

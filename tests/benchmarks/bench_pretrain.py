@@ -46,6 +46,7 @@ def recipe(
     precision: str = "fp32",
     share: float = 1.0,
     ratio: float = RATIO,
+    device: str = "cpu",
 ) -> Recipe:
     """The paper's settings but for layerdrop, which would have each step do other work; SSAST has no decoder."""
     model = dataclasses.replace(model or preset("base"), layerdrop=0.0)
@@ -54,7 +55,7 @@ def recipe(
     return Recipe(
         objective=objective,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
-        device="cpu",
+        device=device,
         model=model,
         data=DataConfig(batch_clips=BATCH),
         masking=MaskConfig(chunk_share=1.0, ratio=ratio),
@@ -71,13 +72,17 @@ def waveforms(clips: int = BATCH, seconds: float = SECONDS) -> torch.Tensor:
 def updater_of(recipe: Recipe) -> Updater:
     """What a run has."""
     torch.manual_seed(0)
-    objective = Objective(recipe, Normalisation(mean=-5.0, std=4.0)).train()
-    return Updater(recipe, objective, Parallel("cpu", "ddp"))
+    parallel = Parallel(recipe.device, "ddp")
+    objective = Objective(recipe, Normalisation(mean=-5.0, std=4.0)).train().to(parallel.device)
+    return Updater(recipe, objective, parallel)
 
 
 def our_step(recipe: Recipe, clips: torch.Tensor) -> Callable[[], object]:
     """One update, from waveforms: front end, masks, both passes, optimiser."""
-    keep_freed_memory()  # as a run does; the other side has it too, since it is the process's
+    if recipe.device == "cpu":
+        keep_freed_memory()  # as a run does; the other side has it too, since it is the process's
+    else:
+        clips = clips.pin_memory()
     updater = updater_of(recipe)
     count = len(clips)
     lengths = torch.full((count,), clips.shape[1])

@@ -12,7 +12,10 @@ from maeast_upstream.model import ModelConfig
 
 
 def published_step(model: ModelConfig, fbank: Tensor) -> Callable[[], object]:
-    """One update on (B, frames, 128) log-mel spectrograms, which the published loader computes; float32 on a CPU."""
+    """One update on (B, frames, 128) log-mel spectrograms, which the published loader computes.
+
+    As it runs: float32 on a CPU, fp16 with a loss scaler on a GPU.
+    """
     from s3prl.upstream.mae_ast.mae_ast import MAE_AST
 
     shape = {
@@ -25,15 +28,19 @@ def published_step(model: ModelConfig, fbank: Tensor) -> Callable[[], object]:
         "encoder_layerdrop": model.layerdrop,
     }
     torch.manual_seed(0)
-    network = MAE_AST(SimpleNamespace(**{**BASE_PATCH, **shape}), SimpleNamespace(**TASK)).train()
+    network = MAE_AST(SimpleNamespace(**{**BASE_PATCH, **shape}), SimpleNamespace(**TASK)).train().to(fbank.device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-7, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01)
-    padding = torch.zeros(fbank.shape[:2], dtype=torch.bool)
+    padding = torch.zeros(fbank.shape[:2], dtype=torch.bool, device=fbank.device)
+    scaler = torch.amp.GradScaler(fbank.device.type, enabled=fbank.is_cuda)
 
     def step() -> None:
-        loss = published_loss(network(fbank, padding_mask=padding, mask=True))
-        loss.backward()
+        with torch.autocast(fbank.device.type, torch.float16, enabled=fbank.is_cuda):
+            output = network(fbank, padding_mask=padding, mask=True)
+        scaler.scale(published_loss(output)).backward()
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
 
     return step
@@ -43,7 +50,7 @@ def published_loss(output: dict[str, Tensor]) -> Tensor:
     """10 * MSE + InfoNCE within each clip, clip by clip as the published criterion has it."""
     targets = output["target_m_list"].float()
     loss = 10 * F.mse_loss(output["logit_m_list_recon"].float(), targets)
-    right = torch.arange(targets.shape[1])
+    right = torch.arange(targets.shape[1], device=targets.device)
     for predicted, own in zip(output["logit_m_list_class"].float(), targets, strict=True):
         loss = loss + F.cross_entropy(predicted @ own.T, right) / len(targets)
     return loss

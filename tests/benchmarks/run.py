@@ -19,6 +19,7 @@ import bench_kit
 import bench_loader
 import bench_packed
 import bench_pretrain
+import bench_pretrain_cuda
 import bench_superb
 import bench_superb_epoch
 import torch
@@ -57,6 +58,8 @@ CUDA: dict[str, Callable[[Path], Rows]] = {
     "encoder": bench_encoder.run_cuda,
     "superb": lambda checkpoint: bench_superb.run("cuda", checkpoint),
     "packed": lambda checkpoint: bench_packed.run("cuda", checkpoint),
+    "pretrain": lambda checkpoint: bench_pretrain_cuda.steps(),
+    "resident": lambda checkpoint: bench_pretrain_cuda.resident(),
 }
 
 
