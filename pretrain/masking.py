@@ -88,7 +88,10 @@ def first_block(grid: Grid, sides: tuple[int, ...], share: float, generator: Gen
         share: of the tokens that blocks are to cover.
         generator: chance.
     """
-    side = torch.tensor(sides, device=generator.device)[(draw(grid, generator, 1) * len(sides)).long()]  # (B, 1)
+    choice = (draw(grid, generator, 1) * len(sides)).long()
+    side = torch.full_like(choice, sides[0])  # (B, 1)
+    for place, value in enumerate(sides):  # a table of them would be copied to a GPU, which waits
+        side = torch.where(choice == place, value, side)
     blocks = blocks_for(grid, min(sides), share)
     top = (draw(grid, generator, blocks) * (grid.steps + side - 1)).long() - side + 1  # (B, blocks)
     left = (draw(grid, generator, blocks) * (grid.mels + side - 1)).long() - side + 1

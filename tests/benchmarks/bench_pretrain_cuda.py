@@ -95,7 +95,7 @@ def step_memory(work: Callable[[], object]) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def resident(hours: float = 2.0, seconds: float = 6.0) -> Rows:
+def resident(hours: float = 0.5, seconds: float = 5.0) -> Rows:
     """Hours of crops a second by two recipes of the repository, from the loader's processes and from memory."""
     rows: Rows = []
     workers = max(1, (os.cpu_count() or 1) - 2)

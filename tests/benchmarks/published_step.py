@@ -14,7 +14,7 @@ from maeast_upstream.model import ModelConfig
 def published_step(model: ModelConfig, fbank: Tensor) -> Callable[[], object]:
     """One update on (B, frames, 128) log-mel spectrograms, which the published loader computes.
 
-    As it runs: float32 on a CPU, fp16 with a loss scaler on a GPU.
+    As it runs: float32 on a CPU; on a GPU weights in fp16 with a float32 copy for the optimiser, as fairseq has it.
     """
     from s3prl.upstream.mae_ast.mae_ast import MAE_AST
 
@@ -29,19 +29,26 @@ def published_step(model: ModelConfig, fbank: Tensor) -> Callable[[], object]:
     }
     torch.manual_seed(0)
     network = MAE_AST(SimpleNamespace(**{**BASE_PATCH, **shape}), SimpleNamespace(**TASK)).train().to(fbank.device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-7, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01)
+    weights = list(network.parameters())
+    if fbank.is_cuda:
+        weights = [weight.detach().float().clone() for weight in weights]
+        network, fbank = network.half(), fbank.half()
+    scale = 128.0 if fbank.is_cuda else 1.0
+    optimizer = torch.optim.AdamW(weights, lr=1e-7, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01)
     padding = torch.zeros(fbank.shape[:2], dtype=torch.bool, device=fbank.device)
-    scaler = torch.amp.GradScaler(fbank.device.type, enabled=fbank.is_cuda)
 
     def step() -> None:
-        with torch.autocast(fbank.device.type, torch.float16, enabled=fbank.is_cuda):
-            output = network(fbank, padding_mask=padding, mask=True)
-        scaler.scale(published_loss(output)).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
+        (scale * published_loss(network(fbank, padding_mask=padding, mask=True))).backward()
+        if fbank.is_cuda:
+            for weight, half in zip(weights, network.parameters(), strict=True):
+                weight.grad = None if half.grad is None else half.grad.float() / scale
+        nn.utils.clip_grad_norm_(weights, 10.0)
+        optimizer.step()
+        if fbank.is_cuda:
+            with torch.no_grad():
+                for weight, half in zip(weights, network.parameters(), strict=True):
+                    half.copy_(weight)
+        network.zero_grad()
 
     return step
 

@@ -12,7 +12,7 @@ from small import small_config
 from maeast_upstream import load_model
 from maeast_upstream.cli import run
 from pretrain import cli
-from pretrain.config import LossConfig, Recipe
+from pretrain.config import DataConfig, LossConfig, Recipe
 from pretrain.flops import StepFlops, peak_flops
 from pretrain.pictures import frequency_picture, removal_frequency
 from pretrain.run import states
@@ -126,6 +126,17 @@ def test_the_arithmetic_of_a_step_is_counted_without_doing_it():
     rest = 2 * 32 * 256 * 32 + 2 * 2 * 96 * 256 * 32 + 2 * 96 * 96 * 256
     assert flops(5, samples) == 3 * 5 * (blocks + decoder + rest)
     assert peak_flops(torch.device("cpu"), torch.float32) > 1e9
+
+
+def test_where_lengths_are_drawn_three_are_counted_and_the_others_lie_between(recipe):
+    model = small_config(positions="none")
+    drawn = dataclasses.replace(recipe, model=model, data=DataConfig(crop_seconds=1.0, max_crop_seconds=10.0))
+    fixed = dataclasses.replace(drawn, data=DataConfig(crop_seconds=1.0))
+    between, counted = StepFlops(drawn), StepFlops(fixed)
+    between._count = None  # it has counted all that it will
+    for seconds in (1.0, 1.3, 2.0, 4.7, 8.1, 10.0):
+        samples = round(16_000 * seconds)
+        assert between(6, samples) == pytest.approx(counted(6, samples), rel=0.01)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_batch_and_clips(recipe, capsys):
