@@ -28,12 +28,12 @@ Rows = list[tuple[str, str, str]]
 CONFIGS = Path(__file__).parents[2] / "configs"
 BATCHES = {"tiny": 256, "small": 128, "base": 64, "large": 32}
 """Ten-second clips of a step."""
-STEPS = 8
+STEPS = 4
 """Of a timing."""
 GOALS = {"published": "at least 4", "ssast_two_pass": "at least 4.6", "ssast": "at least 2.2", "memory": "at most 0.45"}
 
 
-def steps(rounds: int = 3, sizes: tuple[str, ...] = tuple(BATCHES)) -> Rows:
+def steps(rounds: int = 2, sizes: tuple[str, ...] = tuple(BATCHES)) -> Rows:
     """Each size's step in bf16 against the published one (fp16), SSAST, and the rate of a large matrix product."""
     rows: Rows = []
     for size in sizes:
