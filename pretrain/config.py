@@ -33,7 +33,7 @@ class DataConfig:
     crop_seconds: float = 10.0
     """Length of the random crops."""
     max_crop_seconds: float | None = None
-    """If given, each batch draws its crop length between crop_seconds and this, evenly in its logarithm."""
+    """If given, each batch draws its crop length between crop_seconds and this, one of 16, evenly in its logarithm."""
     min_seconds: float = 0.0
     """Shorter clips are left out."""
     short: Literal["repeat", "join", "pad"] = "repeat"

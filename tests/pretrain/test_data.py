@@ -66,6 +66,7 @@ def test_drawn_crop_lengths_keep_the_seconds_of_a_batch():
     crops = CropBatches(ramp_corpus([30000] * 3), config, 1, seed=0)
     shapes = {tuple(crops[step].waveforms.shape) for step in range(12)}
     assert len(shapes) > 6
+    assert len({tuple(crops[step].waveforms.shape) for step in range(80)}) == 16, "a GPU sees few shapes"
     for count, samples in shapes:
         assert 4000 <= samples <= 16000
         assert abs(count * samples - 16 * 4000) <= samples / 2
