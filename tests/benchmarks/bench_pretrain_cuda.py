@@ -101,14 +101,14 @@ def resident(hours: float = 0.5, seconds: float = 5.0) -> Rows:
     workers = max(1, (os.cpu_count() or 1) - 2)
     with tempfile.TemporaryDirectory() as folder:
         corpus = write_packed(Path(folder) / "packed", hours)
-        for size in ("tiny", "small"):
-            config = str(CONFIGS / f"mae_ast_{size}_gpu.yaml")
+        for name in ("tiny_gpu", "small"):
+            config = str(CONFIGS / f"mae_ast_{name}.yaml")
             recipe = read_recipe(["--config", config, "--data.corpus", str(corpus), "--data.workers", str(workers)])
             rates = {}
             for kind in (False, True):
                 data = dataclasses.replace(recipe.data, resident=kind)
                 rates[kind] = crop_rate(dataclasses.replace(recipe, data=data, device="cuda"), seconds)
-            what = f"{size}, {recipe.data.batch_clips} s of crops twice, {recipe.precision}"
+            what = f"{name}, {recipe.data.batch_clips} s of crops twice, {recipe.precision}"
             rows += [
                 (f"{what}: hours of crops a second, loader of {workers} processes", f"{rates[False]:.2f}", ""),
                 (f"{what}: the same, corpus in the device's memory", f"{rates[True]:.2f}", ""),

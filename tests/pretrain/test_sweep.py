@@ -57,7 +57,7 @@ def test_every_sweep_of_the_package_is_of_valid_recipes_and_opens_with_its_launc
     planned = list(read_sweep(path).runs(tmp_path))
     assert len({one.recipe.out for one in planned}) == len(planned)
     assert f"python -m pretrain.sweep configs/ablations/{path.name} " in path.read_text()
-    assert {one.recipe.device for one in planned} == {None if path.stem == "report" else "cpu"}
+    assert {one.recipe.device for one in planned} == {"cpu"}
 
 
 def test_the_sweeps_train_what_they_share_once(tmp_path):
