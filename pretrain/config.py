@@ -54,8 +54,9 @@ class DataConfig:
     shuffle_clips: int = 1000
     """Clips of streamed shards that are kept in each worker to be drawn from."""
     resident: bool = False
-    """Copy the decoded corpus into the memory of the device that trains and cut crops there, for a GPU that would
-    wait for its loader; workers then decode the corpus only. Needs short repeat."""
+    """Copy the decoded corpus into the memory of the GPU that trains and cut crops there, for one that would wait for
+    its loader; workers then decode the corpus only. Needs short repeat. On a CPU, and for
+    validation, nothing is copied."""
     max_bad_share: float = 0.05
     """Stop, with the list, when more than this share of the clips that were read could not be decoded."""
     workers: int = 1
@@ -145,7 +146,8 @@ class LossConfig:
     masked_share: float = 1.0
     """Share of the masked tokens, drawn for each clip, that is decoded and predicted: less work, a noisier loss."""
     clip: float = 0.0
-    """InfoNCE between two views of a clip; other clips of the batch are the negatives."""
+    """InfoNCE between two views of a clip; other clips of the batch (of each process's and accumulated part) are the
+    negatives."""
     clip_views: Literal["crops", "masks"] = "crops"
     """The two views: two crops of the clip, or two visible sets of one crop that share no token."""
     clip_temperature: float = 0.1
@@ -209,7 +211,8 @@ class OptimConfig:
     decay_power: float = 1.0
     """Of the polynomial: 1 falls in a line."""
     accumulate: int = 1
-    """Parts, one after the other, in which each process takes its share of a batch: less memory, the same update."""
+    """Parts, one after the other, in which each process takes its share of a batch: less memory, the same update, but
+    that losses.clip has the negatives of a part only."""
     ema_decay: float | None = None
     """Keep a moving average of the weights, ema/, which is what load_model takes: 0.999 looks back about 1000 updates;
     null for none."""

@@ -13,6 +13,7 @@ from pretrain.data_clips import (
     open_folder,
     open_manifest,
     open_packed_clips,
+    packed_corpus,
 )
 from pretrain.data_shards import ShardBatches, find_shards
 from pretrain.pack import pack
@@ -36,6 +37,8 @@ def open_training(recipe: Recipe, parts: Parts, start: int) -> CropBatches | Sha
             f"optim.accumulate {parts.accumulate}: give a multiple of {parts.number}, two clips a part at least"
         )
     clips = open_clips(data.corpus, recipe)
+    if data.resident and (clips is None or packed_corpus(clips) is None):
+        raise ValueError("data.resident wants a decoded corpus: give data.pack true, or data.resident false")
     if clips is not None:
         return CropBatches(clips, data, recipe.losses.crops, recipe.seed, parts)
     refuse_for_shards(data)

@@ -19,6 +19,8 @@ from pretrain.data_clips import Clips
 
 MIX_DB = (-25.0, -8.0)
 """Level of a mixed-in crop below the crop that it is added to."""
+LEAST_LEVEL = 1e-5
+"""Added to a level: silence has none."""
 MIX_GROUP = 8
 """A crop's partner is one of so many neighbours in the batch, so that a part need not decode other parts' clips."""
 LENGTHS = 16
@@ -285,7 +287,7 @@ def repeat(crop: np.ndarray, count: int, place: float) -> np.ndarray:
 
 def mix(crop: np.ndarray, partner: np.ndarray, below: float) -> np.ndarray:
     """Add ``partner`` at ``below`` times the level of ``crop``; a shorter one goes round."""
-    level, its = (np.sqrt(np.square(x).mean()) + 1e-5 for x in (crop, partner))
+    level, its = (np.sqrt(np.square(x).mean()) + LEAST_LEVEL for x in (crop, partner))
     mixed: np.ndarray = crop + np.resize(partner, len(crop)) * np.float32(level / its * below)
     return mixed
 

@@ -11,28 +11,26 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.packed import FULL_SCALE, SAMPLE_BYTES
-from pretrain.data import Batch, CropBatches
+from pretrain.data import LEAST_LEVEL, Batch, CropBatches
 from pretrain.data_clips import packed_corpus
-from pretrain.data_shards import ShardBatches
 
 CHUNK_SAMPLES = 1 << 26
 """Copied to the device at once."""
-LEAST_LEVEL = 1e-5
-"""Added to a level, as `pretrain.data.mix` does: silence has none."""
+ROOM = 0.9
+"""Share of the device's free memory that a corpus may take: training needs some besides."""
 
 
 class ResidentBatches:
     """Item i is ``source[i]``, its waveforms on the device."""
 
-    def __init__(self, source: CropBatches | ShardBatches, device: torch.device) -> None:
-        """Copy the corpus.
+    def __init__(self, source: CropBatches, device: torch.device) -> None:
+        """Copy the corpus, which `open_training` has seen to be a decoded one.
 
         Raises:
-            ValueError: it is not a decoded corpus, or the device has no room for it.
+            ValueError: the device has no room for it.
         """
-        corpus = packed_corpus(source.clips) if isinstance(source, CropBatches) else None
-        if corpus is None or not isinstance(source, CropBatches):
-            raise ValueError("data.resident wants a decoded corpus: give data.pack true, or data.resident false")
+        corpus = packed_corpus(source.clips)
+        assert corpus is not None
         refuse_if_full(device, len(corpus.audio) * SAMPLE_BYTES)
         self.source, self.device = source, device
         self.offsets, self.lengths = corpus.offsets, corpus.lengths
@@ -67,7 +65,7 @@ class ResidentBatches:
             own.start,
             count,
             tuple(crops.drawn[own.start : own.stop].tolist()),
-            rows[0].shape[1] * len(rows),
+            len(clip),
             (),
         )
 
@@ -95,12 +93,12 @@ def level(waveforms: Tensor) -> Tensor:
 
 
 def refuse_if_full(device: torch.device, needed: int) -> None:
-    """ValueError if a GPU has no room for so many bytes."""
+    """ValueError if a GPU has no room for so many bytes and some besides."""
     if device.type != "cuda":
         return
     free, _ = torch.cuda.mem_get_info(device)
-    if needed >= free:
+    if needed > ROOM * free:
         raise ValueError(
-            f"data.resident: the corpus takes {needed / 1e9:.1f} GB, {device} has {free / 1e9:.1f} GB free; "
-            "give data.resident false"
+            f"data.resident: the corpus takes {needed / 1e9:.1f} GB, {device} has {free / 1e9:.1f} GB free, and "
+            "training needs some besides; give data.resident false"
         )

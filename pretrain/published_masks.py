@@ -1,6 +1,6 @@
 """The masks of the published code, with what is odd about them, for comparison. Source: upstream/mae_ast of s3prl.
 
-A batch is what is drawn at once: in training `MASK_ROWS` rows.
+A batch is what is drawn at once: in training `MASK_ROWS` rows, fewer on a CPU than on a GPU.
 """
 
 import math

@@ -23,8 +23,9 @@ from pretrain.data_bad import BadClips
 from pretrain.data_shards import ShardBatches
 from pretrain.run import STATS_NAME, write_atomically
 
-BATCHES = 16
-"""Batches that a mean is taken over; 16 of 96 crops of 2 s are within 0.01 of the mean of all."""
+BATCHES, SECONDS = (4, 16), 3072.0
+"""A mean is taken over so many seconds of crops, but no fewer and no more batches; 16 of 96 crops of 2 s are within
+0.01 of the mean of all."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,8 +41,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def measure(source: CropBatches | ShardBatches, recipe: Recipe, num_batches: int = BATCHES) -> Normalisation:
-    """Over all bins and frames of ``num_batches`` batches as training draws them (gains and mixing included)."""
+def measure(source: CropBatches | ShardBatches, recipe: Recipe, num_batches: int | None = None) -> Normalisation:
+    """Over all bins and frames of batches as training draws them (gains and mixing included).
+
+    Raises:
+        ValueError: the spectrogram has no deviation.
+    """
+    if num_batches is None:
+        fewest, most = BATCHES
+        num_batches = min(most, max(fewest, round(SECONDS / (recipe.data.batch_clips * recipe.data.crop_seconds))))
     if isinstance(source, CropBatches):  # whole batches, so that the mean does not depend on how they are shared
         source = CropBatches(source.clips, source.config, source.views, source.seed)
     fbank = Fbank(recipe.frontend)
@@ -61,7 +69,10 @@ def measure(source: CropBatches | ShardBatches, recipe: Recipe, num_batches: int
         total += torch.stack([values.sum(), values.square().sum()])
         count += int(num_frames(batch.lengths).sum()) * values.shape[2]
     mean, square = (total / count).tolist()
-    return Normalisation(mean=round(mean, 4), std=round((square - mean**2) ** 0.5, 4))
+    std = round(max(0.0, square - mean**2) ** 0.5, 4)
+    if not std:
+        raise ValueError(f"corpus {recipe.data.corpus}: its spectrogram is the same everywhere; is it all silence?")
+    return Normalisation(mean=round(mean, 4), std=std)
 
 
 def write(path: Path, found: Normalisation) -> None:

@@ -169,7 +169,8 @@ class Trainer:
         if self.step >= steps:
             return iter(())
         loader: Iterator[Batch]
-        if self.recipe.data.resident:
+        if self.recipe.data.resident and self.device.type != "cpu":
+            assert isinstance(self.source, CropBatches)
             loader = ResidentBatches(self.source, self.device).range(self.step, steps)
         else:
             pin = self.device.type == "cuda"

@@ -58,8 +58,8 @@ CUDA: dict[str, Callable[[Path], Rows]] = {
     "encoder": bench_encoder.run_cuda,
     "superb": lambda checkpoint: bench_superb.run("cuda", checkpoint),
     "packed": lambda checkpoint: bench_packed.run("cuda", checkpoint),
-    "pretrain": lambda checkpoint: bench_pretrain_cuda.steps(),
-    "resident": lambda checkpoint: bench_pretrain_cuda.resident(),
+    "pretrain-steps": lambda checkpoint: bench_pretrain_cuda.steps(),
+    "pretrain-resident": lambda checkpoint: bench_pretrain_cuda.resident(),
 }
 
 
@@ -79,7 +79,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_checkpoint(Path(folder) / "base.pt")
         for group in args.groups or groups:
-            text = page(group, device, named[group](checkpoint))
+            command = f"run.py --device cuda {group}" if args.device == "cuda" else f"run.py {group}"
+            text = page(group, device, command, named[group](checkpoint))
             print(text, flush=True)
             path = ROOT / "docs" / "benchmarks" / f"{short_name(device)}-{group}.md"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def short_name(device: str) -> str:
     return "-".join(re.sub(r"\(.*?\)|[^\w ]", "", device).lower().split()[:2])
 
 
-def page(group: str, device: str, rows: Rows) -> str:
+def page(group: str, device: str, launch: str, rows: Rows) -> str:
     """A table under a line that says where, when and of what it was measured."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
@@ -99,7 +100,7 @@ def page(group: str, device: str, rows: Rows) -> str:
         f"# Benchmarks: {group}",
         "",
         f"{device}; torch {torch.__version__}; {datetime.date.today()}; commit {commit or 'unknown'}; "
-        f"`tests/benchmarks/run.py {group}`.",
+        f"`tests/benchmarks/{launch}`.",
         "Ratios are medians of pairs measured in turn.",
         "",
         "| what | measured | wanted |",

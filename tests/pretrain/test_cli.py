@@ -35,7 +35,7 @@ def test_every_recipe_parses_is_complete_and_opens_with_its_launch_line(path):
 def test_every_recipe_of_the_queue_is_there():
     lines = (ROOT / "configs" / "queue.txt").read_text().splitlines()
     paths = [line for line in lines if line and not line.startswith("#")]
-    assert paths[0] == "configs/mae_ast_tiny_gpu.yaml"
+    assert paths
     assert all((ROOT / path).is_file() for path in paths)
 
 

@@ -11,10 +11,12 @@ from maeast_upstream import load_model
 from maeast_upstream.cli import run
 from maeast_upstream.config import Normalisation
 from maeast_upstream.frontend import Fbank
+from maeast_upstream.packed import Packed
 from pretrain import stats
 from pretrain.config import DataConfig
-from pretrain.data import CropBatches
-from pretrain.data_clips import open_packed_clips
+from pretrain.corpus import open_training
+from pretrain.data import CropBatches, Parts, batches
+from pretrain.data_clips import PackedClips, open_packed_clips
 from pretrain.normalise import Normaliser
 from pretrain.trainer import Trainer
 
@@ -30,6 +32,24 @@ def test_mean_and_deviation_are_those_of_all_values_at_once(packed, recipe):
     values = torch.cat([Fbank()(crops[step].waveforms).flatten() for step in range(3)]).double().numpy()
     assert measured.mean == np.round(values.mean(), 4)
     assert measured.std == np.round(values.std(), 4)
+
+
+def test_a_corpus_of_silence_is_refused_in_one_line(recipe):
+    silence = Packed(np.zeros(9000, np.int16), np.array([0]), np.array([9000]), np.array([""]))
+    crops = CropBatches(PackedClips(silence), DataConfig(crop_seconds=0.5, batch_clips=4), 1, seed=0)
+    with pytest.raises(ValueError, match=r"its spectrogram is the same everywhere; is it all silence\?$"):
+        stats.measure(crops, recipe)
+
+
+def test_large_batches_are_measured_by_their_seconds(recipe, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        stats, "batches", lambda source, start, stop, workers: seen.append(stop) or batches(source, 0, 1, 0)
+    )
+    source = open_training(recipe, Parts(), 0)
+    for clips, wanted in ((4, 16), (600, 10), (9000, 4)):
+        stats.measure(source, dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch_clips=clips)))
+        assert seen[-1] == wanted
 
 
 def test_padding_does_not_count(packed, recipe):
