@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import ThreadpoolController
 
 from maeast_upstream import cli, probe, readings
 from maeast_upstream.audio import AudioError, read_audio
@@ -131,6 +132,18 @@ def test_the_smaller_c_wins_a_tie():
     labels = np.array(["low", "high"] * 6)
     splits = np.array(["train"] * 6 + ["valid"] * 4 + ["test"] * 2)
     assert probe.probe(features, labels, splits) == probe.Score(100, 100, 0.001)
+
+
+def test_threads_do_not_wait_for_each_other_in_small_products(monkeypatch):
+    seen, fit = set(), LogisticRegression.fit
+
+    def watched(model, *data):
+        seen.update(pool["num_threads"] for pool in ThreadpoolController().info())
+        return fit(model, *data)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    probe.probe(*clusters(20))
+    assert seen == {1}
 
 
 def test_features_of_a_batch_are_those_of_embed(encoder, tones):
