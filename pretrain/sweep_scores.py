@@ -15,8 +15,8 @@ READOUTS = {
     "plain": Readout(layer="last", mel="mean", pool="mean"),
     "rich": Readout(layer="mean", mel="concat", pool="mean_std"),
 }
-"""Plain: the last layer's tokens averaged, which shows the encoder. Rich: like the bundled checkpoint's, at the model's
-own hop; it gets much from random weights, too, and gives patches the mel axis that frames have."""
+"""Plain: the last layer's tokens averaged, which shows the encoder. Rich: what valid chose for the bundled checkpoint
+at the model's own hop; it gets much from random weights, too, and gives patches the mel axis that frames have."""
 
 Scores = dict[str, dict[str, float]]
 """By labelled set and readout, in per cent."""

@@ -108,7 +108,9 @@ def resident(hours: float = 0.5, seconds: float = 5.0) -> Rows:
             for kind in (True, False):  # what the first one warms is the loader's
                 data = dataclasses.replace(recipe.data, resident=kind)
                 rates[kind] = crop_rate(dataclasses.replace(recipe, data=data, device="cuda"), seconds)
-            what = f"{name}, {recipe.data.batch_clips} s of crops twice, {recipe.precision}"
+            what = (
+                f"{name}, {recipe.data.batch_clips * recipe.data.crop_seconds:g} s of crops twice, {recipe.precision}"
+            )
             rows += [
                 (f"{what}: hours of crops a second, loader of {workers} processes", f"{rates[False]:.2f}", ""),
                 (f"{what}: the same, corpus in the device's memory", f"{rates[True]:.2f}", ""),
