@@ -95,10 +95,13 @@ def build_parser() -> Parser:
 
 def parse_counts(text: str) -> dict[str, int]:
     """``train=60,test=20`` by split."""
+    parts = text.split(",")
     try:
-        counts = {split: int(count) for split, count in (part.split("=") for part in text.split(","))}
+        counts = {split: int(count) for split, count in (part.split("=") for part in parts)}
     except ValueError:
         counts = {}
+    if 0 < len(counts) < len(parts):
+        raise ValueError(f"--count names a split twice, got {text!r}; give each once")
     # a split's name becomes part of file names
     if not counts or min(counts.values()) < 1 or not all(re.fullmatch(r"[\w.-]+", split) for split in counts):
         raise ValueError(f"--count must be like train=60,valid=20,test=20, got {text!r}")

@@ -38,13 +38,13 @@ def mean_of(runs: Sequence[Outcome]) -> Outcome:
 def format_report(sets: Sequence[LabelledSet], outcomes: Sequence[Outcome], groups: Groups, tuned: Tuned) -> str:
     """Test accuracies: a line a set, a column a system; the means with their intervals."""
     systems = by_system(outcomes)
-    names = [*systems, *tuned]
+    names = [in_cell(name) for name in (*systems, *tuned)]
     lines = ["| set | classes | train / valid / test | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
     for number, one in enumerate(sets):
         classes, *sizes = one.shape
         cells = [f"{row[number].test:.1f}" for row in systems.values()]
         cells += [f"{scores[one.name]:.1f}" if one.name in scores else "" for scores in tuned.values()]
-        lines.append(f"| {one.name} | {classes} | {' / '.join(map(str, sizes))} | " + " | ".join(cells) + " |")
+        lines.append(f"| {in_cell(one.name)} | {classes} | {' / '.join(map(str, sizes))} | " + " | ".join(cells) + " |")
     for group, members in {**groups, "mean": [one.name for one in sets]}.items():
         own = {name: [o for o in outcomes if o.system == name and o.one.name in members] for name in systems}
         cells = [mean_and_interval(row) + spread_over_runs(row) for row in own.values()]
@@ -93,14 +93,14 @@ def resampled(values: Sequence[np.ndarray]) -> np.ndarray:
 def format_differences(outcomes: Sequence[Outcome], main: str) -> str:
     """The mean of ``main`` less each other system's, on the same clips, with the interval."""
     systems = by_system(outcomes)
-    lines = [f"| {main} less | difference | interval ({LEVEL:.0%}) |", "|---|---|---|"]
+    lines = [f"| {in_cell(main)} less | difference | interval ({LEVEL:.0%}) |", "|---|---|---|"]
     for name, row in systems.items():
         if name != main:
             pairs = zip(systems[main], row, strict=True)
             gains = [own.right.astype(float) - other.right.astype(float) for own, other in pairs]
             low, high = np.quantile(resampled(gains), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             difference = round(float(np.mean([gain.mean() for gain in gains])), 4) + 0.0  # no -0.0
-            lines.append(f"| {name} | {100 * difference:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} |")
+            lines.append(f"| {in_cell(name)} | {100 * difference:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} |")
     return "\n".join(lines)
 
 
@@ -112,8 +112,13 @@ def format_layers(layers: Mapping[str, Sequence[float]]) -> str:
     for name, scores in rows.items():
         best = int(np.argmax(scores))
         cells = [f"**{score:.1f}**" if number == best else f"{score:.1f}" for number, score in enumerate(scores)]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {in_cell(name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def in_cell(name: str) -> str:
+    """A name that somebody gave, so that Markdown does not take a bar in it for the next column."""
+    return name.replace("|", "\\|")
 
 
 def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -27,7 +27,10 @@ def main() -> None:
     parser.add_argument("labels", type=Path, nargs="+")
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
-    extract = EXTRACTORS[args.extractor]()
+    try:
+        extract = EXTRACTORS[args.extractor]()
+    except ImportError as error:
+        parser.error(f"{args.extractor} needs a package that is not here ({error}); the first lines of --help name all")
     paths, vectors = [], []
     for labels in args.labels:
         with labels.open(newline="", encoding="utf-8") as file:
@@ -135,7 +138,10 @@ def birdnet():
 
 def package(name):
     """The folder of an installed package, which is not imported: these would load much that is not needed."""
-    return Path(find_spec(name).origin).parent
+    spec = find_spec(name)
+    if spec is None:
+        raise ImportError(f"No module named {name!r}")
+    return Path(spec.origin).parent
 
 
 EXTRACTORS = {one.__name__: one for one in (opensmile, resemblyzer, aisfx, openwakeword, birdnet)}

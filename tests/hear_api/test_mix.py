@@ -173,6 +173,7 @@ def test_force_replaces_what_hear_mix_made_and_nothing_else(tmp_path, capsys):
     [
         (["--count", "dev=2"], "no clip has the split 'dev'"),
         (["--count", "train"], "--count must be like"),
+        (["--count", "train=1,train=2"], "--count names a split twice"),
         (["--count", "../outside=1"], "--count must be like"),
         (["--count", "dev.clean=1"], "no clip has the split 'dev.clean'"),
         (["--count", "train=1", "--seconds", "0.2"], "does not fit into 0.2 s"),

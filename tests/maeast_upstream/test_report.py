@@ -169,6 +169,20 @@ def test_differences_are_of_the_same_clips(made):
     assert text.splitlines()[-1] == "| b | +0.0 | +0.0 to +0.0 |"
 
 
+def test_a_bar_in_a_name_is_no_new_column(sets):
+    own = [read_labels(path) for path in sets]
+    right = [np.ones(one.shape[-1], bool) for one in own]
+    outcomes = [
+        Outcome(name, "", one, "", 1.0, 0.0, clips)
+        for name in ("plain", "a|b")
+        for one, clips in zip(own, right, strict=True)
+    ]
+    page = report_table.format_report(own, outcomes, {}, {"c|d": {}})
+    page += "\n" + report_table.format_differences(outcomes, "a|b")
+    bars = [line.replace("\\|", "").count("|") for line in page.splitlines()]
+    assert bars == [7] * (3 + len(own)) + [4] * 3
+
+
 def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
     (tmp_path / "v.csv").write_text("path,a,b\nx.wav,1,2\ny.wav,3,4.5\n")
     np.savez(tmp_path / "v.npz", path=["x.wav", "y.wav"], vector=[[1, 2], [3, 4.5]])
