@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hear_api.recordings import refuse_to_lose, write_wav
 from maeast_upstream.audio import read_audio
-from maeast_upstream.command import Parser
+from maeast_upstream.command import Parser, parse_seed
 from maeast_upstream.files import refuse_to_overwrite
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.labels import read_rows
@@ -51,6 +51,7 @@ class Mixture:
 def main(argv: Sequence[str]) -> int:
     """Mix labelled clips onto a background at known times: events for hear-task."""
     args = build_parser().parse_args(argv)
+    args.out = args.out.resolve()  # "." has no name to write another folder beside
     refuse_to_overwrite(args.out, args.force)
     counts = parse_counts(args.count)
     mixture = Mixture(args.seconds, args.events, args.snr)
@@ -88,7 +89,7 @@ def build_parser() -> Parser:
         type=Path,
         help="a recording, begun anywhere in it; default: pink noise",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=parse_seed, default=0)
     parser.add_argument("--force", action="store_true", help="replace an existing folder")
     return parser
 

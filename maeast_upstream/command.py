@@ -42,7 +42,7 @@ def add_readout_options(parser: argparse.ArgumentParser) -> None:
 
 def parse_layer(text: str) -> int | str:
     """``7`` or a name."""
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdecimal() else text
 
 
 def parse_hop(text: str) -> float | None:
@@ -53,6 +53,13 @@ def parse_hop(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise UsageError(f"--hop-ms must be native or a number, got {text!r}") from None
+
+
+def parse_seed(text: str) -> int:
+    """A whole number that numpy, scikit-learn and torch all take."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to {2**32 - 1}, got {text!r}")
+    return int(text)
 
 
 def readout_from(args: argparse.Namespace, default: Readout) -> Readout:

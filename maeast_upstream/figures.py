@@ -21,13 +21,20 @@ def drawing(path: Path, width: float, height: float) -> Iterator["Figure"]:
         ValueError: matplotlib is not installed, does not know the suffix, or ``path`` cannot be
             written; before the body runs.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("pictures need matplotlib: pip install 'maeast-upstream[plot]'") from error
+    refuse_no_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     if path.suffix.lower().removeprefix(".") not in figure.canvas.get_supported_filetypes():
         raise ValueError(f"{path}: expected a name that ends in .png, .svg, .pdf or .jpg")
     with replacing(path) as part:
         yield figure
         figure.savefig(part, dpi=DPI)
+
+
+def refuse_no_matplotlib() -> None:
+    """ValueError if no picture can be drawn: to be asked before long work, too."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ValueError("pictures need matplotlib: pip install 'maeast-upstream[plot]'") from error

@@ -2,13 +2,14 @@
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from maeast_upstream.command import Parser, add_model_options
+from maeast_upstream.command import Parser, add_model_options, parse_seed
 from maeast_upstream.encoder import load_model
 from maeast_upstream.files import replacing
 from maeast_upstream.finetune_loop import Settings, TunedScore, finetune
@@ -47,7 +48,7 @@ def build_parser() -> Parser:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of states, encoders and scores.csv")
     add_model_options(parser)
     own = Settings()
-    numbers = {
+    numbers: dict[str, tuple[Callable[[str], Any], str]] = {
         "epochs": (int, "passes over train"),
         "batch_clips": (int, "clips of an update"),
         "lr": (float, "peak learning rate of the head"),
@@ -57,7 +58,7 @@ def build_parser() -> Parser:
         "mixup": (float, "alpha of mixup; 0 for none"),
         "mask_frames": (int, "SpecAugment: the longest hidden stretch, in frames of 10 ms; 0 for none"),
         "mask_mels": (int, "SpecAugment: the widest hidden band of mel bins; 0 for none"),
-        "seed": (int, "of the head, the order and the augmentation"),
+        "seed": (parse_seed, "of the head, the order and the augmentation"),
     }
     for name, (kind, text) in numbers.items():
         default = getattr(own, name)

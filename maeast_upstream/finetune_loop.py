@@ -27,6 +27,7 @@ from maeast_upstream.settings import refuse_changes
 logger = logging.getLogger(__name__)
 
 STATE_NAME, ENCODER_NAME, HEAD_NAME, LOG_NAME = "state.pt", "encoder", "head.safetensors", "log.jsonl"
+STATE_KEYS = {"settings", "model", "optimizer", "epoch", "best_epoch", "best_valid", "best"}
 WARMUP_SHARE = 0.1
 """Of all batches: the learning rates rise, then fall as a cosine to 0."""
 EVALUATED = 64
@@ -56,6 +57,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name.replace('_', '-')} must be a finite number, got {value}")
         if self.epochs < 1 or self.batch_clips < 1:
             raise ValueError(f"epochs and batch-clips must be at least 1, got {self.epochs} and {self.batch_clips}")
         if self.lr <= 0 or self.encoder_lr < 0 or self.weight_decay < 0:
@@ -116,18 +120,20 @@ class FineTuning:
 
     def _described(self) -> dict[str, Any]:
         counts = {split: len(clips) for split, (clips, _) in self.clips.items()}
-        return {**dataclasses.asdict(self.settings), "clips": counts, "classes": self.names}
+        own = {"clips": counts, "classes": self.names, "labels": self.one.digest[:12]}
+        return {**dataclasses.asdict(self.settings), **own}
 
     def _resume(self) -> None:
         path = self.folder / STATE_NAME
         if not path.exists():
             return
+        strange = f"{path}: not the state of a fine-tuning, or a broken one; remove it to begin anew"
         try:
             state = torch.load(path, map_location=self.model.encoder.device, weights_only=True)
         except (RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"{path}: not the state of a fine-tuning, or a broken one; remove it to begin anew"
-            ) from error
+            raise ValueError(strange) from error
+        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+            raise ValueError(strange)
         refuse_changes(state["settings"], self._described(), self.folder, "give another --out, or the same setting")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -138,7 +144,7 @@ class FineTuning:
         """All epochs that are left; test is read once, by the epoch that was best on valid.
 
         Raises:
-            ValueError: the loss became NaN or infinite.
+            ValueError: the loss or a weight became NaN or infinite.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         while self.epoch < self.settings.epochs:
@@ -175,15 +181,18 @@ class FineTuning:
                     [clips[row] for row in rows], one_hot(classes[rows], len(self.names)), settings.mixup, generator
                 )
                 loss = F.cross_entropy(self.model(mixed), targets.to(device))
-                if not bool(loss.isfinite()):
-                    raise ValueError(
-                        f"{self.one.name}, epoch {self.epoch + 1}: the loss is NaN or infinite; lower lr or encoder-lr"
-                    )
+                self._refuse_unless(bool(loss.isfinite()), "the loss is")
                 self.optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 self.optimizer.step()
                 total += float(loss.detach()) * len(rows)
+        finite = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+        self._refuse_unless(finite, "weights are")
         return total / len(clips)
+
+    def _refuse_unless(self, finite: bool, what: str) -> None:
+        if not finite:
+            raise ValueError(f"{self.one.name}, epoch {self.epoch + 1}: {what} NaN or infinite; lower lr or encoder-lr")
 
     def _set_rates(self, step: int, steps: int) -> None:
         warmup = max(1, round(WARMUP_SHARE * steps))

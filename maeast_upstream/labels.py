@@ -19,12 +19,15 @@ def read_rows(path: Path, columns: Sequence[str]) -> dict[Path, tuple[str, ...]]
         exists is not looked at.
 
     Raises:
-        ValueError: no such file, not UTF-8 text, a missing column, an empty value, a clip listed
-            twice, no rows.
+        ValueError: no such file, not UTF-8 text, a column that is missing or there twice, an empty value, no path, a
+            clip listed twice, no rows.
     """
     clips: dict[Path, tuple[str, ...]] = {}
     for number, (name, *values) in enumerate(read_table(path, ["path", *columns]), start=1):
-        clip = (path.parent / name).resolve()
+        try:
+            clip = (path.parent / name).resolve()
+        except ValueError as error:
+            raise ValueError(f"{path}: row {number}: {name!r} is no path ({error})") from error
         if clip in clips:
             raise ValueError(f"{path}: row {number} lists {name} a second time")
         clips[clip] = tuple(values)
@@ -40,7 +43,7 @@ def read_table(path: Path, columns: Sequence[str], optional: Collection[str] = (
         optional: those of ``columns`` whose values may be empty.
 
     Raises:
-        ValueError: no such file, not UTF-8 text, a missing column, an empty value, no rows.
+        ValueError: no such file, not UTF-8 text, a column that is missing or there twice, an empty value, no rows.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected columns {','.join(columns)}")
@@ -50,6 +53,8 @@ def read_table(path: Path, columns: Sequence[str], optional: Collection[str] = (
             raise ValueError(
                 f"{path}: no column {column!r}; expected {','.join(columns)}, got {','.join(header) or 'nothing'}"
             )
+        if header.count(column) > 1:
+            raise ValueError(f"{path}: two columns are called {column!r}; expected one")
     table: list[tuple[str, ...]] = []
     for number, row in enumerate(rows, start=1):
         values = {column: (row[column] or "").strip() for column in columns}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maeast_upstream.command import Parser, UsageError
+from maeast_upstream.command import Parser, UsageError, parse_seed
 from maeast_upstream.figures import drawing
 from maeast_upstream.files import replacing
 from maeast_upstream.labels import read_rows
@@ -93,7 +93,7 @@ def _parser() -> Parser:
         choices=tuple(METHODS),
         help="default: pca for a page, tsne for a picture alone",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of t-SNE and UMAP; default 0")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="of t-SNE and UMAP; default 0")
     parser.add_argument(
         "--audio",
         choices=("embed", "link", "none"),

@@ -6,8 +6,11 @@ smaller; the test accuracy is read once. Of several readouts the one with the be
 accuracy over the sets is taken, and only its test accuracies are given out.
 """
 
+import argparse
 import csv
+import hashlib
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +29,11 @@ from maeast_upstream.command import (
     add_readout_options,
     parse_hop,
     parse_layer,
+    parse_seed,
 )
 from maeast_upstream.embedding import like_lengths, scene_vectors
 from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.files import replacing
+from maeast_upstream.files import refuse_no_file, replacing
 from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
 from maeast_upstream.job import fingerprint
 from maeast_upstream.labels import SPLITS, read_splits
@@ -65,6 +69,13 @@ class LabelledSet:
         train, valid, test = (int((self.splits == split).sum()) for split in SPLITS)
         return len(set(self.labels)), train, valid, test
 
+    @property
+    def digest(self) -> str:
+        """Of the rows: what tells two sets of one name apart, wherever they lie."""
+        names = [path.name for path in self.paths]
+        rows = list(zip(names, self.labels.tolist(), self.splits.tolist(), strict=True))
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Score:
@@ -83,11 +94,14 @@ Table = Mapping[str, list[Score]]
 def main(argv: Sequence[str]) -> int:
     """Score frozen embeddings on labelled clips with logistic regression."""
     args = build_parser().parse_args(argv)
+    if args.out is not None:
+        refuse_no_file(args.out)
     sets = read_sets(args.labels)
     begin_log(args.readings)
     table: Table
     digest = ""
     if args.features == "logmel":
+        refuse_options_of_models(args)
         table = {"mean and deviation": [probe_features(one, logmel_features) for one in sets]}
     else:
         encoder = load_model(args.checkpoint, args.device, args.precision)
@@ -96,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
         digest = fingerprint(encoder)
         own = encoder.config.readout
         readouts = readout_grid(own, args.layer, args.mel, args.pool, args.hop_ms)
+        refuse_other_readouts(encoder, readouts)
         scores = probe_sets(sets, encoder, readouts)
         table = {describe(readout): row for readout, row in scores.items()}
     best = best_readout(table)
@@ -135,10 +150,17 @@ def build_parser() -> Parser:
     )
     add_model_options(parser)
     add_readout_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights; default 0")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="of the random weights; default 0")
     parser.add_argument("-o", "--out", type=Path, help="write the scores as CSV, too")
     parser.add_argument("--readings", type=Path, metavar="CSV", help=READINGS_HELP)
     return parser
+
+
+def refuse_options_of_models(args: argparse.Namespace) -> None:
+    """ValueError for an option that the log-mel would not heed."""
+    for name in ("checkpoint", "layer", "mel", "pool", "hop_ms"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} says nothing about --features logmel: leave it out")
 
 
 def read_sets(paths: Sequence[Path]) -> list[LabelledSet]:
@@ -342,15 +364,23 @@ def readout_grid(
     pool: str | None,
     hop: str | None,
 ) -> list[Readout]:
-    """All combinations of comma-separated choices; ``default``'s own where None is given."""
-    layers = [parse_layer(text) for text in layer.split(",")] if layer else [default.layer]
-    mels = mel.split(",") if mel else [default.mel]
-    pools = pool.split(",") if pool else [default.pool]
-    hops = [parse_hop(text) for text in hop.split(",")] if hop else [default.hop_ms]
-    return [
+    """All combinations of comma-separated choices, each once; ``default``'s own where None is given."""
+    layers = [default.layer] if layer is None else [parse_layer(text) for text in layer.split(",")]
+    mels = [default.mel] if mel is None else mel.split(",")
+    pools = [default.pool] if pool is None else pool.split(",")
+    hops = [default.hop_ms] if hop is None else [parse_hop(text) for text in hop.split(",")]
+    grid = [
         Readout(layer=one, mel=cast(Mel, two), pool=cast(Pool, three), hop_ms=four)
         for one, two, three, four in itertools.product(layers, mels, pools, hops)
     ]
+    return list(dict.fromkeys(grid))
+
+
+def refuse_other_readouts(encoder: Encoder, readouts: Sequence[Readout]) -> None:
+    """ValueError for a layer or hop that the encoder does not have, before any clip is read."""
+    for readout in readouts:
+        encoder.kept_layers(readout.layers(encoder.num_layers))
+        encoder.grid(readout.hop_ms)
 
 
 def describe(readout: Readout) -> str:

@@ -3,6 +3,7 @@
 The protocol is `maeast probe`'s; every reading of a test set is appended to a log.
 """
 
+import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,18 @@ import numpy as np
 
 from maeast_upstream.command import Parser, add_readout_options
 from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.figures import drawing
-from maeast_upstream.files import replacing
+from maeast_upstream.figures import drawing, refuse_no_matplotlib
+from maeast_upstream.files import refuse_no_file, replacing
 from maeast_upstream.job import fingerprint
 from maeast_upstream.labels import read_table as read_csv
-from maeast_upstream.probe import LabelledSet, describe, randomised, read_sets, readout_grid
+from maeast_upstream.probe import (
+    LabelledSet,
+    describe,
+    randomised,
+    read_sets,
+    readout_grid,
+    refuse_other_readouts,
+)
 from maeast_upstream.readings import begin_log, log_readings
 from maeast_upstream.readout import Readout
 from maeast_upstream.report_systems import (
@@ -24,6 +32,7 @@ from maeast_upstream.report_systems import (
     encoder_outcomes,
     layer_scores,
     logmel_outcomes,
+    read_table,
     table_outcomes,
 )
 from maeast_upstream.report_table import (
@@ -39,6 +48,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BUNDLED = "bundled"
+FILES = ("report.md", "report.csv", "report.png")
 DEFAULT_GROUPS = {
     "speech": ["game_voices", "keywords_tts", "mandarin_tone", "stamps_language"],
     "other": ["drums", "game_effects", "gm_instruments", "soundtracks"],
@@ -51,22 +61,23 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     sets = read_sets(args.labels)
     checkpoints = named(args.checkpoint or [f"{BUNDLED}="])
-    tables = once(named(args.features))
-    tuned = {name: read_tuned(Path(path)) for name, path in once(named(args.finetuned)).items()}
-    refuse_same_names(["log-mel", "random weights", *checkpoints, *tables, *tuned])
+    features, finetuned = once(named(args.features)), once(named(args.finetuned))
+    refuse_same_names(["log-mel", "random weights", *checkpoints, *features, *finetuned])
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    log = args.readings or args.out / "readings.csv"
-    begin_log(log)
+    # whatever can be refused is refused before a test set is read
+    tables = {name: read_table(Path(path), sets) for name, path in features.items()}
+    tuned = {name: read_tuned(Path(path), sets) for name, path in finetuned.items()}
     systems = {name: load_runs(name, sources, args.device) for name, sources in checkpoints.items()}
+    grids = {name: readouts_of(encoders[0], args) for name, encoders in systems.items()}
+    log = begin_folder(args.out, args.readings)
     outcomes = logmel_outcomes(sets)
-    for name, path in tables.items():
-        outcomes += table_outcomes(name, Path(path), sets)
+    for name, table in tables.items():
+        outcomes += table_outcomes(name, table, sets)
     parts: list[str] = []
     layers: Mapping[str, Sequence[float]] = {}
     for number, (name, encoders) in enumerate(systems.items()):
-        readouts = readout_grid(encoders[0].config.readout, args.layer, args.mel, args.pool, args.hop_ms)
+        readouts = grids[name]
         if number == 0:
             random = [randomised(encoders[0], seed) for seed in range(args.seeds)]
             outcomes += encoder_outcomes("random weights", random, readouts, sets)[0]
@@ -80,10 +91,11 @@ def main(argv: Sequence[str]) -> int:
     log_readings(log, [outcome.reading for outcome in outcomes])
     text = format_report(sets, outcomes, groups_of(sets), tuned)
     parts = ["## Test accuracy, in per cent", text, format_differences(outcomes, next(iter(checkpoints))), *parts]
-    with replacing(args.out / "report.md") as part:
+    page, scores, picture = (args.out / name for name in FILES)
+    with replacing(page) as part:
         part.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    write_outcomes(args.out / "report.csv", outcomes)
-    draw(args.out / "report.png", outcomes, layers)
+    write_outcomes(scores, outcomes)
+    draw(picture, outcomes, layers)
     print("\n\n".join(parts))
     return 0
 
@@ -126,12 +138,32 @@ def build_parser() -> Parser:
     return parser
 
 
+def readouts_of(encoder: Encoder, args: argparse.Namespace) -> list[Readout]:
+    """Those to choose of; ValueError for one that the encoder does not have."""
+    readouts = readout_grid(encoder.config.readout, args.layer, args.mel, args.pool, args.hop_ms)
+    refuse_other_readouts(encoder, readouts)
+    return readouts
+
+
+def begin_folder(folder: Path, readings: Path | None) -> Path:
+    """See that everything can be written; the log of readings, begun."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file; expected a folder to write the report to")
+    refuse_no_matplotlib()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        refuse_no_file(folder / name)
+    log = readings or folder / "readings.csv"
+    begin_log(log)
+    return log
+
+
 def named(pairs: Sequence[str]) -> dict[str, list[str]]:
     """``NAME=VALUE`` options: the values by name; ValueError for one without a name."""
     found: dict[str, list[str]] = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
-        if not sign or not name:
+        if not sign or not name.strip() or not name.isprintable():
             raise ValueError(f"expected NAME=VALUE, got {pair!r}")
         found.setdefault(name, []).append(value)
     return found
@@ -167,9 +199,24 @@ def refuse_same_names(names: Sequence[str]) -> None:
         raise ValueError(f"two are called {twice[0]!r}; give another name")
 
 
-def read_tuned(path: Path) -> dict[str, float]:
-    """Test accuracies by set of a scores.csv of `maeast finetune`."""
-    return {name: float(accuracy) for name, accuracy in read_csv(path, ["set", "test_accuracy"])}
+def read_tuned(path: Path, sets: Sequence[LabelledSet]) -> dict[str, float]:
+    """Test accuracies by set of a scores.csv of `maeast finetune`.
+
+    Raises:
+        ValueError: not such a file; a set twice; none of ``sets``.
+    """
+    scores: dict[str, float] = {}
+    for name, text in read_csv(path, ["set", "test_accuracy"]):
+        try:
+            score = float(text)
+        except ValueError:
+            score = -1.0
+        if name in scores or not 0.0 <= score <= 100.0:
+            raise ValueError(f"{path}: expected each set once, with an accuracy of 0 to 100; got {name}, {text}")
+        scores[name] = score
+    if not any(one.name in scores for one in sets):
+        raise ValueError(f"{path}: has {', '.join(scores)}, none of the sets {', '.join(one.name for one in sets)}")
+    return scores
 
 
 def groups_of(sets: Sequence[LabelledSet]) -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import itertools
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,48 +69,61 @@ def logmel_outcomes(sets: Sequence[LabelledSet]) -> list[Outcome]:
     return features_outcomes("log-mel", "", sets, lambda one: logmel_features(one.paths))
 
 
-def table_outcomes(system: str, path: Path, sets: Sequence[LabelledSet]) -> list[Outcome]:
-    """Another extractor's vectors, as of `read_table`.
-
-    Raises:
-        ValueError: as in `read_table`; a clip of the sets is not in the file.
-    """
-    table = read_table(path)
-
-    def rows(one: LabelledSet) -> np.ndarray:
-        missing = [clip for clip in one.paths if clip.resolve() not in table]
-        if missing:
-            raise ValueError(f"{path}: no vector of {missing[0]}, a clip of {one.name} ({len(missing)} missing)")
-        return np.stack([table[clip.resolve()] for clip in one.paths])
-
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return features_outcomes(system, digest, sets, rows)
+def table_outcomes(system: str, table: "VectorTable", sets: Sequence[LabelledSet]) -> list[Outcome]:
+    """Another extractor's vectors."""
+    return features_outcomes(
+        system, table.digest, sets, lambda one: np.stack([table.vectors[clip.resolve()] for clip in one.paths])
+    )
 
 
-def read_table(path: Path) -> dict[Path, np.ndarray]:
+@dataclass(frozen=True)
+class VectorTable:
+    """Another extractor's vectors of clips."""
+
+    digest: str
+    """Of the file."""
+    vectors: dict[Path, np.ndarray]
+
+
+def read_table(path: Path, sets: Sequence[LabelledSet]) -> VectorTable:
     """Vectors by clip: an .npz with ``path`` (n,) and ``vector`` (n, dimensions), or a CSV with ``path`` and numbers.
 
     Raises:
-        ValueError: no such file, or not of that form.
+        ValueError: no such file, or not of that form; a clip twice; a clip of the sets is not in the file.
     """
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                names, vectors = [str(name) for name in arrays["path"]], np.asarray(arrays["vector"], np.float64)
-        else:
-            with path.open(newline="", encoding="utf-8") as file:
-                header, *rows = csv.reader(file)
-            place = header.index("path")
-            names = [row.pop(place) for row in rows]
-            vectors = np.array([[float(value) for value in row] for row in rows])
-    except (OSError, ValueError, KeyError) as error:
+        names, vectors = read_npz(path) if path.suffix == ".npz" else read_numbers(path)
+        clips = [Path(name).resolve() for name in names]
+        if vectors.ndim != 2 or len(vectors) != len(clips) or not vectors.size or not np.isfinite(vectors).all():
+            raise ValueError(f"not a vector of finite numbers for each path, but of shape {vectors.shape}")
+        if len(set(clips)) < len(clips):
+            raise ValueError("a path is there twice")
+    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, csv.Error) as error:
         raise ValueError(
             f"{path}: expected an .npz with path and vector, or a CSV with path and numbers ({error})"
         ) from error
-    if vectors.ndim != 2 or len(vectors) != len(names) or not np.isfinite(vectors).all():
-        raise ValueError(f"{path}: expected a vector of finite numbers for each path, got shape {vectors.shape}")
-    return {Path(name).resolve(): vector for name, vector in zip(names, vectors, strict=True)}
+    table = dict(zip(clips, vectors, strict=True))
+    for one in sets:
+        missing = [clip for clip in one.paths if clip.resolve() not in table]
+        if missing:
+            raise ValueError(f"{path}: no vector of {missing[0]}, a clip of {one.name} ({len(missing)} missing)")
+    with path.open("rb") as file:
+        return VectorTable(hashlib.file_digest(file, "sha256").hexdigest(), table)
+
+
+def read_npz(path: Path) -> tuple[list[str], np.ndarray]:
+    """Names and vectors."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return [str(name) for name in arrays["path"]], np.asarray(arrays["vector"], np.float64)
+
+
+def read_numbers(path: Path) -> tuple[list[str], np.ndarray]:
+    """Names and vectors of a CSV; empty lines are passed over."""
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = [row for row in csv.reader(file) if row]
+    place = header.index("path")
+    names = [row.pop(place) for row in rows]
+    return names, np.array([[float(value) for value in row] for row in rows])
 
 
 def encoder_outcomes(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.audio import read_audio
-from maeast_upstream.command import Parser
+from maeast_upstream.command import Parser, parse_seed
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.figures import drawing
 from maeast_upstream.frontend import HOP_SAMPLES, LOW_HZ, SAMPLE_RATE, num_samples
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         help=f"single tokens (default), or squares of {CHUNK_SIDE} x {CHUNK_SIDE}",
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="how much of the clip; default 10")
-    parser.add_argument("--seed", type=int, default=0, help="of the mask; default 0")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="of the mask; default 0")
     args = parser.parse_args(argv)
     if not 0 < args.mask_ratio < 1:
         raise ValueError(f"--mask-ratio must lie between 0 and 1, got {args.mask_ratio:g}")

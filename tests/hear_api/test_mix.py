@@ -179,6 +179,7 @@ def test_force_replaces_what_hear_mix_made_and_nothing_else(tmp_path, capsys):
         (["--count", "train=1", "--seconds", "0.2"], "does not fit into 0.2 s"),
         (["--background", str(DATA / "labels.csv")], "not audio"),
         (["--events", "0"], "--events must be at least 1"),
+        (["--seed", "-1"], "a seed is a whole number"),
         (["--snr", "nan"], "--snr must be between -100 and 100 dB, got nan"),
         (["--snr", "inf"], "--snr must be between -100 and 100 dB, got inf"),
         (["--snr", "1e9"], "--snr must be between -100 and 100 dB"),

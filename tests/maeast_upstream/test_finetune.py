@@ -105,9 +105,33 @@ def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(ValueError, match=r"begun with lr 0.001, not 0.01: give another --out"):
         FineTuning(one, dataclasses.replace(settings, lr=0.01), tmp_path / "killed", None)
-    (tmp_path / "killed" / "state.pt").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="remove it to begin anew"):
-        FineTuning(one, settings, tmp_path / "killed", None)
+    swapped = dataclasses.replace(one, labels=np.where(one.labels == "kick", "snare", one.labels))
+    swapped.labels[one.labels == "snare"] = "kick"
+    with pytest.raises(ValueError, match="begun with labels"):
+        FineTuning(swapped, settings, tmp_path / "killed", None)
+
+
+@pytest.mark.parametrize("content", [b"broken", b"", {}, torch.zeros(3), {"settings": {}}])
+def test_a_state_that_is_none_is_refused_by_name(start, drums, tmp_path, content):
+    path = tmp_path / "state.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(ValueError, match=r"state\.pt: not the state .* remove it to begin anew"):
+        FineTuning(read_labels(drums), Settings(checkpoint=str(start)), tmp_path, None)
+
+
+def test_weights_that_the_last_update_broke_are_not_kept(start, drums, tmp_path, monkeypatch):
+    real = torch.optim.AdamW.step
+
+    def step(self, *args):
+        real(self, *args)
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].fill_(torch.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    settings = Settings(checkpoint=str(start), epochs=1, batch_clips=1000)
+    with pytest.raises(ValueError, match="epoch 1: weights are NaN or infinite"):
+        FineTuning(read_labels(drums), settings, tmp_path / "run", None).run()
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_test_is_read_once_by_the_best_epoch(start, drums, tmp_path, monkeypatch):
@@ -190,9 +214,12 @@ def test_positions_none_is_trained_and_kept_in_the_checkpoint(start, drums, tmp_
         (["--layer-decay", "1.5"], "layer-decay must lie in (0, 1], got 1.5"),
         (["--mixup", "-1"], "mixup, mask-frames and mask-mels must not be negative, got -1.0"),
         (["--lr", "0"], "lr must be above 0"),
+        (["--encoder-lr", "nan"], "encoder-lr must be a finite number, got nan"),
+        (["--mixup", "inf"], "mixup must be a finite number, got inf"),
+        (["--seed", "99999999999999999"], "a seed is a whole number from 0 to 4294967295"),
         (["--precision", "int8"], "fine-tuning takes precision fp32 or bf16, got 'int8'"),
         (["--checkpoint", "nowhere"], "nowhere"),
-        (["--lr", "1e30", "--encoder-lr", "1e30", "--epochs", "3"], "the loss is NaN or infinite; lower lr"),
+        (["--lr", "1e30", "--encoder-lr", "1e30", "--epochs", "3"], "NaN or infinite; lower lr"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(start, drums, tmp_path, capsys, options, message):

@@ -331,6 +331,8 @@ def test_several_sets_give_a_line_each_and_their_mean(tones, drums, capsys):
         (lambda text: text.splitlines()[0], "a header without rows"),
         (lambda text: "", "no column 'path'; expected path,label,split, got nothing"),
         (lambda text: "\0\n" + text, "no column 'path'"),
+        (lambda text: text.replace("3.wav", "3\0.wav", 1), "row 4: .* is no path"),
+        (lambda text: text.replace("split", "split,label", 1), "two columns are called 'label'"),
     ],
 )
 def test_labels_that_cannot_be_probed_are_refused_by_name(tones, tmp_path, change, message):
@@ -369,10 +371,17 @@ def test_sets_of_one_name_are_refused(tones):
         (["--layer", "first"], "layer must be a number"),
         (["--pool", "mean,median"], "pool must be mean"),
         (["--hop-ms", "40,50"], "this model's time steps"),
+        (["--hop-ms", "nan"], "this model's time steps"),
+        (["--layer", "²"], "layer must be a number"),
+        (["--layer", ""], "layer must be a number"),
+        (["--features", "random", "--seed", "9" * 20], "a seed is a whole number"),
+        (["--features", "logmel", "--layer", "2"], "--layer says nothing about --features logmel"),
+        (["-o", "nowhere/scores.csv"], "nowhere: no such folder"),
         (["--features", "mfcc"], "invalid choice"),
     ],
 )
-def test_a_wrong_readout_is_refused(tones, options, message):
+def test_what_cannot_be_done_is_refused_before_any_clip_is_read(tones, monkeypatch, options, message):
+    monkeypatch.setattr(probe, "read_batches", None)
     with pytest.raises(ValueError, match=message):
         probe.main([str(tones), *options])
 

@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def made(start, sets, tmp_path_factory):
     paths = [clip for one in own for clip in one.paths]
     np.savez(out / "other.npz", path=[str(clip) for clip in paths], vector=logmel_features(paths))
     (out / "scores.csv").write_text("set,test_accuracy\nwords,50.0\ndrums,75.0\n")
-    command = [*map(str, sets), "-o", str(out), "--checkpoint", f"small={start}", "--layer", "1,last", "--per-layer"]
+    command = [*map(str, sets), "-o", str(out), "--checkpoint", f"small={start}", "--layer", "1,last,1", "--per-layer"]
     command += ["--features", f"other={out / 'other.npz'}", "--finetuned", f"tuned={out / 'scores.csv'}"]
     assert report.main(command) == 0
     return out, own
@@ -184,11 +185,37 @@ def test_a_bar_in_a_name_is_no_new_column(sets):
 
 
 def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
-    (tmp_path / "v.csv").write_text("path,a,b\nx.wav,1,2\ny.wav,3,4.5\n")
+    (tmp_path / "v.csv").write_text("path,a,b\nx.wav,1,2\n\ny.wav,3,4.5\n\n")
     np.savez(tmp_path / "v.npz", path=["x.wav", "y.wav"], vector=[[1, 2], [3, 4.5]])
-    first, second = (report_systems.read_table(tmp_path / f"v.{kind}") for kind in ("csv", "npz"))
+    first, second = (report_systems.read_table(tmp_path / f"v.{kind}", []).vectors for kind in ("csv", "npz"))
     assert list(first) == list(second) == [Path("x.wav").resolve(), Path("y.wav").resolve()]
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def npz(names, vectors):
+    file = io.BytesIO()
+    np.savez(file, path=names, vector=vectors)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cut.npz", npz(["x.wav"], [[1.0, 2.0]])[:200]),
+        ("empty.npz", b""),
+        ("scalar.npz", npz("x.wav", 1.0)),
+        ("pickled.npz", npz(["x.wav"], np.array([{}], dtype=object))),
+        ("short.csv", b'path,a,b\nx.wav,1,2\n""\n'),
+        ("none.csv", b"path\nx.wav\n"),
+        ("twice.csv", b"path,a\nx.wav,1\n./x.wav,2\n"),
+        ("null.csv", b"path,a\nx\0.wav,1\n"),
+    ],
+)
+def test_a_file_without_vectors_is_refused_by_name(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: expected an .npz with path and vector"):
+        report_systems.read_table(path, [])
 
 
 @pytest.mark.parametrize(
@@ -205,11 +232,27 @@ def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
         (["--features", "other={short}"], "no vector of "),
         (["--features", "other={words}"], "words.csv: expected an .npz"),
         (["--finetuned", "tuned={words}"], "no column 'set'"),
+        (["--finetuned", "tuned={tuned}"], "has drums, none of the sets words"),
+        (["--finetuned", "tuned={wild}"], "with an accuracy of 0 to 100; got words, nan"),
+        (["--checkpoint", "a\nb="], "expected NAME=VALUE"),
+        (["--layer", "99"], "layers are counted from 1"),
+        (["--hop-ms", "7"], "this model's time steps"),
+        (["--mel", "foo"], "mel must be concat or mean"),
+        (["-o", "{words}"], "words.csv: a file; expected a folder"),
+        (["-o", "{taken}"], "report.png: a folder"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(start, sets, tmp_path, capsys, options, message):
+def test_what_cannot_be_done_is_one_line_before_a_clip_is_read(
+    start, sets, tmp_path, capsys, monkeypatch, options, message
+):
+    monkeypatch.setattr(report, "logmel_outcomes", None)
     (tmp_path / "short.csv").write_text("path,a\nx.wav,1\n")
-    options = [option.format(words=sets[0], short=tmp_path / "short.csv", start=start) for option in options]
+    (tmp_path / "tuned.csv").write_text("set,test_accuracy\ndrums,75.0\n")
+    (tmp_path / "wild.csv").write_text("set,test_accuracy\nwords,nan\n")
+    (tmp_path / "taken" / "report.png").mkdir(parents=True)
+    files = {name: tmp_path / f"{name}.csv" for name in ("short", "tuned", "wild")}
+    names = {**files, "words": sets[0], "start": start, "taken": tmp_path / "taken"}
+    options = [option.format(**names) for option in options]
     assert run(report.main, [str(sets[0]), "-o", str(tmp_path / "out"), *options]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
