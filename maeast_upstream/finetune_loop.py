@@ -120,7 +120,7 @@ class FineTuning:
 
     def _described(self) -> dict[str, Any]:
         counts = {split: len(clips) for split, (clips, _) in self.clips.items()}
-        own = {"clips": counts, "classes": self.names, "labels": self.one.digest[:12]}
+        own = {"clips": counts, "classes": self.names, "labels": self.one.digest()}
         return {**dataclasses.asdict(self.settings), **own}
 
     def _resume(self) -> None:

@@ -15,12 +15,12 @@ from maeast_upstream.cli import run
 from maeast_upstream.command import Parser
 from maeast_upstream.encoder import load_model
 from maeast_upstream.files import replacing
-from maeast_upstream.probe import LabelledSet, read_sets
+from maeast_upstream.probe import read_sets
 from pretrain.queue import steps_done
 from pretrain.run import read_metrics
 from pretrain.sweep_curve import draw_curves, write_curves
 from pretrain.sweep_plan import PlannedRun, Sweep, read_sweep
-from pretrain.sweep_scores import kept_scores, read_scores, score_columns
+from pretrain.sweep_scores import Sets, kept_scores, keyed, read_scores, score_columns
 from pretrain.sweep_table import format_table
 
 logger = logging.getLogger(__name__)
@@ -36,17 +36,12 @@ def main(argv: Sequence[str]) -> int:
     args, overrides = build_parser().parse_known_args(list(argv))
     sweep = read_sweep(args.sweep)
     planned = list(sweep.runs(args.out, overrides))
-    sets = read_sets(args.labels)
+    sets = keyed(read_sets(args.labels))
     refuse_unknown_groups(sweep, sets)
+    left = [one for one in planned if not finished(one, sets)]
     args.out.mkdir(parents=True, exist_ok=True)
     failed: dict[PlannedRun, str] = {}
-    left = args.runs
-    for one in planned:
-        if finished(one, sets):
-            continue
-        if left == 0:
-            break
-        left -= 1
+    for one in left if args.runs < 0 else left[: args.runs]:
         try:
             if not complete(one, sets):
                 return INTERRUPTED
@@ -68,37 +63,41 @@ def build_parser() -> Parser:
     return parser
 
 
-def refuse_unknown_groups(sweep: Sweep, sets: Sequence[LabelledSet]) -> None:
+def refuse_unknown_groups(sweep: Sweep, sets: Sets) -> None:
     """ValueError if a group names a set that --labels lacks."""
-    known = [one.name for one in sets]
+    known = [key.name for key in sets]
     for group, names in sweep.groups.items():
         if sets and (unknown := [name for name in names if name not in known]):
             raise ValueError(f"group {group!r} names {unknown[0]!r}; --labels has {', '.join(known)}")
 
 
-def finished(one: PlannedRun, sets: Sequence[LabelledSet]) -> bool:
+def finished(one: PlannedRun, sets: Sets) -> bool:
     """Whether the run is trained to its end, and scored on all sets."""
+    return trained(one) and sets.keys() <= read_scores(Path(one.recipe.out) / SCORES_NAME).keys()
+
+
+def trained(one: PlannedRun) -> bool:
+    """Whether the run is trained to its end; ValueError if its last save does not say."""
     folder = Path(one.recipe.out)
-    if steps_done(folder) < one.recipe.optim.steps:
-        return False
-    scores = read_scores(folder / SCORES_NAME)
-    return all(labelled.name in scores for labelled in sets)
+    try:
+        return steps_done(folder) >= one.recipe.optim.steps
+    except (ValueError, TypeError, KeyError) as error:
+        config = folder / "last" / "config.json"
+        raise ValueError(f"{config}: does not say how far the run is; remove {folder} to train it again") from error
 
 
-def complete(one: PlannedRun, sets: Sequence[LabelledSet]) -> bool:
+def complete(one: PlannedRun, sets: Sets) -> bool:
     """Train the run to its end, or on from its last save, and score it; False if a signal stopped it."""
     from pretrain.trainer import Trainer
 
     folder = Path(one.recipe.out)
-    if steps_done(folder) < one.recipe.optim.steps and not Trainer(one.recipe).train():
+    if not trained(one) and not Trainer(one.recipe).train():
         return False
     kept_scores(folder / SCORES_NAME, load_model(folder), sets)
     return True
 
 
-def report(
-    out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: Sequence[LabelledSet], failed: dict[PlannedRun, str]
-) -> int:
+def report(out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: Sets, failed: dict[PlannedRun, str]) -> int:
     """Write and show the tables, the curves too where they are asked for; the exit status."""
     rows = write_tables(out, sweep, planned, sets)
     if rows:
@@ -107,6 +106,8 @@ def report(
             done = [one for one in planned if finished(one, sets)]
             curves = write_curves(out / f"{sweep.name}_curve.csv", done, rows, sets)
             draw_curves(out / f"{sweep.name}_curve.png", curves)
+    if len(rows) < len(planned):
+        print(f"{len(rows)} of {len(planned)} runs are finished")
     for one, reason in failed.items():
         print(f"not done: {one.variant}, seed {one.seed}: {reason}", file=sys.stderr)
     if not failed:
@@ -114,11 +115,11 @@ def report(
     return PARTLY if rows else 1
 
 
-def write_tables(
-    out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: Sequence[LabelledSet]
-) -> list[dict[str, Any]]:
+def write_tables(out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: Sets) -> list[dict[str, Any]]:
     """The CSV and the Markdown of what is finished; its rows."""
-    rows = [row_of(one, sets) for one in planned if finished(one, sets)]
+    done = [one for one in planned if finished(one, sets)]
+    scores = [read_scores(Path(one.recipe.out) / SCORES_NAME) for one in done]
+    rows = [{**row_of(one), **own} for one, own in zip(done, score_columns(scores, sets), strict=True)]
     if rows:
         write_csv(out / f"{sweep.name}.csv", rows)
         with replacing(out / f"{sweep.name}.md") as part:
@@ -126,11 +127,11 @@ def write_tables(
     return rows
 
 
-def row_of(one: PlannedRun, sets: Sequence[LabelledSet]) -> dict[str, Any]:
-    """What the CSV says of a run."""
+def row_of(one: PlannedRun) -> dict[str, Any]:
+    """What the CSV says of a run, but its scores."""
     folder = Path(one.recipe.out)
     lines = [line for line in read_metrics(folder) if "loss" in line]
-    row: dict[str, Any] = {
+    return {
         "variant": one.variant,
         "seed": one.seed,
         "run": folder.name,
@@ -138,10 +139,6 @@ def row_of(one: PlannedRun, sets: Sequence[LabelledSet]) -> dict[str, Any]:
         **seconds_of(one, lines),
         **{name: lines[-1].get(name, "") if lines else "" for name in LOSSES},
     }
-    if sets:
-        scores = read_scores(folder / SCORES_NAME)
-        row |= score_columns({labelled.name: scores[labelled.name] for labelled in sets})
-    return row
 
 
 def seconds_of(one: PlannedRun, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from maeast_upstream.checkpoint import read
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.figures import drawing
 from maeast_upstream.files import replacing
-from maeast_upstream.probe import LabelledSet
 from pretrain import run
 from pretrain.sweep_plan import PlannedRun
-from pretrain.sweep_scores import kept_scores, score_columns
+from pretrain.sweep_scores import Sets, kept_scores, read_scores, score_columns
 
 CURVES = {
     "reconstruction": "reconstruction",
@@ -27,11 +26,11 @@ CURVES = {
 
 
 def write_curves(
-    path: Path, done: Sequence[PlannedRun], rows: Sequence[Mapping[str, Any]], sets: Sequence[LabelledSet]
+    path: Path, done: Sequence[PlannedRun], rows: Sequence[Mapping[str, Any]], sets: Sets
 ) -> list[dict[str, Any]]:
     """A row for each save of each run; its seconds are those of its steps, at the variant's fastest stretch."""
     fastest = {one.variant: min(r["step_ms"] for r in rows if r["variant"] == one.variant) for one in done}
-    curves = []
+    curves, scores = [], []
     for one in done:
         folder = Path(one.recipe.out)
         losses = {line["step"]: line for line in run.read_metrics(folder) if "loss" in line}
@@ -39,13 +38,13 @@ def write_curves(
             raise ValueError(f"{folder}: no states/, of which the curve is made; remove the folder to train it again")
         for state in states:
             step = int(state.stem)
-            row = {"variant": one.variant, "seed": one.seed, "step": step}
+            row: dict[str, Any] = {"variant": one.variant, "seed": one.seed, "step": step}
             row["seconds"] = round(step * fastest[one.variant] / 1000, 2)
             row.update({name: losses.get(step, {}).get(name, "") for name in ("reconstruction", "classification")})
-            if sets:
-                scores = kept_scores(folder / f"probes_{step}.json", encoder_at(state, folder), sets)
-                row |= score_columns(scores)
             curves.append(row)
+            kept = folder / f"probes_{step}.json"
+            scores.append(kept_scores(kept, encoder_at(state, folder), sets) if sets else read_scores(kept))
+    curves = [{**row, **own} for row, own in zip(curves, score_columns(scores, sets), strict=True)]
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(curves[0]), lineterminator="\n")
         writer.writeheader()

@@ -21,6 +21,20 @@ WITHOUT_EFFECT = CHANGEABLE - {"data.corpus", "optim.steps", "optim.warmup_steps
 """Settings that do not change what a run ends with."""
 
 
+class StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML's own loader silently takes the last."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """The keys as written, before a merged mapping (``<<``) adds its own, which may stand twice."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.YAMLError(f"{key.value!r} stands twice, again in line {key.start_mark.line + 1}")
+            seen.add(key.value)
+        return node
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """One run of a sweep."""
@@ -102,8 +116,8 @@ def read_sweep(path: Path) -> Sweep:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a sweep, see configs/ablations/")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        data = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date such as 2026-13-01
         raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a mapping of {', '.join(KEYS)}")
@@ -113,13 +127,12 @@ def read_sweep(path: Path) -> Sweep:
         raise ValueError(
             f"{path}: no {missing[0]}; a sweep needs {', '.join(k for k, needed in KEYS.items() if needed)}"
         )
-    base = data["base"] if isinstance(data["base"], list) else [data["base"]]
     return Sweep(
         name=path.stem,
-        base=[str(path.parent / name) for name in base],
-        settings=_mapping(path, "settings", data.get("settings") or {}),
+        base=[str(path.parent / name) for name in _recipes(path, data["base"])],
+        settings=_settings(path, "settings", data.get("settings") or {}),
         variants={
-            str(name): _mapping(path, f"variants.{name}", settings or {})
+            str(name): _settings(path, f"variants.{name}", settings or {})
             for name, settings in _filled(path, "variants", _mapping(path, "variants", data["variants"])).items()
         },
         seeds=_integers(path, data["seeds"]),
@@ -132,6 +145,26 @@ def _mapping(path: Path, key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: {key} must be a mapping, got {value!r}")
     return value
+
+
+def _settings(path: Path, key: str, value: Any) -> dict[str, Any]:
+    settings = _mapping(path, key, value)
+    for name, one in settings.items():
+        try:
+            json.dumps(one)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: {key}.{name} must be text, a number, true, false, null, or a list or mapping of such, "
+                f"got {one!r}; a date is text in quotes"
+            ) from error
+    return settings
+
+
+def _recipes(path: Path, value: Any) -> list[str]:
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: base must be a recipe's file or a list of such, got {value!r}")
+    return names
 
 
 def _filled(path: Path, key: str, value: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from maeast_upstream.report_table import in_cell
 from pretrain.sweep_plan import Sweep
 from pretrain.sweep_scores import READOUTS
 
@@ -21,7 +22,7 @@ def format_table(sweep: Sweep, rows: Rows) -> str:
     for readout in readouts:
         header += [readout, *(f"{readout}, {group}" for group in sweep.groups)]
         header.append(f"{readout} against {next(iter(sweep.variants))} ({LEVEL:.0%} interval)")
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines = ["| " + " | ".join(map(in_cell, header)) + " |", "|" + "---|" * len(header)]
     for variant in sweep.variants:
         own = [row for row in rows if row["variant"] == variant]
         if own:
@@ -31,7 +32,7 @@ def format_table(sweep: Sweep, rows: Rows) -> str:
                 cells.append(spread_text(column(own, readout)))
                 cells += [spread_text(group_scores(own, readout, sets)) for sets in sweep.groups.values()]
                 cells.append(difference_text(sweep, rows, variant, readout))
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append("| " + " | ".join(map(in_cell, cells)) + " |")
     return "\n".join(lines)
 
 
@@ -41,8 +42,9 @@ def column(rows: Rows, name: str) -> list[float]:
 
 
 def group_scores(rows: Rows, readout: str, sets: Sequence[str]) -> list[float]:
-    """Each run's mean over some labelled sets."""
-    return [float(np.mean([float(row[f"{readout}_{name}"]) for name in sets])) for row in rows]
+    """Each run's mean over some labelled sets, of the runs that are scored on them."""
+    scores = [[row.get(f"{readout}_{name}", "") for name in sets] for row in rows]
+    return [float(np.mean([float(score) for score in own])) for own in scores if "" not in own]
 
 
 def least(rows: Rows, name: str) -> float | str:
@@ -68,7 +70,7 @@ def difference_text(sweep: Sweep, rows: Rows, variant: str, readout: str) -> str
     if variant == first:
         return ""
     values = {key: column([row for row in rows if row["variant"] == key], readout) for key in sweep.variants}
-    if not values[first]:
+    if not values[first] or not values[variant]:
         return ""
     difference = float(np.mean(values[variant]) - np.mean(values[first]))
     half = half_interval(list(values.values()), len(values[variant]), len(values[first]))

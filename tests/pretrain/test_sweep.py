@@ -1,6 +1,8 @@
 import csv
 import dataclasses
+import json
 import shutil
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import yaml
 from maeast_upstream.cli import run
 from maeast_upstream.encoder import load_model
 from maeast_upstream.probe import embeddings, probe, read_labels
-from pretrain import sweep, sweep_table
+from pretrain import sweep, sweep_scores, sweep_table
 from pretrain.queue import steps_done
 from pretrain.run import states
 from pretrain.sweep_curve import encoder_at
@@ -47,9 +49,33 @@ def write(tmp_path):
     return write
 
 
-def rows(out):
-    with (out / "losses.csv").open(newline="", encoding="utf-8") as file:
+@pytest.fixture
+def measured(monkeypatch):
+    """Names of the sets that were probed; each gives another accuracy than the one before."""
+    names = []
+
+    def measure(one, encoder, readouts):
+        names.append(one.name)
+        return {readout: 50.0 + len(names) for readout in readouts}
+
+    monkeypatch.setattr(sweep_scores, "valid_accuracies", measure)
+    return names
+
+
+def rows(out, name="losses"):
+    with (out / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def write_labels(path, change=lambda row: row):
+    """The repository's labels.csv under another name, with ``change`` of its rows; a clip's path is absolute."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with LABELS.open(newline="", encoding="utf-8") as file, path.open("w", newline="", encoding="utf-8") as copy:
+        writer = csv.DictWriter(copy, ["path", "label", "split"], extrasaction="ignore")
+        writer.writeheader()
+        for row in csv.DictReader(file):
+            writer.writerow(change({**row, "path": str(LABELS.parent / row["path"])}))
+    return path
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
@@ -145,8 +171,7 @@ def test_curves_have_a_row_for_each_save_and_a_picture(settings, write, tmp_path
     assert sweep.main(command) == 0  # the same runs, of which the last save stays
     command = [str(write({**settings, "curve": True})), "--out", str(tmp_path), "--labels", str(LABELS)]
     assert sweep.main(command) == 0
-    with (tmp_path / "losses_curve.csv").open(newline="", encoding="utf-8") as file:
-        curve = list(csv.DictReader(file))
+    curve = rows(tmp_path, "losses_curve")
     assert [(row["variant"], row["step"]) for row in curve] == [(v, s) for v in settings["variants"] for s in "36"]
     last = {row["variant"]: (row["plain"], row["rich"]) for row in rows(tmp_path)}
     assert {row["variant"]: (row["plain"], row["rich"]) for row in curve if row["step"] == "6"} == last
@@ -155,6 +180,97 @@ def test_curves_have_a_row_for_each_save_and_a_picture(settings, write, tmp_path
     assert not torch.equal(first, second)
     assert torch.equal(second, load_model(folder).network.patch_embed.weight)
     assert (tmp_path / "losses_curve.png").stat().st_size > 5000
+    assert sweep.main(command[:3]) == 0
+    assert rows(tmp_path, "losses_curve") == curve
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (lambda row: row, 0),
+        (lambda row: {**row, "label": "kick"} if row["split"] == "test" else row, 0),
+        (lambda row: {**row, "split": {"valid": "test", "test": "valid"}.get(row["split"], row["split"])}, 1),
+        (lambda row: {**row, "label": row["label"] + "s"}, 1),
+    ],
+    ids=["same", "test only", "splits", "labels"],
+)
+def test_scores_are_kept_for_the_same_clips_labels_and_splits_only(settings, write, tmp_path, measured, change, again):
+    settings = {**settings, "seeds": [0], "variants": {"joint": None}}
+    command = [str(write(settings)), "--out", str(tmp_path / "out"), "--labels"]
+    assert sweep.main([*command, str(LABELS)]) == 0
+    other = write_labels(tmp_path / "other" / "data" / "labels.csv", change)
+    assert sweep.main([*command, str(other)]) == 0
+    assert measured == ["data"] * (1 + again)
+    assert float(rows(tmp_path / "out")[0]["plain_data"]) == 51 + again
+
+
+def test_scores_of_replaced_clips_and_of_an_old_file_are_measured_again_but_not_of_moved_clips(
+    settings, write, tmp_path, measured
+):
+    labels = write_labels(tmp_path / "data" / "labels.csv", lambda row: {**row, "path": Path(row["path"]).name})
+    shutil.copytree(LABELS.parent / "audio", labels.parent, dirs_exist_ok=True)
+    settings = {**settings, "seeds": [0], "variants": {"joint": None}}
+    command = [str(write(settings)), "--out", str(tmp_path / "out"), "--labels"]
+    assert sweep.main([*command, str(labels)]) == 0
+    moved = labels.parent.rename(tmp_path / "out" / "data") / "labels.csv"
+    assert sweep.main([*command, str(moved)]) == 0
+    assert len(measured) == 1
+    one = read_labels(moved)
+    first, second = [path for path, split in zip(one.paths, one.splits, strict=True) if split == "train"][:2]
+    first.write_bytes(second.read_bytes())
+    assert sweep.main([*command, str(moved)]) == 0
+    assert len(measured) == 2
+    (scores,) = (tmp_path / "out").glob("runs/*/probes.json")
+    scores.write_text(json.dumps({"data": {"plain": 1.0, "rich": 2.0}}))
+    assert sweep.main([*command, str(moved)]) == 0
+    assert float(rows(tmp_path / "out")[0]["plain"]) == 53
+
+
+def test_without_labels_the_table_keeps_the_scores_that_are_known(settings, write, tmp_path, measured):
+    settings = {**settings, "seeds": [0], "groups": {"speech": ["a"], "sound": ["b"]}}
+    labels = [str(write_labels(tmp_path / f"{name}.csv")) for name in "ab"]
+    command = [str(write(settings)), "--out", str(tmp_path)]
+    assert sweep.main([*command, "--labels", *labels]) == 0
+    table, text = rows(tmp_path), (tmp_path / "losses.md").read_text()
+    assert sweep.main(command) == 0
+    assert rows(tmp_path) == table
+    assert (tmp_path / "losses.md").read_text() == text
+
+    settings["variants"]["new"] = {"losses.classification": 0.5}
+    command = [str(write(settings)), *command[1:]]
+    assert sweep.main(command) == 0
+    assert [row["plain"] for row in rows(tmp_path)] == [*(row["plain"] for row in table), ""]
+    write_labels(Path(labels[0]), lambda row: {**row, "label": row["label"] + "s"})
+    assert sweep.main([*command, "--runs", "1", "--labels", *labels]) == 0
+    assert sweep.main(command) == 0  # the first run is scored on another a than the second: only b compares them
+    columns = ["plain", "plain_b"]
+    assert [[name for name in row if name.startswith("plain")] for row in rows(tmp_path)] == [columns] * 3
+    assert [row["plain"] for row in rows(tmp_path)] == [*(row["plain_b"] for row in table), ""]
+    assert measured == ["a", "b", "a", "b", "a"]
+
+
+def test_how_many_runs_are_finished_is_said_until_all_are(settings, write, tmp_path, capsys):
+    command = [str(write({**settings, "seeds": [0]})), "--out", str(tmp_path), "--runs"]
+    assert sweep.main([*command, "0"]) == 0
+    assert capsys.readouterr().out == "0 of 2 runs are finished\n"
+    assert sweep.main([*command, "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 2 runs are finished"
+    assert sweep.main([*command, "1"]) == 0
+    assert "finished" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "", '{"provenance": {"steps": null}}'])
+def test_a_run_whose_config_is_broken_is_one_line_before_anything_is_trained(
+    settings, write, tmp_path, capsys, monkeypatch, text
+):
+    second = Path(list(read_sweep(write(settings)).runs(tmp_path))[1].recipe.out)
+    config = second / "last" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(text)
+    monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("trained"))
+    assert run(sweep.main, [str(write(settings)), "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error == f"error: {config}: does not say how far the run is; remove {second} to train it again\n"
 
 
 def test_scores_that_are_not_ours_a_curve_without_states_and_sets_of_one_name_are_one_line(
@@ -186,6 +302,17 @@ def test_groups_of_sets_are_averaged_apart(settings, write, tmp_path):
     assert "| 40.0 | 20.0 | 80.0 |" in sweep_table.format_table(read_sweep(path), table)
     command = [str(path), "--out", str(tmp_path), "--labels", str(LABELS)]
     assert run(sweep.main, command) == 1
+
+
+def test_a_bar_in_a_name_is_no_column_of_the_table(settings, write):
+    names = ["a | b", "c"]
+    sweep_of_two = {**settings, "variants": dict.fromkeys(names), "groups": {"d | e": ["f"]}}
+    row = {"steps": 6, "step_ms": 1.0, "reconstruction": "", "classification": "", "plain": 1.0, "plain_f": 1.0}
+    text = sweep_table.format_table(read_sweep(write(sweep_of_two)), [{"variant": name, **row} for name in names])
+    assert len({line.replace("\\|", "").count("|") for line in text.splitlines()}) == 1
+    assert "| a \\| b |" in text
+    assert "plain, d \\| e |" in text
+    assert "plain against a \\| b (" in text
 
 
 def test_the_folder_of_a_run_is_named_by_what_decides_its_end(recipe):
@@ -228,6 +355,17 @@ def test_the_verdict_says_no_more_than_the_spread_allows(settings, write, values
         ({"variants": {"a": {"masking.ration": 0.5}}}, "losses, variant 'a': unknown option --masking.ration"),
         ({"variants": {"a": {"masking.ratio": 1.5}}}, "ratio must lie between 0 and 1, got 1.5"),
         ({"base": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"base": 5}, "losses.yaml: base must be a recipe's file or a list of such, got 5"),
+        ({"base": None}, "losses.yaml: base must be a recipe's file or a list of such, got None"),
+        (
+            {"base": ["base.yaml", 5]},
+            "losses.yaml: base must be a recipe's file or a list of such, got ['base.yaml', 5]",
+        ),
+        (
+            {"settings": {"out": date(2026, 1, 1)}},
+            "losses.yaml: settings.out must be text, a number, true, false, null",
+        ),
+        ({"variants": {"a": {"out": [date(2026, 1, 1)]}}}, "losses.yaml: variants.a.out must be text, a number"),
     ],
 )
 def test_a_wrong_sweep_is_one_line(settings, write, tmp_path, capsys, change, message):
@@ -236,6 +374,36 @@ def test_a_wrong_sweep_is_one_line(settings, write, tmp_path, capsys, change, me
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "base: a\nvariants: {joint: {seed: 1}, joint: {seed: 2}}\nseeds: [0]\n",
+            "'joint' stands twice, again in line 2",
+        ),
+        ("base: a\nvariants: {75: {seed: 1}, '75': {seed: 2}}\nseeds: [0]\n", "'75' stands twice, again in line 2"),
+        ("base: a\nvariants: {a: {}}\nseeds: [0]\nseeds: [1]\n", "'seeds' stands twice, again in line 4"),
+        ("base: 2026-13-01\n", "month must be in 1..12"),
+    ],
+)
+def test_a_key_that_stands_twice_and_a_date_that_is_none_are_one_line(tmp_path, capsys, text, message):
+    path = tmp_path / "losses.yaml"
+    path.write_text(text)
+    assert run(sweep.main, [str(path), "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: not YAML (")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_setting_that_differs_from_a_merged_one_stands_once(settings, write, tmp_path):
+    path = write(settings)
+    path.write_text(
+        "base: base.yaml\nseeds: [0]\nvariants:\n  a: &a {seed: 1, log_every: 1}\n  b: {<<: *a, log_every: 2}\n"
+    )
+    assert read_sweep(path).variants["b"] == {"seed": 1, "log_every": 2}
 
 
 def test_a_missing_sweep_and_a_corpus_that_is_not_there_are_one_line(settings, write, tmp_path, capsys):
