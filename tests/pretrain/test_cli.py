@@ -36,7 +36,7 @@ def test_every_recipe_of_the_queue_is_there():
     lines = (ROOT / "configs" / "queue.txt").read_text().splitlines()
     paths = [line for line in lines if line and not line.startswith("#")]
     assert len(set(paths)) == len(paths)
-    assert paths == ["configs/mae_ast_tiny_gpu.yaml", "configs/mae_ast_small.yaml"]
+    assert paths == ["configs/mae_ast_tiny_gpu.yaml", "configs/mae_ast_small_gpu.yaml"]
     assert all((ROOT / path).is_file() for path in paths)
 
 
