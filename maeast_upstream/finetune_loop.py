@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -109,6 +109,9 @@ class FineTuning:
         self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.clips = {split: self._read(split) for split in SPLITS}
+        counts = {split: len(clips) for split, (clips, _) in self.clips.items()}
+        own = {"clips": counts, "classes": self.names, "labels": one.digest()}
+        self.described = {**dataclasses.asdict(settings), **own}
         self.epoch, self.best_epoch, self.best_valid = 0, 0, -1.0
         self.best: dict[str, Tensor] = {}
         self._resume()
@@ -117,11 +120,6 @@ class FineTuning:
         rows = [row for row, other in enumerate(self.one.splits) if other == split]
         classes = torch.tensor([self.names.index(str(self.one.labels[row])) for row in rows])
         return [torch.from_numpy(read_audio(self.one.paths[row])) for row in rows], classes
-
-    def _described(self) -> dict[str, Any]:
-        counts = {split: len(clips) for split, (clips, _) in self.clips.items()}
-        own = {"clips": counts, "classes": self.names, "labels": self.one.digest()}
-        return {**dataclasses.asdict(self.settings), **own}
 
     def _resume(self) -> None:
         path = self.folder / STATE_NAME
@@ -134,7 +132,7 @@ class FineTuning:
             raise ValueError(strange) from error
         if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
             raise ValueError(strange)
-        refuse_changes(state["settings"], self._described(), self.folder, "give another --out, or the same setting")
+        refuse_changes(state["settings"], self.described, self.folder, "give another --out, or the same setting")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.best_epoch, self.best_valid = state["epoch"], state["best_epoch"], state["best_valid"]
@@ -212,7 +210,7 @@ class FineTuning:
 
     def _save(self) -> None:
         state = {
-            "settings": self._described(),
+            "settings": self.described,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
