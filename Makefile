@@ -50,12 +50,12 @@ lint: $(VENV)/ready ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/ready ## ratios against s3prl and torchaudio, written to docs/benchmarks/ (BENCH=embed: one group)
+bench: $(VENV)/ready ## ratios against s3prl and torchaudio, written to docs/results/benchmarks/ (BENCH=embed: one group)
 	PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py $(BENCH)
 
 # each in a process of its own: what one group leaves in memory is not the next one's
 PRETRAIN_GROUPS := published ssast-fp32 ssast-bf16 decoders-fp32 decoders-bf16 memory sizes sweep
-bench-pretrain: $(VENV)/ready ## the training step against the published one and SSAST, written to docs/benchmarks/
+bench-pretrain: $(VENV)/ready ## the training step against the published one and SSAST, written to docs/results/benchmarks/
 	for group in $(PRETRAIN_GROUPS); do PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py pretrain-$$group || exit 1; done
 
 gpu: $(VENV)/ready ## with CUDA: its tests, its benchmarks, the next run of configs/queue.txt (CORPUS=folder)

@@ -1,6 +1,6 @@
 """The training step against the published MAE-AST step and against SSAST, one group of rows after the other.
 
-``make bench-pretrain`` runs all groups, each in a process of its own; docs/benchmarks/PROCESSOR-pretrain-GROUP.md.
+``make bench-pretrain`` runs all groups, each in a process of its own, and writes docs/results/benchmarks/.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from pretrain.step import DTYPES, Updater
 
 Rows = list[tuple[str, str, str]]
 PRECISIONS = ("fp32", "bf16")
-PICTURE = Path(__file__).parents[2] / "docs" / "benchmarks" / "pretrain-sweep.png"
+PICTURE = Path(__file__).parents[2] / "docs" / "results" / "benchmarks" / "pretrain-sweep.png"
 SECONDS, BATCH, RATIO = 10.0, 16, 0.75
 SIDE, PRODUCTS = 1024, 200
 PRODUCTS_FLOPS = PRODUCTS * 2 * SIDE**3

@@ -1,4 +1,4 @@
-"""``make bench``: measures everything side by side on this machine and writes docs/benchmarks/PROCESSOR-GROUP.md."""
+"""``make bench``: measure on this machine and write docs/results/benchmarks/PROCESSOR-GROUP.md."""
 
 import argparse
 import datetime
@@ -82,7 +82,7 @@ def main() -> None:
             command = f"run.py --device cuda {group}" if args.device == "cuda" else f"run.py {group}"
             text = page(group, device, command, named[group](checkpoint))
             print(text, flush=True)
-            path = ROOT / "docs" / "benchmarks" / f"{short_name(device)}-{group}.md"
+            path = ROOT / "docs" / "results" / "benchmarks" / f"{short_name(device)}-{group}.md"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small import small_config
 
-from maeast_upstream import checkpoint, readings, report, report_systems, report_table
+from maeast_upstream import checkpoint, report, report_systems, report_table
 from maeast_upstream.cli import run
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder, load_model
@@ -258,8 +258,3 @@ def test_what_cannot_be_done_is_one_line_before_a_clip_is_read(
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_the_committed_log_of_readings_can_be_appended_to():
-    header = (Path(__file__).parents[2] / "docs/probes/readings.csv").read_text().splitlines()[0]
-    assert header.split(",") == readings.HEADER
