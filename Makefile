@@ -107,7 +107,7 @@ test-torch28: ## s3prl with the oldest torch and torchaudio that are supported, 
 	$(TORCH28)/bin/python -m pip install --quiet --editable ".[superb]" pytest pytest-timeout torch==2.8.0 torchaudio==2.8.0
 	rm -rf build *.egg-info # else this checkout's commands would be looked up in them
 	OMP_NUM_THREADS=1 $(TORCH28)/bin/python -m pytest -q -m "not stress and not gpu" tests/maeast_upstream/test_expert.py \
-		tests/maeast_upstream/test_superb*.py tests/maeast_upstream/test_run_downstream.py tests/maeast_upstream/test_parity.py
+		tests/maeast_upstream/integrations tests/maeast_upstream/test_run_downstream.py tests/maeast_upstream/test_parity.py
 
 clean: ## everything that was made
 	rm -rf $(VENV) .venv-latest .venv-torch28 .venv-xares .venv-mteb .venv-tensorflow $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,11 +1,6 @@
 """HEAR's interface over MAE-AST encoders: `load_model`, `get_scene_embeddings`, `get_timestamp_embeddings`."""
 
-from hear_api.model import (
-    HearModel,
-    get_scene_embeddings,
-    get_timestamp_embeddings,
-    load_model,
-)
+from hear_api.model import HearModel, get_scene_embeddings, get_timestamp_embeddings, load_model
 
 __all__ = [
     "HearModel",

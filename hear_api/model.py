@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maeast_upstream import load_model as load_encoder
-from maeast_upstream.audio import LOUDEST
-from maeast_upstream.embedding import scene_width, step_width
-from maeast_upstream.encoder import FINE_HOP_MS, Encoder, Precision
+from maeast_upstream.audio.reading import LOUDEST
+from maeast_upstream.config import scene_width, step_width
+from maeast_upstream.encoder import Encoder, Precision
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, num_samples
 from maeast_upstream.readout import Mel, Pool, Readout
+from maeast_upstream.time_grid import FINE_HOP_MS
 
 MAX_SIZE = 8192
 """The longest embedding that is given: HEAR's heads grow with it, and so do its files."""

@@ -11,9 +11,9 @@ from mteb.models.abs_encoder import AbsEncoder
 from torch import Tensor
 
 from maeast_upstream import __version__, load_model
-from maeast_upstream.audio import from_samples
-from maeast_upstream.command import Parser, add_model_options
-from maeast_upstream.job import results_key
+from maeast_upstream.arguments import Parser, add_model_options
+from maeast_upstream.audio.reading import from_samples
+from maeast_upstream.fingerprint import results_key
 
 METADATA: dict[str, Any] = {
     "loader": None,

@@ -7,7 +7,7 @@ import runpy
 import sys
 from importlib.util import find_spec
 
-from hear_api.kit_repairs import stub_tensorflow
+from hear_api.heareval.repairs import stub_tensorflow
 
 
 def main() -> None:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from maeast_upstream import load_model
-from maeast_upstream.encoder import FINE_HOP_MS
-from maeast_upstream.job import results_key
+from maeast_upstream.fingerprint import results_key
 from maeast_upstream.readout import combine_layers
+from maeast_upstream.time_grid import FINE_HOP_MS
 
 CHECKPOINT_VARIABLE = "MAEAST_CHECKPOINT"
 """Names the checkpoint, since X-ARES builds its encoder without arguments."""

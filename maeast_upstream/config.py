@@ -120,3 +120,15 @@ def _read_value(kind: Any, value: Any, where: str) -> Any:
         names = " or ".join("null" if a is type(None) else a.__name__ for a in allowed)
         raise ValueError(f"{where} must be {names}, got {value!r}")
     return value
+
+
+def scene_width(config: EncoderConfig, readout: Readout) -> int:
+    """E, the length of a scene's vector."""
+    return step_width(config, readout) * (1 if readout.pool == "mean" else 2)
+
+
+def step_width(config: EncoderConfig, readout: Readout) -> int:
+    """C, the length of a time step's vector."""
+    mel = config.model.mel_patches if readout.mel == "concat" else 1
+    layers = config.model.depth if readout.layer == "all" else 1
+    return config.model.embed_dim * mel * layers

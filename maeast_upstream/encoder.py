@@ -5,6 +5,7 @@ through the network together, so that next to no padding is computed; long ones 
 """
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,35 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from maeast_upstream import checkpoint
+from maeast_upstream.batching import BATCH_TOKENS, MAX_PADDING, SMALL_BATCH_TOKENS, onto, repeat_last, split_clips
 from maeast_upstream.config import EncoderConfig
-from maeast_upstream.frontend import (
-    HOP_SAMPLES,
-    SAMPLE_RATE,
-    WINDOW_SAMPLES,
-    Fbank,
-    num_samples,
-)
+from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, Fbank, num_samples
 from maeast_upstream.model import MaeAst, patchify
 from maeast_upstream.readout import Mel, Readout, combine_layers, fold_mel, pool_time
-from maeast_upstream.windows import window_ranges, window_starts
+from maeast_upstream.time_grid import FINE_HOP_MS, FINE_LEFT_SAMPLES, FRAME_MS, TimeGrid, window_ranges, window_starts
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+
 Body = Callable[[Tensor, Tensor | None, Sequence[int]], list[Tensor]]
 """What `MaeAst.features` is: (B, N, P) patches, (B, N) padding or None, layers -> the layers' (B, N, D)."""
+
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-FINE_HOP_MS = 40.0
-"""The finer hop of patch models: passes over token grids that are shifted by 4 fbank frames."""
-FINE_LEFT_SAMPLES = 1280
-"""Zeros in front of a clip for the finer hop, so that the first step is centred near the clip's start (7.5 ms)."""
-FRAME_MS = 1000 * HOP_SAMPLES / SAMPLE_RATE
-
-BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}
-"""Tokens that go through the network at once: on a CPU what stays in cache (1.1x over 4096), on a GPU many."""
-MAX_PADDING = 0.1
-"""Clips share a batch while at most this share of its tokens is padding."""
-SMALL_BATCH_TOKENS = {"cpu": 0, "cuda": 8192}
-"""Up to here padding does not matter: on a GPU a pass of the network costs its launches, however few tokens it has."""
 
 
 @dataclass(frozen=True)
@@ -56,47 +43,6 @@ class Encoded:
     """(B,) int64, each clip's time steps."""
     times_ms: Tensor
     """(B, T) float64 on the CPU: centre of what a step saw, in ms from the clip's start; zero past its length."""
-
-
-@dataclass(frozen=True)
-class TimeGrid:
-    """Where time steps lie: a token every ``hop`` frames, after ``left`` zero samples in front of the clip."""
-
-    patch_frames: int
-    """Token length in fbank frames."""
-    hop: int
-    """Fbank frames between two time steps; divides ``patch_frames``."""
-    left: int
-    """Zero samples in front."""
-
-    @property
-    def passes(self) -> int:
-        """Shifted token grids whose time steps interleave."""
-        return self.patch_frames // self.hop
-
-    @property
-    def hop_samples(self) -> int:
-        """Samples between two time steps."""
-        return self.hop * HOP_SAMPLES
-
-    def padded_samples(self, samples: int) -> int:
-        """Samples that the front end gets for a clip of ``samples``: enough for one token."""
-        return max(self.left + samples, num_samples(self.patch_frames))
-
-    def frames(self, samples: int) -> int:
-        """Fbank frames of a clip of ``samples``."""
-        return (self.padded_samples(samples) - WINDOW_SAMPLES) // HOP_SAMPLES + 1
-
-    def steps(self, samples: int) -> int:
-        """Time steps of a clip of ``samples``."""
-        return (self.frames(samples) - self.patch_frames) // self.hop + 1
-
-    def times_ms(self, samples: int) -> Tensor:
-        """(steps,) float64 centres; a clip of one padded step is centred no later than half its duration."""
-        first = (num_samples(self.patch_frames) / 2 - self.left) * 1000 / SAMPLE_RATE
-        if self.left + samples < num_samples(self.patch_frames):
-            first = min(first, samples / 2 * 1000 / SAMPLE_RATE)
-        return first + torch.arange(self.steps(samples), dtype=torch.float64) * (self.hop * FRAME_MS)
 
 
 class Encoder(nn.Module):
@@ -548,44 +494,26 @@ class Encoder(nn.Module):
                 yield first, last, [state[row : row + 1, inside] for state in hidden]
 
 
-def repeat_last(states: Sequence[Tensor], lengths: Sequence[int]) -> None:
-    """Fill (B, T, C) tensors in place: what lies past a clip's length becomes its last step."""
-    last = torch.tensor(lengths) - 1
-    clip, step = (torch.arange(states[0].shape[1]) > last[:, None]).nonzero(as_tuple=True)
-    source = last[clip]
-    clip, step, source = (onto(index, states[0].device) for index in (clip, step, source))
-    for state in states:
-        state[clip, step] = state[clip, source]
+def scene_vectors(encoder: Encoder, waveforms: Sequence[Tensor], readouts: Sequence[Readout]) -> list[Tensor]:
+    """For each readout (B, E) float32, one vector a clip; the readouts share a hop."""
+    states, encoded = step_vectors(encoder, waveforms, readouts)
+    pairs = zip(states, readouts, strict=True)
+    return [pool_time(state, encoded.lengths, readout.pool) for state, readout in pairs]
 
 
-def onto(value: Tensor, device: torch.device) -> Tensor:
-    """``value`` on ``device``; on its way to a GPU nobody waits for it: pinned memory is copied when its turn comes."""
-    if device.type != "cuda" or value.device.type != "cpu":
-        return value.to(device)
-    return value.pin_memory().to(device, non_blocking=True)
+def step_vectors(
+    encoder: Encoder, waveforms: Sequence[Tensor], readouts: Sequence[Readout]
+) -> tuple[list[Tensor], Encoded]:
+    """For each readout (B, T, C) float32, one vector a time step, with what `encode` tells of lengths and times.
 
-
-def split_clips(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:
-    """(B, S) with (B,) lengths, or a sequence of (S_i,), -> one checked (S_i,) tensor per clip."""
-    if isinstance(waveforms, Tensor) and waveforms.dim() != 2:
-        raise ValueError(
-            f"expected waveforms of shape (B, S) or a list of (S_i,) tensors, got {tuple(waveforms.shape)}"
-        )
-    clips = list(waveforms)
-    if not clips:
-        raise ValueError("expected at least one clip, got none")
-    if lengths is not None:
-        ends = torch.as_tensor(lengths).tolist()
-        if not isinstance(waveforms, Tensor) or len(ends) != len(clips) or max(ends) > waveforms.shape[1]:
-            raise ValueError("lengths go with a (B, S) tensor: one for each row, none above S")
-        clips = [clip[:end] for clip, end in zip(clips, ends, strict=True)]
-    for number, clip in enumerate(clips):
-        if not isinstance(clip, Tensor) or clip.dim() != 1 or not clip.is_floating_point() or len(clip) == 0:
-            got = f"{clip.dtype} of shape {tuple(clip.shape)}" if isinstance(clip, Tensor) else type(clip).__name__
-            raise ValueError(
-                f"clip {number}: expected a (S,) floating point tensor with at least one sample, got {got}"
-            )
-    return clips
+    Raises:
+        ValueError: the encoder is in train mode, where dropout would be in the vectors; the readouts ask for
+            different hops, which one pass cannot give.
+    """
+    if encoder.training:
+        raise ValueError("embeddings are those of a frozen encoder: call eval() first")
+    encoded = encoder.read(waveforms, readouts=readouts)
+    return encoded.hidden_states, dataclasses.replace(encoded, hidden_states=[])
 
 
 def load_model(

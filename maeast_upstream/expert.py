@@ -11,8 +11,9 @@ from typing import Any, Literal
 import yaml
 from torch import Tensor, nn
 
+from maeast_upstream.batching import split_clips
 from maeast_upstream.config import read_section
-from maeast_upstream.encoder import load_model, split_clips
+from maeast_upstream.encoder import load_model
 from maeast_upstream.readout import Mel
 
 PRETRAINING_PARTS = (

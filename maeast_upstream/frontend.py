@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from maeast_upstream.sampling import SAMPLE_RATE as SAMPLE_RATE
+from maeast_upstream.audio.constants import SAMPLE_RATE as SAMPLE_RATE
 
 WINDOW_SAMPLES = 400
 """25 ms at 16 kHz."""

@@ -5,25 +5,17 @@ of a token, D width, H heads. Source: Baade, Peng, Harwath, arXiv 2203.16691, se
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from maeast_upstream.attention import attention
-from maeast_upstream.dropout import Dropout
-from maeast_upstream.linear import Linear
-
-POSITION_BASE = 10_000.0
-STORED_POSITIONS = 4096
-"""Rows of the sinusoid kept ready: 80 s of patch tokens; more are computed when a longer input asks for them."""
-INIT_STD = 0.02
-"""BERT's initialisation, in the two transformer stacks only."""
+from maeast_upstream.modules.cpu.dropout import Dropout
+from maeast_upstream.modules.cpu.linear import Linear
+from maeast_upstream.modules.positions import Positions
+from maeast_upstream.modules.transformer import DropoutRates, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +125,8 @@ PRESETS: dict[str, dict[str, int]] = {
     "large": _shape(1024, 16, depth=24),
 }
 """Sizes by name; tiny's decoder is narrow so that its file stays under 12 MB in fp16."""
+
+
 TOKENS: dict[str, dict[str, int]] = {
     "patch": {"patch_frames": 16, "patch_mels": 16},
     "frame": {"patch_frames": 2, "patch_mels": 128},
@@ -148,199 +142,6 @@ def preset(size: str, tokens: str = "patch", **overrides: Any) -> ModelConfig:
             f"are {', '.join(TOKENS)}"
         )
     return ModelConfig(**{**PRESETS[size], **TOKENS[tokens], **overrides})
-
-
-def sinusoid(num_tokens: int, dim: int) -> Tensor:
-    """(num_tokens, dim) float32 positions: sine at even, cosine at odd channels. Source: the published code."""
-    index = torch.arange(num_tokens).unsqueeze(1)
-    rate = torch.exp(torch.arange(0, dim, 2) * (-math.log(POSITION_BASE) / dim))
-    return torch.stack([torch.sin(index * rate), torch.cos(index * rate)], dim=-1).flatten(1)
-
-
-class Positions(nn.Module):
-    """Adds a fixed sinusoid over the flat token index; holds no weights."""
-
-    table: Tensor
-
-    def __init__(self, dim: int, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.register_buffer(
-            "table",
-            sinusoid(STORED_POSITIONS if kind == "sinusoid" else 0, dim),
-            persistent=False,
-        )
-
-    def forward(self, x: Tensor, side_by_side: Sequence[int] | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D); ``side_by_side`` as in `MaeAst.features`: each clip counts from its own start."""
-        if self.kind == "none":
-            return x
-        if side_by_side is None:
-            return x + self._rows(x.shape[1], x.device)
-        rows = self._rows(max(side_by_side), x.device)
-        return x + torch.cat([rows[:tokens] for tokens in side_by_side])
-
-    def at(self, x: Tensor, index: Tensor, num_tokens: int) -> Tensor:
-        """(B, n, D) tokens that stand at the places (B, n) ``index`` of ``num_tokens`` -> (B, n, D)."""
-        return x if self.kind == "none" else x + self._rows(num_tokens, x.device)[index]
-
-    def _rows(self, tokens: int, device: torch.device) -> Tensor:
-        if tokens <= len(self.table):
-            return self.table[:tokens]
-        return sinusoid(tokens, self.table.shape[1]).to(device)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection to queries, keys and values."""
-
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.qkv = Linear(dim, 3 * dim)
-        self.out = Linear(dim, dim)
-
-    def forward(self, x: Tensor, attend: Tensor | Sequence[int] | None = None, first: int = 0) -> Tensor:
-        """(B, N, D) -> (B, N - first, D): the tokens before ``first`` are looked at only.
-
-        ``attend`` (B, 1, 1, N) is True at the keys that may be looked at; or the tokens of each clip, where clips lie
-        side by side and each looks at itself only.
-        """
-        qkv = split_heads(self.qkv(x), 3, self.num_heads)
-        if attend is None or isinstance(attend, Tensor):
-            y = self._attention((qkv[0][:, :, first:], *qkv[1:]), attend)
-        else:
-            clips = zip(*(torch.split(part, list(attend), dim=2) for part in qkv), strict=True)
-            y = torch.cat([self._attention(clip, None) for clip in clips], dim=1)
-        out: Tensor = self.out(y.flatten(2))
-        return out
-
-    def _attention(self, qkv: Sequence[Tensor], attend: Tensor | None) -> Tensor:
-        """Three (B, H, n, D / H) -> (B, n, H, D / H)."""
-        q, k, v = qkv
-        return attention(q, k, v, attend, self.dropout if self.training else 0.0).transpose(1, 2)
-
-
-class CrossAttention(nn.Module):
-    """Multi-head attention from tokens to others, the memory. Source: CrossMAE, arXiv 2401.14391."""
-
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.q = Linear(dim, dim)
-        self.kv = Linear(dim, 2 * dim)
-        self.out = Linear(dim, dim)
-
-    def forward(self, x: Tensor, attend: Tensor | None, memory: Tensor) -> Tensor:
-        """(B, n, D), (B, K, D) memory -> (B, n, D); ``attend`` (B, 1, 1, K) is True where it may be looked at."""
-        (q,) = split_heads(self.q(x), 1, self.num_heads)
-        k, v = split_heads(self.kv(memory), 2, self.num_heads)
-        y = attention(q, k, v, attend, self.dropout if self.training else 0.0)
-        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
-        return out
-
-
-def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """(B, N, parts * D) -> as many (B, H, N, D / H) views."""
-    B, N, width = x.shape
-    return x.view(B, N, parts, num_heads, width // parts // num_heads).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-class Block(nn.Module):
-    """A post-norm transformer layer: x = LN(x + attention(x)); x = LN(x + ffn(x)), with exact GELU."""
-
-    def __init__(self, dim: int, num_heads: int, ffn_dim: int, config: ModelConfig, cross: bool = False) -> None:
-        super().__init__()
-        self.attention = (CrossAttention if cross else Attention)(dim, num_heads, config.attention_dropout)
-        self.attention_norm = nn.LayerNorm(dim)
-        self.fc1 = Linear(dim, ffn_dim)
-        self.fc2 = Linear(ffn_dim, dim)
-        self.ffn_norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(config.dropout)
-        self.activation_dropout = Dropout(config.activation_dropout)
-
-    def forward(
-        self,
-        x: Tensor,
-        attend: Tensor | Sequence[int] | None = None,
-        memory: Tensor | None = None,
-        first: int = 0,
-    ) -> Tensor:
-        """(B, N, D) -> (B, N - first, D); ``attend``, ``first``, ``memory`` as in `Attention` and `CrossAttention`."""
-        y = self.attention(x, attend, first) if memory is None else self.attention(x[:, first:], attend, memory)
-        x = self.attention_norm(x[:, first:] + self.dropout(y))
-        y = self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
-        out: Tensor = self.ffn_norm(x + self.dropout(y))
-        return out
-
-
-class Stack(nn.Module):
-    """A layer norm, dropout, then `depth` post-norm blocks: the shape of both encoder and decoder."""
-
-    def __init__(
-        self, dim: int, num_heads: int, ffn_dim: int, depth: int, config: ModelConfig, cross: bool = False
-    ) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, config, cross) for _ in range(depth))
-        self.checkpoint_activations = config.checkpoint_activations
-        self.apply(_init_linear)
-
-    def forward(
-        self,
-        x: Tensor,
-        layerdrop: float = 0.0,
-        padding: Tensor | None = None,
-        memory: Tensor | None = None,
-        first: int = 0,
-    ) -> Tensor:
-        """(B, N, D) -> (B, N - first, D), the last layer's output of the tokens from ``first`` on.
-
-        While training each block is skipped with probability ``layerdrop``. ``padding`` (B, N) is True at tokens that
-        the others must not attend to; with cross-attention, of ``memory``.
-        """
-        attend = None if padding is None else ~padding[:, None, None, :]
-        x = self.dropout(self.norm(x))
-        wanted = x.shape[1] - first
-        for number, block in enumerate(self.blocks, start=1):
-            if not (self.training and layerdrop and torch.rand(()).item() < layerdrop):
-                x = self._run(block, x, attend, memory, first if number == len(self.blocks) else 0)
-        return x[:, x.shape[1] - wanted :]
-
-    def layers(
-        self, x: Tensor, padding: Tensor | None, keep: Sequence[int], side_by_side: Sequence[int] | None = None
-    ) -> list[Tensor]:
-        """The outputs of the layers in ``keep`` (counted from 1, ascending); nothing above the last is computed."""
-        attend = side_by_side if padding is None else ~padding[:, None, None, :]
-        x = self.dropout(self.norm(x))
-        kept = []
-        for number, block in enumerate(self.blocks[: keep[-1]], start=1):
-            x = self._run(block, x, attend)
-            if number in keep:
-                kept.append(x)
-        return kept
-
-    def _run(
-        self,
-        block: nn.Module,
-        x: Tensor,
-        attend: Tensor | Sequence[int] | None,
-        memory: Tensor | None = None,
-        first: int = 0,
-    ) -> Tensor:
-        if self.checkpoint_activations and torch.is_grad_enabled():
-            result: Tensor = checkpoint(block, x, attend, memory, first, use_reentrant=False)
-        else:
-            result = block(x, attend, memory, first)
-        return result
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=INIT_STD)
-        nn.init.zeros_(module.bias)
 
 
 @dataclass(frozen=True)
@@ -364,10 +165,14 @@ class MaeAst(nn.Module):
         super().__init__()
         self.config = config
         dim, decoder_dim = config.embed_dim, config.decoder_dim
+        rates = DropoutRates(config.dropout, config.attention_dropout, config.activation_dropout)
+        recompute = config.checkpoint_activations
         self.patch_embed = Linear(config.patch_dim, dim)
         self.encoder_mask = nn.Parameter(torch.rand(dim))
         self.encoder_positions = Positions(dim, config.positions)
-        self.encoder = Stack(dim, config.num_heads, config.ffn_dim, config.depth, config)
+        self.encoder = Stack(
+            dim, config.num_heads, config.ffn_dim, config.depth, rates, checkpoint_activations=recompute
+        )
         self.decoder_embed = nn.Linear(dim, decoder_dim) if decoder_dim != dim else nn.Identity()
         self.decoder_mask = nn.Parameter(torch.rand(decoder_dim))
         same = decoder_dim == dim  # then one table serves both
@@ -377,8 +182,9 @@ class MaeAst(nn.Module):
             config.decoder_heads,
             config.decoder_ffn_dim,
             config.decoder_depth,
-            config,
-            config.decoder_attention == "cross",
+            rates,
+            cross=config.decoder_attention == "cross",
+            checkpoint_activations=recompute,
         )
         self.reconstruction_head = nn.Linear(decoder_dim, config.patch_dim)
         self.classification_head = nn.Linear(decoder_dim, config.patch_dim)

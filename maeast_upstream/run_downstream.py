@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 
 from maeast_upstream import cli
-from maeast_upstream.superb_arguments import complete, read
+from maeast_upstream.integrations.s3prl.arguments import complete, read
 
 HELP = {"-h", "--help"}
 

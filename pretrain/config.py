@@ -3,14 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from maeast_upstream.frontend import (
-    HOP_SAMPLES,
-    SAMPLE_RATE,
-    WINDOW_SAMPLES,
-    FrontendConfig,
-)
+from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, FrontendConfig
 from maeast_upstream.model import ModelConfig
-from pretrain.masking import num_masked
+from pretrain.masking.rules import num_masked
 
 LONGEST_CROP_SECONDS = 3600.0
 """Beyond an hour no step fits into any memory."""

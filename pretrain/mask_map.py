@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import run
-from maeast_upstream.command import Parser
-from maeast_upstream.figures import drawing
-from pretrain.mask_kinds import KINDS
-from pretrain.masking import Grid, Scores, num_masked, split
+from maeast_upstream.visualization.figures import drawing
+from pretrain.masking.kinds import KINDS
+from pretrain.masking.rules import Grid, Scores, num_masked, split
 
 PATCHES, FRAMES = Grid(256, 62, 8), Grid(256, 500, 1)
 """Tokens of ten seconds."""

@@ -1,17 +1,17 @@
 """One batch of waveforms -> the joint loss, as one module that a trainer (or torch's DDP) can wrap."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from maeast_upstream.config import Normalisation
 from maeast_upstream.frontend import Fbank, num_frames
 from maeast_upstream.model import MaeAst, patchify, take
-from pretrain import masking
+from maeast_upstream.modules.cpu.linear import Linear
 from pretrain.config import Recipe
 from pretrain.losses import classification_loss, clip_loss, normalised, reconstruction_loss
-from pretrain.mask_kinds import recipe_scores
-from pretrain.normalise import Normaliser
-from pretrain.ssast import Heads
+from pretrain.masking import rules
+from pretrain.masking.kinds import recipe_scores
 
 DECODER = ("decoder_embed", "decoder_mask", "decoder", "reconstruction_head", "classification_head")
 """Parts of the network that SSAST has no use for."""
@@ -118,17 +118,19 @@ class Objective(nn.Module):
         """
         rows, tokens, _ = patches.shape
         mel = self.recipe.model.mel_patches
-        count = masking.num_masked(tokens, self.recipe.masking.ratio)
-        scores = recipe_scores(masking.Grid(rows, tokens // mel, mel), self.recipe.masking, generator)
+        count = rules.num_masked(tokens, self.recipe.masking.ratio)
+        scores = recipe_scores(
+            rules.Grid(rows, tokens // mel, mel), self.recipe.masking.shares, self.recipe.masking.ratio, generator
+        )
         if self.recipe.losses.clip and self.recipe.losses.clip_views == "masks":
-            scores = masking.apart(scores, count)
-        return masking.split(scores, count)
+            scores = rules.apart(scores, count)
+        return rules.split(scores, count)
 
     def draw_batch(self, patches: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`draw_masks`, but of the masked tokens those only that are to be predicted."""
         visible, masked = self.draw_masks(patches, generator)
         share = self.recipe.losses.masked_share
-        return visible, masked if share == 1.0 else masking.some(masked, share, generator)
+        return visible, masked if share == 1.0 else rules.some(masked, share, generator)
 
 
 def unused_parts(recipe: Recipe) -> list[str]:
@@ -140,3 +142,65 @@ def unused_parts(recipe: Recipe) -> list[str]:
         return ["encoder_mask", *DECODER]
     heads = {"reconstruction_head": weights.reconstruction, "classification_head": weights.classification}
     return ["encoder_mask", *(name for name, weight in heads.items() if not weight)]
+
+
+EPS, MOMENTUM = 1e-5, 0.1
+"""Of the published BatchNorm2d over one channel."""
+
+
+class Normaliser(nn.Module):
+    """(x - mean) / std * scale, with the corpus's statistics or, as published, each batch's own.
+
+    The latter keeps running ones for later, and takes the processes of a distributed run as one batch.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, kind: str, statistics: Normalisation) -> None:
+        """``kind``: fixed or batch. ``statistics``: what is used, or what the running ones begin with."""
+        super().__init__()
+        self.kind, self.fixed = kind, statistics
+        if kind == "batch":
+            self.register_buffer("mean", torch.tensor(statistics.mean))
+            self.register_buffer("var", torch.tensor(statistics.std**2))
+
+    @property
+    def statistics(self) -> Normalisation:
+        """For a checkpoint."""
+        if self.kind == "fixed":
+            return self.fixed
+        std = float((self.var.double() + EPS).sqrt())
+        return Normalisation(mean=float(self.mean), std=std, scale=self.fixed.scale)
+
+    def forward(self, fbank: Tensor, frames: Tensor | None = None) -> Tensor:
+        """(B, frames, mels) -> the same; ``frames`` (B,) are each row's own where some are padded with zeros."""
+        if self.kind == "fixed":
+            return (fbank - self.fixed.mean) * (self.fixed.scale / self.fixed.std)
+        if not self.training:
+            return (fbank - self.mean) * (self.fixed.scale * (self.var + EPS).rsqrt())
+        count = fbank.new_tensor(fbank.numel(), dtype=torch.float64)
+        if frames is not None:
+            count = frames.clamp(max=fbank.shape[1]).sum().double() * fbank.shape[2]
+        # padding is zero and adds nothing to the sums; sums, because several processes add theirs
+        sums = torch.stack([fbank.sum(dtype=torch.float64), fbank.double().square().sum(), count])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        mean, square, count = sums[0] / sums[2], sums[1] / sums[2], sums[2]
+        var = square - mean.square()
+        self.mean.lerp_(mean.float(), MOMENTUM)
+        self.var.lerp_((var * count / (count - 1)).float(), MOMENTUM)
+        return (fbank - mean.float()) * (self.fixed.scale * (var.float() + EPS).rsqrt())
+
+
+class Heads(nn.Module):
+    """Two layers with a ReLU between them, for each loss that is computed."""
+
+    def __init__(self, embed_dim: int, patch_dim: int, reconstruction: bool, classification: bool) -> None:
+        super().__init__()
+        self.reconstruction = _head(embed_dim, patch_dim) if reconstruction else None
+        self.classification = _head(embed_dim, patch_dim) if classification else None
+
+
+def _head(embed_dim: int, patch_dim: int) -> nn.Sequential:
+    return nn.Sequential(Linear(embed_dim, embed_dim), nn.ReLU(), Linear(embed_dim, patch_dim))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import run
-from maeast_upstream.command import Parser
-from maeast_upstream.figures import drawing
-from pretrain.run import read_metrics
+from maeast_upstream.visualization.figures import drawing
+from pretrain.training.run_folder import read_metrics
 
 COLUMNS = 3
 HIDDEN = frozenset({"step", "bad_clips"})

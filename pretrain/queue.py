@@ -1,16 +1,16 @@
 """``python -m pretrain.queue configs/queue.txt --minutes 9``: the first unfinished recipe of a list, for a while."""
 
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import run
-from maeast_upstream.command import Parser
 from pretrain.cli import read_recipe, train
 from pretrain.config import Recipe
+from pretrain.training.run_folder import steps_done
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +41,6 @@ def next_recipe(queue: Path, overrides: Sequence[str] = ()) -> Recipe | None:
         if steps_done(Path(recipe.out)) < recipe.optim.steps:
             return recipe
     return None
-
-
-def steps_done(run_folder: Path) -> int:
-    """Batches that a run has saved."""
-    config = run_folder / "last" / "config.json"
-    return int(json.loads(config.read_text(encoding="utf-8"))["provenance"]["steps"]) if config.exists() else 0
 
 
 if __name__ == "__main__":

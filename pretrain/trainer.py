@@ -14,22 +14,23 @@ from torch import Tensor
 
 from maeast_upstream import checkpoint
 from maeast_upstream.config import EncoderConfig, Normalisation, Provenance
-from maeast_upstream.settings import flatten
-from pretrain import run, stats
+from maeast_upstream.modules.cpu.memory import keep_freed_memory
+from maeast_upstream.storage.settings import flatten
 from pretrain.config import Recipe
-from pretrain.corpus import describe, open_training, open_validation
-from pretrain.data import Batch, CropBatches, Parts, batches
-from pretrain.data_bad import BadClips
-from pretrain.data_resident import ResidentBatches
-from pretrain.data_shards import ShardBatches
-from pretrain.heap import keep_freed_memory
-from pretrain.interrupt import stop_on_signal
+from pretrain.data import statistics
+from pretrain.data.batches import Batch, CropBatches, Parts, batches
+from pretrain.data.corpus import describe, open_training, open_validation
+from pretrain.data.failures import BadClips
+from pretrain.data.gpu import ResidentBatches
+from pretrain.data.shards import ShardBatches
 from pretrain.objective import Objective
-from pretrain.parallel import Parallel
-from pretrain.report import Meter, Report, rounded
-from pretrain.snapshot import restore, snapshot
-from pretrain.step import NonFiniteError, Updater
-from pretrain.watch import Watch
+from pretrain.training import run_folder
+from pretrain.training.distributed import Parallel
+from pretrain.training.logging import Meter, Report, rounded
+from pretrain.training.monitor import Watch
+from pretrain.training.signals import stop_on_signal
+from pretrain.training.snapshot import restore, snapshot
+from pretrain.training.step import NonFiniteError, Updater
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +58,13 @@ class Trainer:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.parts = Parts(self.parallel.processes, self.parallel.rank, recipe.optim.accumulate)
-        begun = bool(run.states(self.run))
+        begun = bool(run_folder.states(self.run))
         parent = load_parent(recipe) if recipe.init is not None and not begun else None
         with self.parallel.main_first():  # which decodes the corpus
             self.source = open_training(recipe, self.parts, 0)
             self.validation = open_validation(recipe, self.parts)
-            self.lock = run.Lock(self.run) if self.parallel.is_main else None
-            state = run.read_state(self.run, dataclasses.asdict(recipe))
+            self.lock = run_folder.Lock(self.run) if self.parallel.is_main else None
+            state = run_folder.read_state(self.run, dataclasses.asdict(recipe))
             normalisation = self._normalisation(state, parent)
         torch.manual_seed(recipe.seed)
         self.objective = Objective(recipe, normalisation).to(self.device)
@@ -84,11 +85,11 @@ class Trainer:
             return Normalisation(**state["normalisation"])
         if parent is not None:
             return parent.config.normalisation
-        path = self.run / run.STATS_NAME
-        found = stats.read(path)
+        path = self.run / run_folder.STATS_NAME
+        found = statistics.read(path)
         if found is None:
-            found = stats.measure(self.source, self.recipe)
-            stats.write(path, found)
+            found = statistics.measure(self.source, self.recipe)
+            statistics.write(path, found)
         return found
 
     def _listed(self) -> Iterator[tuple[str, str]]:
@@ -121,7 +122,7 @@ class Trainer:
         report = None
         if self.parallel.is_main:
             checkpoint.repair(self.run)
-            run.write_recipe(self.run, dataclasses.asdict(recipe))
+            run_folder.write_recipe(self.run, dataclasses.asdict(recipe))
             report = Report(self.run, self.step, recipe.optim.steps, recipe.tensorboard)
             self._announce()
         self.objective.train()
@@ -222,8 +223,8 @@ class Trainer:
         self.best = min(loss, self.best)
         self.save()
         if better and self.parallel.is_main:
-            with run.saving(self.run, self.step):
-                run.keep_best(self.run)
+            with run_folder.saving(self.run, self.step):
+                run_folder.keep_best(self.run)
                 checkpoint.save_folder(self.run / "best", self.objective.network, self.encoder_config())
 
     def save(self) -> None:
@@ -238,7 +239,7 @@ class Trainer:
         if not all(bool(value.isfinite().all()) for value in state["objective"].values()):
             raise ValueError(f"batch {self.step}: a weight is NaN or infinite; {REMEDY}")
         if self.parallel.is_main:
-            with run.saving(self.run, self.step):
+            with run_folder.saving(self.run, self.step):
                 self._write(state)
         self.saved = self.step
         self.parallel.wait()
@@ -251,7 +252,7 @@ class Trainer:
             "normalisation": dataclasses.asdict(self.objective.normalise.statistics),
             "package": checkpoint.package_version(),
         }
-        run.write_state(self.run, {**own, **state}, self.recipe.keep_last)
+        run_folder.write_state(self.run, {**own, **state}, self.recipe.keep_last)
         config = self.encoder_config()
         checkpoint.save_state(self.run / "last", network_part(state["objective"]), config)
         if state["average"] is not None:

@@ -7,7 +7,7 @@ import tarfile
 
 import soundfile
 
-from maeast_upstream.audio import read_audio
+from maeast_upstream.audio.reading import read_audio
 
 FOLDS = 5
 

@@ -6,9 +6,9 @@ import signal
 import time
 from pathlib import Path
 
-from maeast_upstream import decode_worker
+from maeast_upstream.decoding import worker
 
-attempt = decode_worker.attempt
+attempt = worker.attempt
 
 
 def evil_attempt(segment):
@@ -37,8 +37,8 @@ DEEDS = {
 
 
 def main():
-    decode_worker.attempt = evil_attempt
-    read = decode_worker.read_segment
+    worker.attempt = evil_attempt
+    read = worker.read_segment
 
     def read_segment(segment):
         if "fault" in segment.path:
@@ -47,5 +47,5 @@ def main():
             raise MemoryError
         return read(segment)
 
-    decode_worker.read_segment = read_segment
-    decode_worker.main()
+    worker.read_segment = read_segment
+    worker.main()

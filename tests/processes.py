@@ -15,9 +15,9 @@ AUDIO = Path(__file__).parent / "data" / "audio"
 RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
-from maeast_upstream import extract
+from maeast_upstream.extract import parts
 from maeast_upstream.cli import main
-extract.PART_CLIPS = int(sys.argv[1])
+parts.PART_CLIPS = int(sys.argv[1])
 raise SystemExit(main(sys.argv[2:]))
 """
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from maeast_upstream.superb_config import config_path, read_config
-from maeast_upstream.superb_data import main as superb_data
+from maeast_upstream.commands.superb_data import main as superb_data
+from maeast_upstream.integrations.s3prl.configs import config_path, read_config
 
 DATA = Path(__file__).parent / "data"
 RATE = 16_000

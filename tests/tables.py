@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from maeast_upstream.extract.table import Embedded, Wanted, make_schema, make_table
 from maeast_upstream.readout import Readout
-from maeast_upstream.table import Embedded, Wanted, make_schema, make_table
 
 WANTED = Wanted(readouts=(Readout(layer=1), Readout(layer=2)))
 SCHEMA = make_schema(WANTED, 3, {"maeast": "{}"})

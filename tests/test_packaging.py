@@ -122,12 +122,12 @@ print(json.dumps([maeast_upstream.__file__, configs, list(vector.shape)]))
 
 
 def test_the_bundled_checkpoint_is_at_most_12_mb():
-    folder = ROOT / "maeast_upstream" / "checkpoints" / "tiny"
+    folder = ROOT / "maeast_upstream" / "assets" / "tiny"
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 12_000_000
 
 
 def test_importing_loads_nothing_heavy():
-    code = "import sys, maeast_upstream.engines, maeast_upstream.cli, pretrain; print(*sys.modules)"
+    code = "import sys, maeast_upstream.engines.attach, maeast_upstream.cli, pretrain; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & {name.split(".")[0] for name in done.stdout.split()}
 
@@ -154,7 +154,10 @@ def test_one_version_everywhere():
 
 
 def test_the_wheel_has_the_page_of_maeast_map(wheel):
-    page = {f"maeast_upstream/page/{path.name}" for path in (ROOT / "maeast_upstream" / "page").iterdir()}
+    page = {
+        f"maeast_upstream/visualization/map/assets/{path.name}"
+        for path in (ROOT / "maeast_upstream/visualization/map/assets").iterdir()
+    }
     assert page <= set(zipfile.ZipFile(wheel).namelist())
 
 
@@ -163,4 +166,4 @@ def test_the_wheel_has_the_configs_of_s3prl_s_tasks_and_the_corpus_it_lacks(whee
     configs = {f"maeast_upstream/configs/superb/{path.name}" for path in (ROOT / "configs" / "superb").glob("*.yaml")}
     assert len(configs) == 12
     assert configs <= names
-    assert "maeast_upstream/superb_corpus/corpus/libriphone.py" in names
+    assert "maeast_upstream/integrations/s3prl/overlay/corpus/libriphone.py" in names

@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from maeast_upstream.arguments import Parser, UsageError
 from maeast_upstream.cli import run
-from maeast_upstream.command import Parser, UsageError
-from maeast_upstream.decoding import DecodePool
-from pretrain.corpora.choose import Seen, choose
-from pretrain.corpora.clips import Clip, Finished, convert
-from pretrain.corpora.debs import ArchiveError
-from pretrain.corpora.fetch import FetchError, fetch
-from pretrain.corpora.listing import HERE, Package, choose_packages, read_excluded, read_packages
-from pretrain.corpora.memory import limit_memory
-from pretrain.corpora.shards import write_corpus
+from maeast_upstream.decoding.pool import DecodePool
+from pretrain.corpora.corpus.choose import Seen, choose
+from pretrain.corpora.corpus.clips import Clip, Finished, convert
+from pretrain.corpora.corpus.shards import write_corpus
+from pretrain.corpora.debian.deb import ArchiveError
+from pretrain.corpora.debian.fetch import FetchError, fetch
+from pretrain.corpora.debian.memory import limit_memory
+from pretrain.corpora.debian.packages import HERE, Package, choose_packages, read_excluded, read_packages
 
 logger = logging.getLogger(__name__)
 

@@ -12,24 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.audio import AudioError
+from maeast_upstream.arguments import Parser
+from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.cli import run
-from maeast_upstream.command import Parser
-from maeast_upstream.decoding import DecodePool
-from maeast_upstream.inputs import Segment
-from pretrain.corpora.debs import ArchiveError, Room, Source, read_deb
-from pretrain.corpora.expand import expand, is_sound
-from pretrain.corpora.fetch import FetchError, fetch, version_of
-from pretrain.corpora.labelled import Found, Recipe, write_set
-from pretrain.corpora.listing import HERE, Package
-from pretrain.corpora.memory import limit_memory
-from pretrain.corpora.programs import ProgramError, installed_version
-from pretrain.corpora.salvage import salvage
+from maeast_upstream.data.inputs import Segment
+from maeast_upstream.decoding.pool import DecodePool
+from pretrain.corpora.debian.archives import expand, is_sound
+from pretrain.corpora.debian.deb import ArchiveError, Room, Source, read_deb
+from pretrain.corpora.debian.fetch import FetchError, fetch, version_of
+from pretrain.corpora.debian.memory import limit_memory
+from pretrain.corpora.debian.packages import HERE, Package
+from pretrain.corpora.debian.programs import ProgramError, installed_version
+from pretrain.corpora.debian.salvage import salvage
 from pretrain.corpora.sets.drums import DRUMS
 from pretrain.corpora.sets.game_effects import GAME_EFFECTS
 from pretrain.corpora.sets.game_voices import GAME_VOICES
 from pretrain.corpora.sets.gm_instruments import GM_INSTRUMENTS
 from pretrain.corpora.sets.keywords_tts import KEYWORDS_TTS
+from pretrain.corpora.sets.labelled import Found, Recipe, write_set
 from pretrain.corpora.sets.mandarin_tone import MANDARIN_TONE
 from pretrain.corpora.sets.soundtracks import SOUNDTRACKS
 from pretrain.corpora.sets.stamps_language import STAMPS_LANGUAGE

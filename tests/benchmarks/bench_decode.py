@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from sounds import sweep, write
 
-from maeast_upstream.audio import read_audio
-from maeast_upstream.decoders import Process
-from maeast_upstream.decoding import DecodePool
-from maeast_upstream.inputs import Segment
+from maeast_upstream.audio.reading import read_audio
+from maeast_upstream.data.inputs import Segment
+from maeast_upstream.decoding.pool import DecodePool
+from maeast_upstream.decoding.process import Process
 
 FORMATS = ("wav", "flac", "ogg", "opus", "mp3", "m4a")
 FILES, SECONDS, RATE = 60, 10, 44_100

@@ -21,13 +21,14 @@ from bench_encoder import BATCH
 from reference import load_expert
 
 from maeast_upstream import load_model
-from maeast_upstream.audio import find_audio, read_audio
-from maeast_upstream.engines import attach
-from maeast_upstream.job import Job, Listing, take_survey
-from maeast_upstream.outputs import output_at
+from maeast_upstream.audio.reading import find_audio, read_audio
+from maeast_upstream.engines.selection import attach
+from maeast_upstream.engines.streams import streams_on
+from maeast_upstream.extract.job import Job
+from maeast_upstream.extract.outputs import output_at
+from maeast_upstream.extract.survey import Listing, take_survey
+from maeast_upstream.extract.table import Wanted
 from maeast_upstream.readout import Readout
-from maeast_upstream.streams import streams_on
-from maeast_upstream.table import Wanted
 
 SYSTEMS = ("openvino-fp32", "openvino-bf16", "onnx-int8", "torch-fp32", "torch-bf16")
 AUDIO = Path(__file__).parents[1] / "data" / "audio"

@@ -19,8 +19,8 @@ from reference import load_expert, write_checkpoint
 from timing import in_turn, ratio, seconds
 
 from maeast_upstream import Encoder, load_model
-from maeast_upstream.engines import attach
-from maeast_upstream.linear import by_convolution
+from maeast_upstream.engines.selection import attach
+from maeast_upstream.modules.cpu.linear import by_convolution
 
 PAIRS = (("openvino", "fp32"), ("openvino", "bf16"), ("onnx", "int8"))
 """torch's own rows are bench_encoder's."""

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hear_api.tasks import Clip, write_task
-from maeast_upstream.audio import read_audio
+from hear_api.tasks.create import Clip, write_task
+from maeast_upstream.audio.reading import read_audio
 
 DATA = Path(__file__).parents[1] / "data"
 SPLITS = {"train": 1200, "valid": 400, "test": 400}

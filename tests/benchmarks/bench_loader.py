@@ -20,12 +20,12 @@ from timing import in_turn, seconds
 from maeast_upstream.config import Normalisation
 from maeast_upstream.model import preset
 from pretrain.config import DataConfig, LossConfig, OptimConfig, Recipe
-from pretrain.corpus import open_training
-from pretrain.data import Batch, Parts, batches
+from pretrain.data.batches import Batch, Parts, batches
+from pretrain.data.corpus import open_training
+from pretrain.data.packing import pack
 from pretrain.objective import Objective
-from pretrain.pack import pack
-from pretrain.parallel import Parallel
-from pretrain.step import Updater
+from pretrain.training.distributed import Parallel
+from pretrain.training.step import Updater
 
 ROOT = Path(__file__).parents[2]
 CLIPS, SECONDS, BATCH = 64, 10.0, 16

@@ -10,14 +10,15 @@ from bench_encoder import matmul_peak
 from timing import seconds
 
 from maeast_upstream import load_model
-from maeast_upstream.audio import read_audio
+from maeast_upstream.audio.reading import read_audio
+from maeast_upstream.data.packed import AUDIO_NAME, TABLE_NAME, to_int16
 from maeast_upstream.encoder import Encoder
-from maeast_upstream.engines import attach
-from maeast_upstream.job import Job, Listing, take_survey
-from maeast_upstream.outputs import output_at
-from maeast_upstream.packed import AUDIO_NAME, TABLE_NAME, to_int16
+from maeast_upstream.engines.selection import attach
+from maeast_upstream.extract.job import Job
+from maeast_upstream.extract.outputs import output_at
+from maeast_upstream.extract.survey import Listing, take_survey
+from maeast_upstream.extract.table import Wanted
 from maeast_upstream.readout import Readout
-from maeast_upstream.table import Wanted
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
 CLIP_SECONDS = 10

@@ -13,16 +13,16 @@ from published_step import published_step
 from timing import in_turn, ratio
 
 from maeast_upstream.config import Normalisation
-from maeast_upstream.figures import drawing
 from maeast_upstream.frontend import Fbank, FrontendConfig
 from maeast_upstream.model import ModelConfig, preset
+from maeast_upstream.modules.cpu.memory import keep_freed_memory
+from maeast_upstream.visualization.figures import drawing
 from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Recipe
-from pretrain.data import Batch
-from pretrain.flops import StepFlops
-from pretrain.heap import keep_freed_memory
+from pretrain.data.batches import Batch
 from pretrain.objective import Objective
-from pretrain.parallel import Parallel
-from pretrain.step import DTYPES, Updater
+from pretrain.training.distributed import Parallel
+from pretrain.training.flops import StepFlops
+from pretrain.training.step import DTYPES, Updater
 
 Rows = list[tuple[str, str, str]]
 PRECISIONS = ("fp32", "bf16")

@@ -19,10 +19,10 @@ from maeast_upstream.frontend import SAMPLE_RATE, Fbank, FrontendConfig
 from maeast_upstream.model import preset
 from pretrain.cli import read_recipe
 from pretrain.config import Recipe
-from pretrain.corpus import open_training
-from pretrain.data import Batch, Parts, batches
-from pretrain.data_resident import ResidentBatches
-from pretrain.flops import StepFlops
+from pretrain.data.batches import Batch, Parts, batches
+from pretrain.data.corpus import open_training
+from pretrain.data.gpu import ResidentBatches
+from pretrain.training.flops import StepFlops
 
 Rows = list[tuple[str, str, str]]
 CONFIGS = Path(__file__).parents[2] / "configs"

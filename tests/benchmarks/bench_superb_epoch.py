@@ -20,8 +20,8 @@ import torch
 from superb_sets import WORDS, joined, sounds, write
 from timing import in_turn, ratio
 
-from maeast_upstream.superb_config import read_config
-from maeast_upstream.superb_data import main as superb_data
+from maeast_upstream.commands.superb_data import main as superb_data
+from maeast_upstream.integrations.s3prl.configs import read_config
 
 CLIPS = 585
 """Training clips: as many as keywords_tts has."""
@@ -64,7 +64,7 @@ def ks(folder: Path, clips: int) -> dict[str, Any]:
 
 def in_train(path: Path) -> bool:
     """Whether s3prl's training epoch has a file: its noise, and what the name's hash gives it."""
-    from maeast_upstream.superb_layouts import NOISE, ks_percent
+    from maeast_upstream.integrations.s3prl.layouts import NOISE, ks_percent
 
     return path.parent.name == NOISE or ks_percent(path.name.split("_nohash_")[0]) >= 20
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import hear_api
 from hear_api.model import StepGrid, running_mean
 from maeast_upstream import checkpoint
-from maeast_upstream.audio import read_audio
-from maeast_upstream.checkpoint import Loaded
-from maeast_upstream.extract import embed_files
+from maeast_upstream.audio.reading import read_audio
+from maeast_upstream.checkpoint.folder import Loaded
+from maeast_upstream.extract.api import embed_files
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
 MODEL = hear_api.load_model()

@@ -11,7 +11,7 @@ from hear_tasks import DATA
 mteb = pytest.importorskip("mteb")
 
 from hear_api.mteb import MaeAst, main, waveform  # noqa: E402
-from maeast_upstream.audio import read_audio  # noqa: E402
+from maeast_upstream.audio.reading import read_audio  # noqa: E402
 from maeast_upstream.cli import run  # noqa: E402
 
 CLASSES = ("kick", "snare", "tom", "six", "stop", "zero")

@@ -1,11 +1,12 @@
 """`maeast`: finding commands, and how every run ends."""
 
-from importlib.metadata import EntryPoint
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from maeast_upstream import __version__, cli
-from maeast_upstream.command import Parser
+from maeast_upstream.arguments import Parser
 
 
 def greet(argv):
@@ -32,16 +33,15 @@ def fail(argv):
 
 @pytest.fixture
 def own_commands(monkeypatch):
-    """Two commands of a package of one's own, and one whose package lacks something."""
-    module = type("Module", (), {"greet": greet, "fail": fail})
-    monkeypatch.setitem(__import__("sys").modules, "own_package", module)
-    names = {
-        "greet": "own_package:greet",
-        "fail": "own_package:fail",
-        "broken": "no_such_package:main",
+    """Two small commands, and one whose module cannot be imported."""
+    for name, main in {"greet": greet, "fail": fail}.items():
+        monkeypatch.setitem(sys.modules, f"test_command_{name}", SimpleNamespace(main=main))
+    entries = {
+        "greet": cli.CommandEntry("test_command_greet", "Say a word"),
+        "fail": cli.CommandEntry("test_command_fail", "Raise an error"),
+        "broken": cli.CommandEntry("no_such_package", "Cannot be imported"),
     }
-    entries = [EntryPoint(name, value, cli.GROUP) for name, value in names.items()]
-    monkeypatch.setattr(cli, "entry_points", lambda group: entries if group == cli.GROUP else [])
+    monkeypatch.setattr(cli, "COMMANDS", entries)
 
 
 def test_help_lists_every_registered_command(capsys):
@@ -52,18 +52,28 @@ def test_help_lists_every_registered_command(capsys):
     assert "Embed audio files, folders" in text
 
 
-def test_a_command_of_any_package_is_found_by_its_entry_point(own_commands, capsys):
+def test_a_command_gets_the_arguments_and_gives_the_exit_status(own_commands, capsys):
     assert cli.main(["greet", "hello"]) == 0
     assert capsys.readouterr().out == "hello\n"
     assert cli.main(["greet", "bye"]) == 3
 
 
-def test_help_survives_a_command_that_cannot_be_imported(own_commands, capsys):
-    assert cli.main(["-h"]) == 0
-    text = capsys.readouterr().out
-    assert "Say a word." in text
-    assert "More about it" not in text
-    assert "not to be used here: No module named 'no_such_package'" in text
+def test_every_command_has_a_main():
+    for name in cli.COMMANDS:
+        assert callable(cli.find(name)), name
+
+
+def test_a_mistyped_command_gets_a_suggestion(capsys):
+    assert cli.main(["embde"]) == 1
+    assert "did you mean 'embed'?" in capsys.readouterr().err
+
+
+def test_a_traceback_is_shown_on_demand(own_commands, capsys, monkeypatch):
+    assert cli.main(["fail", "value", "--traceback"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("MAEAST_DEBUG", "1")
+    assert cli.main(["fail", "value"]) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_the_version_is_the_packages(capsys):
@@ -79,7 +89,7 @@ def test_no_command_is_status_1_with_the_list(own_commands, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["sing"], "unknown command 'sing'; there are broken, fail, greet"),
+        (["sing"], "unknown command 'sing'; the commands are greet, fail, broken"),
         (
             ["greet"],
             "the following arguments are required: word (see maeast greet --help)",

@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 
 from maeast_upstream import Encoder, Readout, load_model
 from maeast_upstream.config import EncoderConfig
-from maeast_upstream.encoder import TimeGrid
 from maeast_upstream.model import patchify, preset
-from maeast_upstream.windows import window_ranges, window_starts
+from maeast_upstream.time_grid import TimeGrid, window_ranges, window_starts
 
 
 def noise(samples, seed=0):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from maeast_upstream import load_model
+from maeast_upstream import batching, load_model
 from maeast_upstream.expert import UpstreamExpert, UpstreamOptions
 
 TOLERANCE = 1e-5
@@ -339,7 +339,6 @@ def test_what_is_no_clip_is_named(write_published, clips, message):
 
 
 def test_on_a_gpu_a_small_batch_is_one_pass_and_on_a_cpu_no_padding_is_computed(write_published, monkeypatch):
-    from maeast_upstream import encoder
 
     clips = noise(16000, 100_000, 40_000)
     upstream = UpstreamExpert(write_published("patch"), precision="bf16").eval()
@@ -354,7 +353,7 @@ def test_on_a_gpu_a_small_batch_is_one_pass_and_on_a_cpu_no_padding_is_computed(
     assert sum(rows * tokens for rows, tokens, _ in seen) == 8 * sum(grid.steps(len(clip)) for clip in clips)
     monkeypatch.setattr(upstream.encoder, "_side_by_side", lambda: False)
     apart = list(upstream.encoder._batches(clips, grid))
-    monkeypatch.setitem(encoder.SMALL_BATCH_TOKENS, "cpu", 8192)
+    monkeypatch.setitem(batching.SMALL_BATCH_TOKENS, "cpu", 8192)
     together = list(upstream.encoder._batches(clips, grid))
     assert (len(apart), len(together)) == (3, 1)
     for batch in (dense, states(upstream, clips)[-1]):

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from maeast_upstream import frontend
-from maeast_upstream.frontend import (
-    SSAST_FRONTEND,
-    Fbank,
-    FrontendConfig,
-    num_frames,
-    num_samples,
-)
+from maeast_upstream.frontend import SSAST_FRONTEND, Fbank, FrontendConfig, num_frames, num_samples
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fbank.safetensors"
 

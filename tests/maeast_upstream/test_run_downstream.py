@@ -16,9 +16,9 @@ import yaml
 from superb_sets import make
 
 import maeast_upstream
+from maeast_upstream.integrations.s3prl.repairs import install_repairs
+from maeast_upstream.integrations.s3prl.tasks import TASKS
 from maeast_upstream.run_downstream import main
-from maeast_upstream.superb_repairs import install_repairs
-from maeast_upstream.superb_tasks import TASKS
 
 pytest.importorskip("s3prl")
 pytestmark = pytest.mark.s3prl
@@ -147,9 +147,10 @@ def test_options_of_the_upstream_are_taken(here, data):
 
 def test_started_by_its_path_its_neighbours_do_not_pass_for_the_hubs_expert(here, data, write_published):
     """And with --hub huggingface, from a folder of `maeast export-s3prl`."""
-    from maeast_upstream import cli, export_s3prl
+    from maeast_upstream import cli
+    from maeast_upstream.integrations.s3prl import hub_export
 
-    assert cli.run(export_s3prl.main, [str(write_published("patch")), "hub"]) == 0
+    assert cli.run(hub_export.main, [str(write_published("patch")), "hub"]) == 0
     command = [
         sys.executable,
         SCRIPT,
@@ -270,9 +271,10 @@ def test_a_configs_name_is_not_taken_for_a_folder_of_that_name(here, capfd):
 
 
 def test_an_exported_folder_is_asked_for_its_clock_too(here, capfd, write_published):
-    from maeast_upstream import cli, export_s3prl
+    from maeast_upstream import cli
+    from maeast_upstream.integrations.s3prl import hub_export
 
-    assert cli.run(export_s3prl.main, [str(write_published("patch")), "hub"]) == 0
+    assert cli.run(hub_export.main, [str(write_published("patch")), "hub"]) == 0
     options = ["-m", "train", "--hub", "huggingface", "-u", "hub", "-d", "sv_voxceleb1", "-p", "run", *CPU]
     assert main(options) == 1
     assert "needs 16 steps of each clip" in capfd.readouterr().err
@@ -343,8 +345,8 @@ def test_the_lists_that_sid_and_asv_keep_go_to_the_experiment(tmp_path):
 ])  # fmt: skip
 def test_heads_that_need_a_finer_clock_say_so(options, task, works):
     from maeast_upstream.expert import UpstreamExpert
-    from maeast_upstream.superb_config import config_path, read_config
-    from maeast_upstream.superb_steps import check_steps
+    from maeast_upstream.integrations.s3prl.checks import check_steps
+    from maeast_upstream.integrations.s3prl.configs import config_path, read_config
 
     rate = UpstreamExpert(**options).get_downsample_rates()
     if works:
@@ -355,7 +357,7 @@ def test_heads_that_need_a_finer_clock_say_so(options, task, works):
 
 
 def test_too_slow_a_clock_for_phones_is_a_warning(caplog):
-    from maeast_upstream.superb_steps import check_steps
+    from maeast_upstream.integrations.s3prl.checks import check_steps
 
     check_steps("ctc", {}, 640)
     assert not caplog.records

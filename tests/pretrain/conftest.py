@@ -6,7 +6,7 @@ import pytest
 from small import small_config
 
 from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Recipe
-from pretrain.pack import pack
+from pretrain.data.packing import pack
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
 

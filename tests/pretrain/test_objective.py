@@ -5,15 +5,15 @@ import torch
 
 from maeast_upstream import load_model
 from maeast_upstream.config import Normalisation
-from pretrain import masking
 from pretrain.config import LossConfig, MaskConfig, OptimConfig
-from pretrain.corpus import open_training
-from pretrain.data import Parts
+from pretrain.data.batches import Parts
+from pretrain.data.corpus import open_training
 from pretrain.losses import classification_loss, reconstruction_loss
+from pretrain.masking import rules
 from pretrain.objective import Objective
-from pretrain.schedule import make_optimizer
-from pretrain.step import prepare
 from pretrain.trainer import Trainer
+from pretrain.training.optimizer import make_optimizer
+from pretrain.training.step import prepare
 
 
 def prepared(recipe, rows=4):
@@ -122,7 +122,7 @@ def test_the_views_of_a_clip_loss_may_be_two_visible_sets_without_a_common_token
     assert torch.equal(patches[:clips], patches[clips:])
     for one, other in zip(visible[:clips].tolist(), visible[clips:].tolist(), strict=True):
         assert not set(one) & set(other)
-    assert masked.shape[1] == masking.num_masked(patches.shape[1], 0.75)
+    assert masked.shape[1] == rules.num_masked(patches.shape[1], 0.75)
     assert set(objective(patches, visible, masked)) == {"loss", "reconstruction", "classification", "clip"}
 
 

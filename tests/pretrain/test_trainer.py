@@ -14,9 +14,9 @@ from maeast_upstream import load_model
 from maeast_upstream.frontend import SSAST_FRONTEND
 from pretrain.cli import read_recipe
 from pretrain.config import LossConfig, MaskConfig, OptimConfig
-from pretrain.parallel import pick_device
-from pretrain.run import states
 from pretrain.trainer import Trainer
+from pretrain.training.distributed import pick_device
+from pretrain.training.run_folder import states
 
 
 def state_of(run_folder):

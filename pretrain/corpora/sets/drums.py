@@ -3,8 +3,8 @@
 import re
 from collections import Counter
 
-from maeast_upstream.sampling import SAMPLE_RATE
-from pretrain.corpora.labelled import (
+from maeast_upstream.audio.constants import SAMPLE_RATE
+from pretrain.corpora.sets.labelled import (
     Collection,
     Found,
     LabelledClip,

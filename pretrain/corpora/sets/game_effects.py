@@ -9,8 +9,8 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
-from maeast_upstream.sampling import SAMPLE_RATE
-from pretrain.corpora.labelled import (
+from maeast_upstream.audio.constants import SAMPLE_RATE
+from pretrain.corpora.sets.labelled import (
     Collection,
     Found,
     LabelledClip,

@@ -2,7 +2,7 @@
 
 import re
 
-from pretrain.corpora.labelled import (
+from pretrain.corpora.sets.labelled import (
     Collection,
     Found,
     LabelledClip,

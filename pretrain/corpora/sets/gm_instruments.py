@@ -4,12 +4,12 @@ import random
 import re
 from pathlib import Path
 
-from maeast_upstream.audio import read_audio
-from maeast_upstream.sampling import SAMPLE_RATE
-from pretrain.corpora.debs import Source, suffix_of
-from pretrain.corpora.labelled import Collection, Found, LabelledClip, Recipe, drop_near_copies, drop_small_classes
-from pretrain.corpora.midi import EVERY_SECONDS, Note, midi_file
-from pretrain.corpora.programs import run_program
+from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.audio.reading import read_audio
+from pretrain.corpora.debian.deb import Source, suffix_of
+from pretrain.corpora.debian.programs import run_program
+from pretrain.corpora.sets.labelled import Collection, Found, LabelledClip, Recipe, drop_near_copies, drop_small_classes
+from pretrain.corpora.sets.midi import EVERY_SECONDS, Note, midi_file
 
 INSTRUMENTS = {
     "piano": (0, 36, 88),

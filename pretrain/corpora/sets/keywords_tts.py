@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from maeast_upstream.audio import AudioError, read_audio
-from pretrain.corpora.labelled import Collection, Found, LabelledClip, Recipe, drop_near_copies
-from pretrain.corpora.programs import run_program
+from maeast_upstream.audio.reading import AudioError, read_audio
+from pretrain.corpora.debian.programs import run_program
+from pretrain.corpora.sets.labelled import Collection, Found, LabelledClip, Recipe, drop_near_copies
 
 WORDS = (
     *("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "zero"),

@@ -3,7 +3,15 @@
 import re
 from collections import Counter
 
-from pretrain.corpora.labelled import Collection, Found, LabelledClip, Recipe, digest_of, drop_near_copies, split_of
+from pretrain.corpora.sets.labelled import (
+    Collection,
+    Found,
+    LabelledClip,
+    Recipe,
+    digest_of,
+    drop_near_copies,
+    split_of,
+)
 
 NAME = re.compile(r"/ogg/([^/0-9]+)([0-9]?)/([35])\.ogg$")
 TONES = {"": "1", "2": "2", "3": "3", "4": "4"}

@@ -4,9 +4,9 @@ from collections import defaultdict
 
 import numpy as np
 
-from maeast_upstream.sampling import SAMPLE_RATE
-from pretrain.corpora.debs import Source, suffix_of
-from pretrain.corpora.labelled import (
+from maeast_upstream.audio.constants import SAMPLE_RATE
+from pretrain.corpora.debian.deb import Source, suffix_of
+from pretrain.corpora.sets.labelled import (
     Collection,
     Found,
     LabelledClip,

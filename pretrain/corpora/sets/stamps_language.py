@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from maeast_upstream.sampling import SAMPLE_RATE
-from pretrain.corpora.debs import Source
-from pretrain.corpora.labelled import (
+from maeast_upstream.audio.constants import SAMPLE_RATE
+from pretrain.corpora.debian.deb import Source
+from pretrain.corpora.sets.labelled import (
     Collection,
     Found,
     LabelledClip,

@@ -1,0 +1,1 @@
+"""Runs HEAR's evaluation kit."""

@@ -1,0 +1,1 @@
+"""Makes tasks for HEAR's evaluation kit."""

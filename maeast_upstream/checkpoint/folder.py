@@ -1,0 +1,156 @@
+"""Weights on disk: our own folder (model.safetensors, config.json), run folders and published files; names and hub ids.
+
+No code is ever run from a file.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from maeast_upstream.checkpoint import published
+from maeast_upstream.config import EncoderConfig
+from maeast_upstream.model import MaeAst, ModelConfig
+from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.version import __version__
+
+WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
+
+
+RUN_PARTS = ("ema", "best", "last")
+"""Folders of a pretraining run that hold an encoder, the preferred one first."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint in memory."""
+
+    config: EncoderConfig
+    """What it says of itself."""
+    state: dict[str, Tensor]
+    """The network's weights, float32."""
+
+
+def package_version() -> str:
+    """Version to be noted in what is written."""
+    return __version__
+
+
+def read_folder(folder: Path) -> Loaded:
+    """Our own format."""
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: not a checkpoint folder: no {name} in it")
+    try:
+        config = EncoderConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
+    try:
+        state = load_file(folder / WEIGHTS_NAME)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"{folder / WEIGHTS_NAME}: not a safetensors file, or a broken one ({error})") from error
+    return _checked(folder, config, state)
+
+
+def save_folder(
+    folder: Path,
+    network: MaeAst,
+    config: EncoderConfig,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write our own format; the folder is replaced as a whole, an older one only once the new one is complete.
+
+    Args:
+        folder: its last part is the name to make.
+        network: the weights.
+        config: what config.json says.
+        dtype: of the stored weights; float16 halves the file.
+    """
+    save_state(
+        folder,
+        {k: v.detach().cpu() for k, v in network.state_dict().items()},
+        config,
+        dtype,
+    )
+
+
+def save_state(
+    folder: Path,
+    state: dict[str, Tensor],
+    config: EncoderConfig,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """`save_folder` for weights that are not in a network."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        save_file(
+            {name: value.to(dtype).contiguous() for name, value in state.items()},
+            part / WEIGHTS_NAME,
+        )
+        (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        shutil.copymode(part / CONFIG_NAME, part / WEIGHTS_NAME)  # safetensors writes 0600 whatever the umask
+    except BaseException:  # a full disk, for one
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def repair(run: Path) -> None:
+    """Give a run's encoder its name back where a kill fell between the two renames of `save_state`."""
+    for name in RUN_PARTS:
+        old = run / f".{name}.old"
+        if old.exists() and not (run / name).exists():
+            os.replace(old, run / name)
+
+
+def save_published(path: Path, loaded: Loaded) -> None:
+    """Write the published format, which s3prl's own upstream reads."""
+    content = published.to_published(loaded.config, loaded.state)
+    with replacing(path) as part:
+        torch.save(content, part)
+
+
+def _checked(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loaded:
+    """Every tensor there, none besides, each of the right shape and finite."""
+    if config.model.depth + config.model.decoder_depth > len(state):
+        raise ValueError(f"{path}: its config says {config.model.depth} layers, but it has {len(state)} tensors in all")
+    expected = _shapes(config.model)
+    for name, shape in expected.items():
+        if name not in state:
+            raise ValueError(f"{path}: tensor {name!r} is missing")
+        if state[name].shape != shape:
+            raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}, its config says {tuple(shape)}")
+        if not state[name].is_floating_point():
+            raise ValueError(f"{path}: {name} holds {state[name].dtype}, expected floating point numbers")
+    unexpected = sorted(set(state) - set(expected))
+    if unexpected:
+        raise ValueError(f"{path}: unexpected tensor {unexpected[0]!r} (and {len(unexpected) - 1} more)")
+    weights = {name: value.float() for name, value in state.items()}
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{path}: {name} holds NaN or infinite values")
+    return Loaded(config, weights)
+
+
+def _shapes(model: ModelConfig) -> dict[str, torch.Size]:
+    try:
+        with torch.device("meta"):
+            return {name: value.shape for name, value in MaeAst(model).state_dict().items()}
+    except (
+        RuntimeError,
+        TypeError,
+    ) as error:  # torch's ways to say that a number is too large
+        raise ValueError(f"no network of the size that its config says can be made ({str(error)[:80]})") from error

@@ -1,0 +1,324 @@
+"""The published checkpoint format: its keys and its settings, to ours and back, strictly.
+
+Source: the published code (upstream/mae_ast of s3prl is a copy). Its files hold
+``{"cfg": {"model": {...}, "task": {...}}, "model": state}``; fairseq adds more, which is not looked at.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maeast_upstream.config import EncoderConfig, Normalisation, Provenance
+from maeast_upstream.frontend import FrontendConfig
+from maeast_upstream.model import ModelConfig
+from maeast_upstream.modules.positions import sinusoid
+
+State = dict[str, Tensor]
+
+ENTRIES = ("cfg", "model")
+BATCH_NORM_EPS = 1e-5
+STORED_POSITIONS = 48_000
+MOST_POSITIONS = 1_000_000
+LINEARS = {
+    "patch_embed": "post_extract_proj",
+    "decoder_embed": "post_enc_proj",
+    "reconstruction_head": "final_proj_reconstruction",
+    "classification_head": "final_proj_classification",
+}
+MASKS = {"encoder_mask": "encoder_mask_emb", "decoder_mask": "decoder_mask_emb"}
+BLOCK = {
+    "attention.out": "self_attn.out_proj",
+    "attention_norm": "self_attn_layer_norm",
+    "fc1": "fc1",
+    "fc2": "fc2",
+    "ffn_norm": "final_layer_norm",
+}
+POSITIONS_TOLERANCE = 0.02
+"""float32 angles differ by 0.003 at place 48,000 between machines; training in half precision rounds what is stored."""
+POSITIONS = ("enc_sine_pos_embed.pe", "dec_sine_pos_embed.pe")
+DROPOUTS = {
+    "dropout": "dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout",
+    "input_dropout": "dropout_input",
+    "layerdrop": "encoder_layerdrop",
+}
+FIXED_MODEL = {
+    "activation_fn": "gelu",
+    "layer_norm_first": False,
+    "enc_conv_pos": False,
+    "dec_conv_pos": False,
+}
+FIXED_TASK = {"sample_rate": 16_000, "feature_rate": 100}
+UNUSED: dict[str, dict[str, Any]] = {
+    "model": {
+        "feature_grad_mult": 1.0,
+        "decoder_layerdrop": 0.0,
+        "random_mask_prob": 0.75,
+        "mask_length": 10,
+        "mask_selection": "static",
+        "mask_other": 0.0,
+        "no_mask_overlap": False,
+        "mask_min_space": 0,
+        "checkpoint_activations": False,
+        "max_token_length": STORED_POSITIONS,
+    },
+    "task": {"feature_type": "fbank", "mask_type": "random_mask"},
+}
+"""What the published class wants to read, but what no feature depends on."""
+
+
+def from_published(content: Any) -> tuple[EncoderConfig, State]:
+    """A published file's content -> our config and our network's state.
+
+    Raises:
+        ValueError: another model's file, a missing or unexpected tensor, or a setting that is not supported.
+    """
+    if not isinstance(content, Mapping) or not set(ENTRIES) <= set(content):
+        raise ValueError("not a MAE-AST checkpoint: expected entries cfg and model")
+    cfg, state = content["cfg"], content["model"]
+    if not isinstance(cfg, Mapping) or not all(isinstance(cfg.get(part), Mapping) for part in ("model", "task")):
+        raise ValueError("not a MAE-AST checkpoint: expected cfg with sections model and task")
+    if not isinstance(state, Mapping) or not all(map(_is_plain_tensor, state.values())):
+        raise ValueError("not a MAE-AST checkpoint: its entry model is not a mapping of tensors")
+    model = model_config(cfg["model"], cfg["task"])
+    if model.depth + model.decoder_depth > len(state):
+        raise ValueError(f"{model.depth} + {model.decoder_depth} layers in its cfg, {len(state)} tensors in all")
+    rest = dict(state)
+    ours = _take_network(rest, model)
+    config = EncoderConfig(
+        model=model,
+        frontend=FrontendConfig(num_mel_bins=model.num_mel_bins),
+        normalisation=_take_normalisation(rest),
+        provenance=Provenance(
+            data="see the publisher (the paper's were trained on AudioSet and LibriSpeech)",
+            steps=int(_take(rest, "batch_norm.num_batches_tracked", ()).item()),
+            parents=["published checkpoint"],
+            published=_kept_settings(cfg) | {"layer_norm": _take_layer_norm(rest, model)},
+        ),
+    )
+    _take_positions(rest, model, _setting(cfg["model"], "max_token_length", int))
+    if rest:
+        raise ValueError(f"unexpected tensor {min(map(str, rest))!r} (and {len(rest) - 1} more)")
+    return config, ours
+
+
+def model_config(model: Mapping[str, Any], task: Mapping[str, Any]) -> ModelConfig:
+    """``cfg.model`` and ``cfg.task`` -> ModelConfig; ValueError names a setting that is missing or not supported."""
+    for section, fixed in ((model, FIXED_MODEL), (task, FIXED_TASK)):
+        for name, expected in fixed.items():
+            value = _setting(section, name, type(expected))
+            if value != expected:
+                raise ValueError(f"setting {name} is {value!r}; only {expected!r} is supported")
+    for axis in ("time", "chan"):
+        if _setting(model, f"ast_kernel_size_{axis}", int) != _setting(model, f"ast_kernel_stride_{axis}", int):
+            raise ValueError(
+                f"ast_kernel_size_{axis} and ast_kernel_stride_{axis} differ: overlapping patches are not supported"
+            )
+    sinusoid_used = _setting(model, "enc_sine_pos", bool)
+    if sinusoid_used != _setting(model, "dec_sine_pos", bool):
+        raise ValueError("enc_sine_pos and dec_sine_pos differ: not supported")
+    width, decoder_width = (_setting(model, f"{stack}_embed_dim", int) for stack in ("encoder", "decoder"))
+    if _setting(model, "use_post_enc_proj", bool) != (width != decoder_width):
+        raise ValueError(f"use_post_enc_proj does not fit widths {width} and {decoder_width}: not supported")
+    dropouts: dict[str, Any] = {ours: float(_setting(model, theirs, float)) for ours, theirs in DROPOUTS.items()}
+    return ModelConfig(
+        patch_frames=_setting(model, "ast_kernel_size_time", int),
+        patch_mels=_setting(model, "ast_kernel_size_chan", int),
+        num_mel_bins=_setting(task, "feature_dim", int),
+        embed_dim=width,
+        depth=_setting(model, "encoder_layers", int),
+        num_heads=(heads := _setting(model, "encoder_attention_heads", int)),
+        ffn_dim=(ffn_dim := _setting(model, "encoder_ffn_embed_dim", int)),
+        decoder_dim=decoder_width,
+        decoder_depth=_setting(model, "decoder_layers", int),
+        decoder_heads=heads,
+        decoder_ffn_dim=ffn_dim,
+        positions="sinusoid" if sinusoid_used else "none",
+        **dropouts,
+    )
+
+
+def _setting(section: Mapping[str, Any], name: str, kind: type) -> Any:
+    """A setting of the type it must have; a whole number may stand for a real one."""
+    if name not in section:
+        raise ValueError(f"not a MAE-AST checkpoint: its cfg lacks {name!r}")
+    value = section[name]
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"setting {name} is a {type(value).__name__}, expected {kind.__name__}")
+    return value
+
+
+def _kept_settings(cfg: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the published class reads and ours has no words for, to be given back by `to_published`."""
+    return {
+        part: {name: cfg[part][name] for name in unused if type(cfg[part].get(name)) in (bool, int, float, str)}
+        for part, unused in UNUSED.items()
+    }
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """A dense tensor with a value in the file for each of its own, so that no shape asks for more memory than that."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def to_published(config: EncoderConfig, state: State) -> dict[str, Any]:
+    """The inverse of `from_published`.
+
+    Raises:
+        ValueError: the published class cannot be told of this decoder, front end or scale.
+    """
+    model = config.model
+    if model.decoder_attention != "self":
+        raise ValueError(f"the published format has no decoder of {model.decoder_attention}-attention")
+    if (model.decoder_ffn_dim, model.decoder_heads) != (model.ffn_dim, model.num_heads):
+        raise ValueError(
+            "the published format has one ffn width and number of heads for encoder and decoder: "
+            f"this decoder has {model.decoder_ffn_dim} and {model.decoder_heads}, its encoder {model.ffn_dim} "
+            f"and {model.num_heads}"
+        )
+    if config.frontend != FrontendConfig(num_mel_bins=model.num_mel_bins) or config.normalisation.scale != 0.5:
+        raise ValueError("the published format has one front end (Povey window, mean kept) and scale 0.5")
+    variance = config.normalisation.std**2 - BATCH_NORM_EPS
+    if variance < 0:
+        raise ValueError(f"the published format has no deviation below {math.sqrt(BATCH_NORM_EPS):.5f}")
+    cfg, layer_norm = _given_back(config.provenance.published, model)
+    cfg["model"] |= _cfg_model(model)
+    cfg["task"] |= _cfg_task(model)
+    published = {
+        **layer_norm,
+        "batch_norm.running_mean": torch.tensor([config.normalisation.mean]),
+        "batch_norm.running_var": torch.tensor([variance]),
+        "batch_norm.num_batches_tracked": torch.tensor(config.provenance.steps),
+    }
+    if model.positions == "sinusoid":
+        rows = cfg["model"]["max_token_length"]
+        for name, dim in zip(POSITIONS, (model.embed_dim, model.decoder_dim), strict=True):
+            published[name] = sinusoid(rows, dim)[None]
+    published |= _give_network(state, model)
+    return {"cfg": cfg, "model": published}
+
+
+def _given_back(kept: Mapping[str, Any], model: ModelConfig) -> tuple[dict[str, dict[str, Any]], State]:
+    """What was kept of a published file, or else the published defaults: settings, and a layer that is never used."""
+    bins = model.num_mel_bins
+    try:
+        cfg = {part: {**defaults, **kept.get(part, {})} for part, defaults in UNUSED.items()}
+        values = {
+            "weight": [1.0] * bins,
+            "bias": [0.0] * bins,
+            **kept.get("layer_norm", {}),
+        }
+        layer_norm = {f"layer_norm.{part}": torch.tensor(value) for part, value in values.items()}
+        if cfg["model"]["max_token_length"] not in range(1, MOST_POSITIONS):
+            raise ValueError("max_token_length")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"provenance.published in its config.json is not what was written there ({error})") from error
+    return cfg, layer_norm
+
+
+def _cfg_model(model: ModelConfig) -> dict[str, Any]:
+    sinusoid_used = model.positions == "sinusoid"
+    return {
+        **FIXED_MODEL,
+        "ast_kernel_size_time": model.patch_frames,
+        "ast_kernel_stride_time": model.patch_frames,
+        "ast_kernel_size_chan": model.patch_mels,
+        "ast_kernel_stride_chan": model.patch_mels,
+        "encoder_embed_dim": model.embed_dim,
+        "encoder_layers": model.depth,
+        "encoder_attention_heads": model.num_heads,
+        "encoder_ffn_embed_dim": model.ffn_dim,
+        "decoder_embed_dim": model.decoder_dim,
+        "decoder_layers": model.decoder_depth,
+        "use_post_enc_proj": model.decoder_dim != model.embed_dim,
+        "enc_sine_pos": sinusoid_used,
+        "dec_sine_pos": sinusoid_used,
+        **{theirs: getattr(model, ours) for ours, theirs in DROPOUTS.items()},
+    }
+
+
+def _cfg_task(model: ModelConfig) -> dict[str, Any]:
+    return {**FIXED_TASK, "feature_dim": model.num_mel_bins}
+
+
+def _names(model: ModelConfig) -> dict[str, str]:
+    """Our name -> the published one, for all tensors that are the same but for their name."""
+    names = dict(MASKS)
+    modules = {
+        ours: theirs
+        for ours, theirs in LINEARS.items()
+        if ours != "decoder_embed" or model.decoder_dim != model.embed_dim
+    }
+    for stack, depth in (("encoder", model.depth), ("decoder", model.decoder_depth)):
+        modules[f"{stack}.norm"] = f"{stack}.layer_norm"
+        for i in range(depth):
+            modules |= {f"{stack}.blocks.{i}.{ours}": f"{stack}.layers.{i}.{theirs}" for ours, theirs in BLOCK.items()}
+    for ours, theirs in modules.items():
+        names |= {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
+    return names
+
+
+def _fused(model: ModelConfig) -> dict[str, list[str]]:
+    """Our fused projections -> the three published ones, in the order of their rows."""
+    return {
+        f"{stack}.blocks.{i}.attention.qkv.{part}": [f"{stack}.layers.{i}.self_attn.{p}_proj.{part}" for p in "qkv"]
+        for stack, depth in (("encoder", model.depth), ("decoder", model.decoder_depth))
+        for i in range(depth)
+        for part in ("weight", "bias")
+    }
+
+
+def _take(state: dict[str, Tensor], name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+    if name not in state:
+        raise ValueError(f"tensor {name!r} is missing")
+    if shape is not None and state[name].shape != shape:
+        raise ValueError(f"{name} has shape {tuple(state[name].shape)}, its cfg says {shape}")
+    return state.pop(name)
+
+
+def _take_network(state: dict[str, Tensor], model: ModelConfig) -> State:
+    ours = {name: _take(state, theirs) for name, theirs in _names(model).items()}
+    for name, theirs in _fused(model).items():
+        dim = model.embed_dim if name.startswith("encoder.") else model.decoder_dim
+        shape = (dim, dim) if name.endswith("weight") else (dim,)
+        ours[name] = torch.cat([_take(state, one, shape) for one in theirs])
+    return ours
+
+
+def _give_network(state: State, model: ModelConfig) -> State:
+    published = {theirs: state[name] for name, theirs in _names(model).items()}
+    for name, theirs in _fused(model).items():
+        published |= dict(zip(theirs, (part.clone() for part in state[name].chunk(3)), strict=True))
+    return published
+
+
+def _take_normalisation(state: dict[str, Tensor]) -> Normalisation:
+    mean, variance = (_take(state, f"batch_norm.running_{what}", (1,)).item() for what in ("mean", "var"))
+    if not variance >= 0:
+        raise ValueError(f"batch_norm.running_var is {variance}")
+    return Normalisation(mean=mean, std=math.sqrt(variance + BATCH_NORM_EPS))
+
+
+def _take_layer_norm(state: dict[str, Tensor], model: ModelConfig) -> dict[str, list[float]]:
+    """Nothing uses it, but weight decay may have changed it: kept where it is not as it was made."""
+    kept = {}
+    for part, made in (("weight", 1.0), ("bias", 0.0)):
+        value = _take(state, f"layer_norm.{part}", (model.num_mel_bins,))
+        if not (value == made).all():
+            kept[part] = value.tolist()
+    return kept
+
+
+def _take_positions(state: dict[str, Tensor], model: ModelConfig, rows: int) -> None:
+    """Drop the stored positions, after looking that they are what ours are."""
+    if model.positions == "sinusoid":
+        for name, dim in zip(POSITIONS, (model.embed_dim, model.decoder_dim), strict=True):
+            stored = _take(state, name, (1, rows, dim))
+            if not torch.allclose(stored[0].float(), sinusoid(rows, dim), atol=POSITIONS_TOLERANCE):
+                raise ValueError(f"{name} is not the sinusoid of the published code")

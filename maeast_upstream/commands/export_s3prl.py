@@ -1,0 +1,33 @@
+"""``maeast export-s3prl``: write a checkpoint as a folder that s3prl loads from a model hub."""
+
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from maeast_upstream import checkpoint
+from maeast_upstream.arguments import Parser
+from maeast_upstream.integrations.s3prl.hub_export import FILES, check_folder
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write a checkpoint as a folder for s3prl's --hub huggingface."""
+    parser = Parser(prog="maeast export-s3prl", description=main.__doc__)
+    parser.add_argument("checkpoint", help="name, path or hub id")
+    parser.add_argument("out", type=Path, help="folder, made if there is none")
+    parser.add_argument("--half", action="store_true", help="store float16 weights")
+    args = parser.parse_args(argv)
+    loaded = checkpoint.read(checkpoint.resolve(args.checkpoint))
+    check_folder(args.out)
+    part = args.out.with_name(f".{args.out.name}.export")
+    checkpoint.save_state(part, loaded.state, loaded.config, torch.float16 if args.half else torch.float32)
+    for name, text in FILES.items():
+        (part / name).write_text(text, encoding="utf-8")
+    shutil.rmtree(args.out, ignore_errors=True)
+    os.replace(part, args.out)
+    upstream = shlex.quote(str(args.out))
+    print(f"wrote {args.out}: maeast-run-downstream --hub huggingface -u {upstream} -m train -d TASK -n NAME")
+    return 0

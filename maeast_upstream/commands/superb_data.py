@@ -1,0 +1,85 @@
+"""``maeast superb-data``: lay out labelled recordings as the data of a SUPERB task."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from maeast_upstream.arguments import Parser
+from maeast_upstream.data.labels import SPLITS
+from maeast_upstream.integrations.s3prl.prepare_data import (
+    HEADS,
+    LAYOUTS,
+    MADE,
+    launch_line,
+    new_folder,
+    read_noises,
+    read_sources,
+    write_clips,
+    write_config,
+    write_errors,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Lay out labelled clips for s3prl's keyword (ks), speaker (sid) or emotion (er) head, with a config."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.steps < 1:
+        raise ValueError(f"--steps must be at least 1, got {args.steps}")
+    if args.noise and args.task != "ks":
+        raise ValueError(f"--noise goes with ks: {args.task} has no class for silence")
+    out: Path = args.out.resolve()
+    with new_folder(out, args.force) as folder:
+        sources = read_sources(args.labels, args.task)
+        noises = read_noises(args.noise, args.labels) if args.task == "ks" else {}
+        places, failed = write_clips(sources, folder, args.task)
+        fields = LAYOUTS[args.task](places, folder, out, noises)
+        write_config(folder / "config.yaml", args, fields, places)
+        write_errors(folder / "errors.tsv", failed)
+    counts = Counter(clip.split for clip in places)
+    classes = len({clip.label for clip in places})
+    print(f"wrote {out}: {', '.join(f'{counts[split]} {split}' for split in SPLITS)} clips of {classes} classes")
+    if failed:
+        print(f"{len(failed)} clips left out, listed in {out / 'errors.tsv'}")
+    print(launch_line(args.task, out))
+    return 3 if failed else 0
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog="maeast superb-data",
+        description=f"{main.__doc__} Clips become 16 kHz mono wavs, and each stays in its split. "
+        "ks knows ten words (yes no up down left right on off stop go), everything else is _unknown_, and its class "
+        "_silence_ needs --noise; sid (up to 1251 classes) and er (any number) take any labels.",
+    )
+    parser.add_argument("task", choices=sorted(HEADS))
+    parser.add_argument(
+        "labels",
+        type=Path,
+        metavar="LABELS.csv",
+        help="columns path (relative to the file), label, split",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the folder to make",
+    )
+    parser.add_argument(
+        "--noise",
+        nargs="+",
+        metavar="PATH",
+        help="ks: recordings without words, of 2 s or more, or folders of them; "
+        f"'{MADE}' for a minute each of white and pink noise",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=2000,
+        help="training steps in the config; default 2000",
+    )
+    parser.add_argument("--force", action="store_true", help="replace DIR if superb-data made it")
+    return parser

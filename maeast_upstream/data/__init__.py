@@ -1,0 +1,1 @@
+"""What a command is given: inputs, manifests, packed corpora and labels."""

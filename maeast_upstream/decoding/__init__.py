@@ -1,0 +1,1 @@
+"""Processes that decode audio ahead of the model."""

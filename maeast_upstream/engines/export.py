@@ -1,0 +1,283 @@
+"""``maeast export``: one model file from waveform to embeddings, for ONNX Runtime or OpenVINO, without this package.
+
+The file holds the front end, the network and the readout. Its input is ``waveforms`` (B, S) float32 at 16 kHz, any B
+and S; clips of one batch are of one length. Its outputs are ``embeddings`` (B, E), or for frames ``embeddings``
+(B, T, C) and ``times_ms`` (T,). A clip shorter than one token is zero-padded to one, as `Encoder.encode` does it.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maeast_upstream.encoder import Encoder
+from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_samples
+from maeast_upstream.modules.positions import STORED_POSITIONS
+from maeast_upstream.readout import Readout, combine_layers, fold_mel, pool_time
+from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.time_grid import FRAME_MS
+from maeast_upstream.version import __version__
+
+Format = Literal["onnx", "openvino"]
+
+
+Kind = Literal["scene", "frames"]
+
+
+Run = Callable[[Tensor], Sequence[Any]]
+"""(B, S) -> the numpy outputs of a written file."""
+
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+NEEDS = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+"""Packages that write and check each format."""
+
+
+EXTRAS = {"onnx": "onnx", "openvino": "onnx,openvino"}
+
+
+CHECKED_SAMPLES = (400, 16_000, 53_910)
+"""Lengths on which a written file is compared with torch, in this order: what a short clip leaves behind shows."""
+
+
+MOST_DIFFERENCE = 1e-3
+"""Of any output, whose deviation is near 1; the front end's DFT is a matrix product there and rounds otherwise."""
+
+
+def export(
+    encoder: Encoder,
+    out: Path,
+    form: Format = "onnx",
+    kind: Kind = "scene",
+    readout: Readout | None = None,
+) -> float:
+    """Write a model file and compare it with torch.
+
+    Args:
+        encoder: in eval mode on the CPU.
+        out: the file, made whole or not at all; for OpenVINO its weights stand beside it, in a .bin of the same name.
+        form: "onnx" or "openvino".
+        kind: "scene" or "frames".
+        readout: which layers, mel axis, pooling and hop; None for the checkpoint's own.
+
+    Returns:
+        The greatest difference between the file's outputs and torch's, on clips of three lengths.
+
+    Raises:
+        ValueError: a package or the folder is missing, the readout is not one of the model's, or the file's numbers
+            are not torch's.
+    """
+    _check_packages(form)
+    model = WaveformModel(encoder, kind, readout or encoder.config.readout)
+    with replacing(out) as part, tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        graph = Path(folder) / "model.onnx"
+        write_onnx(model, graph)
+        if form == "onnx":
+            os.replace(graph, part)
+            return _checked(model, run_onnx(part))
+        with replacing(out.with_suffix(".bin")) as weights:
+            write_openvino(graph, Path(folder) / "model.xml", model.metadata())
+            difference = _checked(model, run_openvino(Path(folder) / "model.xml"))
+            os.replace(Path(folder) / "model.bin", weights)
+            os.replace(Path(folder) / "model.xml", part)
+        return difference
+
+
+class WaveformModel(nn.Module):
+    """Waveforms of one length -> embeddings, as a module whose batch and length stay free in an export."""
+
+    def __init__(self, encoder: Encoder, kind: Kind, readout: Readout) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.kind = kind
+        self.readout = readout
+        self.grid = encoder.grid(readout.hop_ms)
+        self.layers = encoder.kept_layers(readout.layers(encoder.num_layers))
+        # two tokens at least, the second masked where it is not a clip's: OpenVINO 2026.4, once it has run one token
+        # through a graph without a mask, gives wrong numbers for all that come after
+        self.shortest = num_samples(max(1, 2 // encoder.config.model.mel_patches) * encoder.config.model.patch_frames)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` gives."""
+        return ["embeddings"] if self.kind == "scene" else ["embeddings", "times_ms"]
+
+    def forward(self, waveforms: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, S) -> (B, E); or for frames (B, T, C) and the (T,) centres of the time steps, both float32."""
+        steps = combine_layers(self._steps(waveforms), self.readout.layer)
+        if self.kind == "frames":
+            return steps, self._times_ms(waveforms.shape[1], steps.shape[1])
+        lengths = torch.ones_like(steps[:, 0, 0], dtype=torch.int64) * steps.shape[1]
+        return pool_time(steps, lengths, self.readout.pool)
+
+    def metadata(self) -> dict[str, str]:
+        """What a file says of itself."""
+        return {
+            "maeast_version": __version__,
+            "config": json.dumps(self.encoder.config.to_dict()),
+            "kind": self.kind,
+            "readout": json.dumps(dataclasses.asdict(self.readout)),
+            "sample_rate": str(SAMPLE_RATE),
+            "hop_ms": f"{self.grid.hop * FRAME_MS:g}",
+            "longest_seconds": f"{longest(self.encoder):g}",
+        }
+
+    def _steps(self, waveforms: Tensor) -> list[Tensor]:
+        """(B, S) -> the kept layers' (B, T, C), the shifted grids of a finer hop side by side."""
+        model, grid, fbank = self.encoder.config.model, self.grid, self.encoder.fbank
+        samples = torch.sym_max(grid.left + waveforms.shape[1], num_samples(model.patch_frames))  # type: ignore[no-untyped-call]
+        steps = ((samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1 - model.patch_frames) // grid.hop + 1
+        lacking = torch.sym_max(self.shortest - grid.left - waveforms.shape[1], 0)  # type: ignore[no-untyped-call]
+        spectrogram = fbank.log_mel(fbank.prepare(F.pad(waveforms, (grid.left, lacking))))
+        if self.shortest == num_samples(model.patch_frames) and grid.passes == 1:
+            patches, padding = self.encoder.patchify(spectrogram), None
+        else:
+            patches, padding = self._grids(spectrogram, steps)
+        hidden = self.encoder.network.features(patches, padding, self.layers)
+        states = [fold_mel(tokens, model.mel_patches, self.readout.mel) for tokens in hidden]
+        return [in_turn(state, grid.passes)[:, :steps] for state in states]
+
+    def _grids(self, spectrogram: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """(B, frames, mels) -> (B * passes, N, P) patches of the shifted grids, and their (B * passes, N) padding.
+
+        Cut as windows of all time steps, because an export cannot slice from a frame that may lie past the end.
+        """
+        windows = spectrogram.unfold(1, self.grid.patch_frames, self.grid.hop)  # (B, steps, mels, frames of a token)
+        cut, passes = windows.shape[1], self.grid.passes
+        each = (cut + passes - 1) // passes
+        windows = F.pad(windows, (0, 0, 0, 0, 0, each * passes - cut))
+        grids = windows.reshape(-1, each, passes, *windows.shape[2:])
+        grids = grids.permute(0, 2, 1, 4, 3).flatten(2, 3)  # (B, passes, frames, mels)
+        patches = self.encoder.patchify(grids.flatten(0, 1))
+        step = torch.arange(patches.shape[1]) // self.encoder.config.model.mel_patches
+        shift = torch.arange(passes)[:, None]
+        # a grid without a step still needs one key to attend to; its result is cut off
+        padding = (step * passes + shift >= steps) & (step > 0)  # (passes, N)
+        return patches, padding.expand(spectrogram.shape[0], -1, -1).flatten(0, 1)
+
+    def _times_ms(self, samples: int, steps: int) -> Tensor:
+        """(steps,) float32, as `TimeGrid.times_ms`: a clip of one padded step is centred no later than its middle."""
+        first = (num_samples(self.grid.patch_frames) / 2 - self.grid.left) * 1000 / SAMPLE_RATE
+        middle = torch.ones(1) * samples * (1000 / SAMPLE_RATE / 2)
+        return middle.clamp(max=first) + torch.arange(steps) * (self.grid.hop * FRAME_MS)
+
+
+def in_turn(state: Tensor, passes: int) -> Tensor:
+    """(B * passes, T, C) of shifted grids -> (B, T * passes, C), their steps in turn."""
+    return state.reshape(-1, passes, *state.shape[1:]).transpose(1, 2).flatten(1, 2)
+
+
+def longest(encoder: Encoder) -> float:
+    """Seconds of the longest clip whose tokens have stored positions."""
+    model = encoder.config.model
+    return STORED_POSITIONS // model.mel_patches * model.patch_frames * FRAME_MS / 1000
+
+
+def write_onnx(model: WaveformModel, path: Path) -> None:
+    """Export to one ONNX file with its metadata."""
+    import onnx
+
+    shapes = {"waveforms": {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.AUTO}}
+    example = 0.1 * torch.randn(2, 20_000, generator=torch.Generator().manual_seed(0))
+    with quiet(), torch.no_grad():
+        torch.onnx.export(
+            model.eval(),
+            (example,),
+            path,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=["waveforms"],
+            output_names=model.outputs,
+            external_data=False,
+            verbose=False,
+        )
+    written = onnx.load_model(path)
+    onnx.helper.set_model_props(written, model.metadata())
+    onnx.save_model(written, path)
+
+
+def write_openvino(graph: Path, path: Path, metadata: dict[str, str]) -> None:
+    """An ONNX file as OpenVINO's pair of files, in full precision, with metadata under ``maeast``."""
+    import openvino as ov
+
+    model = ov.Core().read_model(graph)
+    for key, value in metadata.items():
+        model.set_rt_info(value, ["maeast", key])
+    ov.save_model(model, path, compress_to_fp16=False)
+
+
+def run_onnx(path: Path) -> Run:
+    """A function from (B, S) to the outputs of an ONNX file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda waveforms: session.run(None, {"waveforms": waveforms.numpy()})
+
+
+def run_openvino(path: Path) -> Run:
+    """A function from (B, S) to the outputs of an OpenVINO file, computed in float32."""
+    import openvino as ov
+
+    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda waveforms: compiled([waveforms.numpy()]).to_tuple()
+
+
+def _checked(model: WaveformModel, run: Run) -> float:
+    """The greatest difference from torch; ValueError beyond what rounding explains."""
+    difference = max(_difference(model, run, samples) for samples in CHECKED_SAMPLES)
+    if not difference <= MOST_DIFFERENCE:
+        raise ValueError(f"the exported model is off: its outputs differ from torch's by {difference:.2g}")
+    return difference
+
+
+def _difference(model: WaveformModel, run: Run, samples: int) -> float:
+    waveforms = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(samples))
+    encoder, readout = model.encoder, model.readout
+    if model.kind == "scene":
+        expected = [encoder.embed(waveforms, readout=readout)]
+    else:
+        encoded = encoder.encode(waveforms, layers=model.layers, mel=readout.mel, hop_ms=readout.hop_ms)
+        expected = [
+            combine_layers(encoded.hidden_states, readout.layer),
+            encoded.times_ms[0].float(),
+        ]
+    outputs = [torch.from_numpy(output) for output in run(waveforms)]
+    return max(float((one - other).abs().max()) for one, other in zip(expected, outputs, strict=True))
+
+
+def _check_packages(form: Format) -> None:
+    missing = [package for package in NEEDS[form] if find_spec(package) is None]
+    if missing:
+        raise ValueError(f"format {form} needs the package {missing[0]}: pip install 'maeast-upstream[{EXTRAS[form]}]'")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporter's notes on itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

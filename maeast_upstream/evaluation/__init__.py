@@ -1,0 +1,1 @@
+"""Linear probes and fine-tuning on labelled sets."""

@@ -1,0 +1,67 @@
+"""Labelled sets of clips: reading label tables and their splits."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maeast_upstream.data.labels import SPLITS, read_splits
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Clips with labels and splits: what a labels.csv says."""
+
+    name: str
+    """In tables."""
+    paths: list[Path]
+    """Of the clips."""
+    labels: np.ndarray
+    """(clips,) strings."""
+    splits: np.ndarray
+    """(clips,) of train, valid and test."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Classes, and clips in train, valid and test."""
+        train, valid, test = (int((self.splits == split).sum()) for split in SPLITS)
+        return len(set(self.labels)), train, valid, test
+
+    def digest(self, splits: Collection[str] = SPLITS) -> str:
+        """12 hexadecimal digits of the clips of ``splits``, their labels and splits, wherever they lie."""
+        rows = []
+        for path, label, split in zip(self.paths, self.labels.tolist(), self.splits.tolist(), strict=True):
+            if split in splits:
+                with path.open("rb") as file:
+                    rows.append([hashlib.file_digest(file, "sha256").hexdigest(), label, split])
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+
+def read_sets(paths: Sequence[Path]) -> list[LabelledSet]:
+    """Several labels.csv.
+
+    Raises:
+        ValueError: as in `read_labels`; two of one name, which tables could not tell apart.
+    """
+    sets = [read_labels(path) for path in paths]
+    if twice := [name for name, count in Counter(one.name for one in sets).items() if count > 1]:
+        raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
+    return sets
+
+
+def read_labels(path: Path) -> LabelledSet:
+    """Read a labels.csv with columns path, label, split and check that it can be probed.
+
+    Raises:
+        ValueError: as in `read_splits`; one class only.
+    """
+    rows = read_splits(path)
+    labels, splits = (np.array(column) for column in zip(*rows.values(), strict=True))
+    if len(set(labels)) < 2:
+        raise ValueError(f"{path}: only one class, {str(labels[0])!r}; a probe needs two")
+    name = path.resolve().parent.name if path.stem == "labels" else path.stem
+    return LabelledSet(name, list(rows), labels, splits)

@@ -1,0 +1,1 @@
+"""Kernels that replace torch's own on a CPU."""

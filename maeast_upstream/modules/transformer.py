@@ -1,0 +1,131 @@
+"""Post-norm transformer blocks and stacks of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from maeast_upstream.modules.attention import Attention, CrossAttention
+from maeast_upstream.modules.cpu.dropout import Dropout
+from maeast_upstream.modules.cpu.linear import Linear
+
+INIT_STD = 0.02
+"""BERT's initialisation, in the two transformer stacks only."""
+
+
+class DropoutRates(NamedTuple):
+    """Probabilities of dropout in a transformer block."""
+
+    hidden: float = 0.0
+    """After the attention and after the feed-forward layer."""
+    attention: float = 0.0
+    """Of attention weights."""
+    activation: float = 0.0
+    """After the activation of the feed-forward layer."""
+
+
+class Block(nn.Module):
+    """A post-norm transformer layer: x = LN(x + attention(x)); x = LN(x + ffn(x)), with exact GELU."""
+
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, rates: DropoutRates, cross: bool = False) -> None:
+        super().__init__()
+        self.attention = (CrossAttention if cross else Attention)(dim, num_heads, rates.attention)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.fc1 = Linear(dim, ffn_dim)
+        self.fc2 = Linear(ffn_dim, dim)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(rates.hidden)
+        self.activation_dropout = Dropout(rates.activation)
+
+    def forward(
+        self,
+        x: Tensor,
+        attend: Tensor | Sequence[int] | None = None,
+        memory: Tensor | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        """(B, N, D) -> (B, N - first, D); ``attend``, ``first``, ``memory`` as in `Attention` and `CrossAttention`."""
+        y = self.attention(x, attend, first) if memory is None else self.attention(x[:, first:], attend, memory)
+        x = self.attention_norm(x[:, first:] + self.dropout(y))
+        y = self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
+        out: Tensor = self.ffn_norm(x + self.dropout(y))
+        return out
+
+
+class Stack(nn.Module):
+    """A layer norm, dropout, then `depth` post-norm blocks: the shape of both encoder and decoder."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        ffn_dim: int,
+        depth: int,
+        rates: DropoutRates,
+        *,
+        cross: bool = False,
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(rates.hidden)
+        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, rates, cross) for _ in range(depth))
+        self.checkpoint_activations = checkpoint_activations
+        self.apply(_init_linear)
+
+    def forward(
+        self,
+        x: Tensor,
+        layerdrop: float = 0.0,
+        padding: Tensor | None = None,
+        memory: Tensor | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        """(B, N, D) -> (B, N - first, D), the last layer's output of the tokens from ``first`` on.
+
+        While training each block is skipped with probability ``layerdrop``. ``padding`` (B, N) is True at tokens that
+        the others must not attend to; with cross-attention, of ``memory``.
+        """
+        attend = None if padding is None else ~padding[:, None, None, :]
+        x = self.dropout(self.norm(x))
+        wanted = x.shape[1] - first
+        for number, block in enumerate(self.blocks, start=1):
+            if not (self.training and layerdrop and torch.rand(()).item() < layerdrop):
+                x = self._run(block, x, attend, memory, first if number == len(self.blocks) else 0)
+        return x[:, x.shape[1] - wanted :]
+
+    def layers(
+        self, x: Tensor, padding: Tensor | None, keep: Sequence[int], side_by_side: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """The outputs of the layers in ``keep`` (counted from 1, ascending); nothing above the last is computed."""
+        attend = side_by_side if padding is None else ~padding[:, None, None, :]
+        x = self.dropout(self.norm(x))
+        kept = []
+        for number, block in enumerate(self.blocks[: keep[-1]], start=1):
+            x = self._run(block, x, attend)
+            if number in keep:
+                kept.append(x)
+        return kept
+
+    def _run(
+        self,
+        block: nn.Module,
+        x: Tensor,
+        attend: Tensor | Sequence[int] | None,
+        memory: Tensor | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            result: Tensor = checkpoint(block, x, attend, memory, first, use_reentrant=False)
+        else:
+            result = block(x, attend, memory, first)
+        return result
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=INIT_STD)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""The interactive map of a table of embeddings."""

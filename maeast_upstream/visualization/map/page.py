@@ -1,0 +1,156 @@
+"""A map as one HTML page that needs nothing else: no network, no file beside it."""
+
+import base64
+import gzip
+import hashlib
+import importlib.resources
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maeast_upstream.visualization.map.sound import MAX_SECONDS, Sound
+from maeast_upstream.visualization.map.table import Embeddings
+
+MEDIA = {"embed": "blob:", "link": "'self' file:", "none": "'none'"}
+"""What the page may play, for its content security policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapPage:
+    """What the page shows."""
+
+    title: str
+    method: str
+    """How the points came to their places, as the reader is told."""
+    table: Embeddings
+    labels: Sequence[str]
+    points: np.ndarray
+    """(rows, 2)."""
+    neighbours: tuple[np.ndarray, np.ndarray]
+    """(rows, K) the nearest rows of each row, nearest first, and (rows, K) their cosines."""
+    sound: Sound
+
+
+def plotly_source() -> str:
+    """plotly.js.
+
+    Raises:
+        ValueError: the package plotly is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ValueError("a map page needs plotly: pip install 'maeast-upstream[plot]'") from error
+    return str(get_plotlyjs())
+
+
+def write_page(path: Path, page: MapPage, folder: Path) -> None:
+    """Write the page.
+
+    Args:
+        path: the file to write.
+        page: what it shows.
+        folder: where the page is going to lie, from which its links count.
+
+    Raises:
+        ValueError: plotly is not installed.
+    """
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(_pieces(page, folder))
+
+
+def _pieces(page: MapPage, folder: Path) -> Iterator[str]:
+    """The template, with what its comments ask for in their places."""
+    scripts = [
+        plotly_source(),
+        *(_resource(name) for name in ("sound.js", "clip.js", "map.js")),
+    ]
+    for piece in re.split(r"(<!-- insert \w+ -->)", _resource("map.html")):
+        match piece.removeprefix("<!-- insert ").removesuffix(" -->"):
+            case "policy":
+                yield _policy(page.sound.mode, scripts)
+            case "style":
+                yield f"<style>{_resource('map.css')}</style>"
+            case "data":
+                yield from _blocks(page, folder)
+            case "scripts":
+                yield from (f"<script>{script}</script>\n" for script in scripts)
+            case text:
+                yield text
+
+
+def _resource(name: str) -> str:
+    return (importlib.resources.files("maeast_upstream.visualization.map") / "assets" / name).read_text(
+        encoding="utf-8"
+    )
+
+
+def _policy(mode: str, scripts: Sequence[str]) -> str:
+    """A content security policy: these scripts and no others, nothing over the network."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    connect = "'self'" if mode == "link" else "'none'"
+    policy = {
+        "default-src": "'none'",
+        # plotly's WebGL library compiles its draw calls with Function()
+        "script-src": "'unsafe-eval' " + " ".join(f"'sha256-{value}'" for value in hashes),
+        "style-src": "'unsafe-inline'",
+        "img-src": "data: blob:",
+        "media-src": MEDIA[mode],
+        "connect-src": connect,
+    }
+    content = "; ".join(f"{name} {value}" for name, value in policy.items())
+    return f'<meta http-equiv="Content-Security-Policy" content="{content}">'
+
+
+def _blocks(page: MapPage, folder: Path) -> Iterator[str]:
+    """Everything that came from the user, as base64: whatever a file's name holds, it cannot become markup."""
+    root, names = short_names(page.table.paths)
+    classes = sorted(set(page.labels))
+    number = {name: index for index, name in enumerate(classes)}
+    facts = {
+        "title": page.title,
+        "method": page.method,
+        "layer": page.table.layer,
+        "classes": classes,
+        "audio": page.sound.mode,
+        "held_s": MAX_SECONDS,
+        "base": None if root is None else Path(os.path.relpath(Path(root).resolve(), folder.resolve())).as_posix(),
+        "unread": page.sound.unread,
+    }
+    yield _block("facts", _json(facts))
+    yield _block("names", _json(names))
+    yield _block("class-of", np.array([number[label] for label in page.labels], "<u4").tobytes())
+    yield _block("points", page.points.astype("<f4").tobytes())
+    yield _block(
+        "stretches",
+        np.stack([page.table.start_ms, page.table.end_ms], axis=1).astype("<f4").tobytes(),
+    )
+    yield _block("neighbours", page.neighbours[0].astype("<u4").tobytes())
+    yield _block("similarity", page.neighbours[1].astype("<f4").round(3).tobytes())
+    for row, clip in page.sound.clips.items():
+        yield f'<script type="audio/ogg" id="clip-{row}">{base64.b64encode(clip).decode()}</script>\n'
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _block(name: str, data: bytes) -> str:
+    packed = base64.b64encode(gzip.compress(data, mtime=0)).decode()
+    return f'<script type="application/gzip" id="data-{name}">{packed}</script>\n'
+
+
+def short_names(paths: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The folder that all paths have in common, and what follows it; None and the paths where one is an address."""
+    if any("://" in path for path in paths):
+        return None, list(paths)
+    whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100  # Path.resolve asks the disk for each part
+    root = os.path.commonpath({os.path.dirname(path) for path in whole})  # noqa: PTH120
+    skip = len(root.rstrip(os.sep)) + 1
+    return root, [path[skip:].replace(os.sep, "/") for path in whole]

@@ -1,0 +1,112 @@
+"""``maeast map``: embeddings as points on a plane, coloured by class: a page to look at and listen to, or a picture."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+PCA_DIMENSIONS = 50
+"""Before t-SNE, UMAP and the search for neighbours, as is usual: what is below is mostly noise."""
+
+
+NEIGHBOURS = 10
+
+
+METHODS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+
+
+MARKERS = "os^DvP*X"
+"""One for each ten classes, as there are ten colours."""
+
+
+LEGEND_ROWS = 30
+
+
+def reduce(vectors: np.ndarray, seed: int) -> np.ndarray:
+    """(rows, dimensions) -> (rows, at most 50): each dimension standardised, then PCA.
+
+    Raises:
+        ValueError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.decomposition import PCA
+    except ImportError as error:
+        raise ValueError("maeast map needs scikit-learn: pip install 'maeast-upstream[plot]'") from error
+    scaled = vectors - vectors.mean(0)
+    variance = np.einsum("nd,nd->d", scaled, scaled, dtype=np.float64) / len(scaled)  # std() would copy them once more
+    scaled /= np.maximum(np.sqrt(variance), 1e-8).astype(scaled.dtype)
+    reduced: np.ndarray = PCA(min(PCA_DIMENSIONS, *scaled.shape), random_state=seed, copy=False).fit_transform(scaled)
+    return reduced
+
+
+def place(reduced: np.ndarray, method: str, seed: int) -> np.ndarray:
+    """(rows, dimensions) of `reduce` -> (rows, 2): its first two, or by t-SNE or UMAP.
+
+    Raises:
+        ValueError: umap-learn is not installed.
+    """
+    points = np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - reduced.shape[1]))))  # one-dimensional vectors: on a line
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        perplexity = min(20.0, (len(reduced) - 1) / 3)
+        points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+    if method == "umap":
+        try:
+            from umap import UMAP
+        except ImportError as error:
+            raise ValueError("--method umap needs umap-learn: pip install 'maeast-upstream[umap]'") from error
+        points = UMAP(random_state=seed, n_jobs=1).fit_transform(reduced)
+    return points
+
+
+def neighbours(reduced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest rows of each row by cosine, at most 10, itself left out.
+
+    Args:
+        reduced: (rows, dimensions) of `reduce`.
+
+    Returns:
+        (rows, K) their numbers, nearest first, and (rows, K) their cosines.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    unit = (reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    count = min(NEIGHBOURS, len(unit) - 1)
+    # on unit vectors the order of distances is the order of cosines, and distances are scikit-learn's fast path
+    found = NearestNeighbors(n_neighbors=count + 1, algorithm="brute").fit(unit).kneighbors(unit)[1]
+    itself = found == np.arange(len(unit))[:, None]
+    itself[~itself.any(1), -1] = True  # more than 10 equal rows: itself may be missing, the last one goes
+    near = found[~itself].reshape(len(unit), count)
+    cosine = np.stack([np.einsum("nd,nd->n", unit, unit[column]) for column in near.T], axis=1)
+    return near, cosine
+
+
+def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str]) -> None:
+    """(rows, 2) points coloured by label, with a legend beside."""
+    axis = figure.subplots()
+    names = sorted(set(labels))
+    size = float(np.clip(8000 / len(points), 6, 40))
+    for number, name in enumerate(names):
+        here = points[[label == name for label in labels]]
+        axis.scatter(
+            here[:, 0],
+            here[:, 1],
+            s=size,
+            color=f"C{number % 10}",
+            marker=MARKERS[number // 10 % len(MARKERS)],
+            label=str(number),
+            edgecolors="white",
+            linewidths=0.4,
+        )
+    axis.set_xticks([])
+    axis.set_yticks([])
+    columns = -(-len(names) // LEGEND_ROWS)
+    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9, ncols=columns)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        # set only now: of labels, those with $ are parsed as TeX, and those that begin with _ are left out
+        text.set(text=name, parse_math=False)

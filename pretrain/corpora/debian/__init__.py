@@ -1,0 +1,1 @@
+"""Fetches Debian packages and reads what is in them."""

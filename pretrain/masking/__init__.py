@@ -1,0 +1,1 @@
+"""Rules that decide which tokens are masked."""

@@ -1,0 +1,46 @@
+"""Masks of clips that are padded to the longest of their batch: padding is neither seen nor predicted."""
+
+import torch
+from torch import Tensor
+
+from maeast_upstream.frontend import num_frames
+from maeast_upstream.model import ModelConfig
+from pretrain.masking.rules import num_masked
+
+
+def token_padding(lengths: Tensor, num_tokens: int, model: ModelConfig) -> Tensor:
+    """(B,) samples -> (B, num_tokens) bool, True at tokens past a clip's last whole time step."""
+    tokens = num_frames(lengths).clamp(min=0) // model.patch_frames * model.mel_patches
+    return torch.arange(num_tokens, device=lengths.device) >= tokens.clamp(min=2)[:, None]
+
+
+def fit_masks(
+    visible: Tensor, masked: Tensor, padding: Tensor, mask_ratio: float, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Masks that were drawn for whole rows, fitted to each row's own tokens.
+
+    Each row gets the exact count of masked tokens that a clip of its length has; where that is not what is left of the
+    mask without the padding, tokens change sides at random.
+
+    Args:
+        visible: (B, K) indices of visible tokens.
+        masked: (B, N - K) indices of all others.
+        padding: (B, N) bool, True where padded.
+        mask_ratio: share of removed tokens.
+        noise: (B, N) uniform in [0, 1): chance.
+
+    Returns:
+        The same shapes. Where a row has fewer tokens, both are filled up with indices of its padding.
+    """
+    scores = noise.scatter_add(1, visible, torch.ones_like(noise).gather(1, visible))  # masked below 1, visible above
+    own = (~padding).sum(dim=1, keepdim=True)
+    rank = scores.masked_fill(padding, torch.inf).argsort(dim=1).argsort(dim=1)  # padding last
+    count = own - ((1.0 - mask_ratio) * own.double()).long().clamp(min=1)  # masked of each row
+    fill = num_masked(padding.shape[1], mask_ratio) - count  # padding among the masked
+    group = torch.where(
+        rank < count,
+        0,
+        torch.where(rank < own, 2, torch.where(rank - own < fill, 1, 3)),
+    )
+    order = group.argsort(dim=1, stable=True)
+    return order[:, masked.shape[1] :], order[:, : masked.shape[1]]

@@ -1,0 +1,80 @@
+"""All that a run goes on from, taken from the devices of all its processes, and put back."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.training.distributed import full
+from pretrain.training.step import Updater
+
+
+def snapshot(updater: Updater) -> dict[str, Any]:
+    """On the CPU; with fsdp all processes have to call it."""
+    average = updater.average
+    return {
+        "objective": {name: full(value).cpu() for name, value in updater.objective.state_dict().items()},
+        "optimizer": whole(updater.optimizer.state_dict()),
+        "scaler": updater.scaler.state_dict(),
+        "average": None if average is None else {"updates": average.updates, "values": whole(average.values)},
+        "random": {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if updater.device.type == "cuda" else [],
+        },
+    }
+
+
+def restore(updater: Updater, state: dict[str, Any]) -> None:
+    """What `snapshot` gave."""
+    if updater.parallel.sharding == "fsdp":
+        _restore_shares(updater, state)
+    else:
+        updater.objective.load_state_dict(state["objective"])
+        updater.optimizer.load_state_dict(state["optimizer"])
+        if updater.average is not None and state["average"] is not None:
+            updater.average.load(state["average"]["values"], state["average"]["updates"])
+    if updater.scaler.is_enabled():
+        updater.scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(state["random"]["cpu"])
+    if updater.device.type == "cuda" and len(state["random"]["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+
+def whole(value: Any) -> Any:
+    """Nested tensors, each gathered and brought to the CPU."""
+    if isinstance(value, Tensor):
+        return full(value).cpu()
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    return value
+
+
+def _restore_shares(updater: Updater, state: dict[str, Any]) -> None:
+    """Each process takes its share of the whole tensors, cut as the live weight is."""
+    with torch.no_grad():
+        for name, value in updater.objective.state_dict().items():
+            value.copy_(_like(state["objective"][name], value))
+    parameters = [p for group in updater.optimizer.param_groups for p in group["params"]]
+    saved = state["optimizer"]
+    moments = {
+        number: {
+            key: _like(value, parameters[number]) if value.dim() else value
+            for key, value in saved["state"][number].items()
+        }
+        for number in saved["state"]
+    }
+    updater.optimizer.load_state_dict({**saved, "state": moments})
+    if updater.average is not None and state["average"] is not None:
+        values = state["average"]["values"]
+        cut = {name: _like(values[name], value) for name, value in updater.average.values.items()}
+        updater.average.load(cut, state["average"]["updates"])
+
+
+def _like(value: Tensor, live: Tensor) -> Tensor:
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(live, DTensor):
+        return value
+    return distribute_tensor(value.to(live.device), live.device_mesh, live.placements)

@@ -1,0 +1,308 @@
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sounds import tone, wav_header, write_pyav
+
+from maeast_upstream.audio.reading import AUDIO_SUFFIXES, AudioError, find_audio, read_audio
+
+AUDIO = Path(__file__).parents[2] / "data" / "audio"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [
+        ("wav", "PCM_16"),
+        ("wav", "FLOAT"),
+        ("flac", "PCM_16"),
+        ("ogg", "VORBIS"),
+        ("aiff", "PCM_16"),
+        ("mp3", None),
+    ],
+)
+@pytest.mark.parametrize("rate", [16000, 44100, 8000])
+def test_what_libsndfile_reads_becomes_16_khz_mono(tmp_path, suffix, subtype, rate):
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(rate), rate, subtype=subtype)
+    samples = read_audio(path)
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert abs(len(samples) - 8000) <= (1200 if suffix == "mp3" else 2)
+    spectrum = np.abs(np.fft.rfft(samples[:8000]))
+    assert abs(np.argmax(spectrum) * 16000 / len(samples[:8000]) - 440) < 5
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("m4a", "aac"), ("mp4", "aac"), ("mkv", "aac"), ("webm", "libopus")],
+)
+def test_what_libsndfile_does_not_read_comes_through_pyav(tmp_path, suffix, codec):
+    path = tmp_path / f"tone.{suffix}"
+    write_pyav(path, tone(48000), 48000, codec)
+    samples = read_audio(path)
+    assert abs(len(samples) - 8000) < 1500
+    assert abs(np.argmax(np.abs(np.fft.rfft(samples))) * 16000 / len(samples) - 440) < 5
+
+
+def test_real_opus_clips_have_their_exact_length():
+    for path in sorted(AUDIO.glob("*.opus"))[:10]:
+        expected, rate = soundfile.read(path, dtype="float32")
+        assert rate == 16000
+        assert np.array_equal(read_audio(path), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_channels_are_averaged(tmp_path, channels):
+    samples = np.stack([np.full(1000, 0.1 * (i + 1), np.float32) for i in range(channels)], axis=1)
+    soundfile.write(tmp_path / "x.wav", samples, 16000, subtype="FLOAT")
+    assert np.allclose(read_audio(tmp_path / "x.wav"), samples.mean(1))
+
+
+def test_a_stream_is_read_like_its_file():
+    path = sorted(AUDIO.glob("*.opus"))[0]
+    assert np.array_equal(read_audio(io.BytesIO(path.read_bytes())), read_audio(path))
+
+
+def make_bad(path, kind):
+    good = tone(16000)
+    if kind == "empty":
+        path.touch()
+    elif kind == "not audio":
+        path.write_bytes(b"this is not audio at all " * 40)
+    elif kind == "zero samples":
+        path.write_bytes(wav_header())
+    elif kind == "zero channels":
+        path.write_bytes(wav_header(channels=0, data_bytes=8) + bytes(8))
+    elif kind in ("1 Hz", "10 MHz"):
+        rate = 1 if kind == "1 Hz" else 10_000_000
+        path.write_bytes(wav_header(rate=rate, data_bytes=2000) + bytes(2000))
+    elif kind in ("nan", "inf", "1e25", "-1e25"):
+        good[100] = float(kind)
+        soundfile.write(path, good, 16000, subtype="FLOAT")
+    elif kind == "truncated":
+        soundfile.write(path, good, 16000, subtype="PCM_16")
+        path.write_bytes(path.read_bytes()[:4000])
+    elif kind == "header only":
+        path.write_bytes(wav_header(data_bytes=2**31)[:30])
+    elif kind == "folder":
+        path.mkdir()
+
+
+BAD = {
+    "empty": "empty file",
+    "not audio": "not audio that can be decoded",
+    "zero samples": "no samples",
+    "zero channels": "x.wav",
+    "1 Hz": "sample rate 1 Hz",
+    "10 MHz": "sample rate 10000000 Hz",
+    "nan": "NaN or infinite",
+    "inf": "NaN or infinite",
+    "1e25": "samples up to 1e+25; expected about -1 to 1",
+    "-1e25": "samples up to 1e+25; expected about -1 to 1",
+    "truncated": "cut short",
+    "header only": "x.wav",
+    "folder": "a folder",
+    "missing": "no such file",
+}
+
+
+@pytest.mark.parametrize(("kind", "reason"), BAD.items())
+def test_an_unusable_file_is_one_line_with_its_name_and_the_reason(tmp_path, kind, reason):
+    path = tmp_path / "x.wav"
+    make_bad(path, kind)
+    with pytest.raises(AudioError) as caught:
+        read_audio(path)
+    assert reason in str(caught.value)
+    assert "x.wav" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_flac_is_refused(tmp_path):
+    path = tmp_path / "x.flac"
+    soundfile.write(path, tone(16000, 5), 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=r"x\.flac"):
+        read_audio(path)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.data())
+def test_broken_bytes_are_audio_or_an_audio_error(tmp_path, data):
+    source = data.draw(st.sampled_from(sorted(AUDIO.glob("*.opus"))[:4]))
+    raw = bytearray(source.read_bytes())
+    for _ in range(data.draw(st.integers(1, 20))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / "x.opus"
+    path.write_bytes(raw[: data.draw(st.integers(1, len(raw)))])
+    try:
+        assert np.isfinite(read_audio(path)).all()
+    except AudioError as error:
+        assert "x.opus" in str(error)
+
+
+def test_folders_are_searched_and_files_taken_as_they_are(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("a/2.WAV", "a/b/1.flac", "a/notes.txt", "odd.bin"):
+        (tmp_path / name).touch()
+    found = find_audio([tmp_path / "odd.bin", tmp_path / "a", tmp_path / "a" / "2.WAV"])
+    assert [path.name for path in found] == ["odd.bin", "2.WAV", "1.flac"]
+    assert ".opus" in AUDIO_SUFFIXES
+
+
+def test_a_folder_without_audio_and_a_missing_path_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"a folder without audio; looked for .*\.wav"):
+        find_audio([tmp_path])
+    with pytest.raises(ValueError, match="nowhere: no such file or folder"):
+        find_audio([tmp_path / "nowhere"])
+
+
+def test_a_length_that_the_writer_could_not_know_is_no_cut(tmp_path):
+    samples = (tone(16000) * 32767).astype("<i2").tobytes()
+    (tmp_path / "piped.wav").write_bytes(wav_header(data_bytes=0x7FFFFFFF - 36) + samples)
+    assert len(read_audio(tmp_path / "piped.wav")) == 8000
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("mkv", "aac"), ("webm", "libopus")])
+def test_a_container_cut_short_is_refused(tmp_path, suffix, codec):
+    path = tmp_path / f"x.{suffix}"
+    write_pyav(
+        path,
+        tone(48000, 5) + np.random.default_rng(0).normal(0, 0.1, 240000).astype("f4"),
+        48000,
+        codec,
+    )
+    assert abs(len(read_audio(path)) - 80000) < 1500
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match="cut short|not audio"):
+        read_audio(path)
+
+
+def test_an_mp3_is_cut_short_if_its_index_says_so_and_never_by_a_guess(tmp_path):
+    path = tmp_path / "x.mp3"
+    samples = np.concatenate(
+        [
+            np.zeros(96000, "f4"),
+            np.random.default_rng(0).normal(0, 0.1, 48000).astype("f4"),
+        ]
+    )
+    soundfile.write(path, samples, 48000, bitrate_mode="VARIABLE", compression_level=0.3)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(AudioError, match="cut short"):
+        read_audio(path)
+    # without the frame that holds the index, libsndfile takes the first frame's bit rate for every frame's
+    path.write_bytes(raw[raw.find(b"\xff\xfb", 4) :])
+    assert abs(len(read_audio(path)) - 48000) < 1200
+
+
+def test_an_ogg_cut_short_is_what_is_there(tmp_path):
+    whole = sorted(AUDIO.glob("*.opus"))[0].read_bytes()
+    with soundfile.SoundFile(tmp_path / "x.ogg", "w", 16000, 1) as file:
+        file.write(np.random.default_rng(0).normal(0, 0.1, 80000))
+    cut = (tmp_path / "x.ogg").read_bytes()
+    (tmp_path / "x.ogg").write_bytes(cut[: len(cut) // 2])
+    assert 10000 < len(read_audio(tmp_path / "x.ogg")) < 80000
+    assert len(read_audio(io.BytesIO(whole))) > 0
+
+
+def test_a_name_with_a_colon_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_pyav(tmp_path / "x.m4a", tone(48000), 48000, "aac")
+    os.rename("x.m4a", "take:1.m4a")  # noqa: PTH104
+    assert len(read_audio("take:1.m4a")) > 7000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile 'x.m4a'\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nx.m4a\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_a_list_of_other_files_is_not_followed(tmp_path, text):
+    write_pyav(tmp_path / "x.m4a", tone(48000), 48000, "aac")
+    (tmp_path / "list.m4a").write_text(text)
+    with pytest.raises(AudioError, match=r"list\.m4a: not audio"):
+        read_audio(tmp_path / "list.m4a")
+
+
+def test_a_codec_without_a_decoder_is_an_audio_error(tmp_path):
+    header = bytearray(wav_header(data_bytes=2000) + bytes(2000))
+    header[20:22] = struct.pack("<H", 0x1234)  # no such codec
+    (tmp_path / "x.wav").write_bytes(header)
+    with pytest.raises(AudioError, match=r"x\.wav: not audio"):
+        read_audio(tmp_path / "x.wav")
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.wav")
+    with pytest.raises(AudioError, match="a pipe or device"):
+        read_audio(tmp_path / "x.wav")
+
+
+def test_no_permission_is_an_audio_error(tmp_path, monkeypatch):
+    (tmp_path / "x.wav").write_bytes(wav_header())
+
+    def refuse(self, *args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(AudioError, match=r"x\.wav: cannot be read \(Permission denied\)"):
+        read_audio(tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "aiff", "m4a", "mkv"])
+def test_broken_headers_are_audio_or_an_audio_error(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    if suffix in ("m4a", "mkv"):
+        write_pyav(path, tone(16000), 16000, "aac")
+    else:
+        soundfile.write(path, tone(16000), 16000)
+    whole, chance = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        raw = bytearray(whole)
+        for place in chance.integers(0, min(len(raw), 400), 8):
+            raw[place] = chance.integers(0, 256)
+        path.write_bytes(raw)
+        try:
+            assert np.isfinite(read_audio(path)).all()
+        except AudioError as error:
+            assert path.name in str(error)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6, 8, 12, 24])
+def test_many_channels_through_pyav_are_averaged(tmp_path, channels):
+    import av
+
+    names = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 12: "7.1.4", 24: "22.2"}
+    level = np.linspace(0.01, 0.3, channels, dtype=np.float32)
+    with av.open(str(tmp_path / "x.mkv"), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=16000, layout=names[channels])
+        samples = np.repeat(level[None], 1600, axis=0).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout=names[channels])
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert np.allclose(read_audio(tmp_path / "x.mkv"), level.mean(), atol=1e-6)
+
+
+def test_a_stream_that_goes_on_and_on_past_its_promised_end_is_broken(monkeypatch, tmp_path):
+    # as libsndfile does with some broken Opus
+    monkeypatch.setattr(
+        soundfile.SoundFile,
+        "read",
+        lambda self, rows, **options: np.zeros((rows, 1), np.float32),
+    )
+    soundfile.write(tmp_path / "x.opus", tone(16000), 16000, format="OGG", subtype="OPUS")
+    with pytest.raises(AudioError, match=r"x\.opus: broken: 8000 samples promised, \d+ and more come"):
+        read_audio(tmp_path / "x.opus")

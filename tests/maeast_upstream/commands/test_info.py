@@ -1,0 +1,29 @@
+from maeast_upstream.checkpoint.loading import BUNDLED, read
+from maeast_upstream.commands import info
+
+
+def test_the_bundled_checkpoint_has_a_card_with_what_a_user_must_know(capsys):
+    assert info.main([]) == 0
+    shown = capsys.readouterr().out
+    for part in ("Data", "Training", "Licences", "Intended use", "Known weaknesses"):
+        assert f"**{part}:**" in shown
+    for fact in (" h of ", " crops", " batches", "minutes", "Apache-2.0"):
+        assert fact in shown
+
+
+def test_the_card_says_the_steps_and_hours_of_the_weights_beside_it():
+    provenance = read(BUNDLED).config.provenance
+    card = (BUNDLED / info.CARD_NAME).read_text(encoding="utf-8")
+    assert f"{provenance.steps:,} batches" in card
+    assert provenance.data.split(" of ")[0] in card
+
+
+def test_a_checkpoint_without_a_card_is_shown_without(tmp_path, capsys):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_bytes((BUNDLED / name).read_bytes())
+    assert info.main([str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("checkpoint")
+    assert "Model card" not in shown

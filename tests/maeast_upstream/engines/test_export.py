@@ -1,0 +1,124 @@
+"""Exported files give torch's embeddings from the waveform alone, for any batch and length."""
+
+import json
+
+import pytest
+import torch
+
+from maeast_upstream import Readout
+from maeast_upstream.cli import run
+from maeast_upstream.commands.export import format_of
+from maeast_upstream.config import EncoderConfig
+from maeast_upstream.engines import export
+from maeast_upstream.engines.export import SUFFIXES, WaveformModel
+
+RUNS = {"onnx": export.run_onnx, "openvino": export.run_openvino}
+LENGTHS = (1, 399, 400, 2799, 2800, 3440, 5361, 16000, 40000)
+
+
+@pytest.fixture(params=["onnx", "openvino"])
+def form(request):
+    for package in export.NEEDS[request.param]:
+        pytest.importorskip(package)
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("kind_of_token", "kind", "readout"),
+    [
+        ("patch", "scene", Readout()),
+        ("patch", "frames", Readout(layer="all", hop_ms=40.0)),
+        ("frame", "frames", Readout(layer=2)),
+        ("frame", "scene", Readout(layer="mean", pool="mean_std", mel="mean")),
+    ],
+)
+def test_a_file_gives_torchs_numbers_at_any_batch_and_length(
+    make_encoder, tmp_path, form, kind_of_token, kind, readout
+):
+    encoder = make_encoder(kind_of_token)
+    out = tmp_path / f"model{SUFFIXES[form]}"
+    assert export.export(encoder, out, form, kind, readout) <= 1e-4
+    model, file = WaveformModel(encoder, kind, readout), RUNS[form](out)
+    for samples in LENGTHS:
+        assert export._difference(model, file, samples) <= 1e-4
+    outputs = file(0.1 * torch.randn(5, 7000))
+    assert outputs[0].shape[0] == 5
+    expected = {"onnx": {"model.onnx"}, "openvino": {"model.xml", "model.bin"}}[form]
+    assert {path.name for path in tmp_path.iterdir()} == expected
+
+
+def test_a_file_says_what_it_is(make_encoder, tmp_path, form):
+    encoder = make_encoder()
+    out = tmp_path / f"model{SUFFIXES[form]}"
+    export.export(encoder, out, form)
+    if form == "onnx":
+        import onnx
+
+        facts = {entry.key: entry.value for entry in onnx.load_model(out).metadata_props}
+    else:
+        import openvino
+
+        info = openvino.Core().read_model(out).get_rt_info(["maeast"]).value
+        facts = {key: str(getattr(value, "value", value)) for key, value in info.items()}
+    assert EncoderConfig.from_dict(json.loads(facts["config"])) == encoder.config
+    assert (facts["sample_rate"], facts["hop_ms"], facts["kind"]) == (
+        "16000",
+        "160",
+        "scene",
+    )
+    assert float(facts["longest_seconds"]) == 81.92
+
+
+def test_a_file_that_is_off_is_not_left(make_encoder, tmp_path, form, monkeypatch):
+    monkeypatch.setattr(export, "MOST_DIFFERENCE", 0.0)
+    with pytest.raises(ValueError, match="the exported model is off"):
+        export.export(make_encoder(), tmp_path / f"model{SUFFIXES[form]}", form)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_the_bundled_checkpoint(tmp_path, capsys):
+    for package in export.NEEDS["onnx"]:
+        pytest.importorskip(package)
+    out = tmp_path / "tiny.onnx"
+    assert run(export.main, ["-o", str(out)]) == 0
+    assert "greatest difference from torch" in capsys.readouterr().out
+    assert run(export.main, ["-o", str(out)]) == 1
+    assert "exists already; give --force" in capsys.readouterr().err
+
+
+def test_weights_that_another_wrote_are_not_replaced_unasked(tmp_path, capsys):
+    (tmp_path / "w.bin").write_bytes(b"mine")
+    assert run(export.main, ["-o", str(tmp_path / "w.xml")]) == 1
+    assert "w.bin exists already; give --force" in capsys.readouterr().err
+    assert (tmp_path / "w.bin").read_bytes() == b"mine"
+
+
+def test_a_missing_folder_is_told_before_the_work(make_encoder, tmp_path, form, monkeypatch):
+    monkeypatch.delattr(export, "write_onnx")
+    with pytest.raises(ValueError, match="missing: no such folder to write model"):
+        export.export(make_encoder(), tmp_path / "missing" / f"model{SUFFIXES[form]}", form)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "message"),
+    [
+        ("a.pt", None, "ends in .onnx or .xml"),
+        ("a.onnx", "openvino", "ends in .xml"),
+        ("a.xml", "onnx", "in .onnx"),
+    ],
+)
+def test_a_name_that_is_not_the_formats_is_refused(tmp_path, name, form, message):
+    with pytest.raises(ValueError, match=message):
+        format_of(tmp_path / name, form)
+
+
+def test_a_missing_package_is_named_with_its_extra(make_encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'maeast-upstream\[onnx\]'"):
+        export.export(make_encoder(), tmp_path / "a.onnx", "onnx")
+
+
+def test_a_layer_that_the_model_lacks_is_refused(make_encoder, tmp_path):
+    pytest.importorskip("onnxscript")
+    with pytest.raises(ValueError, match="layers are counted from 1 to 3"):
+        export.export(make_encoder(), tmp_path / "a.onnx", "onnx", readout=Readout(layer=9))

@@ -1,0 +1,166 @@
+import csv
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tables import SCHEMA, WANTED, table
+
+from maeast_upstream.extract.outputs import NpyFiles, npy_name, output_at
+from maeast_upstream.extract.part_store import PartReport
+from maeast_upstream.extract.table import Embedded, make_schema
+from maeast_upstream.storage.folder import Storage
+
+METADATA = {"maeast": json.dumps({"settings": {"precision": "fp32"}})}
+
+
+def npy_bytes():
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
+def filled(address, parts=3):
+    output = output_at(str(address))
+    store = output.store
+    store.storage.make()
+    store.open({})
+    for number in range(parts):
+        with store.write(number, SCHEMA) as (writer, report):
+            writer.write_table(table("x" * (number + 1), number))
+            report.add(PartReport(1, 2, 16000, []))
+    return output
+
+
+def test_parts_become_one_parquet_file_and_go(tmp_path):
+    output = filled(tmp_path / "e.parquet")
+    output.finish(make_schema(WANTED, 3, METADATA))
+    rows = pq.read_table(tmp_path / "e.parquet").to_pylist()
+    assert [row["path"] for row in rows] == ["x", "x", "xx", "xx", "xxx", "xxx"]
+    assert output.recorded() == {"precision": "fp32"}
+    assert [path.name for path in tmp_path.iterdir()] == ["e.parquet"]
+
+
+def test_parts_become_one_npz_file_that_needs_no_pickle(tmp_path):
+    output = filled(tmp_path / "e.npz")
+    output.finish(make_schema(WANTED, 3, METADATA))
+    with np.load(tmp_path / "e.npz") as arrays:
+        assert arrays["path"].tolist() == ["x", "x", "xx", "xx", "xxx", "xxx"]
+        assert arrays["layer"].tolist() == ["1", "2"] * 3
+        assert arrays["vector"].dtype == np.float32
+        assert arrays["vector"].tolist() == [[float(n // 2)] * 3 for n in range(6)]
+        assert arrays["end_ms"].tolist() == [1000.0] * 6
+    assert output.recorded() == {"precision": "fp32"}
+    assert [path.name for path in tmp_path.iterdir()] == ["e.npz"]
+
+
+def test_a_folder_keeps_its_parts(tmp_path):
+    output = filled(tmp_path / "out")
+    output.finish(make_schema(WANTED, 3, METADATA))
+    assert pq.read_table(tmp_path / "out").num_rows == 6
+    assert not output.whole()
+
+
+def test_a_remote_address_works_alike():
+    output = filled("memory://bucket/e.parquet") if Storage("memory://bucket").make() is None else None
+    output.finish(make_schema(WANTED, 3, METADATA))
+    assert output.place.names() == ["e.parquet"]
+    with output.place.open("e.parquet") as file:
+        assert pq.read_table(file).num_rows == 6
+    output.remove()
+    assert output.place.names() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "message"),
+    [
+        ("e.csv", None, "ends in .parquet or .npz, or a folder"),
+        ("e.parquet", "npz", "format npz goes with a .npz"),
+        ("e.parquet", "npy", "format npy goes with a folder"),
+        ("e", "npz", "format npz goes with a name that ends in .npz"),
+        ("missing/e.parquet", None, "missing: no such folder"),
+        ("/", None, "give a name"),
+        (".", None, "give a name"),
+        ("sub/..", None, "give a name"),
+        ("memory://bucket/.", "npy", "give a name"),
+    ],
+)
+def test_a_name_that_says_nothing_is_refused(name, format, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        output_at(name, format)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("e.parquet", "folder"), ("e.npz", "folder"), ("e", "file")])
+def test_a_name_that_something_of_another_kind_has_is_refused(name, kind, tmp_path):
+    (tmp_path / name).mkdir() if kind == "folder" else (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{name}: a {kind} has this name"):
+        output_at(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(("there", "wanted"), [("parquet", "npy"), ("npy", "parquet")])
+def test_a_folder_of_one_format_takes_no_other(there, wanted, tmp_path):
+    store = output_at(str(tmp_path / "out"), there).store
+    store.storage.make()
+    store.open({})
+    with pytest.raises(ValueError, match=f"a folder of {there}, not of {wanted}: give --format {there}, or another -o"):
+        output_at(str(tmp_path / "out"), wanted)
+    assert output_at(str(tmp_path / "out"), there).store.begun
+
+
+def test_an_address_that_is_not_utf8_can_be_printed(tmp_path):
+    output = output_at(f"{tmp_path}/" + b"caf\xe9.parquet".decode("utf-8", "surrogateescape"))
+    assert output.address == f"{tmp_path}/caf\\xe9.parquet"
+
+
+@pytest.mark.parametrize("content", [b"", b"precious", b"PK\x03\x04", npy_bytes()])
+@pytest.mark.parametrize("name", ["e.parquet", "e.npz"])
+def test_what_is_not_ours_was_made_with_nothing(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert output_at(str(tmp_path / name)).recorded() == {}
+
+
+def test_errors_are_listed_beside_and_go_when_there_are_none(tmp_path):
+    output = output_at(str(tmp_path / "e.parquet"))
+    output.write_errors([("a\tb.wav", "empty file", 0), ("c\rd.wav", "empty file", 7)])
+    with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
+        assert list(csv.reader(file, delimiter="\t")) == [
+            ["path", "reason", "segment"],
+            ["a\tb.wav", "empty file", "0"],
+            ["c\rd.wav", "empty file", "7"],
+        ]
+    assert b"\r\n" not in (tmp_path / "e.parquet.errors.tsv").read_bytes()
+    output.write_errors([])
+    assert not list(tmp_path.iterdir())
+
+
+def clip(path, segment=0, start_ms=0.0, end_ms=None, stretch=False):
+    end_ms = start_ms + 500.0 if end_ms is None else end_ms
+    return Embedded(path, segment, start_ms, end_ms, np.zeros((1, 1, 2), np.float32), np.zeros(1), stretch)
+
+
+def test_a_clip_has_its_npy_file_where_its_path_says():
+    assert npy_name(clip("sub//./clip.wav")) == "sub/clip.wav.npy"
+    assert npy_name(clip("../sub/clip.wav")) == "__/sub/clip.wav.npy"
+    assert npy_name(clip("s3://bucket/clip.wav")) == "s3/bucket/clip.wav.npy"
+    assert npy_name(clip("clip.wav", 7)) == "clip.wav.7.npy"
+
+
+def test_a_stretch_has_its_row_start_and_end_in_the_name():
+    assert npy_name(clip("clip.wav", 7, 1000.0, 1250.5, stretch=True)) == "clip.wav.7.1000-1250.5.npy"
+    assert npy_name(clip("clip.wav", 0, 0.0, 100.0, stretch=True)) == "clip.wav.0.0-100.npy"
+
+
+def test_stretches_of_the_same_row_of_two_manifests_and_the_whole_file_have_a_file_each():
+    places = [(0, 0.0, 100.0), (0, 0.0, 300.0), (0, 50.0, 300.0), (7, 1000.0, 3000.0), (7, 2000.0, 3000.0)]
+    names = [npy_name(clip("clip.wav", *place, stretch=True)) for place in places]
+    assert len({*names, npy_name(clip("clip.wav"))}) == len(places) + 1
+
+
+def test_a_name_that_leaves_no_room_for_an_ending_is_shortened_and_stays_its_own(tmp_path):
+    clips = [clip("é" * 124 + f"{number}.wav") for number in range(2)]
+    files = NpyFiles(SCHEMA, WANTED, Storage(tmp_path))
+    names = files.table(clips)["file"].to_pylist()
+    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
+    assert len(set(names)) == 2

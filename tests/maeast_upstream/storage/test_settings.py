@@ -1,0 +1,24 @@
+import pytest
+
+from maeast_upstream.storage.settings import flatten, refuse_changes
+
+
+def test_settings_are_named_by_their_section():
+    assert dict(flatten({"a": 1, "b": {"c": None, "d": {"e": 2}}})) == {
+        "a": 1,
+        "b.c": None,
+        "b.d.e": 2,
+    }
+
+
+def test_a_change_is_refused_with_both_values_and_the_remedy():
+    with pytest.raises(ValueError, match=r"^run was begun with a\.b 1, not 2: begin anew$"):
+        refuse_changes({"a": {"b": 1}}, {"a": {"b": 2}}, "run", "begin anew")
+
+
+def test_what_may_change_may_change():
+    refuse_changes({"a": {"b": 1}}, {"a": {"b": 2}}, "run", "begin anew", changeable={"a.b"})
+
+
+def test_what_was_begun_by_an_older_version_may_lack_a_setting():
+    refuse_changes({"seed": 0}, {"seed": 0, "brand_new": True}, "run", "begin anew")

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from map_tables import write_table
+
+from maeast_upstream import cli
+from maeast_upstream.visualization.map.table import read_embeddings
+
+DATA = Path(__file__).parents[3] / "data"
+VECTORS = np.arange(24, dtype=np.float32).reshape(6, 4)
+NAMES = [f"{letter}.wav" for letter in "abcdef"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_table_with_segments_is_read(tmp_path, dtype):
+    columns = {
+        "segment": [0, 1, 2] * 2,
+        "start_ms": [0.0, 10.0, 20.0] * 2,
+        "end_ms": [10.0, 20.0, 25.0] * 2,
+    }
+    found = read_embeddings(write_table(tmp_path / "e.parquet", NAMES, VECTORS, dtype, layer=["12"] * 6, **columns))
+    assert found.paths == NAMES
+    assert found.vectors.dtype == np.float32
+    np.testing.assert_array_equal(found.vectors, VECTORS)
+    np.testing.assert_array_equal(found.start_ms, columns["start_ms"])
+    np.testing.assert_array_equal(found.end_ms, columns["end_ms"])
+    assert (found.layer, found.layers) == ("12", ("12",))
+
+
+def test_an_older_table_holds_whole_files(tmp_path):
+    found = read_embeddings(write_table(tmp_path / "e.parquet", NAMES, VECTORS, duration_s=[1.5] * 6))
+    assert found.start_ms.tolist() == [0] * 6
+    assert found.end_ms.tolist() == [1500] * 6
+    assert found.layer is None
+    assert np.isnan(read_embeddings(write_table(tmp_path / "e.parquet", NAMES, VECTORS)).end_ms).all()
+
+
+def test_a_folder_of_parts_is_one_table_and_unfinished_parts_are_none_of_it(tmp_path):
+    write_table(tmp_path / "part-00001.parquet", NAMES[4:], VECTORS[4:])
+    write_table(tmp_path / "part-00000.parquet", NAMES[:4], VECTORS[:4])
+    write_table(tmp_path / ".part-00002.parquet.7.part.parquet", NAMES, VECTORS)
+    (tmp_path / "errors.tsv").write_text("path\treason\n")
+    found = read_embeddings(tmp_path)
+    assert found.paths == NAMES
+    np.testing.assert_array_equal(found.vectors, VECTORS)
+
+
+def test_the_last_layer_is_taken_unless_another_is_named(tmp_path):
+    table = write_table(
+        tmp_path / "e.parquet",
+        ["a.wav"] * 2 + ["b.wav"] * 4,
+        VECTORS,
+        layer=["9", "10"] * 3,
+    )
+    assert read_embeddings(table).layers == ("9", "10")
+    np.testing.assert_array_equal(read_embeddings(table).vectors, VECTORS[1::2])
+    np.testing.assert_array_equal(read_embeddings(table, "9").vectors, VECTORS[::2])
+    with pytest.raises(ValueError, match="no layer '8'; the table has 9, 10"):
+        read_embeddings(table, "8")
+    with pytest.raises(ValueError, match="no layer '8'; the table has no column layer"):
+        read_embeddings(write_table(tmp_path / "e.parquet", NAMES, VECTORS), "8")
+
+
+def test_a_table_of_time_steps_is_refused(tmp_path):
+    table = write_table(tmp_path / "e.parquet", NAMES, VECTORS, time_ms=[7.5] * 6)
+    with pytest.raises(ValueError, match="one row a time step; a map needs one a clip"):
+        read_embeddings(table)
+
+
+def test_what_is_no_table_of_embeddings_is_refused(tmp_path):
+    path = tmp_path / "x.parquet"
+    with pytest.raises(ValueError, match=r"x\.parquet: not a table of embeddings"):
+        read_embeddings(path)
+    path.write_text("no parquet")
+    with pytest.raises(ValueError, match=r"x\.parquet: not a table of embeddings"):
+        read_embeddings(path)
+    for columns in ({"path": ["a"], "vector": [1.0]}, {"path": ["a"]}):
+        pq.write_table(pa.table(columns), path)
+        with pytest.raises(ValueError, match="expected columns path and vector"):
+            read_embeddings(path)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        read_embeddings(write_table(path, "abc", np.full((3, 4), np.nan)))
+    path.unlink()
+    with pytest.raises(ValueError, match=r"a folder without \.parquet files"):
+        read_embeddings(tmp_path)
+
+
+def test_a_part_without_the_layer_of_the_others_is_refused(tmp_path):
+    write_table(tmp_path / "a.parquet", NAMES, VECTORS, layer=["12"] * 6)
+    write_table(tmp_path / "b.parquet", NAMES, VECTORS)
+    with pytest.raises(ValueError, match=r"b\.parquet: no column layer, which other parts have"):
+        read_embeddings(tmp_path)
+
+
+def test_a_folder_of_npy_files_is_refused_with_what_to_do(tmp_path):
+    clips = sorted((DATA / "audio").glob("*.opus"))[:3]
+    assert cli.main(["embed", *map(str, clips), "-o", str(tmp_path / "out"), "--format", "npy"]) == 0
+    with pytest.raises(ValueError, match=r"vectors lie in npy files; .*without --format npy"):
+        read_embeddings(tmp_path / "out")
+
+
+def test_parts_with_vectors_of_different_lengths_are_refused(tmp_path):
+    write_table(tmp_path / "a.parquet", NAMES, VECTORS)
+    write_table(tmp_path / "b.parquet", NAMES, VECTORS[:, :2])
+    with pytest.raises(ValueError, match=r"different lengths, \[2, 4\]"):
+        read_embeddings(tmp_path)

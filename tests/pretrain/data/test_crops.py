@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+import torch
+
+from maeast_upstream.data.packed import Packed
+from pretrain.config import DataConfig
+from pretrain.data.batches import CropBatches, Parts, batches
+from pretrain.data.clips import PackedClips
+from pretrain.data.crops import clip_weights, draw_partners, mix
+
+
+def ramp_corpus(lengths, kinds=None):
+    """Clips whose samples tell the clip and the place: clip i holds 1000 i, 1000 i + 1, ..."""
+    audio = np.concatenate([1000 * i + np.arange(n) % 1000 for i, n in enumerate(lengths)]).astype(np.int16)
+    lengths = np.array(lengths)
+    offsets = np.concatenate([[0], lengths.cumsum()[:-1]])
+    return PackedClips(Packed(audio, offsets, lengths, np.array(kinds or [""] * len(lengths))))
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    corpus = ramp_corpus([9000] * 5)
+    config = DataConfig(crop_seconds=0.3, batch_clips=4, mix=True, min_gain_db=-6, max_gain_db=6)
+    one, other = (
+        CropBatches(corpus, config, 2, seed=1),
+        CropBatches(corpus, config, 2, seed=1),
+    )
+    assert torch.equal(one[7].waveforms, other[7].waveforms)
+    assert not torch.equal(one[7].waveforms, one[8].waveforms)
+    assert not torch.equal(one[7].waveforms, CropBatches(corpus, config, 2, seed=2)[7].waveforms)
+
+
+def test_workers_give_the_same_batches_in_order():
+    crops = CropBatches(ramp_corpus([9000] * 5), DataConfig(crop_seconds=0.3, batch_clips=4), 1, seed=0)
+    for step, batch in enumerate(batches(crops, 3, 6, workers=2), start=3):
+        assert torch.equal(batch.waveforms, crops[step].waveforms)
+
+
+def test_crops_stay_inside_their_clip_and_both_views_are_of_the_same_clip():
+    crops = CropBatches(ramp_corpus([9000] * 5), DataConfig(crop_seconds=0.3, batch_clips=8), 2, seed=0)
+    values = (crops[0].waveforms * 32768).round().long()
+    assert values.shape == (16, 4800)
+    clips = values // 1000
+    assert (clips == clips[:, :1]).all()
+    assert torch.equal(clips[:8, 0], clips[8:, 0])
+    assert (values.diff(dim=1) % 1000 == 1).all()
+
+
+def test_crops_differ_and_reach_both_ends_of_a_clip():
+    crops = CropBatches(ramp_corpus([4802]), DataConfig(crop_seconds=0.3, batch_clips=64), 1, seed=0)
+    starts = (crops[0].waveforms[:, 0] * 32768).round().long()
+    assert set(starts.tolist()) == {0, 1, 2}
+
+
+def test_a_short_clip_goes_round():
+    crops = CropBatches(
+        ramp_corpus([1000, 1000]),
+        DataConfig(crop_seconds=0.3, batch_clips=2),
+        1,
+        seed=0,
+    )
+    values = (crops[0].waveforms * 32768).round().long()
+    assert (values.diff(dim=1) % 1000 == 1).all()
+
+
+def test_drawn_crop_lengths_keep_the_seconds_of_a_batch():
+    config = DataConfig(crop_seconds=0.25, max_crop_seconds=1.0, batch_clips=16)
+    crops = CropBatches(ramp_corpus([30000] * 3), config, 1, seed=0)
+    shapes = {tuple(crops[step].waveforms.shape) for step in range(12)}
+    assert len(shapes) > 6
+    assert len({tuple(crops[step].waveforms.shape) for step in range(80)}) == 16, "a GPU sees few shapes"
+    for count, samples in shapes:
+        assert 4000 <= samples <= 16000
+        assert abs(count * samples - 16 * 4000) <= samples / 2
+
+
+def test_long_crops_are_not_made_of_short_clips():
+    crops = CropBatches(
+        ramp_corpus([30000, 500]),
+        DataConfig(crop_seconds=1.0, batch_clips=32),
+        1,
+        seed=0,
+    )
+    assert ((crops[0].waveforms * 32768).round() < 1000).all()
+
+
+def test_kinds_are_drawn_in_equal_shares_at_power_0_and_as_they_come_at_1():
+    kinds = np.array(["speech"] * 90 + ["music"] * 10)
+    for power, share in ((0.0, 0.5), (1.0, 0.9), (0.5, 0.75)):
+        weights = clip_weights(kinds, power)
+        assert abs(weights[:90].sum() / weights.sum() - share) < 1e-9
+
+
+def test_the_other_clip_lies_at_the_level_asked_for():
+    random = np.random.default_rng(0)
+    crop, partner = random.standard_normal((2, 4000)).astype(np.float32)
+    for decibel in (-25.0, -8.0):
+        added = mix(crop, 0.1 * partner[:1500], 10 ** (decibel / 20)) - crop
+        assert abs(10 * np.log10(np.square(added).mean() / np.square(crop).mean()) - decibel) < 0.3
+
+
+def test_every_crop_has_its_own_gain_within_the_limits():
+    corpus = ramp_corpus([5000])
+    plain = CropBatches(corpus, DataConfig(crop_seconds=0.3, batch_clips=64), 1, seed=0)[0].waveforms
+    config = DataConfig(crop_seconds=0.3, batch_clips=64, min_gain_db=-10.0, max_gain_db=6.0)
+    louder = CropBatches(corpus, config, 1, seed=0)[0].waveforms
+    gains = 20 * np.log10(louder.abs().amax(1) / plain.abs().amax(1))
+    assert gains.min() >= -10.01
+    assert gains.max() <= 6.01
+    assert gains.std() > 2
+
+
+def test_silence_stays_silent_when_clips_are_mixed():
+    assert np.isfinite(mix(np.zeros(100), np.zeros(50), 0.3)).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 9, 31, 64])
+def test_a_crop_is_mixed_with_one_of_another_clip_nearby(count):
+    for seed in range(10):
+        partners = draw_partners(2, count, np.random.default_rng(seed))
+        assert partners.shape == (2, count, 2)
+        assert set(np.unique(partners[..., 0])) <= {0, 1}
+        distance = np.abs(partners[..., 1] - np.arange(count))
+        assert distance.min() >= 1
+        assert distance.max() < 16
+
+
+@pytest.mark.parametrize("short", ["repeat", "join"])
+def test_the_parts_of_a_batch_are_the_same_batch_however_it_is_shared(short):
+    corpus = ramp_corpus([9000, 7000, 3000, 12000, 800])
+    config = DataConfig(
+        crop_seconds=0.3,
+        batch_clips=24,
+        mix=True,
+        min_gain_db=-6,
+        max_gain_db=6,
+        short=short,
+    )
+    whole = CropBatches(corpus, config, 2, seed=1)[7]
+    for processes, accumulate in ((2, 1), (1, 3), (2, 2)):
+        rows = torch.zeros_like(whole.waveforms).view(2, 24, -1)
+        for rank in range(processes):
+            own = CropBatches(corpus, config, 2, 1, Parts(processes, rank, accumulate))
+            for number in range(accumulate):
+                part = own[7 * accumulate + number]
+                count = 24 // (processes * accumulate)
+                rows[:, part.first : part.first + count] = part.waveforms.view(2, count, -1)
+        assert torch.equal(rows.view_as(whole.waveforms), whole.waveforms)
+
+
+def test_short_clips_are_joined_with_others():
+    config = DataConfig(crop_seconds=0.3, batch_clips=8, short="join")
+    batch = CropBatches(ramp_corpus([900] * 40), config, 1, seed=0)[0]
+    clips = (batch.waveforms * 32768).round().long() // 1000
+    assert (batch.lengths == 4800).all()
+    assert all(len(set(row.tolist())) >= 4 for row in clips)
+
+
+def test_padded_clips_share_a_batch_with_clips_of_like_length():
+    lengths = [1600 * n for n in range(2, 12)]
+    config = DataConfig(crop_seconds=1.0, batch_clips=16, short="pad", buckets=4)
+    crops = CropBatches(ramp_corpus(lengths), config, 1, seed=0)
+    assert len(set(crops.bucket_samples.tolist())) == 4
+    shapes = set()
+    for step in range(40):
+        batch = crops[step]
+        rows, samples = batch.waveforms.shape
+        shapes.add(samples)
+        assert batch.lengths.max() <= samples
+        assert batch.lengths.min() > samples / 2
+        assert abs(rows * samples - 16 * 16000) <= samples
+        for row, length in zip(batch.waveforms, batch.lengths, strict=True):
+            assert (row[length:] == 0).all()
+            assert (row[:length] != 0).float().mean() > 0.99
+    assert shapes == set(crops.bucket_samples.tolist())

@@ -1,0 +1,94 @@
+import dataclasses
+
+import pytest
+import torch
+
+from maeast_upstream.config import Normalisation
+from maeast_upstream.frontend import num_frames
+from pretrain.config import LossConfig
+from pretrain.masking.padding import fit_masks, token_padding
+from pretrain.masking.rules import num_masked
+from pretrain.objective import Objective
+from pretrain.trainer import Trainer
+
+SAMPLES = (16_000, 9_000, 5_200, 16_000)
+
+
+@pytest.fixture
+def padded(recipe):
+    """An objective in eval mode, and a padded batch of two views of two clips with its masks."""
+    torch.manual_seed(0)
+    data = dataclasses.replace(recipe.data, short="pad", crop_seconds=1.0)
+    recipe = dataclasses.replace(recipe, losses=LossConfig(), data=data)
+    objective = Objective(recipe, Normalisation(mean=-5.0, std=4.0)).eval()
+    lengths = torch.tensor(SAMPLES)
+    waveforms = 0.1 * torch.randn(4, 16_000)
+    waveforms[torch.arange(16_000) >= lengths[:, None]] = 0.0
+    patches = objective.patches(waveforms, lengths)
+    padding = token_padding(lengths, patches.shape[1], recipe.model)
+    generator = torch.Generator().manual_seed(0)
+    drawn = objective.draw_masks(patches, generator)
+    noise = torch.rand(patches.shape[:2], generator=generator)
+    return (
+        objective,
+        waveforms,
+        patches,
+        padding,
+        fit_masks(*drawn, padding, 0.75, noise),
+        drawn,
+    )
+
+
+def test_padding_begins_behind_the_last_whole_time_step(padded):
+    objective, _, _, padding, _, _ = padded
+    frames = num_frames(torch.tensor(SAMPLES))
+    assert (~padding).sum(1).tolist() == (frames // objective.recipe.model.patch_frames * 8).tolist()
+
+
+def test_every_row_has_its_own_exact_count_and_padding_is_neither(padded):
+    *_, padding, (visible, masked), _ = padded
+    assert torch.equal(torch.cat([visible, masked], 1).sort(1).values, torch.arange(48).expand(4, -1))
+    for row in range(4):
+        own = int((~padding[row]).sum())
+        assert int((~padding[row, masked[row]]).sum()) == num_masked(own, 0.75)
+        assert int((~padding[row, visible[row]]).sum()) == own - num_masked(own, 0.75)
+
+
+def test_where_nothing_is_padded_the_mask_stays_as_it_was_drawn(padded):
+    *_, (visible, masked), drawn = padded
+    for row in (0, 3):
+        assert sorted(visible[row].tolist()) == sorted(drawn[0][row].tolist())
+        assert sorted(masked[row].tolist()) == sorted(drawn[1][row].tolist())
+
+
+def test_the_loss_of_a_padded_batch_is_the_mean_of_its_clips_alone(padded):
+    objective, waveforms, patches, padding, (visible, masked), _ = padded
+    together = objective(patches, visible, masked, padding)
+    alone = []
+    for row, samples in enumerate(SAMPLES):
+        own = objective.patches(waveforms[row : row + 1, :samples])
+        seen, hidden = (index[row][~padding[row, index[row]]][None] for index in (visible, masked))
+        assert own.shape[1] == seen.shape[1] + hidden.shape[1]
+        alone.append(objective(own, seen, hidden))
+    for name, value in together.items():
+        torch.testing.assert_close(
+            value,
+            torch.stack([one[name] for one in alone]).mean(),
+            atol=2e-5,
+            rtol=1e-5,
+        )
+
+
+def test_what_lies_in_the_padding_changes_nothing(padded):
+    objective, _, patches, padding, masks, _ = padded
+    noisy = torch.where(padding[..., None], torch.randn_like(patches), patches)
+    one, other = (objective(x, *masks, padding)["loss"] for x in (patches, noisy))
+    assert float(one) == float(other)
+
+
+@pytest.mark.parametrize("kinds", [LossConfig(clip=1.0), LossConfig()])
+def test_a_run_on_clips_of_all_lengths(recipe, kinds):
+    data = dataclasses.replace(recipe.data, short="pad", crop_seconds=2.0)
+    trainer = Trainer(dataclasses.replace(recipe, data=data, losses=kinds))
+    assert trainer.train()
+    assert all(bool(p.isfinite().all()) for p in trainer.objective.parameters())

@@ -1,0 +1,112 @@
+"""The published rules as plain loops over the same random numbers; and s3prl's own code."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.mask_map import masks, removal_frequency
+from pretrain.masking import rules
+from pretrain.masking.published import chunk_official, kept_spans, spans_official, spans_official_scores
+from pretrain.masking.rules import Grid, num_masked
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def plain_chunk_mask(grid, ratio, seed):
+    """forward_mask of the published code, mask_type chunk_mask, but for where its random numbers come from."""
+    chance, count = generator(seed), num_masked(grid.tokens, ratio)
+    chunk_size = 3 + int(torch.rand(1, 1, generator=chance) * 3)
+    starts = iter((torch.rand(1, 4 * grid.tokens + 64, generator=chance) * grid.tokens).long()[0].tolist())
+    chosen = set()
+    while len(chosen) <= count:
+        top_left = next(starts)
+        for t_offset in range(chunk_size):
+            for c_offset in range(chunk_size):
+                candidate = top_left + t_offset + grid.mels * c_offset
+                if candidate < grid.tokens:
+                    chosen.add(candidate)
+    return sorted(chosen)[:count]
+
+
+@pytest.mark.parametrize("grid", [Grid(3, 62, 8), Grid(2, 12, 8), Grid(2, 50, 1)])
+@pytest.mark.parametrize("ratio", [0.3, 0.75, 0.9])
+def test_chunk_official_is_the_published_rule(grid, ratio):
+    for seed in range(10):
+        scores = chunk_official(grid, ratio, generator(seed))
+        masked = rules.split(scores, num_masked(grid.tokens, ratio))[1].tolist()
+        assert masked == [plain_chunk_mask(grid, ratio, seed)] * grid.batch
+
+
+def plain_spans(tokens, probability, padding, seed):
+    """compute_mask_indices of the published code, static spans of 10, at least 2, as retain_spans calls it."""
+    chance = generator(seed)
+    trim = torch.rand(len(padding), tokens, generator=chance)
+    draws = torch.rand(len(padding), tokens + 1, generator=chance)
+    kept = []
+    for row in range(len(padding)):
+        size = tokens - int(padding[row].sum())
+        spans = max(2, int(float(probability * size / torch.tensor(10) + draws[row, 0])))
+        least = 10
+        if size - least <= spans:
+            least = size - spans - 1
+        order = sorted(range(size - least), key=lambda token: float(draws[row, 1 + token]))
+        indices = {start + offset for start in order[:spans] for offset in range(10)}
+        kept.append({index for index in indices if index < size})
+    smallest = min(map(len, kept))
+    cut = [sorted(sorted(own, key=lambda i: float(trim[row, i]))[:smallest]) for row, own in enumerate(kept)]
+    return kept, cut
+
+
+@pytest.mark.parametrize("tokens", [14, 100, 500])
+@pytest.mark.parametrize("probability", [0.3, 0.75, 1.45])
+def test_spans_official_is_the_published_rule(tokens, probability):
+    padding = torch.arange(tokens) >= torch.tensor([tokens, tokens - 1, tokens])[:, None]
+    for seed in range(10):
+        kept, cut = plain_spans(tokens, probability, padding, seed)
+        visible, masked = spans_official(tokens, probability, padding, generator(seed))
+        assert visible.tolist() == cut
+        assert masked.tolist() == [sorted(set(range(tokens)) - set(own)) for own in cut]
+        chance = generator(seed)
+        torch.rand(3, tokens, generator=chance)
+        assert [set(row.nonzero().flatten().tolist()) for row in kept_spans(probability, padding, chance)] == kept
+
+
+def test_the_documented_probability_keeps_three_quarters():
+    padding = torch.zeros(200, 500, dtype=torch.bool)
+    kept = kept_spans(1.45, padding, generator()).float()
+    assert kept.mean() == pytest.approx(0.788, abs=0.01)
+    assert kept[:, -1].sum() == 0, "no span reaches the last token"
+
+
+def test_in_a_recipe_the_ratio_is_the_removed_share_and_the_visible_are_spans():
+    picture = masks(spans_official_scores, Grid(200, 500, 1), 0.75, generator())
+    assert (picture.sum(1) == 375).all()
+    assert (picture[:, 1:] == picture[:, :-1]).float().mean() > 0.8
+    assert picture[:, -1].mean() > 0.9, "the last token is seen only where a row had too few"
+
+
+def test_chunks_of_the_published_rule_wrap_and_spare_the_first_tokens():
+    frequency = removal_frequency(chunk_official, Grid(1, 62, 8), 0.75, 600)
+    assert frequency[0, 0] < 0.3
+    assert frequency[-1].mean() < frequency[30].mean() - 0.1, "the highest indices are left visible"
+
+
+@pytest.mark.s3prl
+def test_the_published_code_removes_tokens_as_often():
+    from reference import BASE_PATCH, TASK
+    from s3prl.upstream.mae_ast.mae_ast import MAE_AST
+
+    theirs = SimpleNamespace(
+        cfg=SimpleNamespace(**BASE_PATCH), task_cfg=SimpleNamespace(**TASK), encoder_mask_emb=torch.zeros(1)
+    )
+    counts, grid, batches = np.zeros(96), Grid(1, 12, 8), 1500
+    for _ in range(batches):
+        _, masked, number = MAE_AST.forward_mask(theirs, torch.zeros(1, 96, 1), None)
+        counts[masked[0]] += 1
+    assert number == num_masked(96, 0.75)
+    ours = removal_frequency(chunk_official, grid, 0.75, batches).flatten().numpy()
+    assert np.abs(counts / batches - ours).max() < 5 * (2 * 0.25 / batches) ** 0.5

@@ -1,0 +1,230 @@
+"""What a run shows and looks at: metrics, TensorBoard, validation, probe, averages; and what stops it."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small import small_config
+
+from maeast_upstream import load_model
+from maeast_upstream.cli import run
+from pretrain import cli
+from pretrain.config import DataConfig, LossConfig, Recipe
+from pretrain.trainer import Trainer
+from pretrain.training.flops import StepFlops, peak_flops
+from pretrain.training.pictures import frequency_picture, removal_frequency
+from pretrain.training.run_folder import states
+
+AUDIO = Path(__file__).parents[2] / "data" / "audio"
+
+
+def metrics(recipe):
+    return [json.loads(line) for line in (Path(recipe.out) / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_best_validation_keeps_its_state_and_encoder(recipe, packed):
+    data = dataclasses.replace(recipe.data, validation=str(packed))
+    optim = dataclasses.replace(recipe.optim, lr=1e-2)
+    recipe = dataclasses.replace(recipe, data=data, optim=optim, validate_every=1, validate_batches=2, keep_last=1)
+    Trainer(recipe).train()
+    valid = {line["step"]: line["valid_loss"] for line in metrics(recipe) if "valid_loss" in line}
+    assert list(valid) == [1, 2, 3, 4, 5, 6]
+    best = min(valid, key=valid.get)
+    folder = Path(recipe.out)
+    assert torch.load(folder / "states" / "best.pt", weights_only=True)["step"] == best
+    assert load_model(folder).config.provenance.steps == best, "best goes before last"
+    assert [int(path.stem) for path in states(folder)] == [6]
+
+
+def test_validation_is_the_same_each_time_and_leaves_the_run_as_it_is(recipe, packed):
+    Trainer(recipe).train()
+    data = dataclasses.replace(recipe.data, validation=str(packed))
+    other = dataclasses.replace(recipe, out=recipe.out + "2", data=data, validate_every=2, validate_batches=2)
+    Trainer(other).train()
+    one, two = (torch.load(states(Path(r.out))[-1], weights_only=True)["objective"] for r in (recipe, other))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def test_the_average_is_what_load_model_takes(recipe):
+    optim = dataclasses.replace(recipe.optim, ema_decay=0.5)
+    recipe = dataclasses.replace(recipe, optim=optim)
+    trainer = Trainer(recipe)
+    name = "patch_embed.weight"
+    expected = trainer.objective.network.state_dict()[name].clone()
+    for batch in range(6):
+        trainer._batch([trainer.source[batch]])
+        trainer.step += 1
+        expected.lerp_(trainer.objective.network.state_dict()[name], 1 - min(0.5, (1 + batch) / (10 + batch)))
+    trainer.save()
+    torch.testing.assert_close(load_model(recipe.out).network.state_dict()[name], expected)
+    assert not torch.equal(expected, trainer.objective.network.state_dict()[name])
+    trainer.close()
+
+
+def test_the_probe_scores_the_encoder_on_valid_while_it_trains(recipe, tmp_path):
+    rows = list(csv.DictReader((AUDIO.parent / "labels.csv").open()))[:60]
+    clips = {row["label"]: [] for row in rows}
+    for row in rows:
+        clips[row["label"]].append(row["path"])
+    kinds = [label for label, paths in clips.items() if len(paths) >= 6][:2]
+    lines = ["path,label,split"]
+    for kind in kinds:
+        for number, path in enumerate(clips[kind][:6]):
+            lines.append(f"{AUDIO.parent / path},{kind},{('train', 'train', 'train', 'valid', 'test', 'test')[number]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    recipe = dataclasses.replace(recipe, probe=str(tmp_path / "labels.csv"), probe_every=3)
+    Trainer(recipe).train()
+    probes = [(line["step"], line["probe_valid"]) for line in metrics(recipe) if "probe_valid" in line]
+    assert [step for step, _ in probes] == [3, 6]
+    assert all(0 <= accuracy <= 100 for _, accuracy in probes)
+    assert "test" not in (Path(recipe.out) / "metrics.jsonl").read_text()
+
+
+def test_tensorboard_gets_curves_and_pictures(recipe):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Trainer(recipe).train()
+    events = EventAccumulator(str(Path(recipe.out) / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss", "reconstruction", "clip", "lr", "grad_norm", "crops_per_second", "share_of_peak"} < set(
+        tags["scalars"]
+    )
+    assert [event.step for event in events.Scalars("loss")] == [2, 4, 6]
+    assert set(tags["images"]) == {"reconstruction", "removal frequency"}
+    picture = events.Images("reconstruction")[0]
+    assert (picture.height, picture.width) == (3 * 128 + 8, 48)
+
+
+def test_without_tensorboard_the_extra_is_named_or_it_is_left_out(recipe, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match=r"pip install 'maeast-upstream\[pretrain\]', or give --tensorboard false"):
+        Trainer(recipe).train()
+    assert Trainer(dataclasses.replace(recipe, tensorboard=False)).train()
+    assert not (Path(recipe.out) / "tensorboard").exists()
+
+
+def test_the_removal_frequency_is_the_mask_ratio_and_a_picture(recipe):
+    trainer = Trainer(recipe)
+    frequency = removal_frequency(trainer.objective, 96, torch.Generator().manual_seed(0))
+    assert frequency.shape == (12, 8)
+    assert float(frequency.mean()) == pytest.approx(0.75, abs=1e-6)
+    assert frequency_picture(frequency).shape == (64, 96, 3)
+    trainer.close()
+
+
+def test_the_arithmetic_of_a_step_is_counted_without_doing_it():
+    model = small_config(dropout=0.1, layerdrop=0.5)
+    flops = StepFlops(Recipe(model=model, losses=LossConfig()))
+    samples = 16 * 16 * 160 + 240  # 16 time steps, 128 tokens, 32 of them visible
+    blocks = 3 * (8 * 32 * 32**2 + 4 * 32 * 32 * 64 + 4 * 32**2 * 32)
+    decoder = 8 * 128 * 32**2 + 4 * 128 * 32 * 64 + 4 * 128**2 * 32
+    decoder += (6 * 128 + 2 * 96) * 32**2 + 4 * 96 * 32 * 64 + 4 * 96 * 128 * 32  # the last layer: masked tokens only
+    rest = 2 * 32 * 256 * 32 + 2 * 2 * 96 * 256 * 32 + 2 * 96 * 96 * 256
+    assert flops(5, samples) == 3 * 5 * (blocks + decoder + rest)
+    assert peak_flops(torch.device("cpu"), torch.float32) > 1e9
+
+
+def test_where_lengths_are_drawn_three_are_counted_and_the_others_lie_between(recipe):
+    model = small_config(positions="none")
+    drawn = dataclasses.replace(recipe, model=model, data=DataConfig(crop_seconds=1.0, max_crop_seconds=10.0))
+    fixed = dataclasses.replace(drawn, data=DataConfig(crop_seconds=1.0))
+    between, counted = StepFlops(drawn), StepFlops(fixed)
+    between._count = None  # it has counted all that it will
+    for seconds in (1.0, 1.3, 2.0, 4.7, 8.1, 10.0):
+        samples = round(16_000 * seconds)
+        assert between(6, samples) == pytest.approx(counted(6, samples), rel=0.01)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_batch_and_clips(recipe, capsys):
+    recipe = dataclasses.replace(recipe, save_every=2)
+    trainer = Trainer(recipe)
+    batches = trainer._batches
+
+    def poisoned():
+        for number, parts in enumerate(batches()):
+            if number == 2:
+                trainer.before = [p.clone() for p in trainer.objective.parameters()]
+                parts[0].waveforms[1] = torch.inf
+            yield parts
+
+    trainer._batches = poisoned
+    with pytest.raises(
+        ValueError, match=r"batch 3: the loss or its gradient is NaN or infinite on .*\.opus"
+    ) as stopped:
+        trainer.train()
+    clips = trainer.source[2].clips
+    assert all(trainer.source.clips.name(clip) in str(stopped.value) for clip in clips)
+    assert all(torch.equal(a, b) for a, b in zip(trainer.before, trainer.objective.parameters(), strict=True))
+    assert [int(path.stem) for path in states(Path(recipe.out))] == [2]
+    assert load_model(recipe.out).config.provenance.steps == 2
+
+
+def test_fp16_without_a_gpu_is_refused(recipe, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="precision fp16 needs a GPU, and none is used here"):
+        Trainer(dataclasses.replace(recipe, precision="fp16", device=None))
+
+
+def test_a_checkpoint_of_another_shape_is_one_line(tmp_path, capsys):
+    options = [
+        "--out",
+        str(tmp_path / "run"),
+        "--init",
+        str(Path(cli.__file__).parents[1] / "maeast_upstream/assets/tiny"),
+    ]
+    assert run(cli.main, [*options, "--data.corpus", str(AUDIO)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "its model.embed_dim is 192, the recipe's 768" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.s3prl
+def test_training_may_go_on_from_a_published_checkpoint(recipe, write_published):
+    path = write_published()
+    config = load_model(path).config
+    assert config.model.embed_dim == 48
+    recipe = dataclasses.replace(recipe, init=str(path), model=config.model, losses=LossConfig())
+    trainer = Trainer(recipe)
+    assert trainer.objective.normalise.statistics == config.normalisation
+    assert trainer.train()
+    assert load_model(recipe.out).config.provenance.parents == [str(path)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_a_step_on_a_gpu_never_waits_for_it(recipe, precision):
+    optim = dataclasses.replace(recipe.optim, ema_decay=0.9, accumulate=2)
+    trainer = Trainer(dataclasses.replace(recipe, device="cuda", precision=precision, optim=optim))
+    parts = [trainer.source[0], trainer.source[1]]
+    parts = [part._replace(waveforms=part.waveforms.pin_memory()) for part in parts]
+    for _ in range(2):
+        trainer._batch(parts)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        values = trainer._batch(parts)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    trainer.updater.check()
+    assert values["loss"].isfinite()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_nothing_is_updated_after_a_loss_that_is_not_finite(recipe):
+    trainer = Trainer(dataclasses.replace(recipe, device="cuda", precision="fp32"))
+    trainer._batch([trainer.source[0]])
+    trainer.step += 1
+    before = [p.clone() for p in trainer.objective.parameters()]
+    bad = trainer.source[1]
+    trainer._batch([bad._replace(waveforms=torch.full_like(bad.waveforms, torch.inf))])
+    trainer.step += 1
+    trainer._batch([trainer.source[2]])
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.objective.parameters(), strict=True))
+    trainer.step += 1
+    with pytest.raises(Exception, match=r"\(1, "):
+        trainer.save()
+    assert not states(Path(trainer.recipe.out))
