@@ -40,12 +40,12 @@ def repeat_last(states: Sequence[Tensor], lengths: Sequence[int]) -> None:
     last = torch.tensor(lengths) - 1
     clip, step = (torch.arange(states[0].shape[1]) > last[:, None]).nonzero(as_tuple=True)
     source = last[clip]
-    clip, step, source = (onto(index, states[0].device) for index in (clip, step, source))
+    clip, step, source = (to_device(index, states[0].device) for index in (clip, step, source))
     for state in states:
         state[clip, step] = state[clip, source]
 
 
-def onto(value: Tensor, device: torch.device) -> Tensor:
+def to_device(value: Tensor, device: torch.device) -> Tensor:
     """``value`` on ``device``; on its way to a GPU nobody waits for it: pinned memory is copied when its turn comes."""
     if device.type != "cuda" or value.device.type != "cpu":
         return value.to(device)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from maeast_upstream import checkpoint
-from maeast_upstream.batching import BATCH_TOKENS, MAX_PADDING, SMALL_BATCH_TOKENS, onto, repeat_last, split_clips
+from maeast_upstream.batching import BATCH_TOKENS, MAX_PADDING, SMALL_BATCH_TOKENS, repeat_last, split_clips, to_device
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, Fbank, num_samples
 from maeast_upstream.model import MaeAst, patchify
@@ -193,10 +193,10 @@ class Encoder(nn.Module):
         rows = int(steps.max())
         states = fill(rows)
         if int(steps.min()) < rows:
-            past = onto(torch.arange(rows) >= steps[:, None], self.device)[..., None]
+            past = to_device(torch.arange(rows) >= steps[:, None], self.device)[..., None]
             states = [state.masked_fill_(past, 0.0) for state in states]
         times = nn.utils.rnn.pad_sequence([grid.times_ms(len(clip)) for clip in clips], batch_first=True)
-        return Encoded(states, onto(steps, self.device), times)
+        return Encoded(states, to_device(steps, self.device), times)
 
     def own_steps(
         self,
@@ -285,7 +285,7 @@ class Encoder(nn.Module):
         Some may lie past their clip's own steps.
         """
         for batch in self._batches(clips, grid):
-            numbers = onto(torch.tensor(batch), self.device)
+            numbers = to_device(torch.tensor(batch), self.device)
             for row, step, hidden in self._run([clips[number] for number in batch], grid, keep):
                 yield numbers[row], step, [part.flatten(0, 1) for part in convert(hidden)]
 
@@ -447,14 +447,14 @@ class Encoder(nn.Module):
         """Clips -> (b, S) on the model's device, and the samples of each where they differ."""
         samples = [grid.padded_samples(len(clip)) for clip in clips]
         if len(clips) == 1 and samples[0] == len(clips[0]):
-            return onto(clips[0], self.device)[None], None
+            return to_device(clips[0], self.device)[None], None
         place = clips[0].device  # put together where the clips are: one copy to a GPU
         pinned = place.type == "cpu" and self.device.type == "cuda"
         padded = torch.zeros(len(clips), max(samples), device=place, pin_memory=pinned)
         for row, clip in enumerate(clips):
             padded[row, grid.left : grid.left + len(clip)] = clip
         equal = min(samples) == max(samples)
-        return onto(padded, self.device), None if equal else onto(torch.tensor(samples), self.device)
+        return to_device(padded, self.device), None if equal else to_device(torch.tensor(samples), self.device)
 
     def _features(self, spectrogram: Tensor, steps: Tensor, keep: Sequence[int]) -> list[Tensor]:
         """(b, frames, mels), each row's time steps -> the kept layers' (b, N, D)."""
@@ -463,7 +463,7 @@ class Encoder(nn.Module):
         padding = None
         if int(steps.min()) < longest:
             # a row without a step on this grid still needs one key to attend to; its result is never used
-            tokens = onto(steps.clamp(min=1), self.device) * self.config.model.mel_patches
+            tokens = to_device(steps.clamp(min=1), self.device) * self.config.model.mel_patches
             padding = torch.arange(patches.shape[1], device=self.device) >= tokens[:, None]
         return self._layers(patches, padding, keep)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maeast_upstream.modules.cpu.dropout import Dropout
 from maeast_upstream.modules.cpu.linear import Linear
 from maeast_upstream.modules.positions import Positions
-from maeast_upstream.modules.transformer import DropoutRates, Stack
+from maeast_upstream.modules.transformer import DropoutRates, TransformerStack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +170,14 @@ class MaeAst(nn.Module):
         self.patch_embed = Linear(config.patch_dim, dim)
         self.encoder_mask = nn.Parameter(torch.rand(dim))
         self.encoder_positions = Positions(dim, config.positions)
-        self.encoder = Stack(
+        self.encoder = TransformerStack(
             dim, config.num_heads, config.ffn_dim, config.depth, rates, checkpoint_activations=recompute
         )
         self.decoder_embed = nn.Linear(dim, decoder_dim) if decoder_dim != dim else nn.Identity()
         self.decoder_mask = nn.Parameter(torch.rand(decoder_dim))
         same = decoder_dim == dim  # then one table serves both
         self.decoder_positions = self.encoder_positions if same else Positions(decoder_dim, config.positions)
-        self.decoder = Stack(
+        self.decoder = TransformerStack(
             decoder_dim,
             config.decoder_heads,
             config.decoder_ffn_dim,

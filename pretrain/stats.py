@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maeast_upstream.cli import run
 from pretrain.cli import read_recipe
-from pretrain.data.batches import Parts
+from pretrain.data.batches import BatchSharding
 from pretrain.data.corpus import open_training
 from pretrain.data.statistics import measure, write
 from pretrain.training.run_folder import STATS_NAME
@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     path = Path(recipe.out) / STATS_NAME
     if path.exists():
         raise ValueError(f"{path} is there already; remove it to measure again")
-    found = measure(open_training(recipe, Parts(accumulate=recipe.optim.accumulate), 0), recipe)
+    found = measure(open_training(recipe, BatchSharding(accumulate=recipe.optim.accumulate), 0), recipe)
     write(path, found)
     print(f"mean {found.mean} std {found.std}: {path}")
     return 0

@@ -18,9 +18,9 @@ from maeast_upstream.modules.cpu.memory import keep_freed_memory
 from maeast_upstream.storage.settings import flatten
 from pretrain.config import Recipe
 from pretrain.data import statistics
-from pretrain.data.batches import Batch, CropBatches, Parts, batches
+from pretrain.data.batches import Batch, BatchSharding, CropBatches, batches
 from pretrain.data.corpus import describe, open_training, open_validation
-from pretrain.data.failures import BadClips
+from pretrain.data.failures import DecodeFailures
 from pretrain.data.gpu import ResidentBatches
 from pretrain.data.shards import ShardBatches
 from pretrain.objective import Objective
@@ -57,7 +57,7 @@ class Trainer:
             raise ValueError("precision fp16 needs a GPU, and none is used here: give --precision bf16 or fp32")
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.parts = Parts(self.parallel.processes, self.parallel.rank, recipe.optim.accumulate)
+        self.parts = BatchSharding(self.parallel.processes, self.parallel.rank, recipe.optim.accumulate)
         begun = bool(run_folder.states(self.run))
         parent = load_parent(recipe) if recipe.init is not None and not begun else None
         with self.parallel.main_first():  # which decodes the corpus
@@ -78,7 +78,7 @@ class Trainer:
             restore(self.updater, state)
             if isinstance(self.source, ShardBatches):
                 self.source = open_training(recipe, self.parts, self.step)
-        self.bad = BadClips(recipe.data.max_bad_share, self._listed())
+        self.bad = DecodeFailures(recipe.data.max_bad_share, self._listed())
 
     def _normalisation(self, state: dict[str, Any] | None, parent: checkpoint.Loaded | None) -> Normalisation:
         if state is not None:

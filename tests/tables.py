@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from maeast_upstream.extract.table import Embedded, Wanted, make_schema, make_table
+from maeast_upstream.extract.table import Embedded, EmbeddingSpec, make_schema, make_table
 from maeast_upstream.readout import Readout
 
-WANTED = Wanted(readouts=(Readout(layer=1), Readout(layer=2)))
+WANTED = EmbeddingSpec(readouts=(Readout(layer=1), Readout(layer=2)))
 SCHEMA = make_schema(WANTED, 3, {"maeast": "{}"})
 
 

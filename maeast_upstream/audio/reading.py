@@ -80,7 +80,7 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
         check_path(Path(source))
         if Path(source).suffix.lower() in PYAV_SUFFIXES:
             with open_pyav(source, name) as reader:
-                return read_stretch(reader, name, start, end_ms)
+                return read_segment(reader, name, start, end_ms)
     return _read_either(source, name, start, end_ms)
 
 
@@ -133,14 +133,14 @@ def _read_either(source: Source, name: str, start: float, end_ms: float | None) 
 
     try:
         with open_soundfile(source, name) as reader:
-            return read_stretch(reader, name, start, end_ms)
+            return read_segment(reader, name, start, end_ms)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         reason = re.sub(r"^Error opening .*: (?=[^:]*$)", "", str(error))
     if not isinstance(source, (str, Path)):
         source.seek(0)
     try:
         with open_pyav(source, name) as reader:
-            return read_stretch(reader, name, start, end_ms)
+            return read_segment(reader, name, start, end_ms)
     except UnknownFormatError:
         raise AudioError(f"{name}: not audio that can be decoded ({reason})") from None
 
@@ -166,7 +166,7 @@ def check_path(path: Path) -> None:
         raise AudioError(f"{path}: empty file")
 
 
-def read_stretch(reader: Reader, name: str, start: float, end_ms: float | None) -> np.ndarray:
+def read_segment(reader: Reader, name: str, start: float, end_ms: float | None) -> np.ndarray:
     """A stretch of an opened file, resampled, checked: `read_audio` says how."""
     end = math.inf if end_ms is None else end_ms
     if not 0 <= start < end:
@@ -186,7 +186,7 @@ def read_stretch(reader: Reader, name: str, start: float, end_ms: float | None) 
         blocks = _resample(blocks, rate)
     samples = _join(blocks, first - from_16k, stop - from_16k)
     if first or stop < math.inf:
-        _check_stretch(len(samples), first, stop, reader, name)
+        _check_segment(len(samples), first, stop, reader, name)
     elif not reader.place:
         raise AudioError(f"{name}: no samples")
     elif not len(samples):
@@ -194,7 +194,7 @@ def read_stretch(reader: Reader, name: str, start: float, end_ms: float | None) 
     return samples
 
 
-def _check_stretch(length: int, first: int, stop: float, reader: Reader, name: str) -> None:
+def _check_segment(length: int, first: int, stop: float, reader: Reader, name: str) -> None:
     there = f"{1000 * reader.place / reader.rate:.0f} ms"
     if not length:
         raise AudioError(

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.audio.backends import PYAV_SUFFIXES, Reader, open_pyav, open_soundfile
-from maeast_upstream.audio.reading import check_path, read_audio, read_stretch
+from maeast_upstream.audio.reading import check_path, read_audio, read_segment
 
 KEPT_SECONDS = 30
 """A stretch may begin so much before the end of the one before: stretches overlap."""
 
 
-class Stretches:
+class SequentialReader:
     """Stretches of one file, as `read_audio` gives them.
 
     Of a 3-hour MP3 in a thousand pieces `read_audio` would decode an hour and a half, on average, for each.
@@ -51,7 +51,7 @@ class Stretches:
                     return None
                 self._reader = _Continued(opened)
             try:
-                return read_stretch(self._reader, self.path, start, end)
+                return read_segment(self._reader, self.path, start, end)
             except _PassedError:
                 self.close()
         return None

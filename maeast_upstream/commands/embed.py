@@ -22,7 +22,7 @@ from maeast_upstream.extract.job import Job
 from maeast_upstream.extract.outputs import FORMATS, Output, output_at
 from maeast_upstream.extract.part_store import PartReport
 from maeast_upstream.extract.survey import Listing, Survey, take_survey
-from maeast_upstream.extract.table import Wanted
+from maeast_upstream.extract.table import EmbeddingSpec
 from maeast_upstream.readout import Readout
 from maeast_upstream.storage.settings import refuse_changes
 
@@ -133,7 +133,7 @@ def build_parser() -> Parser:
 def start_engine(
     args: argparse.Namespace,
     encoder: Encoder,
-    wanted: Wanted,
+    wanted: EmbeddingSpec,
     survey: Survey,
     before: Mapping[str, Any],
 ) -> Choice:
@@ -167,12 +167,12 @@ def check_numbers(args: argparse.Namespace) -> None:
         raise UsageError(f"--batch-seconds must be above 0, got {args.batch_seconds}")
 
 
-def wanted_from(args: argparse.Namespace, default: Readout) -> Wanted:
+def wanted_from(args: argparse.Namespace, default: Readout) -> EmbeddingSpec:
     """What the command line asks of every clip; --layer may be a list."""
     layers = [parse_layer(text) for text in (args.layer or str(default.layer)).split(",")]
     args.layer = None
     readout = readout_from(args, default)
-    return Wanted(
+    return EmbeddingSpec(
         kind=args.kind,
         readouts=tuple(replace(readout, layer=layer) for layer in layers),
         vectors=args.vectors,

@@ -13,7 +13,7 @@ from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.data.packed import SAMPLE_BYTES
-from maeast_upstream.decoding.process import Decoder, Here, Process, Result
+from maeast_upstream.decoding.process import Decoder, InProcessDecoder, Result, SubprocessDecoder
 
 AHEAD_SECONDS = 600.0
 """Audio that is decoded ahead of the model: what bounds memory."""
@@ -53,8 +53,8 @@ class DecodePool:
                 f"got {workers}, {ahead_seconds} and {limit_seconds}"
             )
         self._ahead = ahead_seconds * SAMPLE_RATE
-        self._decoders: list[Decoder] = [Process(limit_seconds, limit_seconds_per_mb) for _ in range(workers)]
-        self._decoders = self._decoders or [Here()]
+        self._decoders: list[Decoder] = [SubprocessDecoder(limit_seconds, limit_seconds_per_mb) for _ in range(workers)]
+        self._decoders = self._decoders or [InProcessDecoder()]
         self._run: _Run | None = None
 
     def __enter__(self) -> Self:

@@ -55,7 +55,7 @@ class Decoder(Protocol):
         """The last call."""
 
 
-class Here:
+class InProcessDecoder:
     """Decodes in this process: no time limit, and a crash of a decoder ends everything."""
 
     def begin(self) -> None:
@@ -78,7 +78,7 @@ class Here:
         """Nothing to do."""
 
 
-class Process:
+class SubprocessDecoder:
     """Decodes in another process, which is started when it is needed and replaced when it dies.
 
     A fresh interpreter rather than multiprocessing: a fork beside torch's threads may hang, and spawn would import the
@@ -106,7 +106,7 @@ class Process:
         self._busy, done = True, 0
         while done < len(batch) and room(done):
             if self._process and self._process.poll() is not None:  # while it had nothing to do: no file's fault
-                self._bury()
+                self._reap()
             process = self._process or self._start()
             with contextlib.suppress(OSError):  # it died: there will be no answer either
                 _send(process, batch[done:])
@@ -114,7 +114,7 @@ class Process:
                 result = self._receive(process, batch[done], lambda: room(done))  # noqa: B023
                 deliver(
                     done,
-                    AudioError(f"{batch[done].path}: {self._bury()}") if result is None else result,
+                    AudioError(f"{batch[done].path}: {self._reap()}") if result is None else result,
                 )
                 done += 1
                 if self._process is None:
@@ -148,7 +148,7 @@ class Process:
             self._process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        self._bury()
+        self._reap()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         # only text counts for an import, and nothing else may be written as a literal
@@ -172,7 +172,7 @@ class Process:
         ready = _pipe(process.stdout).read(1)
         self._end_clock()
         if ready != READY and not self._interrupted:
-            raise RuntimeError(f"a decoder process could not be started: {self._bury()}; its own words stand above")
+            raise RuntimeError(f"a decoder process could not be started: {self._reap()}; its own words stand above")
         started: subprocess.Popen[bytes] = process
         return started
 
@@ -195,7 +195,7 @@ class Process:
         try:
             samples = np.empty(size // 4, np.float32)
         except MemoryError:
-            self._bury()
+            self._reap()
             hours = size / 4 / SAMPLE_RATE / 3600
             return AudioError(f"{segment.path}: {hours:.1f} hours of audio do not fit in memory; cut it into stretches")
         return samples if _fill(stdout, samples.data.cast("B")) else None
@@ -210,7 +210,7 @@ class Process:
             self._left = None
             return not self._late
 
-    def _bury(self) -> str:
+    def _reap(self) -> str:
         """Forget the process; how it died."""
         with self._lock:
             process, late = self._process, self._late

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from maeast_upstream.audio.reading import AudioError, read_audio
-from maeast_upstream.audio.segments import Stretches
+from maeast_upstream.audio.segments import SequentialReader
 from maeast_upstream.data.inputs import Segment
-from maeast_upstream.storage.remote import Remembering, is_remote, open_remote
+from maeast_upstream.storage.remote import ErrorCapturingFile, is_remote, open_remote
 
 READY = b"R"
 SAMPLES, ERROR = 0, 1
@@ -74,7 +74,7 @@ def _read_local(segment: Segment) -> np.ndarray:
     if getattr(_thread, "state", None) != state:
         if last := getattr(_thread, "stretches", None):
             last.close()
-        _thread.stretches, _thread.state = Stretches(segment.path), state
+        _thread.stretches, _thread.state = SequentialReader(segment.path), state
     samples: np.ndarray = _thread.stretches.read(segment.start_ms, segment.end_ms)
     return samples
 
@@ -89,7 +89,7 @@ def _member(file: BinaryIO, segment: Segment) -> _Named:
 
 
 def _remembering(file: BinaryIO, segment: Segment) -> io.BufferedReader:
-    return io.BufferedReader(Remembering(file, segment.path), 1 << 16)
+    return io.BufferedReader(ErrorCapturingFile(file, segment.path), 1 << 16)
 
 
 def _read_stream(source: _Named | io.BufferedReader, segment: Segment) -> np.ndarray:

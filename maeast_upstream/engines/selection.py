@@ -35,7 +35,7 @@ OFFERS: dict[str, tuple[str, ...]] = {
 """The precisions of each engine; the order is that of messages."""
 NEEDS = {"torch": (), "openvino": ("openvino",), "onnx": ("onnxruntime", "onnx")}
 """The packages of each engine; the extra has the engine's name."""
-CLEARLY = 1.1
+MIN_SPEEDUP = 1.1
 """An engine is taken over torch where it is at least so much faster, so that noise does not decide."""
 MOST_DIFFERENCE = 1e-3
 """Between an engine's float32 outputs and torch's, whose deviation is near 1; beyond it something is broken."""
@@ -140,7 +140,7 @@ def torch_precision(precision: str) -> TorchPrecision:
     return "bf16" if precision == "bf16" else "fp16" if precision == "fp16" else "fp32"
 
 
-class Guarded:
+class FallbackBody:
     """A `Body` that hands over to torch, aloud and for good, when its engine fails.
 
     Clips with more tokens than the engine's table of positions has go through torch too, since theirs are computed.
@@ -179,7 +179,7 @@ def _fastest(encoder: Encoder, precision: Precision, keep: list[int]) -> Choice:
         seconds = _measured(encoder, precision, usable)
         timing.remember(key, seconds)
     fastest = min(seconds, key=lambda name: seconds[name])
-    if fastest == "torch" or seconds["torch"] < CLEARLY * seconds[fastest]:
+    if fastest == "torch" or seconds["torch"] < MIN_SPEEDUP * seconds[fastest]:
         return Choice("torch", precision, f"nothing here is clearly faster ({_told(seconds)})")
     return _start(
         encoder,
@@ -229,7 +229,7 @@ def _start(encoder: Encoder, engine: Engine, precision: Precision, keep: list[in
     body = _built(encoder, engine, precision, keep)
     if body is None:
         return Choice("torch", encoder.precision, f"{engine} failed to start")
-    encoder.body = Guarded(encoder, engine, body)
+    encoder.body = FallbackBody(encoder, engine, body)
     return Choice(engine, precision, why)
 
 

@@ -18,7 +18,7 @@ from maeast_upstream.extract.pipeline import (
     BATCH_SECONDS,
     embed_decoded,
 )
-from maeast_upstream.extract.table import Embedded, Kind, Wanted
+from maeast_upstream.extract.table import Embedded, EmbeddingSpec, Kind
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.readout import Readout
 
@@ -50,7 +50,7 @@ def embed_files(
     """
     encoder = encoder or load_model()
     readout = readout or encoder.config.readout
-    wanted = Wanted(
+    wanted = EmbeddingSpec(
         kind=kind,
         readouts=(readout,) if isinstance(readout, Readout) else tuple(readout),
     )
@@ -110,7 +110,7 @@ def waveform_of(item: Any) -> np.ndarray:
     raise AudioError(f"expected a path, or a mapping with bytes, array or path, got {str(item)[:80]}")
 
 
-def as_rows(clip: Embedded, wanted: Wanted) -> Iterator[dict[str, Any]]:
+def as_rows(clip: Embedded, wanted: EmbeddingSpec) -> Iterator[dict[str, Any]]:
     """A clip's rows as dictionaries."""
     for readout, vectors in zip(wanted.readouts, clip.vectors, strict=True):
         for time_ms, vector in zip(clip.times_ms.tolist(), vectors, strict=True):

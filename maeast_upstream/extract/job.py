@@ -13,7 +13,7 @@ from maeast_upstream.extract.parts import Work, cut_parts, write_parts
 from maeast_upstream.extract.progress import Progress
 from maeast_upstream.extract.ray import connected, write_parts_on_ray
 from maeast_upstream.extract.survey import Listing, Survey
-from maeast_upstream.extract.table import METADATA_KEY, Wanted
+from maeast_upstream.extract.table import METADATA_KEY, EmbeddingSpec
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.storage.settings import refuse_changes
 from maeast_upstream.version import __version__
@@ -27,7 +27,7 @@ class Job:
     survey: Survey
     output: Output
     encoder: Encoder
-    wanted: Wanted
+    wanted: EmbeddingSpec
     engine: Choice
     checkpoint: str
     """As the user named it."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from maeast_upstream.data.inputs import as_text
 from maeast_upstream.extract.part_store import PartStore
-from maeast_upstream.extract.table import METADATA_KEY, Embedded, Wanted, make_schema, make_table
+from maeast_upstream.extract.table import METADATA_KEY, Embedded, EmbeddingSpec, make_schema, make_table
 from maeast_upstream.storage.folder import Storage
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Output:
             return {}
         return settings
 
-    def sink(self, wanted: Wanted, width: int, metadata: dict[str, str]) -> "Sink":
+    def sink(self, wanted: EmbeddingSpec, width: int, metadata: dict[str, str]) -> "Sink":
         """What makes a part's rows of clips."""
         schema = make_schema(wanted, width, metadata)
         if self.format == "npy":
@@ -141,7 +141,7 @@ class Output:
 class Sink:
     """Rows of a parquet part, vectors and all."""
 
-    def __init__(self, schema: "pa.Schema", wanted: Wanted) -> None:
+    def __init__(self, schema: "pa.Schema", wanted: EmbeddingSpec) -> None:
         self.schema, self.wanted = schema, wanted
 
     def table(self, clips: Sequence[Embedded]) -> "pa.Table":
@@ -152,7 +152,7 @@ class Sink:
 class NpyFiles(Sink):
     """A file NAME.npy for each clip, (layers, E) or (layers, steps, E); the part's rows tell which clip lies where."""
 
-    def __init__(self, schema: "pa.Schema", wanted: Wanted, storage: Storage) -> None:
+    def __init__(self, schema: "pa.Schema", wanted: EmbeddingSpec, storage: Storage) -> None:
         import pyarrow as pa
 
         self.wanted, self.storage = wanted, storage

@@ -11,7 +11,7 @@ from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
 from maeast_upstream.extract.outputs import Sink
 from maeast_upstream.extract.part_store import PartReport, PartStore
-from maeast_upstream.extract.pipeline import Failed, embed_decoded
+from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
 from maeast_upstream.extract.table import Embedded
 from maeast_upstream.frontend import SAMPLE_RATE
 
@@ -101,7 +101,7 @@ def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartRepor
 
 def write_part(
     number: int,
-    outcomes: Iterable[Embedded | Failed],
+    outcomes: Iterable[Embedded | FailedInput],
     work: Work,
     progress: Callable[[PartReport], object],
 ) -> None:
@@ -114,10 +114,10 @@ def write_part(
 
 
 def counted(
-    outcomes: Iterable[Embedded | Failed],
+    outcomes: Iterable[Embedded | FailedInput],
     report: PartReport,
     progress: Callable[[PartReport], object],
-) -> Iterator[Embedded | Failed]:
+) -> Iterator[Embedded | FailedInput]:
     """Outcomes as they come, each counted in its part's report and told."""
     for outcome in outcomes:
         one = report_of(outcome)
@@ -126,9 +126,9 @@ def counted(
         yield outcome
 
 
-def report_of(outcome: Embedded | Failed) -> PartReport:
+def report_of(outcome: Embedded | FailedInput) -> PartReport:
     """Of one input."""
-    if isinstance(outcome, Failed):
+    if isinstance(outcome, FailedInput):
         return PartReport(errors=[(outcome.path, outcome.reason, outcome.segment)])
     return PartReport(
         clips=1,
@@ -137,9 +137,9 @@ def report_of(outcome: Embedded | Failed) -> PartReport:
     )
 
 
-def flushed(outcomes: Iterable[Embedded | Failed]) -> Iterator[list[Embedded | Failed]]:
+def flushed(outcomes: Iterable[Embedded | FailedInput]) -> Iterator[list[Embedded | FailedInput]]:
     """Outcomes in lists that are worth a row group and take bounded memory."""
-    some: list[Embedded | Failed] = []
+    some: list[Embedded | FailedInput] = []
     size = 0
     for outcome in outcomes:
         some.append(outcome)

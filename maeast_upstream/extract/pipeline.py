@@ -16,7 +16,7 @@ from maeast_upstream.data.inputs import Segment, as_text
 from maeast_upstream.data.packed import to_float
 from maeast_upstream.encoder import Encoder, scene_vectors, step_vectors
 from maeast_upstream.engines.streams import Start, shared_threads, side_by_side
-from maeast_upstream.extract.table import Embedded, Wanted
+from maeast_upstream.extract.table import Embedded, EmbeddingSpec
 from maeast_upstream.frontend import SAMPLE_RATE
 
 BATCH_SECONDS = {"cpu": 30.0, "cuda": 1500.0}
@@ -35,7 +35,7 @@ Decoded = tuple[Segment, np.ndarray | AudioError]
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedInput:
     """An input that could not be read."""
 
     path: str
@@ -46,16 +46,16 @@ class Failed:
 def embed_decoded(
     decoded: Iterable[Decoded],
     encoder: Encoder,
-    wanted: Wanted,
+    wanted: EmbeddingSpec,
     batch_seconds: float | None = None,
-) -> Iterator[Embedded | Failed]:
+) -> Iterator[Embedded | FailedInput]:
     """What became of each segment, in their order.
 
     A block's batches are launched before the block before it is read back, so that the model has work meanwhile.
     """
     device = encoder.device.type if encoder.device.type in BATCH_SECONDS else "cpu"
     seconds = batch_seconds or BATCH_SECONDS[device]
-    before: Callable[[], list[Embedded | Failed]] | None = None
+    before: Callable[[], list[Embedded | FailedInput]] | None = None
     with shared_threads(encoder.streams), side_by_side(encoder.streams) as start:
         most = max(seconds, LOOK_AHEAD_SECONDS[device])
         for block in blocks(decoded, encoder.streams * seconds, most, LOOK_AHEAD_CLIPS[device]):
@@ -85,8 +85,8 @@ def blocks(decoded: Iterable[Decoded], first: float, most: float, clips: int) ->
 
 
 def launch(
-    block: list[Decoded], encoder: Encoder, wanted: Wanted, seconds: float, start: Start
-) -> Callable[[], list[Embedded | Failed]]:
+    block: list[Decoded], encoder: Encoder, wanted: EmbeddingSpec, seconds: float, start: Start
+) -> Callable[[], list[Embedded | FailedInput]]:
     """Give a block's batches to the model; the result reads them back."""
     clips = [(row, audio) for row, (_, audio) in enumerate(block) if isinstance(audio, np.ndarray)]
     pending = []
@@ -105,7 +105,7 @@ Vectors = tuple[list[Tensor], list[int], Tensor]
 """For each readout (B, T, E); each clip's steps; (B, T) their centres in ms."""
 
 
-def vectors_of(waveforms: list[Tensor], encoder: Encoder, wanted: Wanted) -> Vectors:
+def vectors_of(waveforms: list[Tensor], encoder: Encoder, wanted: EmbeddingSpec) -> Vectors:
     """One batch."""
     if wanted.kind == "scene":
         scenes = scene_vectors(encoder, waveforms, wanted.readouts)
@@ -118,9 +118,9 @@ def vectors_of(waveforms: list[Tensor], encoder: Encoder, wanted: Wanted) -> Vec
     return states, encoded.lengths.tolist(), encoded.times_ms
 
 
-def read_back(block: list[Decoded], pending: Sequence[tuple[list[int], *Vectors]]) -> list[Embedded | Failed]:
+def read_back(block: list[Decoded], pending: Sequence[tuple[list[int], *Vectors]]) -> list[Embedded | FailedInput]:
     """Vectors in the order of the segments."""
-    outcomes: dict[int, Embedded | Failed] = {}
+    outcomes: dict[int, Embedded | FailedInput] = {}
     for rows, states, steps, times_ms in pending:
         arrays = [state.cpu().numpy() for state in states]
         for i, (row, count) in enumerate(zip(rows, steps, strict=True)):
@@ -138,5 +138,5 @@ def read_back(block: list[Decoded], pending: Sequence[tuple[list[int], *Vectors]
             )
     for row, (segment, audio) in enumerate(block):
         if isinstance(audio, AudioError):
-            outcomes[row] = Failed(as_text(segment.path), segment.number, as_text(str(audio)))
+            outcomes[row] = FailedInput(as_text(segment.path), segment.number, as_text(str(audio)))
     return [outcomes[row] for row in range(len(block))]

@@ -19,7 +19,7 @@ METADATA_KEY = "maeast"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class EmbeddingSpec:
     """What is asked of every clip."""
 
     kind: Kind = "scene"
@@ -83,7 +83,7 @@ class Embedded:
     """Whether a start or an end was asked for, also where that is the file's own."""
 
 
-def make_schema(wanted: Wanted, width: int, metadata: dict[str, str] | None = None) -> "pa.Schema":
+def make_schema(wanted: EmbeddingSpec, width: int, metadata: dict[str, str] | None = None) -> "pa.Schema":
     """The columns: a scene's stretch of its file, or a step's centre; ``vector`` is a fixed-size list."""
     import pyarrow as pa
 
@@ -100,7 +100,7 @@ def make_schema(wanted: Wanted, width: int, metadata: dict[str, str] | None = No
     return pa.schema([*columns, ("vector", vector)], metadata=metadata)
 
 
-def make_table(clips: Sequence[Embedded], wanted: Wanted, schema: "pa.Schema") -> "pa.Table":
+def make_table(clips: Sequence[Embedded], wanted: EmbeddingSpec, schema: "pa.Schema") -> "pa.Table":
     """Rows in the order of the clips; a clip's rows by readout, then time."""
     import pyarrow as pa
 

@@ -27,7 +27,7 @@ class DropoutRates(NamedTuple):
     """After the activation of the feed-forward layer."""
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """A post-norm transformer layer: x = LN(x + attention(x)); x = LN(x + ffn(x)), with exact GELU."""
 
     def __init__(self, dim: int, num_heads: int, ffn_dim: int, rates: DropoutRates, cross: bool = False) -> None:
@@ -55,7 +55,7 @@ class Block(nn.Module):
         return out
 
 
-class Stack(nn.Module):
+class TransformerStack(nn.Module):
     """A layer norm, dropout, then `depth` post-norm blocks: the shape of both encoder and decoder."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Stack(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.dropout = Dropout(rates.hidden)
-        self.blocks = nn.ModuleList(Block(dim, num_heads, ffn_dim, rates, cross) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, ffn_dim, rates, cross) for _ in range(depth))
         self.checkpoint_activations = checkpoint_activations
         self.apply(_init_linear)
 

@@ -63,7 +63,7 @@ def _system(url: str) -> tuple["AbstractFileSystem", str]:
     return system, str(path)
 
 
-class Remembering(io.RawIOBase):
+class ErrorCapturingFile(io.RawIOBase):
     """Passes a remote file on and keeps the first error.
 
     libsndfile's callbacks swallow errors: a connection that broke would look like a recording cut short.

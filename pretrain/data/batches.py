@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Parts:
+class BatchSharding:
     """How an update's batch is shared."""
 
     processes: int = 1
@@ -71,10 +71,10 @@ class CropBatches(Dataset[Batch]):
         config: DataConfig,
         views: int,
         seed: int,
-        parts: Parts | None = None,
+        parts: BatchSharding | None = None,
     ) -> None:
         self.clips, self.config, self.views, self.seed = clips, config, views, seed
-        self.parts = parts or Parts()
+        self.parts = parts or BatchSharding()
         self.weights = clip_weights(clips.kinds, config.kind_power)
         edge = round(config.crop_seconds * SAMPLE_RATE)
         self.bucket_samples = bucket_lengths(clips.lengths, edge, config.buckets) if config.short == "pad" else None

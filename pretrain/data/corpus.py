@@ -6,7 +6,7 @@ from pathlib import Path
 from maeast_upstream.data.packed import is_packed
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
 from pretrain.config import DataConfig, Recipe
-from pretrain.data.batches import CropBatches, Parts
+from pretrain.data.batches import BatchSharding, CropBatches
 from pretrain.data.clips import Clips, drop_short, open_folder, open_manifest, open_packed_clips, packed_corpus
 from pretrain.data.packing import pack
 from pretrain.data.shards import ShardBatches, find_shards
@@ -17,7 +17,7 @@ VALIDATION_SEED = 1 << 30
 """So that validation draws other crops than training, the same each time."""
 
 
-def open_training(recipe: Recipe, parts: Parts, start: int) -> CropBatches | ShardBatches:
+def open_training(recipe: Recipe, parts: BatchSharding, start: int) -> CropBatches | ShardBatches:
     """What a run trains on, from batch ``start`` on.
 
     Raises:
@@ -44,7 +44,7 @@ def open_training(recipe: Recipe, parts: Parts, start: int) -> CropBatches | Sha
     return ShardBatches(shards, data, recipe.losses.crops, (recipe.seed, start), parts)
 
 
-def open_validation(recipe: Recipe, parts: Parts) -> CropBatches | None:
+def open_validation(recipe: Recipe, parts: BatchSharding) -> CropBatches | None:
     """What a run is validated on; None without data.validation."""
     if recipe.data.validation is None:
         return None
@@ -59,7 +59,7 @@ def open_validation(recipe: Recipe, parts: Parts) -> CropBatches | None:
         recipe.data,
         recipe.losses.crops,
         seed,
-        Parts(parts.processes, parts.rank),
+        BatchSharding(parts.processes, parts.rank),
     )
 
 

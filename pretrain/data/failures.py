@@ -12,7 +12,7 @@ FEW_READS = 200
 LISTED = 10
 
 
-class BadClips:
+class DecodeFailures:
     """What a run could not read so far."""
 
     def __init__(self, max_share: float, listed: Iterable[tuple[str, str]] = ()) -> None:

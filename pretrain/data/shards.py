@@ -19,7 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from maeast_upstream.audio.reading import AUDIO_SUFFIXES, AudioError, promised_ms, read_audio
 from maeast_upstream.storage.remote import open_remote
 from pretrain.config import DataConfig
-from pretrain.data.batches import Batch, Parts, crop_shape
+from pretrain.data.batches import Batch, BatchSharding, crop_shape
 from pretrain.data.clips import first_sample, read_crop
 from pretrain.data.crops import MIX_DB, draw_partners, mix, repeat
 
@@ -52,12 +52,12 @@ class ShardBatches(IterableDataset[Batch]):
         config: DataConfig,
         views: int,
         seed: tuple[int, ...],
-        parts: Parts | None = None,
+        parts: BatchSharding | None = None,
     ) -> None:
         """``seed`` must be another one at each start."""
         _webdataset()
         self.shards, self.config, self.views, self.seed = shards, config, views, seed
-        self.parts = parts or Parts()
+        self.parts = parts or BatchSharding()
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()

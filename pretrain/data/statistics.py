@@ -11,7 +11,7 @@ from maeast_upstream.frontend import Fbank, num_frames
 from maeast_upstream.storage.atomic import replacing
 from pretrain.config import Recipe
 from pretrain.data.batches import CropBatches, batches
-from pretrain.data.failures import BadClips
+from pretrain.data.failures import DecodeFailures
 from pretrain.data.shards import ShardBatches
 
 BATCHES, SECONDS = (4, 16), 3072.0
@@ -33,7 +33,7 @@ def measure(source: CropBatches | ShardBatches, recipe: Recipe, num_batches: int
     fbank = Fbank(recipe.frontend)
     total = torch.zeros(2, dtype=torch.float64)
     count = 0
-    bad = BadClips(recipe.data.max_bad_share)
+    bad = DecodeFailures(recipe.data.max_bad_share)
     loader = batches(
         source,
         0,

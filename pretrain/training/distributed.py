@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from maeast_upstream.modules.transformer import Block
+from maeast_upstream.modules.transformer import TransformerBlock
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -65,7 +65,7 @@ class Parallel:
         if self.sharding == "fsdp":
             from torch.distributed.fsdp import fully_shard
 
-            for part in [m for m in module.modules() if isinstance(m, Block)]:
+            for part in [m for m in module.modules() if isinstance(m, TransformerBlock)]:
                 fully_shard(part)
             fully_shard(module)
 

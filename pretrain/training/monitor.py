@@ -8,7 +8,7 @@ import torch
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.encoder import Encoder
 from pretrain.data.batches import Batch, CropBatches, batches
-from pretrain.data.failures import BadClips
+from pretrain.data.failures import DecodeFailures
 from pretrain.training import pictures
 from pretrain.training.flops import StepFlops, peak_flops
 from pretrain.training.logging import Report, rounded
@@ -39,7 +39,7 @@ class Watch:
             self.updater.objective,
             self.updater.parallel,
         )
-        bad = BadClips(recipe.data.max_bad_share)
+        bad = DecodeFailures(recipe.data.max_bad_share)
         objective.eval()
         sums: dict[str, torch.Tensor] = {}
         for number, item in enumerate(batches(self.validation, 0, recipe.validate_batches, 0)):

@@ -13,7 +13,7 @@ from sounds import sweep, write
 from maeast_upstream.audio.reading import read_audio
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.decoding.pool import DecodePool
-from maeast_upstream.decoding.process import Process
+from maeast_upstream.decoding.process import SubprocessDecoder
 
 FORMATS = ("wav", "flac", "ogg", "opus", "mp3", "m4a")
 FILES, SECONDS, RATE = 60, 10, 44_100
@@ -29,7 +29,7 @@ def run(rounds: int = 5) -> list[tuple[str, str, str]]:
 def _rows(folder: Path, rounds: int) -> Iterator[tuple[str, str, str]]:
     seconds = []
     for _ in range(rounds):
-        process, start = Process(60.0, 1.0), time.perf_counter()
+        process, start = SubprocessDecoder(60.0, 1.0), time.perf_counter()
         process.decode([Segment(str(folder / "nowhere"))], lambda _: True, lambda *_: None)
         seconds.append(time.perf_counter() - start)
         process.close()

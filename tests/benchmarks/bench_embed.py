@@ -27,7 +27,7 @@ from maeast_upstream.engines.streams import streams_on
 from maeast_upstream.extract.job import Job
 from maeast_upstream.extract.outputs import output_at
 from maeast_upstream.extract.survey import Listing, take_survey
-from maeast_upstream.extract.table import Wanted
+from maeast_upstream.extract.table import EmbeddingSpec
 from maeast_upstream.readout import Readout
 
 SYSTEMS = ("openvino-fp32", "openvino-bf16", "onnx-int8", "torch-fp32", "torch-bf16")
@@ -36,7 +36,7 @@ GOALS = {
     "mixed": {"openvino-fp32": "at least 5", "openvino-bf16": "at least 9"},
     "equal": {"openvino-fp32": "at least 2.2", "openvino-bf16": "at least 4"},
 }
-WANTED = Wanted(readouts=(Readout(layer="last", mel="concat", pool="mean"),))
+WANTED = EmbeddingSpec(readouts=(Readout(layer="last", mel="concat", pool="mean"),))
 
 
 def run(checkpoint: Path, rounds: int = 2) -> list[tuple[str, str, str]]:

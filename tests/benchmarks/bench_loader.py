@@ -20,7 +20,7 @@ from timing import in_turn, seconds
 from maeast_upstream.config import Normalisation
 from maeast_upstream.model import preset
 from pretrain.config import DataConfig, LossConfig, OptimConfig, Recipe
-from pretrain.data.batches import Batch, Parts, batches
+from pretrain.data.batches import Batch, BatchSharding, batches
 from pretrain.data.corpus import open_training
 from pretrain.data.packing import pack
 from pretrain.objective import Objective
@@ -62,10 +62,12 @@ def make_corpus(folder: Path) -> dict[str, Recipe]:
 def _loader_rows(sources: dict[str, Recipe], rounds: int, loads: int, sizes: tuple[str, ...]) -> Rows:
     works: dict[str, Callable[[], object]] = {}
     for kind, recipe in sources.items():
-        loader = iter(batches(open_training(recipe, Parts(), 0), 0, (rounds + 1) * loads + 1, recipe.data.workers))
+        loader = iter(
+            batches(open_training(recipe, BatchSharding(), 0), 0, (rounds + 1) * loads + 1, recipe.data.workers)
+        )
         next(loader)  # the worker's start
         works[kind] = lambda loader=loader: list(islice(loader, loads))
-    batch = open_training(sources["packed"], Parts(), 0)[0]
+    batch = open_training(sources["packed"], BatchSharding(), 0)[0]
     for size in sizes:
         works[size] = step(dataclasses.replace(sources["packed"], model=preset(size)), batch)
     times = in_turn(works, rounds)

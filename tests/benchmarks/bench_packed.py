@@ -17,12 +17,12 @@ from maeast_upstream.engines.selection import attach
 from maeast_upstream.extract.job import Job
 from maeast_upstream.extract.outputs import output_at
 from maeast_upstream.extract.survey import Listing, take_survey
-from maeast_upstream.extract.table import Wanted
+from maeast_upstream.extract.table import EmbeddingSpec
 from maeast_upstream.readout import Readout
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
 CLIP_SECONDS = 10
-WANTED = Wanted(readouts=(Readout(layer="last", mel="concat", pool="mean"),))
+WANTED = EmbeddingSpec(readouts=(Readout(layer="last", mel="concat", pool="mean"),))
 GOAL = "at least 11.6 on one H200"
 
 

@@ -19,7 +19,7 @@ from maeast_upstream.frontend import SAMPLE_RATE, Fbank, FrontendConfig
 from maeast_upstream.model import preset
 from pretrain.cli import read_recipe
 from pretrain.config import Recipe
-from pretrain.data.batches import Batch, Parts, batches
+from pretrain.data.batches import Batch, BatchSharding, batches
 from pretrain.data.corpus import open_training
 from pretrain.data.gpu import ResidentBatches
 from pretrain.training.flops import StepFlops
@@ -121,7 +121,7 @@ def resident(hours: float = 0.5, seconds: float = 5.0) -> Rows:
 def crop_rate(recipe: Recipe, seconds: float) -> float:
     """Hours of crops a second that training takes up, measured over so many seconds."""
     updater = bench_pretrain.updater_of(recipe)
-    source = open_training(recipe, Parts(), 0)
+    source = open_training(recipe, BatchSharding(), 0)
     if recipe.data.resident:
         incoming = ResidentBatches(source, updater.device).range(0, 100_000)
     else:

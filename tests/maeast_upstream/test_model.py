@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from maeast_upstream.model import MaeAst, ModelConfig, patchify, preset, unpatchify
 from maeast_upstream.modules.attention import Attention
 from maeast_upstream.modules.positions import sinusoid
-from maeast_upstream.modules.transformer import Block, DropoutRates
+from maeast_upstream.modules.transformer import DropoutRates, TransformerBlock
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_attention_with_dropout_is_right_on_average(padded):
 @pytest.mark.parametrize("padded", [False, True])
 def test_block_equals_torchs(padded):
     theirs = nn.TransformerEncoderLayer(24, 3, 48, dropout=0.0, activation="gelu", batch_first=True)
-    ours = like_torchs(theirs, Block(24, 3, 48, DropoutRates()).eval())
+    ours = like_torchs(theirs, TransformerBlock(24, 3, 48, DropoutRates()).eval())
     x = torch.randn(2, 9, 24)
     padding = torch.arange(9) >= torch.tensor([[9], [5]]) if padded else torch.zeros(2, 9, dtype=torch.bool)
     actual = ours(x, ~padding[:, None, None, :] if padded else None)

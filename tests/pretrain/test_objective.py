@@ -6,7 +6,7 @@ import torch
 from maeast_upstream import load_model
 from maeast_upstream.config import Normalisation
 from pretrain.config import LossConfig, MaskConfig, OptimConfig
-from pretrain.data.batches import Parts
+from pretrain.data.batches import BatchSharding
 from pretrain.data.corpus import open_training
 from pretrain.losses import classification_loss, reconstruction_loss
 from pretrain.masking import rules
@@ -115,7 +115,7 @@ def test_the_views_of_a_clip_loss_may_be_two_visible_sets_without_a_common_token
     recipe = changed(recipe, clip=1.0, clip_views="masks")
     assert (recipe.losses.crops, recipe.passes) == (1, 2)
     objective = prepared(recipe)[0]
-    source = open_training(recipe, Parts(), 0)
+    source = open_training(recipe, BatchSharding(), 0)
     patches, (visible, masked) = prepare(objective, source[0], (0, 0), torch.device("cpu"))
     clips = len(patches) // 2
     assert len(source[0].waveforms) == clips == recipe.data.batch_clips
@@ -179,7 +179,7 @@ def test_ssast_in_two_passes_has_a_mask_for_each_loss(recipe):
     both = changed(recipe, "ssast_two_pass")
     objective, patches, _ = prepared(both)
     objective.eval()
-    batch = open_training(both, Parts(), 0)[0]
+    batch = open_training(both, BatchSharding(), 0)[0]
     patches, (visible, masked) = prepare(objective, batch, (0, 0), torch.device("cpu"))
     assert len(patches) == 2 * len(batch.waveforms)
     half = len(patches) // 2

@@ -51,7 +51,7 @@ def sound_of(table: Embeddings, mode: str | None) -> Sound:
     sound, size = Sound("embed"), 0
     for row in tqdm(range(len(table.paths)), unit="clip", disable=not sys.stderr.isatty()):
         try:
-            samples = read_stretch(table.paths[row], float(table.start_ms[row]), float(table.end_ms[row]))
+            samples = read_clip(table.paths[row], float(table.start_ms[row]), float(table.end_ms[row]))
         except AudioError as error:
             sound.unread[row] = str(error)
             continue
@@ -72,7 +72,7 @@ def _linked(reason: str) -> Sound:
     )
 
 
-def read_stretch(path: str, start_ms: float, end_ms: float) -> np.ndarray:
+def read_clip(path: str, start_ms: float, end_ms: float) -> np.ndarray:
     """(S,) float32 at 16 kHz: what was embedded, at most its first ten seconds.
 
     Raises:

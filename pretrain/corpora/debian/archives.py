@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 
 from maeast_upstream.audio.reading import AUDIO_SUFFIXES
-from pretrain.corpora.debian.deb import ArchiveError, Room, Source, Wanted, suffix_of
+from pretrain.corpora.debian.deb import ArchiveError, EmbeddingSpec, Room, Source, suffix_of
 
 ZIP_SUFFIXES = frozenset({".pk3", ".pk4", ".wz", ".zip", ".dpk"})
 FONT_SUFFIX = ".sf2"
@@ -20,7 +20,7 @@ def is_sound(name: str) -> bool:
     return suffix_of(name) in SOUND_SUFFIXES | ZIP_SUFFIXES | {FONT_SUFFIX}
 
 
-def expand(source: Source, room: Room, wanted: Wanted) -> Iterator[Source]:
+def expand(source: Source, room: Room, wanted: EmbeddingSpec) -> Iterator[Source]:
     """The audio files in a source that are wanted: itself, or what it holds. An archive is removed after that.
 
     Raises:
@@ -35,7 +35,7 @@ def expand(source: Source, room: Room, wanted: Wanted) -> Iterator[Source]:
         yield source
 
 
-def _zipped(source: Source, room: Room, wanted: Wanted) -> Iterator[Source]:
+def _zipped(source: Source, room: Room, wanted: EmbeddingSpec) -> Iterator[Source]:
     """Nothing of what is not a zip file; of a broken one the members that are whole."""
     try:
         archive = zipfile.ZipFile(source.path)
@@ -57,7 +57,7 @@ def _zipped(source: Source, room: Room, wanted: Wanted) -> Iterator[Source]:
     source.path.unlink()
 
 
-def _recordings(source: Source, room: Room, wanted: Wanted) -> Iterator[Source]:
+def _recordings(source: Source, room: Room, wanted: EmbeddingSpec) -> Iterator[Source]:
     from pretrain.corpora.debian.soundfont import read_recordings
 
     for label, rate, samples in read_recordings(source.path):

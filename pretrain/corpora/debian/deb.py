@@ -18,7 +18,7 @@ MAX_PACKAGE_BYTES = 4 << 30
 MAX_FILES = 100_000
 """No package of the lists comes near these."""
 
-Wanted = Callable[[str], bool]
+EmbeddingSpec = Callable[[str], bool]
 
 
 class ArchiveError(ValueError):
@@ -83,7 +83,7 @@ def suffix_of(name: str) -> str:
     return suffix if suffix[1:].isascii() and suffix[1:].isalnum() and len(suffix) <= 8 else ""
 
 
-def read_deb(deb: Path, room: Room, wanted: Wanted) -> list[Source]:
+def read_deb(deb: Path, room: Room, wanted: EmbeddingSpec) -> list[Source]:
     """Unpack the regular files of a package whose names are wanted; hard links are files, all else is passed over.
 
     Returns:

@@ -13,7 +13,7 @@ from sounds import FORMATS, sweep, wav_header, write
 from maeast_upstream.audio import backends, segments
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, read_audio
-from maeast_upstream.audio.segments import Stretches
+from maeast_upstream.audio.segments import SequentialReader
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.decoding.pool import DecodePool
 
@@ -175,7 +175,7 @@ def test_3_hours_at_44_khz_take_little_more_memory_than_their_result(tmp_path):
 @given(data=st.data())
 def test_stretches_one_after_the_other_are_those_read_alone(folder, name, data):
     times = st.tuples(st.integers(0, 6500), st.integers(-5, 2500))
-    file = Stretches(str(folder / name))
+    file = SequentialReader(str(folder / name))
     for start, length in data.draw(st.lists(times, min_size=1, max_size=8)):
         try:
             expected = read_audio(folder / name, start, start + length)
@@ -201,7 +201,7 @@ def test_stretches_in_their_order_decode_the_file_once(folder, suffix, monkeypat
     monkeypatch.setattr(segments, "KEPT_SECONDS", 2)
     monkeypatch.setattr(backends, "BLOCK_FRAMES", 8000)
     monkeypatch.setattr(backends, "PYAV_BLOCK_SAMPLES", 8000)
-    file = Stretches(str(folder / f"16000.{suffix}"))
+    file = SequentialReader(str(folder / f"16000.{suffix}"))
     for start in range(0, 5000, 500):
         assert len(file.read(start, start + 1000)) == 16000
     assert len(opened) == (10 if suffix == "wav" else 1)

@@ -19,7 +19,7 @@ from maeast_upstream.extract.outputs import Sink
 from maeast_upstream.extract.part_store import PartStore
 from maeast_upstream.extract.parts import PART_CLIPS, Part, Work, cut_parts, write_parts
 from maeast_upstream.extract.pipeline import blocks, embed_decoded
-from maeast_upstream.extract.table import Embedded, Wanted, make_schema
+from maeast_upstream.extract.table import Embedded, EmbeddingSpec, make_schema
 from maeast_upstream.storage.folder import Storage
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
@@ -139,7 +139,7 @@ def made_up(lengths):
     st.sampled_from([1, 3]),
 )
 def test_every_segment_has_its_outcome_in_its_place(lengths, seconds, streams):
-    wanted = Wanted(readouts=(Readout(layer=1),))
+    wanted = EmbeddingSpec(readouts=(Readout(layer=1),))
     lengths_seen = []
 
     def vectors(waveforms, encoder, wanted):
@@ -205,7 +205,7 @@ def test_what_is_done_is_left_out_wherever_it_would_be_cut_today(monkeypatch):
 
 def test_progress_is_told_while_a_part_is_made(model, tmp_path):
     store = PartStore(Storage(tmp_path))
-    wanted = Wanted(readouts=(model.config.readout,))
+    wanted = EmbeddingSpec(readouts=(model.config.readout,))
     work = Work(
         store, Sink(make_schema(wanted, wanted.width(model.config)), wanted), model, workers=0, batch_seconds=0.5
     )

@@ -4,7 +4,7 @@ import pytest
 from small import small_config
 
 from maeast_upstream.config import EncoderConfig
-from maeast_upstream.extract.table import Embedded, Wanted, make_schema, make_table
+from maeast_upstream.extract.table import Embedded, EmbeddingSpec, make_schema, make_table
 from maeast_upstream.readout import Readout
 
 CONFIG = EncoderConfig(model=small_config())
@@ -16,7 +16,7 @@ def clip(name, layers, steps, width=3):
 
 
 def test_a_scene_has_a_row_for_each_layer_with_its_stretch():
-    wanted = Wanted(readouts=(Readout(layer=2), Readout(layer="last")))
+    wanted = EmbeddingSpec(readouts=(Readout(layer=2), Readout(layer="last")))
     rows = make_table([clip("a", 2, 1), clip("b", 2, 1)], wanted, make_schema(wanted, 3)).to_pylist()
     assert [(row["path"], row["layer"]) for row in rows] == [
         ("a", "2"),
@@ -35,7 +35,7 @@ def test_a_scene_has_a_row_for_each_layer_with_its_stretch():
 
 
 def test_frames_have_a_row_for_each_step_with_its_centre():
-    wanted = Wanted(kind="frames", readouts=(Readout(layer=1), Readout(layer=2)))
+    wanted = EmbeddingSpec(kind="frames", readouts=(Readout(layer=1), Readout(layer=2)))
     rows = make_table([clip("a", 2, 3), clip("b", 2, 1)], wanted, make_schema(wanted, 3)).to_pylist()
     assert [row["time_ms"] for row in rows] == [500.0, 540.0, 580.0] * 2 + [500.0] * 2
     assert [row["layer"] for row in rows] == ["1"] * 3 + ["2"] * 3 + ["1", "2"]
@@ -43,7 +43,7 @@ def test_frames_have_a_row_for_each_step_with_its_centre():
 
 
 def test_vectors_are_fixed_size_lists_of_the_width_asked_for():
-    wanted = Wanted(vectors="float16")
+    wanted = EmbeddingSpec(vectors="float16")
     table = make_table([clip("a", 1, 1)], wanted, make_schema(wanted, 3))
     assert table.schema.field("vector").type == pa.list_(pa.float16(), 3)
     assert table["vector"].to_pylist() == [[0.0, 1.0, 2.0]]
@@ -51,7 +51,7 @@ def test_vectors_are_fixed_size_lists_of_the_width_asked_for():
 
 def test_widths_follow_layer_mel_and_pool():
     def width(kind="scene", **readout):
-        return Wanted(kind=kind, readouts=(Readout(**readout),)).width(CONFIG)
+        return EmbeddingSpec(kind=kind, readouts=(Readout(**readout),)).width(CONFIG)
 
     assert width(mel="mean", pool="mean") == 32
     assert width(mel="concat", pool="mean_std") == 2 * 8 * 32
@@ -70,11 +70,11 @@ def test_widths_follow_layer_mel_and_pool():
 )
 def test_wrong_wishes_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        Wanted(**settings)
+        EmbeddingSpec(**settings)
 
 
 def test_layers_that_are_not_there_or_do_not_go_together_are_named():
     with pytest.raises(ValueError, match="counted from 1 to 3, got 4"):
-        Wanted(readouts=(Readout(layer=4),)).width(CONFIG)
+        EmbeddingSpec(readouts=(Readout(layer=4),)).width(CONFIG)
     with pytest.raises(ValueError, match="layer all gives longer vectors"):
-        Wanted(readouts=(Readout(layer=1), Readout(layer="all"))).width(CONFIG)
+        EmbeddingSpec(readouts=(Readout(layer=1), Readout(layer="all"))).width(CONFIG)

@@ -4,7 +4,7 @@ import torch
 
 from maeast_upstream.data.packed import Packed
 from pretrain.config import DataConfig
-from pretrain.data.batches import CropBatches, Parts, batches
+from pretrain.data.batches import BatchSharding, CropBatches, batches
 from pretrain.data.clips import PackedClips
 from pretrain.data.crops import clip_weights, draw_partners, mix
 
@@ -139,7 +139,7 @@ def test_the_parts_of_a_batch_are_the_same_batch_however_it_is_shared(short):
     for processes, accumulate in ((2, 1), (1, 3), (2, 2)):
         rows = torch.zeros_like(whole.waveforms).view(2, 24, -1)
         for rank in range(processes):
-            own = CropBatches(corpus, config, 2, 1, Parts(processes, rank, accumulate))
+            own = CropBatches(corpus, config, 2, 1, BatchSharding(processes, rank, accumulate))
             for number in range(accumulate):
                 part = own[7 * accumulate + number]
                 count = 24 // (processes * accumulate)

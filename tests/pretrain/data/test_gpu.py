@@ -10,7 +10,7 @@ from maeast_upstream.data.packed import Packed
 from pretrain.cli import main
 from pretrain.config import DataConfig
 from pretrain.data import gpu
-from pretrain.data.batches import CropBatches, Parts
+from pretrain.data.batches import BatchSharding, CropBatches
 from pretrain.data.clips import PackedClips, drop_short
 from pretrain.data.corpus import open_training
 from pretrain.data.gpu import ResidentBatches, refuse_if_full
@@ -51,7 +51,7 @@ def test_its_batches_are_those_of_the_loader(mix, views, monkeypatch):
 def test_its_batches_are_shared_out_as_the_loader_does():
     config = DataConfig(crop_seconds=0.3, batch_clips=24, mix=True)
     for rank in range(2):
-        source = CropBatches(noise_corpus([9000, 700, 12_000]), config, 2, 1, Parts(2, rank, 2))
+        source = CropBatches(noise_corpus([9000, 700, 12_000]), config, 2, 1, BatchSharding(2, rank, 2))
         resident = ResidentBatches(source, CPU)
         parts = list(resident.range(3, 5))
         assert len(parts) == 4
@@ -128,7 +128,7 @@ def test_a_gpu_trains_on_it_without_a_loader(recipe, monkeypatch):
 @pytest.mark.gpu
 def test_on_a_gpu_its_batches_are_the_same_and_nobody_waits_for_them(recipe):
     data = dataclasses.replace(recipe.data, resident=True)
-    source = open_training(dataclasses.replace(recipe, data=data), Parts(), 0)
+    source = open_training(dataclasses.replace(recipe, data=data), BatchSharding(), 0)
     resident = ResidentBatches(source, torch.device("cuda"))
     assert_same(resident[0], source[0])
     torch.cuda.set_sync_debug_mode("error")

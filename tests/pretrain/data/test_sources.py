@@ -24,7 +24,7 @@ from pretrain import pack
 from pretrain.cli import main
 from pretrain.config import DataConfig, LossConfig
 from pretrain.data import clips as data_clips
-from pretrain.data.batches import Batch, Parts, batches
+from pretrain.data.batches import Batch, BatchSharding, batches
 from pretrain.data.clips import first_sample, open_folder, open_manifest, read_crop
 from pretrain.data.corpus import open_training
 from pretrain.data.shards import ShardBatches, find_shards
@@ -56,7 +56,9 @@ def test_a_manifest_trains_like_its_files_packed(recipe, tmp_path):
     rows = [f"{clip.name}\t{len(read_audio(clip))}\tsound" for clip in CLIPS]
     manifest.write_text("\n".join([str(AUDIO), *rows]) + "\n")
     assert run(pack.main, [str(manifest), "-o", str(tmp_path / "packed"), "--workers", "0"]) == 0
-    one, other = (open_training(direct(recipe, corpus), Parts(), 0) for corpus in (manifest, tmp_path / "packed"))
+    one, other = (
+        open_training(direct(recipe, corpus), BatchSharding(), 0) for corpus in (manifest, tmp_path / "packed")
+    )
     assert one.clips.kinds.tolist() == ["sound"] * 24
     assert one.clips.name(3) == str(CLIPS[3])
     for step in range(3):
@@ -137,7 +139,7 @@ def test_a_corrupt_file_is_counted_named_and_skipped(recipe, tmp_path, caplog):
     bad = [json.loads(line).get("bad_clips") for line in (Path(recipe.out) / "metrics.jsonl").read_text().splitlines()]
     assert bad[-1] in (1, 2)
     caplog.clear()
-    source = open_training(recipe, Parts(), 0)
+    source = open_training(recipe, BatchSharding(), 0)
     failures = [name for step in range(40) for name, _ in source[step].bad]
     assert set(failures) == {str(good)}
 
@@ -172,7 +174,7 @@ def test_clips_shorter_than_a_patch_are_left_out_and_if_all_are_so_it_is_an_erro
     for number, samples in enumerate((300, 2000, 20_000, 30_000)):
         soundfile.write(tmp_path / f"{number}.wav", sweep(16_000, 2.0)[:samples], 16_000)
     padded = direct(recipe, tmp_path, short="pad", mix=False)
-    assert len(open_training(padded, Parts(), 0).clips.lengths) == 2
+    assert len(open_training(padded, BatchSharding(), 0).clips.lengths) == 2
     assert "2 clips shorter than 0.175 s are left out" in caplog.text
     for name in ("2.wav", "3.wav"):
         (tmp_path / name).unlink()
@@ -207,7 +209,7 @@ def test_shards_are_shared_out_over_processes(tmp_path):
     seen = []
     for rank in range(2):
         config = dataclasses.replace(CROPS, shuffle_clips=2)
-        source = ShardBatches(shards, config, 1, (0, 0), Parts(processes=2, rank=rank))
+        source = ShardBatches(shards, config, 1, (0, 0), BatchSharding(processes=2, rank=rank))
         seen.append({name for batch in take(source, 4) for name in batch.clips})
     assert not seen[0] & seen[1]
     assert len(seen[0] | seen[1]) == 16

@@ -15,7 +15,7 @@ from maeast_upstream.frontend import Fbank
 from pretrain import stats
 from pretrain.config import DataConfig
 from pretrain.data import statistics
-from pretrain.data.batches import CropBatches, Parts, batches
+from pretrain.data.batches import BatchSharding, CropBatches, batches
 from pretrain.data.clips import PackedClips, open_packed_clips
 from pretrain.data.corpus import open_training
 from pretrain.objective import Normaliser
@@ -47,7 +47,7 @@ def test_large_batches_are_measured_by_their_seconds(recipe, monkeypatch):
     monkeypatch.setattr(
         stats, "batches", lambda source, start, stop, workers: seen.append(stop) or batches(source, 0, 1, 0)
     )
-    source = open_training(recipe, Parts(), 0)
+    source = open_training(recipe, BatchSharding(), 0)
     for clips, wanted in ((4, 16), (600, 10), (9000, 4)):
         statistics.measure(
             source, dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch_clips=clips))

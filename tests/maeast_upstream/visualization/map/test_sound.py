@@ -43,10 +43,10 @@ def test_the_same_clip_gives_the_same_bytes():
 
 def test_only_what_was_embedded_is_heard_and_ten_seconds_of_it():
     whole = read_audio(LONG)
-    np.testing.assert_array_equal(map_sound.read_stretch(LONG, 500.0, 1500.0), whole[8_000:24_000])
-    assert len(map_sound.read_stretch(LONG, 0.0, np.nan)) == min(len(whole), 160_000)
+    np.testing.assert_array_equal(map_sound.read_clip(LONG, 500.0, 1500.0), whole[8_000:24_000])
+    assert len(map_sound.read_clip(LONG, 0.0, np.nan)) == min(len(whole), 160_000)
     with pytest.raises(AudioError, match="ends before 9000000 ms"):
-        map_sound.read_stretch(LONG, 9e6, 9.1e6)
+        map_sound.read_clip(LONG, 9e6, 9.1e6)
 
 
 def test_many_or_large_clips_are_linked_unless_asked_for(monkeypatch):
@@ -79,6 +79,6 @@ def test_members_of_tars_are_heard_as_files_are(tmp_path):
     members = [segment.path for segment in list_segments([shard])]
     sound = map_sound.sound_of(table([*members, f"{shard}/gone.opus"]), None)
     assert [sound.clips[row] for row in range(3)] == [
-        map_sound.opus(map_sound.read_stretch(p, 0.0, np.nan)) for p in CLIPS
+        map_sound.opus(map_sound.read_clip(p, 0.0, np.nan)) for p in CLIPS
     ]
     assert sound.unread.keys() == {3}
