@@ -13,7 +13,7 @@ from maeast_upstream.cli import run
 from maeast_upstream.commands import report
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.evaluation import comparison, tables, test_log
+from maeast_upstream.evaluation import comparison, tables
 from maeast_upstream.evaluation.comparison import Outcome
 from maeast_upstream.evaluation.features import embeddings, logmel_features, randomised
 from maeast_upstream.evaluation.labelled_set import read_labels
