@@ -45,7 +45,7 @@ def test_a_corpus_of_silence_is_refused_in_one_line(recipe):
 def test_large_batches_are_measured_by_their_seconds(recipe, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        stats, "batches", lambda source, start, stop, workers: seen.append(stop) or batches(source, 0, 1, 0)
+        statistics, "batches", lambda source, start, stop, workers: seen.append(stop) or batches(source, 0, 1, 0)
     )
     source = open_training(recipe, BatchSharding(), 0)
     for clips, wanted in ((4, 16), (600, 10), (9000, 4)):

@@ -114,7 +114,7 @@ def test_test_clips_are_not_read(settings, write, tmp_path, monkeypatch):
     one = read_labels(LABELS)
     seen = []
     monkeypatch.setattr(
-        "maeast_upstream.evaluation.features.embeddings",
+        "maeast_upstream.evaluation.linear_probe.embeddings",
         lambda paths, *rest: seen.extend(paths) or embeddings(paths, *rest),
     )
     command = [str(write({**settings, "seeds": [0]})), "--out", str(tmp_path), "--labels", str(LABELS), "--runs", "1"]
