@@ -4,7 +4,6 @@ No code is ever run from a file.
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from maeast_upstream.checkpoint import published
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.model import MaeAst, ModelConfig
-from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.atomic import remove_leftovers, replacing, replacing_folder, restore_folder
 from maeast_upstream.version import __version__
 
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
@@ -86,34 +85,19 @@ def save_state(
     config: EncoderConfig,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """`save_folder` for weights that are not in a network."""
+    """Write weights that are not in a network, as `save_folder` does."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "old"))
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        save_file(
-            {name: value.to(dtype).contiguous() for name, value in state.items()},
-            part / WEIGHTS_NAME,
-        )
+    remove_leftovers(folder)
+    with replacing_folder(folder) as part:
+        save_file({name: value.to(dtype).contiguous() for name, value in state.items()}, part / WEIGHTS_NAME)
         (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         shutil.copymode(part / CONFIG_NAME, part / WEIGHTS_NAME)  # safetensors writes 0600 whatever the umask
-    except BaseException:  # a full disk, for one
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def repair(run: Path) -> None:
-    """Give a run's encoder its name back where a kill fell between the two renames of `save_state`."""
+    """Finish the replacement of a run's encoders that a kill interrupted, see `restore_folder`."""
     for name in RUN_PARTS:
-        old = run / f".{name}.old"
-        if old.exists() and not (run / name).exists():
-            os.replace(old, run / name)
+        restore_folder(run / name)
 
 
 def save_published(path: Path, loaded: Loaded) -> None:

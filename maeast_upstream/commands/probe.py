@@ -27,14 +27,14 @@ from maeast_upstream.evaluation.linear_probe import (
 )
 from maeast_upstream.evaluation.test_log import READINGS_HELP, Reading, begin_log, log_readings
 from maeast_upstream.fingerprint import fingerprint
-from maeast_upstream.storage.atomic import refuse_no_file, replacing
+from maeast_upstream.storage.atomic import refuse_unwritable, replacing
 
 
 def main(argv: Sequence[str]) -> int:
     """Score frozen embeddings on labelled clips with logistic regression."""
     args = build_parser().parse_args(argv)
     if args.out is not None:
-        refuse_no_file(args.out)
+        refuse_unwritable(args.out)
     sets = read_sets(args.labels)
     begin_log(args.readings)
     table: Table

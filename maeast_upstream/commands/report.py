@@ -35,7 +35,7 @@ from maeast_upstream.evaluation.tables import (
 from maeast_upstream.evaluation.test_log import begin_log, log_readings
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.readout import Readout
-from maeast_upstream.storage.atomic import refuse_no_file, replacing
+from maeast_upstream.storage.atomic import refuse_unwritable, replacing
 from maeast_upstream.visualization.figures import drawing, refuse_no_matplotlib
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def begin_folder(folder: Path, readings: Path | None) -> Path:
     refuse_no_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
-        refuse_no_file(folder / name)
+        refuse_unwritable(folder / name)
     log = readings or folder / "readings.csv"
     begin_log(log)
     return log

@@ -9,9 +9,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from maeast_upstream.storage.folder import Storage, is_scratch
+from maeast_upstream.storage.lock import locked
 from maeast_upstream.storage.settings import refuse_changes
 
 if TYPE_CHECKING:
@@ -87,18 +89,19 @@ class PartStore:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else on this machine writes here meanwhile; ValueError if somebody does."""
+        """Hold a lock on a local folder, so that one process of this machine writes to it; make the folder.
+
+        Raises:
+            ValueError: Another process holds the lock.
+        """
         self.storage.make()
         if not self.storage.is_local:
             yield
             return
-        with open(self.storage.path(LOCK_NAME), "w") as file:  # noqa: PTH123
-            if not _lock(file):
-                raise ValueError(f"{self.storage.root}: another run is writing here; wait for it, or give another -o")
-            try:
-                yield
-            finally:
-                self.storage.remove(LOCK_NAME)
+        root = self.storage.root
+        refusal = f"{root}: another run is writing here; wait for it, or give another -o"
+        with locked(Path(root) / LOCK_NAME, refusal):
+            yield
 
     def numbers(self) -> list[int]:
         """Parts that are whole, ascending."""
@@ -179,16 +182,3 @@ def _is_ours(name: str) -> bool:
 
 def _name(number: int) -> str:
     return f"part-{number:07d}.parquet"
-
-
-def _lock(file: IO[str]) -> bool:
-    """Whether the file could be locked for this process; where the system knows no such locks, yes."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
