@@ -7,8 +7,7 @@ would be most of the memory and time. Hence no pathlib here.
 import functools
 import os
 import sys
-import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +15,8 @@ from typing import BinaryIO
 from maeast_upstream.audio.reading import AUDIO_SUFFIXES
 from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_packed, packed_clips
-from maeast_upstream.storage.remote import is_remote, open_remote, remote_kind, walk_remote
+from maeast_upstream.data.tars import list_members
+from maeast_upstream.storage.remote import is_remote, remote_kind, walk_remote
 
 STDIN = "-"
 TAR_SUFFIX = ".tar"
@@ -218,41 +218,12 @@ def _from_packed(folder: str) -> Iterator[Segment]:
 
 
 def _from_tar(path: str) -> Iterator[Segment]:
-    """Whole members by reading the headers only."""
     try:
-        with open_remote(path) if is_remote(path) else open(path, "rb") as file:
-            total = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
-                yield from _members(path, tar, total)
-                _check_end(tar, file.seek, file.read)
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        yield Segment(path, error=f"{path}: not a whole tar file ({reason})")
-
-
-def _members(path: str, tar: tarfile.TarFile, total: int) -> Iterator[Segment]:
-    while (member := tar.next()) is not None:
-        tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header that it saw
-        if member.size < 0 or tar.offset <= member.offset:  # the same header would come again for ever
-            raise tarfile.ReadError(f"{member.name} has a negative size")
-        linked = member.islnk() or member.issym()
-        if not (member.isreg() or linked) or _suffix(member.name) not in AUDIO_SUFFIXES:
-            continue
-        name = f"{path}/{member.name}"
-        if linked:
-            option = "--hard-dereference" if member.islnk() else "--dereference"
-            yield Segment(name, error=f"{name}: a link to {member.linkname}; make the tar with {option}")
-        elif member.issparse():  # what is stored are its pieces without the zeros between them
-            yield Segment(name, error=f"{name}: a sparse member; make the tar without --sparse (-S)")
-        elif member.offset_data + member.size > total:
-            raise tarfile.ReadError(f"{member.name} is cut off")
-        else:
-            yield Segment(name, offset=member.offset_data, size=member.size, file=path)
-
-
-def _check_end(tar: tarfile.TarFile, seek: Callable[[int], int], read: Callable[[int], bytes]) -> None:
-    """Because tarfile takes a broken header, and a file that ends between two members, for the end."""
-    seek(tar.offset)
-    if read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"no header and no end at byte {tar.offset}")
+        for member in list_members(path, AUDIO_SUFFIXES):
+            name = f"{path}/{member.name}"
+            if member.error is None:
+                yield Segment(name, offset=member.offset, size=member.size, file=path)
+            else:
+                yield Segment(name, error=f"{name}: {member.error}")
+    except ValueError as error:
+        yield Segment(path, error=f"{path}: {error}")

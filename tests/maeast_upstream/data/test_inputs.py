@@ -17,6 +17,7 @@ from sounds import tone
 
 from maeast_upstream.audio.reading import AudioError, read_audio
 from maeast_upstream.data.inputs import Segment, as_text, cost, list_segments
+from maeast_upstream.data.manifest import Row, read_fairseq
 from maeast_upstream.data.packed import open_packed
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.decoding.worker import read_segment
@@ -158,7 +159,7 @@ def test_a_folder_that_may_not_be_read_is_an_error_of_its_own(tmp_path, monkeypa
         ("nowhere.tsv", "nowhere.tsv: no such file or folder"),
         ("dangling.wav", "dangling.wav: no such file or folder"),
         ("empty", r"empty: a folder without audio; looked for .*\.wav.* \.tar"),
-        ("empty.csv", "empty.csv: expected a header with the column path, got ''"),
+        ("empty.csv", "empty.csv: expected a header with the column path"),
         ("", "an empty path"),
     ],
 )
@@ -213,9 +214,19 @@ def test_bytes_that_are_not_utf8_name_the_same_file(tmp_path):
 
 
 def test_fairseq_s_manifest_has_its_root_in_the_first_line(tmp_path):
-    found = list(list_segments([manifest(tmp_path, '/data/x y\na/1.flac\t16000\n"2".flac\t5\n')]))
-    assert found == [Segment("/data/x y/a/1.flac", 0), Segment('/data/x y/"2".flac', 1)]
-    assert paths(manifest(tmp_path, "sub\n1.wav\t5\n")) == [f"{tmp_path}/sub/1.wav"]
+    (tmp_path / "x y").mkdir()
+    found = list(list_segments([manifest(tmp_path, f'{tmp_path}/x y\na/1.flac\t16000\n"2".flac\t5\tspeech\n')]))
+    assert found == [Segment(f"{tmp_path}/x y/a/1.flac", 0), Segment(f'{tmp_path}/x y/"2".flac', 1)]
+    assert paths(manifest(tmp_path, "x y\n1.wav\t5\n")) == [f"{tmp_path}/x y/1.wav"]
+    assert paths(manifest(tmp_path, "s3://bucket/x\n1.wav\t5\n")) == ["s3://bucket/x/1.wav"]
+
+
+def test_fairseq_s_manifest_gives_samples_and_kinds_to_pretraining(tmp_path):
+    root, rows = read_fairseq(str(manifest(tmp_path, "\ufeff.\r\na/1.flac\t16000\r\n  \r\n2.flac\t5\tspeech\r\n")))
+    assert root == f"{tmp_path}/."
+    assert list(rows) == [Row("a/1.flac", 0, samples=16000), Row("2.flac", 1, samples=5, kind="speech")]
+    with pytest.raises(ValueError, match="a root folder"):
+        read_fairseq(str(manifest(tmp_path, "path\tkind\n1.flac\tspeech\n")))
 
 
 @pytest.mark.parametrize(
@@ -223,14 +234,14 @@ def test_fairseq_s_manifest_has_its_root_in_the_first_line(tmp_path):
     [
         (
             "file\tstart\nx.wav\t1\n",
-            r"m\.tsv: expected a header with the column path, got 'file.*start'",
+            r"m\.tsv: expected a header with the column path.* got 'file",
         ),
-        ("path\n", r"m\.tsv: a header without rows"),
+        ("path\n", r"m\.tsv: no rows"),
         (
             "path\tstart\tstart_ms\nx\t1\t1\n",
-            r"m\.tsv: both start \(in s\) and start_ms; keep one",
+            r"m\.tsv: both start .* and start_ms",
         ),
-        ("path\tpath\nx\ty\n", r"m\.tsv: the column path stands there twice"),
+        ("path\tpath\nx\ty\n", r"m\.tsv: two columns are called path"),
         (
             "path\tstart\nx.wav\t1\ny.wav\tsoon\n",
             r"m\.tsv: row 1 \(counted from 0\): start 'soon' is not a number",
@@ -246,9 +257,10 @@ def test_fairseq_s_manifest_has_its_root_in_the_first_line(tmp_path):
         ),
         ("path\tend\nx.wav\t0\n", r"m\.tsv: row 0 .*: starts at 0 ms and ends at 0 ms"),
         ("path\tend\n\t1\n", r"m\.tsv: row 0 .*: no path"),
+        ("/no/where\nx.wav\t1\n", r"m\.tsv: expected .* a root folder that exists .* '/no/where'"),
         (
-            "/root\nx.wav\t1\ny.wav\n",
-            r"m\.tsv: row 1 .* after the root folder '/root': expected path, tab, samples",
+            ".\nx.wav\t1\ny.wav\n",
+            r"m\.tsv: row 1 .*: expected path, tab, samples",
         ),
     ],
 )
@@ -288,7 +300,8 @@ def test_names_of_columns_may_have_blanks_around_them_and_capitals(tmp_path, hea
 
 
 def test_fairseq_s_root_keeps_its_capitals_and_blanks(tmp_path):
-    assert paths(manifest(tmp_path, "/Data/X \n1.wav\t5\n")) == ["/Data/X /1.wav"]
+    (tmp_path / "Data X ").mkdir()
+    assert paths(manifest(tmp_path, "Data X \n1.wav\t5\n")) == [f"{tmp_path}/Data X /1.wav"]
 
 
 @pytest.mark.parametrize("name", ["m.tsv", "m.csv"])
@@ -618,7 +631,7 @@ def test_a_connection_that_breaks_is_no_recording_cut_short(memory, monkeypatch)
 
 LIST = """
 import sys
-from maeast_upstream.inputs import cost, list_segments
+from maeast_upstream.data.inputs import cost, list_segments
 count = sum(1 for segment in list_segments([sys.argv[1]]) if cost(segment) >= 0)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(count, int(peak.split()[1]) / 1024)

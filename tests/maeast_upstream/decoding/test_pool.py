@@ -264,7 +264,7 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
 from maeast_upstream import decoders
 from maeast_upstream.decoding import DecodePool
-from maeast_upstream.inputs import list_segments
+from maeast_upstream.data.inputs import list_segments
 assert "torch" not in sys.modules
 decoders.BOOT = sys.argv[1]
 try:
