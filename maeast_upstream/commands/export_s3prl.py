@@ -1,4 +1,4 @@
-"""``maeast export-s3prl``: write a checkpoint as a folder that s3prl loads from a model hub."""
+"""``maeast export-s3prl``: writes a checkpoint as a folder that s3prl loads from a model hub."""
 
 import os
 import shlex
@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     """Write a checkpoint as a folder for s3prl's --hub huggingface."""
     parser = Parser(prog="maeast export-s3prl", description=main.__doc__)
     parser.add_argument("checkpoint", help="name, path or hub id")
-    parser.add_argument("out", type=Path, help="folder, made if there is none")
+    parser.add_argument("out", type=Path, help="folder to write; created if it does not exist")
     parser.add_argument("--half", action="store_true", help="store float16 weights")
     args = parser.parse_args(argv)
     loaded = checkpoint.read(checkpoint.resolve(args.checkpoint))

@@ -1,4 +1,4 @@
-"""``maeast superb-data``: lay out labelled recordings as the data of a SUPERB task."""
+"""``maeast superb-data``: lays out labelled recordings as the data of a SUPERB task."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from pathlib import Path
 from maeast_upstream.arguments import Parser
 from maeast_upstream.data.labels import SPLITS
 from maeast_upstream.integrations.s3prl.prepare_data import (
+    GENERATED_NOISE,
     HEADS,
     LAYOUTS,
-    MADE,
     launch_line,
     new_folder,
     read_noises,
@@ -27,17 +27,17 @@ def main(argv: Sequence[str]) -> int:
     if args.steps < 1:
         raise ValueError(f"--steps must be at least 1, got {args.steps}")
     if args.noise and args.task != "ks":
-        raise ValueError(f"--noise goes with ks: {args.task} has no class for silence")
+        raise ValueError(f"--noise is for ks only: {args.task} has no class for silence")
     out: Path = args.out.resolve()
     with new_folder(out, args.force) as folder:
         sources = read_sources(args.labels, args.task)
         noises = read_noises(args.noise, args.labels) if args.task == "ks" else {}
-        places, failed = write_clips(sources, folder, args.task)
-        fields = LAYOUTS[args.task](places, folder, out, noises)
-        write_config(folder / "config.yaml", args, fields, places)
+        paths, failed = write_clips(sources, folder, args.task)
+        fields = LAYOUTS[args.task](paths, folder, out, noises)
+        write_config(folder / "config.yaml", args, fields, paths)
         write_errors(folder / "errors.tsv", failed)
-    counts = Counter(clip.split for clip in places)
-    classes = len({clip.label for clip in places})
+    counts = Counter(clip.split for clip in paths)
+    classes = len({clip.label for clip in paths})
     print(f"wrote {out}: {', '.join(f'{counts[split]} {split}' for split in SPLITS)} clips of {classes} classes")
     if failed:
         print(f"{len(failed)} clips left out, listed in {out / 'errors.tsv'}")
@@ -46,10 +46,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """The parser of the command line."""
     parser = Parser(
         prog="maeast superb-data",
-        description=f"{main.__doc__} Clips become 16 kHz mono wavs, and each stays in its split. "
+        description=f"{main.__doc__} Clips become 16 kHz mono WAV files, and each stays in its split. "
         "ks knows ten words (yes no up down left right on off stop go), everything else is _unknown_, and its class "
         "_silence_ needs --noise; sid (up to 1251 classes) and er (any number) take any labels.",
     )
@@ -66,14 +66,14 @@ def build_parser() -> Parser:
         type=Path,
         required=True,
         metavar="DIR",
-        help="the folder to make",
+        help="folder to create",
     )
     parser.add_argument(
         "--noise",
         nargs="+",
         metavar="PATH",
-        help="ks: recordings without words, of 2 s or more, or folders of them; "
-        f"'{MADE}' for a minute each of white and pink noise",
+        help="ks: recordings without words, each of 2 s or more, or folders of them; "
+        f"'{GENERATED_NOISE}' generates a minute each of white and pink noise",
     )
     parser.add_argument(
         "--steps",

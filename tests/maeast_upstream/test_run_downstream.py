@@ -3,6 +3,7 @@
 import argparse
 import builtins
 import importlib
+import os
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,12 @@ from superb_sets import make
 
 import maeast_upstream
 from maeast_upstream.integrations.s3prl.repairs import install_repairs
+from maeast_upstream.integrations.s3prl.runner import (
+    cuda_calls_without_cuda,
+    prepare,
+    redirect_caches,
+    whole_checkpoints,
+)
 from maeast_upstream.integrations.s3prl.tasks import TASKS
 from maeast_upstream.run_downstream import main
 
@@ -113,18 +120,18 @@ def load(path):
         ["-l", "1", "--upstream_feature_normalize"],
     ],
 )
-def test_it_trains_without_a_config_of_ones_own(here, data, write_published, options):
-    before = builtins.isinstance, torch.save, sys.argv
+def test_it_trains_without_a_config_file(here, data, write_published, options):
+    before = builtins.isinstance, torch.Tensor.cuda, sys.argv
     assert train(data, 2, "-k", str(write_published("frame")), *options) == 0
-    assert (builtins.isinstance, torch.save, sys.argv) == before
+    assert (builtins.isinstance, torch.Tensor.cuda, sys.argv) == before
     states = load("run/states-2.ckpt")
     assert ("Upstream" in states) is ("-f" in options)
     assert ("weights" in states["Featurizer"]) is (options[:1] in ([], ["-f"]))
     assert not list(here.rglob("*.part*"))
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(here, data, write_published):
-    """The optimiser's moments, the step and the fine-tuned weights come back; the data's order is the seed's."""
+def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(here, data, write_published):
+    """The optimizer's moments, the step and the fine-tuned weights come back; the data's order is the seed's."""
     options = ["-f", "-k", str(write_published("patch"))]
     assert train(data, 2, *options) == 0
     first = load("run/states-2.ckpt")
@@ -148,9 +155,9 @@ def test_options_of_the_upstream_are_taken(here, data):
 def test_started_by_its_path_its_neighbours_do_not_pass_for_the_hubs_expert(here, data, write_published):
     """And with --hub huggingface, from a folder of `maeast export-s3prl`."""
     from maeast_upstream import cli
-    from maeast_upstream.integrations.s3prl import hub_export
+    from maeast_upstream.commands import export_s3prl
 
-    assert cli.run(hub_export.main, [str(write_published("patch")), "hub"]) == 0
+    assert cli.run(export_s3prl.main, [str(write_published("patch")), "hub"]) == 0
     command = [
         sys.executable,
         SCRIPT,
@@ -194,6 +201,29 @@ def test_checkpoints_get_their_names_when_they_are_whole(here, data, monkeypatch
     assert [path.name for path in Path("run").glob("states-*.ckpt")] == ["states-2.ckpt"]
 
 
+def test_only_s3prls_runner_gets_other_functions_for_files(here):
+    importlib.import_module("maeast_upstream.superb")
+    runner = importlib.import_module("s3prl.downstream.runner")
+    save, remove = torch.save, os.remove
+    with whole_checkpoints():
+        assert (torch.save, os.remove) == (save, remove)
+        assert runner.torch.save is not save
+        assert runner.os.remove is not remove
+        assert runner.torch.float16 is torch.float16
+    assert (runner.torch, runner.os) == (torch, os)
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_cuda_calls_keep_a_tensor_on_a_cpu_during_a_run_only(monkeypatch, available):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    before = torch.Tensor.cuda
+    with cuda_calls_without_cuda():
+        assert (torch.Tensor.cuda is before) is available
+        if not available:
+            assert (x := torch.ones(1)).cuda(non_blocking=True) is x
+    assert torch.Tensor.cuda is before
+
+
 NAMED = ["-u", "mae_ast", "-d", "speech_commands", "-p", "run"]
 TRAIN = ["-m", "train", *NAMED, *CPU]
 
@@ -204,20 +234,20 @@ TRAIN = ["-m", "train", *NAMED, *CPU]
     (["-m", "train", "-d", "speech_commands", "-n", "x", *CPU], "-u UPSTREAM is missing"),
     (["-m", "train", "-u", "mae_ast", "-n", "x", *CPU], "-d TASK is missing"),
     (["-m", "train", *NAMED[:4], *CPU], "a name with -n, or a folder with -p"),
-    (["-m", "train", *NAMED], "torch sees no CUDA device here; add --device cpu"),
-    ([*TRAIN, "-d", "spech"], "s3prl has no task 'spech'; -d takes one of"),
+    (["-m", "train", *NAMED], "finds no CUDA device; add --device cpu"),
+    ([*TRAIN, "-d", "spech"], "s3prl has no task 'spech'; -d must be one of"),
     ([*TRAIN, "-u", "mae"], "s3prl has no upstream 'mae'"),
     ([*TRAIN, "-c", "none.yaml"], "none.yaml: cannot be read as YAML"),
     ([*TRAIN, "-c", "none"], "no config for the task 'none'"),
     ([*TRAIN, "-k", "none.pt"], "no checkpoint 'none.pt'"),
     ([*TRAIN, "-g", "none.yaml"], "none.yaml: cannot be read as YAML"),
     ([*TRAIN, "-e", "none.ckpt"], "no checkpoint none.ckpt"),
-    ([*TRAIN, "-e", "."], "no states-*.ckpt in it to go on from"),
+    ([*TRAIN, "-e", "."], "holds no states-*.ckpt"),
     ([*TRAIN, "-i", "none.ckpt"], "no checkpoint none.ckpt"),
     ([*TRAIN, "-c", "emotion"], "-d speech_commands needs"),
     (TRAIN, "speech_commands_root"),
     (["-m", "evaluate", *NAMED, *CPU, "-t", "foo"], "-t 'foo': -d speech_commands is scored on train, dev or test"),
-    (["-m", "train", "-u", "mae_ast", "-d", "sv_voxceleb1", "-p", "run", *CPU], "needs 16 steps of each clip"),
+    (["-m", "train", "-u", "mae_ast", "-d", "sv_voxceleb1", "-p", "run", *CPU], "needs 16 time steps"),
     (["-m", "train", "-u", "mae_ast", "-d", "separation_stft2", "-p", "run", *CPU], "hop_ms: 40"),
 ])  # fmt: skip
 def test_what_cannot_work_is_one_line_and_nothing_is_written(here, capfd, arguments, message):
@@ -270,14 +300,14 @@ def test_a_configs_name_is_not_taken_for_a_folder_of_that_name(here, capfd):
     assert "-d speech_commands needs" in capfd.readouterr().err
 
 
-def test_an_exported_folder_is_asked_for_its_clock_too(here, capfd, write_published):
+def test_the_time_step_of_an_exported_folder_is_checked_too(here, capfd, write_published):
     from maeast_upstream import cli
-    from maeast_upstream.integrations.s3prl import hub_export
+    from maeast_upstream.commands import export_s3prl
 
-    assert cli.run(hub_export.main, [str(write_published("patch")), "hub"]) == 0
+    assert cli.run(export_s3prl.main, [str(write_published("patch")), "hub"]) == 0
     options = ["-m", "train", "--hub", "huggingface", "-u", "hub", "-d", "sv_voxceleb1", "-p", "run", *CPU]
     assert main(options) == 1
-    assert "needs 16 steps of each clip" in capfd.readouterr().err
+    assert "needs 16 time steps" in capfd.readouterr().err
     Path("fine.yaml").write_text("hop_ms: 40")
     assert main([*options, "-g", "fine.yaml"]) == 1
     assert "downstream_expert.datarc.file_path: no such" in capfd.readouterr().err
@@ -286,7 +316,7 @@ def test_an_exported_folder_is_asked_for_its_clock_too(here, capfd, write_publis
 @pytest.mark.parametrize("task", ["voxceleb1", "sv_voxceleb1"])
 def test_a_second_run_of_one_name_has_its_own_data(tmp_path, task):
     pytest.importorskip("sox")
-    superb = importlib.import_module("maeast_upstream.superb")
+    importlib.import_module("maeast_upstream.superb")
     dataset = importlib.import_module(f"s3prl.downstream.{task}.dataset")
     before = {name: getattr(dataset, name) for name in ("CACHE_PATH", "__file__") if hasattr(dataset, name)}
     args = argparse.Namespace(
@@ -296,7 +326,7 @@ def test_a_second_run_of_one_name_has_its_own_data(tmp_path, task):
         places, found = [], []
         configs = {name: make(task, tmp_path / name) for name in ("one", "two")}
         for name in ("one", "two", "one"):
-            superb.prepare(args, config := configs[name])
+            prepare(args, config := configs[name])
             data = config["downstream_expert"]["datarc"]
             if task == "voxceleb1":
                 places.append(Path(dataset.CACHE_PATH))
@@ -311,7 +341,7 @@ def test_a_second_run_of_one_name_has_its_own_data(tmp_path, task):
         assert len(list((tmp_path / "run").iterdir())) == 2
         clip = TASKS[task].clips(configs["one"]).train[0]
         soundfile.write(clip, np.tile(soundfile.read(clip)[0], 2), 16000)
-        superb.prepare(args, configs["one"])
+        prepare(args, configs["one"])
         assert len(list((tmp_path / "run").iterdir())) == 3
     finally:
         for name, value in before.items():
@@ -320,7 +350,7 @@ def test_a_second_run_of_one_name_has_its_own_data(tmp_path, task):
 
 def test_the_lists_that_sid_and_asv_keep_go_to_the_experiment(tmp_path):
     pytest.importorskip("sox")
-    redirect_caches = importlib.import_module("maeast_upstream.superb").redirect_caches
+    importlib.import_module("maeast_upstream.superb")
     sid = importlib.import_module("s3prl.downstream.voxceleb1.dataset")
     asv = importlib.import_module("s3prl.downstream.sv_voxceleb1.dataset")
     before = sid.CACHE_PATH, asv.__file__
@@ -343,7 +373,7 @@ def test_the_lists_that_sid_and_asv_keep_go_to_the_experiment(tmp_path):
     ({"hop_ms": 40}, "separation_stft2", True),
     ({}, "speech_commands", True),
 ])  # fmt: skip
-def test_heads_that_need_a_finer_clock_say_so(options, task, works):
+def test_heads_that_need_shorter_time_steps_are_refused(options, task, works):
     from maeast_upstream.expert import UpstreamExpert
     from maeast_upstream.integrations.s3prl.checks import check_steps
     from maeast_upstream.integrations.s3prl.configs import config_path, read_config
@@ -356,7 +386,7 @@ def test_heads_that_need_a_finer_clock_say_so(options, task, works):
             check_steps(task, read_config(config_path(task)), rate)
 
 
-def test_too_slow_a_clock_for_phones_is_a_warning(caplog):
+def test_too_few_time_steps_for_phones_are_a_warning(caplog):
     from maeast_upstream.integrations.s3prl.checks import check_steps
 
     check_steps("ctc", {}, 640)

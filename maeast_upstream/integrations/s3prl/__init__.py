@@ -1,1 +1,1 @@
-"""s3prl with the upstream ``mae_ast``. Imports nothing: joblib workers and s3prl's hub import from here early."""
+"""MAE-AST in s3prl. This file imports nothing, since joblib workers and s3prl's hub import from here before s3prl."""

@@ -1,4 +1,4 @@
-"""s3prl's command line, looked over before s3prl is loaded: what is missing is filled in or named at once."""
+"""Checks s3prl's command line before s3prl is imported, and completes it or reports what is missing."""
 
 import argparse
 import importlib.util
@@ -15,22 +15,25 @@ from maeast_upstream.integrations.s3prl.repairs import safe_globals
 
 MODES = ("train", "evaluate", "inference")
 STATES = "states-*.ckpt"
-"""Names of the checkpoints that an experiment is resumed from."""
+"""File names of the checkpoints from which an experiment is resumed."""
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
-    """The arguments for s3prl's ``run_downstream``, with ``-c`` if it was left out or names one of our configs.
+    """Return the arguments for s3prl's ``run_downstream``, with the path of a config after ``-c``.
+
+    Args:
+        arguments: those of the user; ``-c`` may be missing or be the name of a config in configs/superb/.
 
     Raises:
-        ValueError: one that s3prl would come to trip over, or that it would answer with a traceback.
+        ValueError: an argument with which s3prl would fail later, or end with a traceback.
     """
     args = read(arguments)
     check_device(args.device)
     if args.init_ckpt:
         check_checkpoint(Path(args.init_ckpt))
-    past = resumed_from(args)
-    if past is not None:
-        check_checkpoint(past)
+    checkpoint = resumed_from(args)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
         return list(arguments)
     for option, value in (("-u UPSTREAM", args.upstream), ("-d TASK", args.downstream)):
         if not value:
@@ -44,7 +47,7 @@ def complete(arguments: Sequence[str]) -> list[str]:
 
 
 def read(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of s3prl that are looked at here; the others are left to s3prl's own parser."""
+    """Parse the options of s3prl that this module checks; s3prl's own parser handles the others."""
     parser = Parser(prog="maeast-run-downstream", add_help=False)
     parser.add_argument("-m", "--mode", choices=MODES, required=True)
     for short, long in (
@@ -75,55 +78,60 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def experiment_folder(args: argparse.Namespace) -> Path:
-    """Where s3prl puts what it writes."""
+    """The folder to which s3prl writes."""
     return Path(args.expdir or f"result/downstream/{args.expname}")
 
 
 def resumed_from(args: argparse.Namespace) -> Path | None:
-    """The checkpoint that ``-e`` or ``-a`` goes on from; None for a new experiment."""
+    """The checkpoint from which ``-e`` or ``-a`` continues; None for a new experiment."""
     if args.past_exp and not Path(args.past_exp).is_dir():
         return Path(args.past_exp)
     folder = Path(args.past_exp) if args.past_exp else experiment_folder(args)
     states = sorted(folder.glob(STATES), key=lambda path: int(path.stem.split("-")[-1]))
     if args.past_exp and not states:
-        raise ValueError(f"-e {folder}: no {STATES} in it to go on from; without -e a new experiment is begun")
+        raise ValueError(f"-e {folder}: it holds no {STATES} to continue from; leave -e out for a new experiment")
     return states[-1] if states and (args.past_exp or args.auto_resume) else None
 
 
 def check_checkpoint(path: Path) -> None:
-    """ValueError for one that is not there or not whole."""
+    """Raise ValueError unless a file is a whole checkpoint of s3prl; no code from the file runs."""
     if not path.is_file():
         raise ValueError(f"no checkpoint {path}")
     if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: broken, or not a checkpoint of s3prl; delete it to go on from the one before it")
+        raise ValueError(f"{path}: broken, or not a checkpoint of s3prl; delete it to continue from the one before")
     safe_globals()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError) as error:  # torch's ways to say no
+    except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError) as error:  # all that torch raises
         raise ValueError(f"{path}: not a checkpoint of s3prl ({' '.join(str(error).split())[:160]})") from error
     if not isinstance(content, dict) or not {"Args", "Config", "Downstream"} <= set(content):
-        raise ValueError(f"{path}: not a checkpoint of s3prl, which holds Args, Config and Downstream")
+        raise ValueError(f"{path}: not a checkpoint of s3prl; expected entries Args, Config and Downstream")
 
 
 def check_device(name: str) -> None:
-    """ValueError for CUDA where there is none: it is s3prl's default."""
+    """Raise ValueError for ``--device cuda``, s3prl's default, on a machine without CUDA."""
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("--device cuda is s3prl's default, but torch sees no CUDA device here; add --device cpu")
+        raise ValueError("--device cuda is s3prl's default, but torch finds no CUDA device; add --device cpu")
 
 
 def check_task_name(name: str) -> None:
-    """ValueError for a task that the installed s3prl does not have, listing those that it has."""
+    """Raise ValueError for a task that the installed s3prl does not have; the message lists those that it has."""
     spec = importlib.util.find_spec("s3prl")
     if spec is None or spec.origin is None:
         raise ImportError("s3prl is not installed: pip install 'maeast-upstream[superb]'")
     known = sorted(path.parent.name for path in Path(spec.origin).parent.glob("downstream/*/expert.py"))
     if name not in known:
-        raise ValueError(f"s3prl has no task {name!r}; -d takes one of {', '.join(known)}")
+        raise ValueError(f"s3prl has no task {name!r}; -d must be one of {', '.join(known)}")
 
 
-def find_config(given: str | None, task: str) -> Path:
-    """``-c``: a file, or the name of a config in configs/superb/; left out, the task's own."""
-    if given is not None:
-        return Path(given) if Path(given).suffix or Path(given).is_file() else config_path(given)
-    own = Path(f"downstream/{task}/config.yaml")  # where s3prl looks: there if this is its checkout
-    return own if own.is_file() else config_path(task)
+def find_config(option: str | None, task: str) -> Path:
+    """The config that ``-c`` names.
+
+    Args:
+        option: the value of ``-c``: a file, or the name of a config in configs/superb/; None for the task's default.
+        task: the value of ``-d``.
+    """
+    if option is not None:
+        return Path(option) if Path(option).suffix or Path(option).is_file() else config_path(option)
+    in_checkout = Path(f"downstream/{task}/config.yaml")  # s3prl's default, if the current folder is its checkout
+    return in_checkout if in_checkout.is_file() else config_path(task)

@@ -1,4 +1,4 @@
-"""The YAMLs of s3prl's tasks in configs/superb/: s3prl's wheel leaves its own out."""
+"""Finds and reads the configs of s3prl's tasks in configs/superb/; s3prl's wheel does not contain its own."""
 
 import importlib.resources
 from pathlib import Path
@@ -8,24 +8,24 @@ import yaml
 
 
 def config_path(name: str) -> Path:
-    """The file for a task as ``-d`` calls it, or for one of the paper's settings.
+    """The config of a name: a task as ``-d`` names it, or one of the paper's settings.
 
     Raises:
-        ValueError: there is none; lists those that there are.
+        ValueError: no config has that name; the message lists those that exist.
     """
     folder = Path(str(importlib.resources.files("maeast_upstream.configs"))) / "superb"
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(other.stem for other in folder.glob("*.yaml")))
-        raise ValueError(f"no config for the task {name!r}; give one with -c, or take one of {known}")
+        known = ", ".join(sorted(config.stem for config in folder.glob("*.yaml")))
+        raise ValueError(f"no config for the task {name!r}; give a file after -c, or one of {known}")
     return path
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A config as s3prl reads it.
+    """Read a config as s3prl does.
 
     Raises:
-        ValueError: not a file, not YAML, not sections with names.
+        ValueError: the file is missing, or not YAML with named sections.
     """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Labelled clips in the folders that s3prl's KS, SID and ER expect, each keeping the splits it was given."""
+"""Lays out labelled clips in the folders that s3prl's KS, SID and ER expect; each clip stays in its split."""
 
 import hashlib
 import json
@@ -25,30 +25,30 @@ Write = Callable[[Path, Samples], None]
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A clip with its class and split, ready to be laid out."""
+class SuperbClip:
+    """A clip with its class and split, before it is laid out."""
 
     name: str
-    """Unique, of letters, digits and hyphens."""
+    """Unique, of letters, digits and hyphens only."""
     label: str
     split: str
     """train, valid or test."""
 
 
-def plain(text: str) -> str:
-    """A text as part of a file's name: letters, digits and single hyphens, at most 60."""
+def plain_name(text: str) -> str:
+    """Turn a text into part of a file name: at most 60 letters, digits and single hyphens."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60]
 
 
 def ks_class(label: str) -> str:
     """The class of a label in KS: one of its ten words, or ``_unknown_``."""
     if label in (SILENCE, NOISE):
-        raise ValueError(f"{label!r} is no label of clips in KS: its silence is cut from --noise")
+        raise ValueError(f"{label!r} cannot be the label of a clip for KS: its silence is cut from --noise")
     return label.lower() if label.lower() in KS_WORDS else UNKNOWN
 
 
-def ks_place(clip: Clip) -> Path:
-    """Where a clip lies in KS: s3prl tells train from dev by a hash of the name, so the name is chosen to fit.
+def ks_path(clip: SuperbClip) -> Path:
+    """The relative path of a clip in KS. s3prl separates train from dev by a hash of the name, so the name is chosen.
 
     Source: s3prl/downstream/speech_commands/expert.py, ``split_dataset``.
     """
@@ -59,25 +59,25 @@ def ks_place(clip: Clip) -> Path:
         percent = ks_percent(speaker)
         if (percent < 10) if clip.split == "valid" else (percent >= 20):
             return Path("train") / clip.label / f"{speaker}_nohash_0.wav"
-    raise AssertionError("a hash that never falls into a tenth of its range")
+    raise AssertionError("no name hashed into the split")
 
 
 def ks_percent(speaker: str) -> float:
-    """Below 10: dev; 10 to 20: left out; from 20 on: train."""
+    """The hash by which s3prl chooses a split: dev below 10, left out from 10 to 20, train from 20 on."""
     largest = 2**27 - 1
     return int(hashlib.sha1(speaker.encode()).hexdigest(), 16) % (largest + 1) * (100.0 / largest)
 
 
 def lay_out_silence(noises: Mapping[str, Samples], count: int, folder: Path, write: Write) -> None:
-    """KS's noise: all but the last fifth of each file for training, the rest as ``count`` seconds of test silence.
+    """Write KS's noise: the first four fifths of each file for training, seconds of the rest as test silence.
 
-    s3prl cuts a random second out of the training files anew each time, for train and for dev.
+    From the training files s3prl cuts a random second each time, for train and for dev.
 
     Args:
-        noises: plain name -> samples, each of at least two seconds.
-        count: of ``_silence_`` clips in the test folder.
-        folder: the layout's.
-        write: writes a wav.
+        noises: name -> samples, at least two seconds each.
+        count: number of ``_silence_`` clips in the test folder.
+        folder: the folder of the layout.
+        write: writes a WAV file, and the folders above it.
     """
     ends = {name: len(samples) - max(SAMPLE_RATE, len(samples) // 5) for name, samples in noises.items()}
     for name, samples in noises.items():
@@ -91,8 +91,8 @@ def lay_out_silence(noises: Mapping[str, Samples], count: int, folder: Path, wri
         write(folder / "test" / SILENCE / f"{name}-{number:05d}.wav", cut)
 
 
-def made_noise(seconds: int = 60) -> dict[str, Samples]:
-    """A minute each of white and pink noise, which two of the six noise files of Speech Commands are, too."""
+def generate_noise(seconds: int = 60) -> dict[str, Samples]:
+    """Generate white and pink noise, of which two of the six noise files of Speech Commands consist, too."""
     generator = np.random.default_rng(0)
     white = generator.normal(size=seconds * SAMPLE_RATE)
     spectrum = np.fft.rfft(white)
@@ -103,66 +103,66 @@ def made_noise(seconds: int = 60) -> dict[str, Samples]:
     }
 
 
-def sid_place(clip: Clip, speakers: Mapping[str, int]) -> Path:
-    """Where a clip lies in SID, below ``wav`` folders of dev (train and valid) and test."""
+def sid_path(clip: SuperbClip, speakers: Mapping[str, int]) -> Path:
+    """The relative path of a clip in SID, below the ``wav`` folder of dev (train and valid) or test."""
     part = "test" if clip.split == "test" else "dev"
     return Path(part) / "wav" / f"id{speakers[clip.label]}" / "clips" / f"{clip.name}.wav"
 
 
 def sid_speakers(labels: Iterable[str]) -> dict[str, int]:
-    """Labels -> VoxCeleb1's speaker numbers, from 10001 on.
+    """Number the labels as VoxCeleb1 numbers its speakers, from 10001 on.
 
     Raises:
-        ValueError: more labels than the head has classes.
+        ValueError: There are more labels than the head has classes.
     """
     ordered = sorted(set(labels))
     if len(ordered) > SID_CLASSES:
-        raise ValueError(f"{len(ordered)} labels; s3prl's SID has {SID_CLASSES} classes, so at most that many")
+        raise ValueError(f"{len(ordered)} labels; s3prl's SID has {SID_CLASSES} classes: use at most that many labels")
     return {label: FIRST_SPEAKER + number for number, label in enumerate(ordered)}
 
 
-def sid_lines(places: Mapping[Clip, Path]) -> Iterator[str]:
-    """SID's list: ``1|2|3 id10001/clips/NAME.wav`` for train, dev and test."""
+def sid_lines(paths: Mapping[SuperbClip, Path]) -> Iterator[str]:
+    """The lines of SID's list: ``1|2|3 id10001/clips/NAME.wav`` for train, dev and test."""
     number = {"train": 1, "valid": 2, "test": 3}
-    for clip, place in places.items():
-        yield f"{number[clip.split]} {'/'.join(place.parts[2:])}"
+    for clip, path in paths.items():
+        yield f"{number[clip.split]} {'/'.join(path.parts[2:])}"
 
 
-def er_tables(places: Mapping[Clip, Path]) -> dict[str, dict[str, Any]]:
-    """ER's two tables. The head has as many classes as its table lists labels, so any set of labels will do.
+def er_tables(paths: Mapping[SuperbClip, Path]) -> dict[str, dict[str, Any]]:
+    """ER's two tables by file name. The head has one class per label in its table, so it accepts any set of labels.
 
-    s3prl draws dev from the train table at random, but always with the same seed: the rows are put in the order that
-    makes it draw the valid clips. `er_valid_ratio` belongs to it.
+    s3prl draws dev from the train table at random, always with the same seed. The rows are ordered so that it draws
+    exactly the valid clips, if the config has the ratio of `er_valid_ratio`.
 
     Source: s3prl/downstream/emotion/{expert,dataset}.py.
     """
-    labels = {label: number for number, label in enumerate(sorted({clip.label for clip in places}))}
+    labels = {label: number for number, label in enumerate(sorted({clip.label for clip in paths}))}
 
-    def row(clip: Clip) -> dict[str, str]:
+    def row(clip: SuperbClip) -> dict[str, str]:
         return {
-            "path": places[clip].as_posix(),
+            "path": paths[clip].as_posix(),
             "label": clip.label,
             "speaker": "unknown",
         }
 
-    by_split = {split: [row(c) for c in places if c.split == split] for split in ("train", "valid", "test")}
-    wanted = by_split["train"] + by_split["valid"]
-    drawn = torch.randperm(len(wanted), generator=torch.Generator().manual_seed(0)).tolist()
-    rows = [wanted[place] for _, place in sorted(zip(drawn, range(len(wanted)), strict=True))]
+    by_split = {split: [row(c) for c in paths if c.split == split] for split in ("train", "valid", "test")}
+    ordered = by_split["train"] + by_split["valid"]
+    drawn = torch.randperm(len(ordered), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [ordered[index] for _, index in sorted(zip(drawn, range(len(ordered)), strict=True))]
     return {
         "train_meta_data.json": {"labels": labels, "meta_data": rows},
         "test_meta_data.json": {"labels": labels, "meta_data": by_split["test"]},
     }
 
 
-def er_valid_ratio(clips: Iterable[Clip]) -> float:
-    """The share from which s3prl, which rounds, gets exactly the train clips."""
+def er_valid_ratio(clips: Iterable[SuperbClip]) -> float:
+    """The ratio from which s3prl, which rounds, computes exactly the number of train clips."""
     splits = [clip.split for clip in clips]
     train, valid = splits.count("train"), splits.count("valid")
     return (valid - 0.5) / (train + valid)
 
 
 def write_json(path: Path, table: Any) -> None:
-    """Write with the folders above it."""
+    """Write a JSON file, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(table, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``maeast superb-data``: one's own labelled clips for s3prl's KS, SID and ER heads."""
+"""Turns a user's labelled clips into the data of s3prl's KS, SID and ER, with a config."""
 
 import csv
 import os
@@ -10,52 +10,50 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from tqdm import tqdm
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, find_audio, read_audio
+from maeast_upstream.audio.writing import write_wav
 from maeast_upstream.data.labels import read_splits
 from maeast_upstream.frontend import WINDOW_SAMPLES
 from maeast_upstream.integrations.s3prl.configs import config_path, read_config
 from maeast_upstream.integrations.s3prl.layouts import (
     FOLD,
-    Clip,
     Samples,
+    SuperbClip,
     er_tables,
     er_valid_ratio,
+    generate_noise,
     ks_class,
-    ks_place,
+    ks_path,
     lay_out_silence,
-    made_noise,
-    plain,
+    plain_name,
     sid_lines,
-    sid_place,
+    sid_path,
     sid_speakers,
     write_json,
 )
 
 HEADS = {"ks": "speech_commands", "sid": "voxceleb1", "er": "emotion"}
-"""What s3prl calls them, after ``-d``."""
+"""Names of the tasks as ``-d`` of s3prl takes them."""
+GENERATED_NOISE = "made"
+"""The value of ``--noise`` that stands for generated noise."""
 
-
-MADE = "made"
-
-
-Source = tuple[Clip, Path]
-
-
+Source = tuple[SuperbClip, Path]
+"""A clip and the audio file that holds it."""
 Fields = dict[str, Any]
+"""Fields of a config's section ``datarc``."""
 
 
 @contextmanager
 def new_folder(out: Path, force: bool) -> Iterator[Path]:
-    """A folder to fill beside ``out``, which takes its place at the end or, if the body fails, disappears.
+    """Yield a folder to fill, which replaces ``out`` at the end; if the body fails, it is removed.
 
     Raises:
-        ValueError: ``out`` exists: without ``force``, or as something that this command did not make.
+        ValueError: ``out`` exists, and either ``force`` is not given or this command did not make it.
     """
     if out.exists():
         if not force:
@@ -79,56 +77,62 @@ def read_sources(labels: Path, task: str) -> list[Source]:
     """The clips of a labels.csv in its order.
 
     Raises:
-        ValueError: as in `read_splits`; for ks not one of its ten words, for sid too many labels.
+        ValueError: `read_splits` refuses the table, ks finds none of its ten words, or sid finds too many labels.
     """
     rows = read_splits(labels, ks_class if task == "ks" else str)
     classes = {label for label, _ in rows.values()}
     if len(classes) < 2:
-        known = "the ten words that ks knows are not among the labels" if task == "ks" else "only one label"
-        raise ValueError(f"{labels}: {known}; sid and er take any labels, two at least")
+        reason = "none of the ten words of ks is among the labels" if task == "ks" else "only one label"
+        raise ValueError(f"{labels}: {reason}; sid and er take any labels, at least two")
     if task == "sid":
         sid_speakers(classes)
     return [
-        (Clip(f"{plain(path.stem)}-{number:05d}".lstrip("-"), label, split), path)
+        (SuperbClip(f"{plain_name(path.stem)}-{number:05d}".lstrip("-"), label, split), path)
         for number, (path, (label, split)) in enumerate(rows.items())
     ]
 
 
 def read_noises(paths: Sequence[str] | None, labels: Path) -> dict[str, Samples]:
-    """KS's noise by name.
+    """Read KS's noise, by name.
+
+    Args:
+        paths: the values of ``--noise``: files, folders, or the one word `GENERATED_NOISE`.
+        labels: the labels.csv, for the message.
 
     Raises:
-        ValueError: none given; one of less than two seconds.
-        AudioError: one that cannot be read.
+        ValueError: No noise is given, or a file has less than two seconds.
+        AudioError: A file cannot be read.
     """
     if not paths:
         raise ValueError(
             "ks cuts its class _silence_ from noise: give recordings without words with --noise, or "
-            f"--noise {MADE}; heads without that class, for any labels: maeast superb-data sid {labels} (or er)"
+            f"--noise {GENERATED_NOISE}; sid and er have no such class and take any labels: maeast superb-data sid"
         )
-    if list(paths) == [MADE]:
-        return made_noise()
+    if list(paths) == [GENERATED_NOISE]:
+        return generate_noise()
     noises = {}
     for number, path in enumerate(find_audio(paths)):
         samples = read_audio(path)
         if len(samples) < 2 * SAMPLE_RATE:
             seconds = len(samples) / SAMPLE_RATE
-            raise ValueError(f"{path}: {seconds:.2f} s of noise; ks needs 2 s, for a second of test silence is cut off")
-        noises[f"{plain(path.stem)}-{number}".lstrip("-")] = samples
+            raise ValueError(
+                f"{path}: {seconds:.2f} s of noise; ks needs 2 s, since a second of it becomes test silence"
+            )
+        noises[f"{plain_name(path.stem)}-{number}".lstrip("-")] = samples
     return noises
 
 
-def write_clips(sources: list[Source], folder: Path, task: str) -> tuple[dict[Clip, Path], dict[Path, str]]:
-    """Write every clip that can be read as a 16 kHz mono wav.
+def write_clips(sources: list[Source], folder: Path, task: str) -> tuple[dict[SuperbClip, Path], dict[Path, str]]:
+    """Write every clip that can be read as a 16 kHz mono WAV file.
 
     Returns:
-        Clips with their places below ``folder``; those that were left out, with the reason.
+        The clips with their paths below ``folder``, and the files that were left out with the reason.
 
     Raises:
-        ValueError: a class or split lost all its clips.
+        ValueError: A class or split lost all its clips.
     """
-    place = place_for(task, sources)
-    places: dict[Clip, Path] = {}
+    path_of = path_rule(task, sources)
+    paths: dict[SuperbClip, Path] = {}
     failed: dict[Path, str] = {}
     for clip, path in tqdm(sources, desc="clips", unit="", disable=None):
         try:
@@ -138,52 +142,43 @@ def write_clips(sources: list[Source], folder: Path, task: str) -> tuple[dict[Cl
         except AudioError as error:
             failed[path] = " ".join(str(error).removeprefix(f"{path}: ").split())
             continue
-        places[clip] = place(clip)
-        write_wav(folder / places[clip], samples)
-    refuse_lost(sources, places, failed)
-    return places, failed
+        paths[clip] = path_of(clip)
+        write_clip(folder / paths[clip], samples)
+    check_none_lost(sources, paths, failed)
+    return paths, failed
 
 
-def place_for(task: str, sources: list[Source]) -> Callable[[Clip], Path]:
-    """Where the task wants a clip."""
+def path_rule(task: str, sources: list[Source]) -> Callable[[SuperbClip], Path]:
+    """The function that gives a clip's path in the layout of a task."""
     if task == "ks":
-        return ks_place
+        return ks_path
     if task == "sid":
         speakers = sid_speakers(clip.label for clip, _ in sources)
-        return lambda clip: sid_place(clip, speakers)
+        return lambda clip: sid_path(clip, speakers)
     return lambda clip: Path("wav") / f"{clip.name}.wav"
 
 
-def refuse_lost(sources: list[Source], places: dict[Clip, Path], failed: dict[Path, str]) -> None:
-    """ValueError if a split, or a class in train, had clips and none of them could be used."""
-    for what, lost in (
-        (
-            "split",
-            {clip.split for clip, _ in sources} - {clip.split for clip in places},
-        ),
-        (
-            "class",
-            {clip.label for clip, _ in sources} - {clip.label for clip in places if clip.split == "train"},
-        ),
-    ):
+def check_none_lost(sources: list[Source], paths: dict[SuperbClip, Path], failed: dict[Path, str]) -> None:
+    """Raise ValueError if a split, or a class in train, had clips and none of them could be used."""
+    splits = {clip.split for clip, _ in sources} - {clip.split for clip in paths}
+    classes = {clip.label for clip, _ in sources} - {clip.label for clip in paths if clip.split == "train"}
+    for what, lost in (("split", splits), ("class", classes)):
         if lost:
             path, reason = next(iter(failed.items()))
-            raise ValueError(f"no clip of {what} {min(lost)!r} can be used; the first that failed: {path}: {reason}")
+            raise ValueError(f"no clip of {what} {min(lost)!r} can be used; first error: {path}: {reason}")
 
 
-def write_wav(path: Path, samples: Samples) -> None:
-    """16 bits, as all these corpora have."""
-    import soundfile
-
+def write_clip(path: Path, samples: Samples) -> None:
+    """Write a WAV file of 16 bits, as all these corpora have, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+    write_wav(path, samples)
 
 
-def finish_ks(places: dict[Clip, Path], folder: Path, out: Path, noises: dict[str, Samples]) -> Fields:
-    """Noise and silence; the config's fields."""
-    splits = Counter(clip.split for clip in places)
-    tested = {clip.label for clip in places if clip.split == "test"}
-    lay_out_silence(noises, max(1, splits["test"] // len(tested)), folder, write_wav)
+def finish_ks(paths: dict[SuperbClip, Path], folder: Path, out: Path, noises: dict[str, Samples]) -> Fields:
+    """Write noise and silence, and return the config's fields."""
+    splits = Counter(clip.split for clip in paths)
+    tested = {clip.label for clip in paths if clip.split == "test"}
+    lay_out_silence(noises, max(1, splits["test"] // len(tested)), folder, write_clip)
     return {
         "speech_commands_root": str(out / "train"),
         "speech_commands_test_root": str(out / "test"),
@@ -191,52 +186,48 @@ def finish_ks(places: dict[Clip, Path], folder: Path, out: Path, noises: dict[st
     }
 
 
-def finish_sid(places: dict[Clip, Path], folder: Path, out: Path, noises: dict[str, Samples]) -> Fields:
-    """The list of clips, and which speaker number stands for which label; the config's fields."""
-    (folder / "clips.txt").write_text("".join(f"{line}\n" for line in sid_lines(places)))
+def finish_sid(paths: dict[SuperbClip, Path], folder: Path, out: Path, noises: dict[str, Samples]) -> Fields:
+    """Write the list of clips and the table of speaker numbers and labels, and return the config's fields."""
+    (folder / "clips.txt").write_text("".join(f"{line}\n" for line in sid_lines(paths)))
     with (folder / "speakers.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["speaker", "label"])
-        writer.writerows(sorted({(place.parts[2], clip.label) for clip, place in places.items()}))
+        writer.writerows(sorted({(path.parts[2], clip.label) for clip, path in paths.items()}))
     return {
         "file_path": str(out),
         "meta_data": str(out / "clips.txt"),
-        "train_batch_size": Counter(clip.split for clip in places)["train"],
+        "train_batch_size": Counter(clip.split for clip in paths)["train"],
     }
 
 
-def finish_er(places: dict[Clip, Path], folder: Path, out: Path, noises: dict[str, Samples]) -> Fields:
-    """The tables of one fold; the config's fields."""
-    for name, table in er_tables(places).items():
+def finish_er(paths: dict[SuperbClip, Path], folder: Path, out: Path, noises: dict[str, Samples]) -> Fields:
+    """Write the tables of one fold, and return the config's fields."""
+    for name, table in er_tables(paths).items():
         write_json(folder / "meta_data" / FOLD.replace("fold", "Session") / name, table)
     return {
         "root": str(out),
         "meta_data": str(out / "meta_data"),
         "test_fold": FOLD,
-        "valid_ratio": er_valid_ratio(places),
-        "train_batch_size": Counter(clip.split for clip in places)["train"],
+        "valid_ratio": er_valid_ratio(paths),
+        "train_batch_size": Counter(clip.split for clip in paths)["train"],
     }
 
 
-Layout = Callable[[dict[Clip, Path], Path, Path, dict[str, Samples]], Fields]
-
+Layout = Callable[[dict[SuperbClip, Path], Path, Path, dict[str, Samples]], Fields]
+"""Takes the clips with their paths, the folder to fill, its final name and the noise."""
 
 LAYOUTS: dict[str, Layout] = {"ks": finish_ks, "sid": finish_sid, "er": finish_er}
 
 
-def write_config(path: Path, args: Any, fields: Fields, places: dict[Clip, Path]) -> None:
-    """SUPERB's config with the folder's paths, fewer steps, and no batch larger than there are clips."""
+def write_config(path: Path, args: Any, fields: Fields, paths: dict[SuperbClip, Path]) -> None:
+    """Write SUPERB's config with the folder's paths, fewer steps, and batches of no more clips than there are."""
     config = read_config(config_path(HEADS[args.task]))
     data = config["downstream_expert"]["datarc"]
     batches = {name: min(data[name], fields[name]) for name in fields if name.endswith("batch_size")}
     workers = {"num_workers": min(data["num_workers"], os.cpu_count() or 1)}
     data.update(fields | batches | workers)
-    often = {
-        "log_step": args.steps // 20,
-        "eval_step": args.steps // 10,
-        "save_step": args.steps // 10,
-    }
-    config["runner"] |= {"total_steps": args.steps} | {name: max(1, value) for name, value in often.items()}
+    steps = {"log_step": args.steps // 20, "eval_step": args.steps // 10, "save_step": args.steps // 10}
+    config["runner"] |= {"total_steps": args.steps} | {name: max(1, value) for name, value in steps.items()}
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     path.write_text(f"# {launch_line(args.task, args.out.resolve())}\n{text}", encoding="utf-8")
 
@@ -249,6 +240,6 @@ def launch_line(task: str, out: Path) -> str:
 
 
 def write_errors(path: Path, failed: dict[Path, str]) -> None:
-    """What was left out, with the reason."""
+    """Write the table of the files that were left out, with the reason."""
     lines = [f"{name}\t{reason}\n" for name, reason in failed.items()]
     path.write_text("path\treason\n" + "".join(lines), encoding="utf-8")

@@ -1,7 +1,8 @@
-"""What today's torch, torchaudio and huggingface_hub removed, given back to s3prl 0.4.18, from outside.
+"""Restores, from outside, what s3prl 0.4.18 needs of torch, torchaudio and huggingface_hub and they have removed.
 
-Each repair is one function that names the removed API and the files of s3prl that need it, does nothing where the API
-still exists, and says whether it had to act. `install_repairs` runs them all; it must come before s3prl's first import.
+Each repair is one function whose docstring names the removed API and the files of s3prl that need it. It does nothing
+where the API still exists, and returns whether it changed something. `install_repairs` runs them all and must be called
+before the first import of s3prl.
 """
 
 import argparse
@@ -23,12 +24,12 @@ Repair = Callable[[], bool]
 
 
 def install_repairs() -> list[str]:
-    """Everything that is missing here; the names of the repairs that had to act. A second call does nothing."""
+    """Run all repairs and return the names of those that changed something; a second call changes nothing."""
     return [repair.__name__ for repair in REPAIRS if repair()]
 
 
 def audio_backend() -> bool:
-    """``torchaudio.set_audio_backend`` (gone in 2.9): upstream/byol_s/byol_a/common.py, run_downstream.py."""
+    """Restore ``torchaudio.set_audio_backend``, removed in 2.9: upstream/byol_s/byol_a/common.py, run_downstream.py."""
     import torchaudio
 
     if hasattr(torchaudio, "set_audio_backend"):
@@ -38,17 +39,17 @@ def audio_backend() -> bool:
 
 
 def sox_effects() -> bool:
-    """``torchaudio.sox_effects`` (gone in 2.9; before, it needs libsox).
+    """Restore ``torchaudio.sox_effects``, removed in 2.9; older versions need libsox.
 
-    upstream/mos_prediction/expert.py, and so all of s3prl.hub; KS's and ASV's downstream/speech_commands/dataset.py
-    and downstream/sv_voxceleb1/dataset.py.
+    It is imported by upstream/mos_prediction/expert.py, and so by all of s3prl.hub, and by KS and ASV in
+    downstream/speech_commands/dataset.py and downstream/sv_voxceleb1/dataset.py.
     """
     import torchaudio
 
     with contextlib.suppress(ImportError, OSError, RuntimeError):
         from torchaudio.sox_effects import effect_names
 
-        effect_names()  # what asks for libsox
+        effect_names()  # fails without libsox
         return False
     module = ModuleType("torchaudio.sox_effects")
     module.apply_effects_file = sox.apply_effects_file  # type: ignore[attr-defined]
@@ -59,9 +60,9 @@ def sox_effects() -> bool:
 
 
 def load_and_save() -> bool:
-    """``torchaudio.load`` and ``save`` without torchcodec (which they ask for from 2.9 on).
+    """Replace ``torchaudio.load`` and ``save``, which need torchcodec from 2.9 on, where torchcodec does not work.
 
-    util/pseudo_data.py and the data of most tasks, such as downstream/voxceleb1/dataset.py.
+    They are used by util/pseudo_data.py and the data sets of most tasks, such as downstream/voxceleb1/dataset.py.
     """
     import torchaudio
 
@@ -72,7 +73,7 @@ def load_and_save() -> bool:
 
 
 def _torchcodec_works() -> bool:
-    """It may be installed, and fail for want of FFmpeg."""
+    """Whether torchcodec can be imported: an installed one fails without FFmpeg's libraries."""
     if importlib.util.find_spec("torchcodec") is None:
         return False
     with contextlib.suppress(ImportError, OSError, RuntimeError):
@@ -98,7 +99,7 @@ def _load(
 def _save(uri: Any, src: torch.Tensor, sample_rate: int, channels_first: bool = True, **_: Any) -> None:
     import soundfile
 
-    # floats, as torchaudio writes them: pseudo data goes beyond 1
+    # float samples, as torchaudio writes them: s3prl's pseudo audio exceeds 1
     subtype = "FLOAT" if str(uri).endswith(".wav") else None
     soundfile.write(
         uri,
@@ -109,7 +110,7 @@ def _save(uri: Any, src: torch.Tensor, sample_rate: int, channels_first: bool = 
 
 
 def info() -> bool:
-    """``torchaudio.info`` (gone in 2.9): util/audio_info.py, problem/common/superb_ks.py."""
+    """Restore ``torchaudio.info``, removed in 2.9: util/audio_info.py, problem/common/superb_ks.py."""
     import torchaudio
 
     if hasattr(torchaudio, "info"):
@@ -121,35 +122,31 @@ def info() -> bool:
 def _info(uri: Any, **_: Any) -> SimpleNamespace:
     import soundfile
 
-    found = soundfile.info(uri)
-    bits = next((bits for bits in (8, 16, 24, 32, 64) if str(bits) in found.subtype), 0)
+    header = soundfile.info(uri)
+    bits = next((bits for bits in (8, 16, 24, 32, 64) if str(bits) in header.subtype), 0)
     return SimpleNamespace(
-        sample_rate=found.samplerate,
-        num_frames=found.frames,
-        num_channels=found.channels,
-        bits_per_sample={"FLOAT": 32, "DOUBLE": 64}.get(found.subtype, bits),
-        encoding=found.subtype,
+        sample_rate=header.samplerate,
+        num_frames=header.frames,
+        num_channels=header.channels,
+        bits_per_sample={"FLOAT": 32, "DOUBLE": 64}.get(header.subtype, bits),
+        encoding=header.subtype,
     )
 
 
 def hub_classes() -> bool:
-    """``huggingface_hub.HfFolder`` and ``Repository`` (gone in 1.0): run_downstream.py and downstream/runner.py."""
+    """Restore the hub's ``HfFolder`` and ``Repository``, removed in 1.0: run_downstream.py, downstream/runner.py."""
     import huggingface_hub
 
     missing = [name for name in ("HfFolder", "Repository") if getattr(huggingface_hub, name, None) is None]
     for name in missing:
-        setattr(
-            huggingface_hub,
-            name,
-            {"HfFolder": _Folder, "Repository": _Repository}[name],
-        )
+        setattr(huggingface_hub, name, {"HfFolder": _HfFolder, "Repository": _Repository}[name])
     return bool(missing)
 
 
-class _Folder:
+class _HfFolder:
     @staticmethod
     def save_token(token: str | None) -> None:
-        """The hub's client keeps it by itself."""
+        """Do nothing: the hub's client stores the token itself."""
 
     @staticmethod
     def get_token() -> str | None:
@@ -166,7 +163,7 @@ class _Repository:
 
 
 def hub_login() -> bool:
-    """``HfApi.login`` (gone in 0.8): run_downstream.py with ``--hub huggingface``."""
+    """Restore ``HfApi.login``, removed in 0.8: run_downstream.py with ``--hub huggingface``."""
     from huggingface_hub import HfApi
 
     if hasattr(HfApi, "login"):
@@ -176,7 +173,7 @@ def hub_login() -> bool:
 
 
 def hub_download() -> bool:
-    """``snapshot_download(use_auth_token=...)`` (gone in 1.0): downstream/runner.py. Local folders are taken, too."""
+    """Restore ``snapshot_download(use_auth_token)``, removed in 1.0, also for local folders: downstream/runner.py."""
     import huggingface_hub
 
     original = huggingface_hub.snapshot_download
@@ -192,7 +189,7 @@ def hub_download() -> bool:
         folder = Path(repo_id).expanduser()
         if folder.is_dir():
             return str(folder.resolve())
-        # True would demand a token that public repositories do not need
+        # True would require a token, which public repositories do not need
         token = use_auth_token if isinstance(use_auth_token, str) else None
         return original(repo_id, revision=revision, **{"token": token, **options})
 
@@ -201,9 +198,9 @@ def hub_download() -> bool:
 
 
 def safe_globals() -> bool:
-    """``torch.load`` of any object (refused from 2.6).
+    """Let ``torch.load`` read an `argparse.Namespace`, which it refuses from 2.6 on.
 
-    run_downstream.py and downstream/runner.py read a Namespace from states-*.ckpt on -e, -a and -i.
+    With -e, -a and -i, run_downstream.py and downstream/runner.py read one from states-*.ckpt.
     """
     if argparse.Namespace in torch.serialization.get_safe_globals():
         return False
@@ -211,30 +208,18 @@ def safe_globals() -> bool:
     return True
 
 
-def hard_coded_cuda() -> bool:
-    """``Tensor.cuda()`` without CUDA: downstream/sv_voxceleb1/expert.py calls it whatever ``--device`` says."""
-    if torch.cuda.is_available() or torch.Tensor.cuda is _stay:
-        return False
-    torch.Tensor.cuda = _stay  # type: ignore[assignment]
-    return True
-
-
-def _stay(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-    return tensor
-
-
 def ctc_corpus() -> bool:
-    """``s3prl.downstream.ctc.corpus``, left out of the wheel: downstream/ctc/data.py. Ours is found after its own."""
+    """Add overlay/ as ``s3prl.downstream.ctc.corpus``, which s3prl's wheel lacks: downstream/ctc/data.py."""
     spec = importlib.util.find_spec("s3prl.downstream.ctc")
     if spec is None or spec.submodule_search_locations is None:
         return False
     if any(Path(folder, "corpus").is_dir() for folder in spec.submodule_search_locations):
         return False
     package = importlib.import_module("s3prl.downstream.ctc")
-    ours = str(Path(__file__).parent / "overlay")
-    if ours in package.__path__:
+    overlay = str(Path(__file__).parent / "overlay")
+    if overlay in package.__path__:
         return False
-    package.__path__.append(ours)
+    package.__path__.append(overlay)
     return True
 
 
@@ -247,6 +232,5 @@ REPAIRS: tuple[Repair, ...] = (
     hub_login,
     hub_download,
     safe_globals,
-    hard_coded_cuda,
     ctc_corpus,
 )

@@ -1,13 +1,16 @@
-"""Prepares and runs s3prl's ``run_downstream``: checks, caches, complete checkpoints, readable errors."""
+"""Runs s3prl's ``run_downstream`` with checks before it starts, whole checkpoints and readable errors."""
 
 import argparse
+import builtins
 import contextlib
 import importlib
 import os
+import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,17 +23,54 @@ from maeast_upstream.integrations.s3prl.tasks import TASKS
 from maeast_upstream.storage.atomic import replacing
 
 NAME = "mae_ast"
-
-
 SPLITS = ("train", "dev", "test")
-"""What ``-t`` may name for SUPERB's tasks."""
+"""The splits that ``-t`` may name for SUPERB's tasks."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run s3prl's ``run_downstream``; see `maeast_upstream.superb.main`."""
+    run_downstream: Any = importlib.import_module("s3prl.run_downstream")
+    read_arguments = run_downstream.get_downstream_args
+    experiment: list[Path] = []
+
+    def checked_arguments() -> tuple[argparse.Namespace, dict[str, Any], list[str]]:
+        args, config, files = read_arguments()
+        try:
+            prepare(args, config)
+        except Exception:
+            with contextlib.suppress(OSError):  # s3prl has made the folder by now; it is kept if it is not empty
+                Path(args.expdir).rmdir()
+            raise
+        experiment.append(Path(args.expdir))
+        return args, config, files
+
+    with (
+        whole_checkpoints(),
+        cuda_calls_without_cuda(),
+        changed(sys, argv=["run_downstream", *arguments]),
+        changed(builtins, isinstance=isinstance),  # s3prl's hack_isinstance() replaces it and does not put it back
+        changed(run_downstream, get_downstream_args=checked_arguments),
+    ):
+        try:
+            run_downstream.main()
+        except SystemExit as stop:  # s3prl's parser has printed its help or what is wrong
+            return 1 if stop.code else 0
+        except Exception as error:
+            raise ValueError(explain(error, experiment)) from error
+    return 0
 
 
 def prepare(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
-    """Look over what s3prl is about to do, and send its caches to the experiment's folder."""
+    """Check the experiment that s3prl is about to start, and redirect s3prl's caches to its folder.
+
+    Raises:
+        ValueError: s3prl has no such upstream; the upstream, the config or the data cannot work.
+    """
     from_hub = args.hub == "huggingface"
     if not from_hub and not callable(getattr(importlib.import_module("s3prl.hub"), args.upstream, None)):
-        raise ValueError(f"s3prl has no upstream {args.upstream!r}; {NAME} is ours, {NAME}_local and fbank are its own")
+        raise ValueError(
+            f"s3prl has no upstream {args.upstream!r}; {NAME} is this package's, {NAME}_local and fbank are s3prl's own"
+        )
     if args.mode == "evaluate" and args.downstream in TASKS and args.evaluate_split not in SPLITS:
         raise ValueError(f"-t {args.evaluate_split!r}: -d {args.downstream} is scored on train, dev or test")
     folder = Path(args.upstream).expanduser()
@@ -40,12 +80,12 @@ def prepare(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
         check_steps(args.downstream, config, expert.get_downsample_rates())
     clips = check_task(args.downstream, config, args.mode)
     if clips is not None:
-        # a second experiment of one name may be of other data
+        # The digest keeps the caches of two experiments apart that have the same name and different data.
         redirect_caches(args.downstream, Path(args.expdir) / f"cache-{clips.digest()}")
 
 
 def redirect_caches(task: str, folder: Path) -> None:
-    """SID and ASV keep lists of files inside the s3prl package, whatever the data: to this folder instead."""
+    """Make SID and ASV cache their lists of files in ``folder``, not inside the s3prl package for all data alike."""
     if task not in ("voxceleb1", "sv_voxceleb1"):
         return
     dataset: Any = importlib.import_module(f"s3prl.downstream.{task}.dataset")
@@ -53,12 +93,12 @@ def redirect_caches(task: str, folder: Path) -> None:
     if task == "voxceleb1":
         dataset.CACHE_PATH = str(folder)
     else:
-        dataset.__file__ = str(folder.resolve() / "dataset.py")  # it writes beside itself
+        dataset.__file__ = str(folder.resolve() / "dataset.py")  # this data set writes beside its own source file
 
 
 @contextlib.contextmanager
 def changed(owner: Any, **values: Any) -> Iterator[None]:
-    """Attributes of a module for a while."""
+    """Set attributes of a module or class, and restore them at the end."""
     before = {name: getattr(owner, name) for name in values}
     try:
         for name, value in values.items():
@@ -69,46 +109,75 @@ def changed(owner: Any, **values: Any) -> Iterator[None]:
             setattr(owner, name, value)
 
 
+class ModuleView(ModuleType):
+    """A module with some of its attributes replaced, for one importer instead of the whole process."""
+
+    def __init__(self, module: ModuleType, **replaced: Any) -> None:
+        super().__init__(module.__name__)
+        self.__dict__.update(replaced, _module=module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_module"], name)
+
+
 @contextlib.contextmanager
 def whole_checkpoints() -> Iterator[None]:
-    """A run that is killed at any moment leaves a whole checkpoint to resume from.
+    """Make s3prl's runner leave a whole checkpoint to resume from, whenever it is killed.
 
-    Files of `torch.save` get their names when they are complete, and the older states that s3prl deletes before it
-    writes the next stay until then.
+    A file of `torch.save` gets its name when it is complete, and the older states that s3prl deletes before it
+    writes the next one are deleted afterwards. Only the runner sees these functions.
     """
-    save, remove = torch.save, os.remove
-    outlived: list[str] = []
+    outdated: list[str] = []
 
     def save_whole(obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
         if not isinstance(f, str | os.PathLike):
-            save(obj, f, *args, **kwargs)
+            torch.save(obj, f, *args, **kwargs)
             return
         with replacing(Path(f)) as part:
-            save(obj, part, *args, **kwargs)
-        while outlived and is_state(f):
-            if Path(old := outlived.pop()) != Path(f):  # s3prl would have replaced it
-                remove(old)
+            torch.save(obj, part, *args, **kwargs)
+        while outdated and is_state(f):
+            if Path(old := outdated.pop()) != Path(f):  # a state of the same name has been replaced already
+                Path(old).unlink()
 
-    def remove_later(path: Any, **kwargs: Any) -> None:
+    def remove_later(path: str) -> None:
         if is_state(path):
-            outlived.append(path)
+            outdated.append(path)
         else:
-            remove(path, **kwargs)
+            Path(path).unlink()
 
-    with changed(torch, save=save_whole), changed(os, remove=remove_later):
+    runner = importlib.import_module("s3prl.downstream.runner")
+    with changed(runner, torch=ModuleView(torch, save=save_whole), os=ModuleView(os, remove=remove_later)):
         yield
 
 
+@contextlib.contextmanager
+def cuda_calls_without_cuda() -> Iterator[None]:
+    """Let ``Tensor.cuda()`` return the tensor itself where there is no CUDA device.
+
+    Some of s3prl's heads call it whatever ``--device`` is, among them downstream/sv_voxceleb1/expert.py.
+    """
+    if torch.cuda.is_available():
+        yield
+    else:
+        with changed(torch.Tensor, cuda=lambda tensor, *_, **__: tensor):
+            yield
+
+
 def is_state(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is one that s3prl resumes from."""
+    """Whether a file is a checkpoint that s3prl resumes from."""
     return fnmatch(Path(path).name, STATES)
 
 
-def explained(error: Exception, experiment: list[Path]) -> str:
-    """One line for what went wrong; what s3prl failed with while it ran is kept in full beside its results."""
+def explain(error: Exception, experiment: list[Path]) -> str:
+    """Describe an error in one line; if s3prl was running, write the traceback beside its results.
+
+    Args:
+        error: the exception that ended s3prl.
+        experiment: the experiment's folder; empty if s3prl had not started.
+    """
     line = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
-        line += "; pip install 'maeast-upstream[superb]' has what s3prl's tasks import"
+        line += "; pip install 'maeast-upstream[superb]' brings what s3prl's tasks import"
     if not experiment or not experiment[0].is_dir():
         return line or type(error).__name__
     report = experiment[0] / "traceback.txt"

@@ -1,7 +1,7 @@
-"""The effects of sox that s3prl's data sets ask torchaudio for, which torchaudio no longer has.
+"""Effects of sox that s3prl's data sets call through torchaudio, which no longer has them.
 
-`superb_repairs` hands this file out as ``torchaudio.sox_effects``. It reads audio itself: joblib's worker processes, in
-which nothing is repaired, import it by name.
+`repairs` installs these functions as ``torchaudio.sox_effects``. The module reads audio itself, since joblib's worker
+processes, in which nothing is repaired, import it by name.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from torch import Tensor
 
 Samples = NDArray[np.float32]
 """(channels, S) in [-1, 1]."""
-RMS_PER_SECOND = 50
-"""``silence`` measures loudness over a trailing window of a 50th of a second."""
+RMS_WINDOWS_PER_SECOND = 50
+"""The effect ``silence`` measures loudness over a trailing window of 1/50 s."""
 
 
 def apply_effects_file(
@@ -25,7 +25,7 @@ def apply_effects_file(
     channels_first: bool = True,
     format: str | None = None,
 ) -> tuple[Tensor, int]:
-    """An audio file through a chain of effects, as torchaudio's function of that name: (channels, S) float32, rate."""
+    """Read an audio file and apply effects, as torchaudio's function of that name: (channels, S) float32, rate."""
     samples, rate = read(path)
     return _chain(samples, rate, effects, channels_first)
 
@@ -36,13 +36,13 @@ def apply_effects_tensor(
     effects: Sequence[Sequence[str]],
     channels_first: bool = True,
 ) -> tuple[Tensor, int]:
-    """(channels, S) float32 through a chain of effects, as torchaudio's function of that name."""
+    """Apply effects to (channels, S) float32 samples, as torchaudio's function of that name."""
     samples = tensor.detach().cpu().numpy() if channels_first else tensor.detach().cpu().numpy().T
     return _chain(samples, sample_rate, effects, channels_first)
 
 
 def read(path: Any, start: int = 0, stop: int | None = None) -> tuple[Samples, int]:
-    """A file's (channels, S) samples and rate; RuntimeError, as torchaudio has it, names a file that cannot be read."""
+    """Read a file's (channels, S) samples and rate; RuntimeError, as in torchaudio, if it cannot be read."""
     import soundfile
 
     try:
@@ -71,38 +71,40 @@ def _apply(samples: Samples, rate: int, name: str, values: Sequence[str]) -> tup
     if name == "silence" and len(values) == 6 and values[0] == "1" and values[1:3] == values[4:]:
         return drop_silences(samples, rate, float(values[1]), float(values[2].removesuffix("%")) / 100), rate
     raise ValueError(
-        f"the sox effect {' '.join([name, *values])!r} is not among those that this package can stand in for; "
+        f"the sox effect {' '.join([name, *values])!r} is not implemented by this package; "
         "torch and torchaudio 2.8 with libsox have it"
     )
 
 
-def resample(samples: Samples, rate: int, wanted: int) -> Samples:
-    """By soxr, the library that sox's own ``rate`` became."""
+def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
+    """Resample with soxr, the library into which sox's effect ``rate`` was turned."""
     import soxr
 
-    if rate == wanted:
+    if rate == new_rate:
         return samples
-    resampled: Samples = soxr.resample(samples.T, rate, wanted).T
+    resampled: Samples = soxr.resample(samples.T, rate, new_rate).T
     return resampled.clip(-1.0, 1.0)
 
 
 def drop_silences(samples: Samples, rate: int, seconds: float, threshold: float) -> Samples:
-    """Without every silence of at least ``seconds``, all of it, and what is heard for less than that between two.
+    """Remove every silence of at least ``seconds``, and every sound between two silences that is shorter than that.
 
-    A sample is loud when the root mean square of the window that ends with it is above ``threshold``. The window starts
-    as zeros, and again after each silence. Source: sox's ``silence 1 S T -1 S T``, whose output this equals.
+    A sample is loud if the root mean square of the window that ends with it is above ``threshold``. The window is
+    filled with zeros at the start and after each silence.
 
     Args:
         samples: (1, S).
-        rate: samples a second.
-        seconds: of loud samples in a row to begin at, of quiet ones to stop at.
-        threshold: loudness, 1 is full scale.
+        rate: sample rate in Hz.
+        seconds: length of a run of loud samples that starts a sound, and of a run of quiet samples that ends it.
+        threshold: loudness as a share of full scale.
+
+    Source: sox's effect ``silence 1 S T -1 S T``; the output is equal.
     """
-    run, window = round(seconds * rate), rate // RMS_PER_SECOND
+    run, window = round(seconds * rate), rate // RMS_WINDOWS_PER_SECOND
     energy = np.concatenate([[0.0], np.cumsum(np.square(samples[0], dtype=np.float64))])
-    least = threshold**2 * window
+    min_energy = threshold**2 * window
     ends = np.arange(1, len(energy))
-    loud = energy[ends] - energy[np.maximum(ends - window, 0)] > least
+    loud = energy[ends] - energy[np.maximum(ends - window, 0)] > min_energy
     kept = [samples[:, :0]]
     position = 0
     while (first := _first_run(loud, position, run)) is not None:
@@ -111,13 +113,13 @@ def drop_silences(samples: Samples, rate: int, seconds: float, threshold: float)
         if stop is None:
             break
         position = stop + run
-        fresh = ends[position : position + window]
-        loud[position : position + window] = energy[fresh] - energy[position] > least
+        refilled = ends[position : position + window]
+        loud[position : position + window] = energy[refilled] - energy[position] > min_energy
     return np.concatenate(kept, axis=1)
 
 
 def _first_run(flags: NDArray[np.bool_], start: int, length: int) -> int | None:
-    """Where ``length`` Trues in a row begin, at ``start`` or later."""
+    """The first index from ``start`` on at which ``length`` True values in a row begin; None if there is none."""
     breaks = np.concatenate([[start - 1], start + np.flatnonzero(~flags[start:]), [max(start, len(flags))]])
     long = np.flatnonzero(np.diff(breaks) > length)
     return int(breaks[long[0]]) + 1 if len(long) else None

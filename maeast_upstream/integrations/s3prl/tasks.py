@@ -1,6 +1,6 @@
-"""What each of s3prl's tasks reads: its config's fields, and the clips that a config leads to.
+"""The config fields that each of s3prl's tasks reads, and the clips that it finds through them.
 
-Every `ClipsOf` raises ValueError for what is missing, naming the file or the config's field.
+Every `*_clips` function raises ValueError for missing or wrong data; the message names the file or the config's field.
 """
 
 import csv
@@ -29,20 +29,20 @@ CORPUS = "downstream_expert.corpus"
 
 @dataclass
 class Clips:
-    """The audio of a task by split, and what the head demands of it."""
+    """The audio files of a task by split, and what the task requires of them."""
 
     train: list[Path]
     dev: list[Path] = field(default_factory=list)
     test: list[Path] = field(default_factory=list)
     noise: list[Path] = field(default_factory=list)
-    """KS's: at least a second each."""
+    """KS only: files of at least a second each."""
     rate: int | None = 16_000
-    """Sample rate and one channel that the head takes for granted; None where it converts."""
+    """Sample rate of the mono files that the task requires; None if it converts its input."""
     smallest_train: int = 1
-    """With fewer training clips s3prl never comes to a step, and loops for ever."""
+    """With fewer training clips s3prl makes no step and loops for ever."""
 
     def digest(self) -> str:
-        """Of the splits, and of the names and sizes of their files."""
+        """12 hexadecimal digits of a hash over the splits and the names and sizes of their files."""
         listed = [
             [(str(path.absolute()), path.stat().st_size) for path in paths]
             for paths in (self.train, self.dev, self.test)
@@ -51,26 +51,31 @@ class Clips:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task of s3prl."""
+class SuperbTask:
+    """A task of s3prl that belongs to SUPERB."""
 
     fields: tuple[str, ...]
-    """What its config must have, with dots."""
+    """Dotted names of the fields that its config must have."""
     clips: Callable[[Mapping[str, Any]], Clips]
 
 
 def value(config: Mapping[str, Any], name: str) -> Any:
-    """A config's value by dotted name; KeyError where there is none."""
-    found: Any = config
+    """The value of a config's field; KeyError if there is none.
+
+    Args:
+        config: nested mappings.
+        name: the dotted name.
+    """
+    node: Any = config
     for part in name.split("."):
-        if not isinstance(found, Mapping):
+        if not isinstance(node, Mapping):
             raise KeyError(name)
-        found = found[part]
-    return found
+        node = node[part]
+    return node
 
 
 def folder(config: Mapping[str, Any], name: str, *below: str) -> Path:
-    """A folder that a field names."""
+    """The existing folder that a field names, or one below it."""
     path = Path(str(value(config, name)), *below)
     if not path.is_dir():
         raise ValueError(f"{name}: no such folder: {path}; {remedy(name)}")
@@ -78,7 +83,7 @@ def folder(config: Mapping[str, Any], name: str, *below: str) -> Path:
 
 
 def file(config: Mapping[str, Any], name: str, *below: str) -> Path:
-    """A file that a field names."""
+    """The existing file below the folder that a field names, or that file itself."""
     path = Path(str(value(config, name)), *below)
     if not path.is_file():
         raise ValueError(f"{name}: no such file: {path}; {remedy(name)}")
@@ -86,12 +91,12 @@ def file(config: Mapping[str, Any], name: str, *below: str) -> Path:
 
 
 def remedy(name: str) -> str:
-    """How a field is changed."""
+    """How the user changes a field, for a message."""
     return f"""set it in the YAML, or with -o "config.{name}='PATH'\""""
 
 
 def lines(path: Path) -> list[list[str]]:
-    """A text file's lines, cut at white space, without empty ones."""
+    """The lines of a text file that are not empty, split at white space."""
     try:
         return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
@@ -99,7 +104,7 @@ def lines(path: Path) -> list[list[str]]:
 
 
 def existing(paths: Iterable[Path], listed_in: Path) -> list[Path]:
-    """The paths, if all are files."""
+    """The same paths; ValueError if one of them is no file."""
     checked = list(paths)
     for path in checked:
         if not path.is_file():
@@ -107,21 +112,16 @@ def existing(paths: Iterable[Path], listed_in: Path) -> list[Path]:
     return checked
 
 
-def wavs(root: Path) -> list[Path]:
-    """A folder's wavs."""
-    return sorted(root.glob("*.wav"))
-
-
 def ks_clips(config: Mapping[str, Any]) -> Clips:
-    """Keyword spotting; s3prl/downstream/speech_commands."""
+    """The clips of keyword spotting. Source: s3prl/downstream/speech_commands."""
     root = folder(config, f"{DATA}.speech_commands_root")
     test_root = folder(config, f"{DATA}.speech_commands_test_root")
-    if not (noise := wavs(root / NOISE)):
-        raise ValueError(f"{root / NOISE}: no wavs; KS cuts its class {SILENCE} from noise of a second or more there")
+    if not (noise := sorted((root / NOISE).glob("*.wav"))):
+        raise ValueError(f"{root / NOISE}: no .wav files; KS needs noise of a second or more for its class {SILENCE}")
     known = {*KS_WORDS, UNKNOWN, SILENCE}
     if strange := sorted(p.name for p in test_root.iterdir() if p.is_dir() and p.name not in known):
         raise ValueError(
-            f"{test_root / strange[0]}: a test folder that is no class; expected {', '.join(sorted(known))}"
+            f"{test_root / strange[0]}: a test folder whose name is no class; expected {', '.join(sorted(known))}"
         )
     train: list[Path] = []
     dev: list[Path] = []
@@ -129,13 +129,13 @@ def ks_clips(config: Mapping[str, Any]) -> Clips:
         percent = ks_percent(path.name.split("_nohash_")[0])
         if path.parent.name != NOISE and not 10 <= percent < 20:
             (dev if percent < 10 else train).append(path)
-    # the last batch is dropped unless it is full; noise counts
+    # s3prl drops the last batch unless it is full, and counts files of noise as clips
     smallest = int(value(config, f"{DATA}.batch_size")) - len(noise)
     return Clips(train, dev, sorted(test_root.glob("*/*.wav")), noise, rate=None, smallest_train=max(1, smallest))
 
 
 def sid_clips(config: Mapping[str, Any]) -> Clips:
-    """Speaker identification; s3prl/downstream/voxceleb1."""
+    """The clips of speaker identification. Source: s3prl/downstream/voxceleb1."""
     root = folder(config, f"{DATA}.file_path")
     table = file(config, f"{DATA}.meta_data")
     by_split: dict[str, list[Path]] = {"1": [], "2": [], "3": []}
@@ -148,30 +148,30 @@ def sid_clips(config: Mapping[str, Any]) -> Clips:
                 f"{table}: speaker {Path(line[1]).parts[0]}; the head has {SID_CLASSES} classes, "
                 f"id{FIRST_SPEAKER} to id{FIRST_SPEAKER + SID_CLASSES - 1}"
             )
-        places = [root / part / "wav" / line[1] for part in ("dev", "test")]
-        found = next((place for place in places if place.is_file()), None) or next(root.glob(f"*/wav/{line[1]}"), None)
-        if found is None:
-            raise ValueError(f"{places[0]}: no such file, nor below test, though {table} lists it")
-        by_split[line[0]].append(found)
+        usual = [root / part / "wav" / line[1] for part in ("dev", "test")]
+        clip = next((path for path in usual if path.is_file()), None) or next(root.glob(f"*/wav/{line[1]}"), None)
+        if clip is None:
+            raise ValueError(f"{usual[0]}: no such file, nor below test, though {table} lists it")
+        by_split[line[0]].append(clip)
     return Clips(by_split["1"], by_split["2"], by_split["3"])
 
 
 def er_clips(config: Mapping[str, Any]) -> Clips:
-    """Emotion recognition; s3prl/downstream/emotion."""
+    """The clips of emotion recognition. Source: s3prl/downstream/emotion."""
     tables = folder(config, f"{DATA}.meta_data")
     root = folder(config, f"{DATA}.root")
     if fold := value(config, DATA).get("test_fold"):
         sessions = [str(fold).replace("fold", "Session")]
-    else:  # -v says which, and is not known here
+    else:  # s3prl takes the fold from -v, which is not in the config
         sessions = sorted(path.name for path in tables.glob("Session*"))
         if not sessions:
             raise ValueError(f"{tables}: no folder Session1 to Session5; {remedy(f'{DATA}.meta_data')}")
-    every = [er_session(config, session, root) for session in sessions]
-    return min(every, key=lambda clips: len(clips.train))
+    folds = [er_session(config, session, root) for session in sessions]
+    return min(folds, key=lambda clips: len(clips.train))
 
 
 def er_session(config: Mapping[str, Any], session: str, root: Path) -> Clips:
-    """One fold: what is train and what dev s3prl draws at random, so only their numbers mean something."""
+    """The clips of one fold. s3prl draws dev from train at random, so only the sizes of the two are right."""
     rows: dict[str, list[Path]] = {}
     classes: dict[str, Any] = {}
     for split in ("train", "test"):
@@ -184,14 +184,14 @@ def er_session(config: Mapping[str, Any], session: str, root: Path) -> Clips:
         if strange := next((label for _, label in listed if label not in labels), None):
             raise ValueError(f"{path}: label {strange!r} is not among its labels {', '.join(labels)}")
         if classes and classes != labels:
-            raise ValueError(f"{path}: other labels than train_meta_data.json beside it")
+            raise ValueError(f"{path}: its labels differ from those of train_meta_data.json beside it")
         classes, rows[split] = labels, existing((root / name for name, _ in listed), path)
     count = int((1 - float(value(config, f"{DATA}.valid_ratio"))) * len(rows["train"]))
     return Clips(rows["train"][:count], rows["train"][count:], rows["test"], rate=None)
 
 
 def ic_clips(config: Mapping[str, Any]) -> Clips:
-    """Intent classification; s3prl/downstream/fluent_commands."""
+    """The clips of intent classification. Source: s3prl/downstream/fluent_commands."""
     root = folder(config, f"{DATA}.file_path")
     slots = ("action", "object", "location")
     known: dict[str, set[str]] = {}
@@ -200,8 +200,8 @@ def ic_clips(config: Mapping[str, Any]) -> Clips:
         table = file(config, f"{DATA}.file_path", "data", f"{split}_data.csv")
         with table.open(newline="", encoding="utf-8") as opened:
             rows = list(csv.DictReader(opened))
-        if rows and (lost := sorted({"path", *slots} - set(rows[0]))):
-            raise ValueError(f"{table}: no column {lost[0]!r}; expected path, {', '.join(slots)}")
+        if rows and (missing := sorted({"path", *slots} - set(rows[0]))):
+            raise ValueError(f"{table}: no column {missing[0]!r}; expected path, {', '.join(slots)}")
         for slot in slots:
             values = {row[slot] for row in rows}
             if unseen := sorted(values - known.setdefault(slot, values)):
@@ -211,11 +211,11 @@ def ic_clips(config: Mapping[str, Any]) -> Clips:
 
 
 def asv_clips(config: Mapping[str, Any]) -> Clips:
-    """Speaker verification; s3prl/downstream/sv_voxceleb1."""
+    """The clips of speaker verification. Source: s3prl/downstream/sv_voxceleb1."""
     train_root = folder(config, f"{DATA}.file_path", "dev", "wav")
     test_root = folder(config, f"{DATA}.file_path", "test", "wav")
     if "dev" in value(config, "runner.eval_dataloaders"):
-        raise ValueError("runner.eval_dataloaders: dev scores the test trials and fails in s3prl; use [] or [test]")
+        raise ValueError("runner.eval_dataloaders: evaluation on dev fails in s3prl for this task; use [] or [test]")
     trials: dict[str, list[Path]] = {}
     for name, root in (("dev_meta_data", train_root), ("test_meta_data", test_root)):
         table = file(config, f"{DATA}.{name}")
@@ -227,9 +227,9 @@ def asv_clips(config: Mapping[str, Any]) -> Clips:
 
 
 def pr_clips(config: Mapping[str, Any]) -> Clips:
-    """Phoneme recognition; s3prl/downstream/ctc with the corpus libriphone."""
+    """The clips of phoneme recognition. Source: s3prl/downstream/ctc with the corpus libriphone."""
     if (name := value(config, f"{CORPUS}.name")) != "libriphone":
-        raise ValueError(f"{CORPUS}.name: {name!r}; s3prl's wheel has no corpus, and here there is libriphone only")
+        raise ValueError(f"{CORPUS}.name: {name!r}; only libriphone is supported, since s3prl's wheel has no corpus")
     root = folder(config, f"{CORPUS}.path")
     file(config, "downstream_expert.text.vocab_file")
     lexicons = [Path(str(item)) for item in value(config, f"{CORPUS}.lexicon")]
@@ -248,7 +248,7 @@ def pr_clips(config: Mapping[str, Any]) -> Clips:
 
 
 def phone_clips(config: Mapping[str, Any]) -> Clips:
-    """Frame-wise phones; s3prl/downstream/phone_linear."""
+    """The clips of frame-wise phone classification. Source: s3prl/downstream/phone_linear."""
     root = folder(config, f"{DATA}.libri_root")
     aligned_in = file(config, f"{DATA}.phone_path", "converted_aligned_phones.txt")
     aligned = {line[0] for line in lines(aligned_in)}
@@ -259,15 +259,15 @@ def phone_clips(config: Mapping[str, Any]) -> Clips:
     for split in ("train", "test"):
         names_in = file(config, f"{DATA}.phone_path", f"{split}_split.txt")
         names = [line[0] for line in lines(names_in)]
-        if lost := next((name for name in names if name in listed and name not in aligned), None):
-            raise ValueError(f"{aligned_in}: no phones of {lost}, which {names_in} lists")
+        if missing := next((name for name in names if name in listed and name not in aligned), None):
+            raise ValueError(f"{aligned_in}: no phones of {missing}, which {names_in} lists")
         by_split[split] = existing((listed[name] for name in names if name in listed), table)
-    # s3prl leaves a last batch of one clip out
+    # s3prl drops a last batch of one clip
     return Clips(by_split["train"], test=by_split["test"], smallest_train=3)
 
 
 def sd_clips(config: Mapping[str, Any]) -> Clips:
-    """Diarization; s3prl/downstream/diarization."""
+    """The clips of speaker diarization. Source: s3prl/downstream/diarization."""
     by_split: dict[str, list[Path]] = {}
     for split in ("train", "dev", "test"):
         tables = {
@@ -276,15 +276,15 @@ def sd_clips(config: Mapping[str, Any]) -> Clips:
         wav_of = {line[0]: " ".join(line[1:]) for line in lines(tables["wav.scp"])}
         timed = {line[0] for line in lines(tables["reco2dur"])}
         spoken = {line[1] for line in lines(tables["segments"]) if len(line) > 1}
-        for name, has in (("reco2dur", timed), ("segments", spoken)):
-            if lost := sorted(set(wav_of) - has):
-                raise ValueError(f"{tables[name]}: nothing about {lost[0]}, which {tables['wav.scp']} lists")
+        for name, present in (("reco2dur", timed), ("segments", spoken)):
+            if missing := sorted(set(wav_of) - present):
+                raise ValueError(f"{tables[name]}: no line for {missing[0]}, which {tables['wav.scp']} lists")
         by_split[split] = existing((Path(p) for p in wav_of.values() if not p.endswith("|")), tables["wav.scp"])
     return Clips(by_split["train"], by_split["dev"], by_split["test"], rate=int(value(config, f"{DATA}.rate")))
 
 
 def ss_clips(config: Mapping[str, Any]) -> Clips:
-    """Separation; s3prl/downstream/separation_stft2."""
+    """The clips of speech separation. Source: s3prl/downstream/separation_stft2."""
     by_split: dict[str, list[Path]] = {}
     for split in ("train", "dev", "test"):
         names: dict[str, set[str]] = {}
@@ -295,13 +295,13 @@ def ss_clips(config: Mapping[str, Any]) -> Clips:
             wav_of = dict(line for line in lines(table) if len(line) == 2)
             names[part] = set(wav_of)
             by_split[split] += existing(map(Path, wav_of.values()), table)
-            if lost := sorted(names[part] ^ names[parts[0]]):
-                raise ValueError(f"{table}: {lost[0]} is not in all of {', '.join(parts)}")
+            if unpaired := sorted(names[part] ^ names[parts[0]]):
+                raise ValueError(f"{table}: {unpaired[0]} is not in all of {', '.join(parts)}")
     return Clips(by_split["train"], by_split["dev"], by_split["test"], rate=int(value(config, f"{DATA}.rate")))
 
 
 def under(section: str, *names: str) -> tuple[str, ...]:
-    """Dotted names."""
+    """The dotted names of fields in a section."""
     return tuple(f"{section}.{name}" for name in names)
 
 
@@ -309,39 +309,39 @@ UTTERANCE = under("downstream_expert.modelrc", "projector_dim", "select")
 BATCHES = ("train_batch_size", "eval_batch_size", "num_workers")
 DIRS = ("train_dir", "dev_dir", "test_dir", "train_batchsize", "eval_batchsize", "num_workers")
 
-TASKS: dict[str, Task] = {
-    "speech_commands": Task(
+TASKS: dict[str, SuperbTask] = {
+    "speech_commands": SuperbTask(
         UTTERANCE + under(DATA, "speech_commands_root", "speech_commands_test_root", "num_workers", "batch_size"),
         ks_clips,
     ),
-    "voxceleb1": Task(UTTERANCE + under(DATA, "file_path", "meta_data", "max_timestep", *BATCHES), sid_clips),
-    "emotion": Task(UTTERANCE + under(DATA, "root", "meta_data", "pre_load", "valid_ratio", *BATCHES), er_clips),
-    "fluent_commands": Task(UTTERANCE + under(DATA, "file_path", *BATCHES), ic_clips),
-    "sv_voxceleb1": Task(
+    "voxceleb1": SuperbTask(UTTERANCE + under(DATA, "file_path", "meta_data", "max_timestep", *BATCHES), sid_clips),
+    "emotion": SuperbTask(UTTERANCE + under(DATA, "root", "meta_data", "pre_load", "valid_ratio", *BATCHES), er_clips),
+    "fluent_commands": SuperbTask(UTTERANCE + under(DATA, "file_path", *BATCHES), ic_clips),
+    "sv_voxceleb1": SuperbTask(
         under("downstream_expert.modelrc", "module", "input_dim", "agg_module", "utter_module", "module_config")
         + under("downstream_expert.modelrc", "ObjectiveLoss", "LossConfig")
         + under(DATA, "vad_config.min_sec", "file_path", "train_meta_data", "dev_meta_data", "test_meta_data")
         + under(DATA, "max_timestep", *BATCHES),
         asv_clips,
     ),
-    "ctc": Task(
+    "ctc": SuperbTask(
         under(CORPUS, "name", "path", "lexicon", "train", "dev", "test", "bucketing", "batch_size")
         + under("downstream_expert.text", "mode", "vocab_file")
         + under("downstream_expert.model", "project_dim", "zero_infinity", "select")
         + under("downstream_expert", "metric_higher_better", "metric"),
         pr_clips,
     ),
-    "phone_linear": Task(
+    "phone_linear": SuperbTask(
         ("downstream_expert.modelrc.none", *under(DATA, "libri_root", "phone_path", "bucket_file", *BATCHES)),
         phone_clips,
     ),
-    "diarization": Task(
+    "diarization": SuperbTask(
         under(DATA, "chunk_size", "subsampling", "label_delay", "num_speakers", "rate")
         + under(LOADER, *DIRS)
         + under("downstream_expert", "scorerc.save_predictions", "modelrc.rnn_layers", "modelrc.hidden_size"),
         sd_clips,
     ),
-    "separation_stft2": Task(
+    "separation_stft2": SuperbTask(
         under(DATA, "num_speakers", "rate", "src", "tgt", "n_fft", "win_length", "window", "center")
         + under(LOADER, *DIRS)
         + under("downstream_expert.modelrc", "model", "rnn", "rnn_layers", "hidden_size", "loss_type", "mask_type"),

@@ -1,1 +1,1 @@
-"""Stands in s3prl.downstream.ctc for the folder `corpus` that s3prl's wheel leaves out."""
+"""Holds the folder `corpus` of s3prl.downstream.ctc, which s3prl's wheel does not contain."""

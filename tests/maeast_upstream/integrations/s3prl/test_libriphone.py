@@ -66,7 +66,7 @@ def test_what_is_missing_is_named(corpus, tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
         dataset(corpus, "train-other-500")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"no \.flac in it"):
+    with pytest.raises(ValueError, match=r"no \.flac"):
         dataset(corpus, "empty")
     with pytest.raises(ValueError, match="the lexicon has no word"):
         dataset({**corpus, "lexicon": []})

@@ -254,7 +254,7 @@ def test_a_folder_is_replaced_only_by_force_and_only_one_of_ours(table, tmp_path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["er", "LABELS", "-o", "x", "--noise", "made"], "--noise goes with ks"),
+        (["er", "LABELS", "-o", "x", "--noise", "made"], "--noise is for ks"),
         (["er", "LABELS", "-o", "x", "--steps", "0"], "--steps must be at least 1"),
         (["er", "LABELS", "-o", "no/such/place"], "no such folder"),
         (["er", "nothing.csv", "-o", "x"], "nothing.csv: no such file"),

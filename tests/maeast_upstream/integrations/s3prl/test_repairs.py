@@ -138,20 +138,6 @@ def test_a_namespace_can_be_loaded_and_code_cannot(tmp_path):
         torch.load(tmp_path / "other.ckpt")
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_cuda_is_the_cpu_where_there_is_none(monkeypatch, there):
-    original = torch.Tensor.cuda
-    monkeypatch.setattr(torch.Tensor, "cuda", before := lambda self: "cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert repairs.hard_coded_cuda() is not there
-    if there:
-        assert torch.Tensor.cuda is before
-    else:
-        assert (x := torch.ones(1)).cuda(non_blocking=True) is x
-        assert not repairs.hard_coded_cuda()
-    assert original is not None
-
-
 def test_prs_corpus_is_found_unless_s3prl_has_it(monkeypatch, tmp_path):
     ctc = importlib.import_module("s3prl.downstream.ctc")
     repairs.ctc_corpus()

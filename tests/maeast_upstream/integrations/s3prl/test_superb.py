@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from maeast_upstream import cli, load_model
-from maeast_upstream.commands import install_s3prl
-from maeast_upstream.integrations.s3prl import hub_export
+from maeast_upstream.commands import export_s3prl, install_s3prl
 from maeast_upstream.integrations.s3prl.checkout import FOLDER, LINE
 
 pytest.importorskip("s3prl")
@@ -107,7 +106,7 @@ def test_pseudo_audio_is_written_and_read(nn):
 def test_an_exported_folder_is_what_hub_huggingface_takes(write_published, tmp_path, capsys):
     path = write_published("patch")
     for _ in range(2):
-        assert cli.run(hub_export.main, [str(path), str(tmp_path / "out")]) == 0
+        assert cli.run(export_s3prl.main, [str(path), str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "config.json", "expert.py", "model.safetensors", "requirements.txt",
     ]  # fmt: skip
@@ -132,9 +131,9 @@ print(model([torch.randn(16000)])["last_hidden_state"].abs().sum().item())
     expected = expert([torch.randn(16000)])["last_hidden_state"].abs().sum().item()
     assert float(done.stdout) == pytest.approx(expected, rel=1e-6)
     (tmp_path / "out" / "other").touch()
-    assert cli.run(hub_export.main, [str(path), str(tmp_path / "out")]) == 1
-    assert "other things in it (other)" in capsys.readouterr().err
-    assert cli.run(hub_export.main, [str(path), str(path)]) == 1
+    assert cli.run(export_s3prl.main, [str(path), str(tmp_path / "out")]) == 1
+    assert "no export (other)" in capsys.readouterr().err
+    assert cli.run(export_s3prl.main, [str(path), str(path)]) == 1
     assert "is a file" in capsys.readouterr().err
 
 
@@ -143,7 +142,7 @@ def test_an_export_that_was_used_is_exported_again_and_its_line_is_for_a_shell(m
     out = tmp_path / "my models" / "out"
     out.parent.mkdir()
     for _ in range(2):
-        assert cli.run(hub_export.main, [str(tmp_path / "model"), str(out)]) == 0
+        assert cli.run(export_s3prl.main, [str(tmp_path / "model"), str(out)]) == 0
         (out / "__pycache__").mkdir()
         (out / "__pycache__" / "expert.cpython-311.pyc").touch()
     line = capsys.readouterr().out.splitlines()[-1].partition(": ")[2]
@@ -194,4 +193,4 @@ def test_what_is_no_checkout_is_refused(checkout, tmp_path, capsys):
     assert cli.run(install_s3prl.main, [str(tmp_path / "none")]) == 1
     assert "not a checkout of s3prl" in capsys.readouterr().err
     assert cli.run(install_s3prl.main, [str(checkout), "--remove"]) == 1
-    assert "mae_ast is not in it" in capsys.readouterr().err
+    assert "mae_ast is not installed" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""The corpora of s3prl's CTC tasks that SUPERB needs; holds no s3prl code and imports none."""
+"""The corpora of s3prl's CTC tasks that SUPERB needs. They contain no code of s3prl and import none."""

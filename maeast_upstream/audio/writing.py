@@ -1,0 +1,14 @@
+"""Writes samples as a WAV file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from maeast_upstream.audio.constants import SAMPLE_RATE
+
+
+def write_wav(path: Path, samples: np.ndarray) -> None:
+    """Write (S,) float32 samples at 16 kHz as 16-bit PCM; samples beyond full scale, which is 1, are clipped."""
+    import soundfile
+
+    soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
