@@ -1,5 +1,10 @@
-"""A decoded corpus of the repository's clips, and a recipe that trains on it in a second."""
+"""What several tests share: a decoded corpus, a recipe that trains in a second, processes that end with their test."""
 
+import os
+import signal
+import subprocess
+import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -8,7 +13,9 @@ from small import small_config
 from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Recipe
 from pretrain.data.packing import pack
 
-AUDIO = Path(__file__).parents[1] / "data" / "audio"
+ROOT = Path(__file__).parents[2]
+AUDIO = ROOT / "tests" / "data" / "audio"
+MARK = "MAEAST_TEST_PROCESS"
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +46,41 @@ def recipe(tmp_path, packed):
         losses=LossConfig(clip=1.0),
         optim=OptimConfig(lr=1e-3, steps=6, warmup_steps=2, decay_steps=2),
     )
+
+
+class Process(subprocess.Popen):
+    """A command that runs in the repository with one thread."""
+
+    def __init__(self, command, mark):
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (a pipe that nobody reads would stop the process)
+        env = {**os.environ, "OMP_NUM_THREADS": "1", MARK: mark}
+        super().__init__(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=self.log, text=True, env=env)
+
+    def result(self):
+        """Exit status and standard error at its end, however long that takes: pytest has a time limit."""
+        status = self.wait()
+        self.log.seek(0)
+        return status, self.log.read()
+
+
+@pytest.fixture
+def launch():
+    """A function that starts a command in the repository; whatever it started is killed when the test ends.
+
+    The processes are found by a mark in their environment, because torchrun moves its workers to sessions of their own.
+    """
+    mark = uuid.uuid4().hex
+
+    yield lambda command: Process(command, mark)
+    for pid in marked_processes(mark):
+        os.kill(pid, signal.SIGKILL)
+
+
+def marked_processes(mark):
+    """The living processes whose environment holds the mark."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"{MARK}={mark}".encode() in environment.read_bytes().split(b"\0"):
+                yield int(environment.parent.name)
+        except OSError:  # it ended, or belongs to somebody else
+            continue

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +13,6 @@ from small import small_config
 from maeast_upstream import load_model
 from pretrain.config import LossConfig
 from pretrain.training.run_folder import states
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -36,22 +32,17 @@ def shared(recipe):
     )
 
 
-def train(recipe, folder, processes, *options):
-    """Start it; the losses of each batch."""
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(dataclasses.asdict(recipe)))
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-    command = [
-        sys.executable,
-        *launcher,
-        "-m",
-        "pretrain",
-        "--config",
-        str(path),
-        *options,
-    ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env, timeout=300)
+@pytest.fixture
+def train(launch, tmp_path):
+    """A function that trains to the end in one process or several; the exit status and what they wrote."""
+
+    def train(recipe, processes, *options):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(dataclasses.asdict(recipe)))
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+        return launch([sys.executable, *launcher, "-m", "pretrain", "--config", str(path), *options]).result()
+
+    return train
 
 
 def losses(out):
@@ -59,15 +50,15 @@ def losses(out):
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_two_processes_give_the_losses_of_one_and_go_on_after_a_stop(shared, tmp_path, sharding):
+def test_two_processes_give_the_losses_of_one_and_continue_after_a_stop(shared, train, tmp_path, sharding):
     one, two = tmp_path / "one", tmp_path / "two"
-    assert train(shared, tmp_path, 1, "--out", str(one)).returncode == 0
+    assert train(shared, 1, "--out", str(one))[0] == 0
     options = ["--out", str(two), "--sharding", sharding]
-    short = train(shared, tmp_path, 2, *options, "--max_minutes", "0.0000001")
-    assert short.returncode == 0, short.stderr
+    status, errors = train(shared, 2, *options, "--max_minutes", "0.0000001")
+    assert status == 0, errors
     assert len(losses(two)) == 1
-    rest = train(shared, tmp_path, 2, *options)
-    assert rest.returncode == 0, rest.stderr
+    status, errors = train(shared, 2, *options)
+    assert status == 0, errors
     assert losses(two) == pytest.approx(losses(one), abs=1e-4)
     weights, others = (load_model(out).network.state_dict() for out in (one, two))
     for name, value in weights.items():
@@ -76,23 +67,16 @@ def test_two_processes_give_the_losses_of_one_and_go_on_after_a_stop(shared, tmp
     assert all(torch.allclose(moments[n]["exp_avg"], other[n]["exp_avg"], atol=1e-4) for n in moments)
 
 
-def test_an_accumulated_batch_is_the_same_batch(shared, tmp_path):
-    for parts in (1, 2):
-        done = train(
-            shared,
-            tmp_path,
-            1,
-            "--out",
-            str(tmp_path / str(parts)),
-            "--optim.accumulate",
-            str(parts),
-        )
-        assert done.returncode == 0, done.stderr
+def test_an_accumulated_batch_is_the_same_batch(shared, train, tmp_path):
+    for steps in ("1", "2"):
+        status, errors = train(shared, 1, "--out", str(tmp_path / steps), "--optim.accumulate", steps)
+        assert status == 0, errors
     assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=1e-4)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused_with_both_numbers(shared, tmp_path):
-    result = train(shared, tmp_path, 1, "--out", str(tmp_path / "x"), "--optim.accumulate", "3")
-    assert result.returncode == 1
-    assert result.stderr.count("\n") == 1
-    assert "data.batch_clips 8 is not to be shared by 1 processes x optim.accumulate 3" in result.stderr
+def test_a_batch_that_cannot_be_shared_is_refused_with_both_numbers(shared, train, tmp_path):
+    status, errors = train(shared, 1, "--out", str(tmp_path / "x"), "--optim.accumulate", "3")
+    assert status == 1
+    assert errors.count("\n") == 1
+    assert "batch_clips 8" in errors
+    assert "accumulate 3" in errors

@@ -1,10 +1,8 @@
 """A real process of `python -m pretrain`, killed, stopped, or run out of disk, and started again."""
 
 import dataclasses
-import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from processes import wait_until
 
 from maeast_upstream import load_model
 from maeast_upstream.audio.reading import read_audio
@@ -55,17 +52,22 @@ def make_recipe(recipe, tmp_path):
     return make
 
 
-def start(path, out, prelude="", **options):
-    """Train; ``prelude`` is Python that runs before."""
-    code = f"{prelude}\nfrom maeast_upstream.cli import run\nfrom pretrain.cli import main\nraise SystemExit(run(main))"
-    command = [sys.executable, "-c", code, "--config", str(path), "--out", str(out)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=env, **options)
+@pytest.fixture
+def start(launch):
+    """A function that trains in another process; ``prelude`` is Python that runs before."""
+
+    def start(path, out, prelude=""):
+        code = "from maeast_upstream.cli import run\nfrom pretrain.cli import main\nraise SystemExit(run(main))"
+        return launch([sys.executable, "-c", f"{prelude}\n{code}", "--config", str(path), "--out", str(out)])
+
+    return start
 
 
-def ended(process):
-    said = process.communicate(timeout=180)[1]
-    return process.returncode, said
+def wait_for_save(process, out, after=-1):
+    """Wait for a save past step ``after``, or the end of the process; whether there is one."""
+    while newest(out) <= after and process.poll() is None:
+        time.sleep(0.002)
+    return newest(out) > after
 
 
 def newest(out):
@@ -91,22 +93,22 @@ def assert_same(one, other, path=""):
         assert one == other, path
 
 
-def check_killed(path, tmp_path, kills):
+def check_killed(start, path, tmp_path, kills):
     """How many kills fell into a run that was training."""
     draw = random.Random(0)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    status, said = ended(start(path, whole))
+    status, said = start(path, whole).result()
     assert status == 0, said
     hit = 0
     for _ in range(kills):
         before = newest(killed)
         process = start(path, killed)
-        wait_until(lambda process=process, before=before: newest(killed) > before or process.poll() is not None)
+        wait_for_save(process, killed, before)
         time.sleep(draw.uniform(0, 0.05))
         hit += process.poll() is None
         process.kill()
-        ended(process)
-    status, said = ended(start(path, killed))
+        process.result()
+    status, said = start(path, killed).result()
     assert status == 0, said
     one, other = (torch.load(states(out)[-1], weights_only=True) for out in (whole, killed))
     assert one["step"] >= 60
@@ -123,42 +125,42 @@ def check_killed(path, tmp_path, kills):
 
 
 @pytest.mark.parametrize("kind", ["manifest", "packed"])
-def test_killed_three_times_it_ends_with_bit_equal_weights(make_recipe, tmp_path, kind):
-    assert check_killed(make_recipe(kind), tmp_path, 3) == 3
+def test_killed_three_times_it_ends_with_bit_equal_weights(make_recipe, start, tmp_path, kind):
+    assert check_killed(start, make_recipe(kind), tmp_path, 3) == 3
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("kind", ["manifest", "packed"])
-def test_killed_twenty_times_it_ends_with_bit_equal_weights(make_recipe, tmp_path, kind):
+def test_killed_twenty_times_it_ends_with_bit_equal_weights(make_recipe, start, tmp_path, kind):
     path = make_recipe(kind)
     settings = yaml.safe_load(path.read_text())
     settings["optim"]["steps"] = 400
     path.write_text(yaml.safe_dump(settings))
-    assert check_killed(path, tmp_path, 20) >= 18
+    assert check_killed(start, path, tmp_path, 20) >= 18
 
 
-def test_sigterm_saves_and_ends_and_meanwhile_nobody_else_may_train_there(make_recipe, tmp_path):
+def test_sigterm_saves_and_ends_and_meanwhile_nobody_else_may_train_there(make_recipe, start, tmp_path):
     path, out = make_recipe(), tmp_path / "run"
     settings = yaml.safe_load(path.read_text())
     settings["optim"]["steps"] = 100_000
     path.write_text(yaml.safe_dump(settings))
     process = start(path, out)
-    assert wait_until(lambda: newest(out) > 0)
-    status, said = ended(start(path, out))
+    assert wait_for_save(process, out, 0)
+    status, said = start(path, out).result()
     assert status == 1
     assert f"{out}: process {process.pid} on " in said
     assert "is training in it; wait for it, or give another --out" in said
     assert said.count("\n") == 1
     process.send_signal(signal.SIGTERM)
-    status, said = ended(process)
+    status, said = process.result()
     assert status == 130
     assert f"stopped at batch {newest(out)} and saved; the same command goes on from there" in said
     assert load_model(out).config.provenance.steps == newest(out)
 
 
-def test_a_full_disk_leaves_the_save_before(make_recipe, tmp_path):
+def test_a_full_disk_leaves_the_save_before(make_recipe, start, tmp_path):
     path, out = make_recipe(), tmp_path / "run"
-    status, said = ended(start(path, out, "import sys; sys.argv += ['--max_minutes', '1e-9']"))
+    status, said = start(path, out, "import sys; sys.argv += ['--max_minutes', '1e-9']").result()
     assert status == 0, said
     saved = newest(out)
     limit = (states(out)[-1].stat().st_size * 2) // 3
@@ -167,7 +169,7 @@ def test_a_full_disk_leaves_the_save_before(make_recipe, tmp_path):
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
     )
-    status, said = ended(start(path, out, prelude))
+    status, said = start(path, out, prelude).result()
     assert status == 1
     assert "Traceback" not in said
     last = said.splitlines()[-1]
@@ -176,6 +178,6 @@ def test_a_full_disk_leaves_the_save_before(make_recipe, tmp_path):
     assert newest(out) == saved
     assert load_model(out).config.provenance.steps == saved
     assert not list(out.rglob("*.part"))
-    status, said = ended(start(path, out))
+    status, said = start(path, out).result()
     assert status == 0, said
     assert newest(out) == 60
