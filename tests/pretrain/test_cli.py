@@ -32,14 +32,6 @@ def test_every_recipe_parses_is_complete_and_opens_with_its_launch_line(path):
     assert recipe.out == f"runs/{path.stem}"
 
 
-def test_every_recipe_of_the_queue_is_there():
-    lines = (ROOT / "configs" / "queue.txt").read_text().splitlines()
-    paths = [line for line in lines if line and not line.startswith("#")]
-    assert len(set(paths)) == len(paths)
-    assert paths == ["configs/mae_ast_tiny_gpu.yaml", "configs/mae_ast_small_gpu.yaml"]
-    assert all((ROOT / path).is_file() for path in paths)
-
-
 @pytest.mark.parametrize("name", ["patch", "frame"])
 def test_the_papers_recipes_hold_the_papers_values(name):
     recipe = read_recipe(["--config", str(ROOT / "configs" / f"mae_ast_base_{name}.yaml")])
