@@ -103,8 +103,8 @@ def repair(run: Path) -> None:
 def save_published(path: Path, loaded: Loaded) -> None:
     """Write the published format, which s3prl's own upstream reads."""
     content = published.to_published(loaded.config, loaded.state)
-    with replacing(path) as part:
-        torch.save(content, part)
+    with replacing(path) as part, part.open("wb") as file:  # given a name, torch would write it into the file
+        torch.save(content, file)
 
 
 def _checked(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loaded:
