@@ -1,4 +1,4 @@
-"""Weights on disk: our own folders, pretraining runs, published files, names and hub ids. No code runs from a file."""
+"""Weights on disk: our own folders, pretraining runs, published files, names and hub ids. No code in them is run."""
 
 from maeast_upstream.checkpoint.folder import (
     CONFIG_NAME,

@@ -1,7 +1,4 @@
-"""Weights on disk: our own folder (model.safetensors, config.json), run folders and published files; names and hub ids.
-
-No code is ever run from a file.
-"""
+"""Reads and writes checkpoint folders, which hold model.safetensors and config.json; writes published files."""
 
 import json
 import shutil
@@ -20,10 +17,8 @@ from maeast_upstream.storage.atomic import remove_leftovers, replacing, replacin
 from maeast_upstream.version import __version__
 
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
-
-
-RUN_PARTS = ("ema", "best", "last")
-"""Folders of a pretraining run that hold an encoder, the preferred one first."""
+RUN_ENCODERS = ("ema", "best", "last")
+"""Checkpoint folders inside a pretraining run, the preferred one first."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +26,22 @@ class Loaded:
     """A checkpoint in memory."""
 
     config: EncoderConfig
-    """What it says of itself."""
+    """The content of its config.json, or of the settings of a published file."""
     state: dict[str, Tensor]
-    """The network's weights, float32."""
+    """The weights of the network, float32, on the CPU."""
 
 
 def package_version() -> str:
-    """Version to be noted in what is written."""
+    """Return the version of this package, for what is written by it."""
     return __version__
 
 
 def read_folder(folder: Path) -> Loaded:
-    """Our own format."""
+    """Read a checkpoint folder.
+
+    Raises:
+        ValueError: A file is missing, broken, or does not fit the other one; the message names it.
+    """
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: not a checkpoint folder: no {name} in it")
@@ -54,36 +53,23 @@ def read_folder(folder: Path) -> Loaded:
         state = load_file(folder / WEIGHTS_NAME)
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f"{folder / WEIGHTS_NAME}: not a safetensors file, or a broken one ({error})") from error
-    return _checked(folder, config, state)
+    return validated(folder, config, state)
 
 
-def save_folder(
-    folder: Path,
-    network: MaeAst,
-    config: EncoderConfig,
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Write our own format; the folder is replaced as a whole, an older one only once the new one is complete.
+def save_folder(folder: Path, network: MaeAst, config: EncoderConfig, dtype: torch.dtype = torch.float32) -> None:
+    """Write a checkpoint folder; an earlier folder of that name is replaced once the new one is complete.
 
     Args:
-        folder: its last part is the name to make.
-        network: the weights.
-        config: what config.json says.
-        dtype: of the stored weights; float16 halves the file.
+        folder: The folder to make; parent folders are made, too.
+        network: Holds the weights.
+        config: Becomes config.json.
+        dtype: The type of the stored weights; float16 halves the file.
     """
-    save_state(
-        folder,
-        {k: v.detach().cpu() for k, v in network.state_dict().items()},
-        config,
-        dtype,
-    )
+    save_state(folder, {name: value.detach().cpu() for name, value in network.state_dict().items()}, config, dtype)
 
 
 def save_state(
-    folder: Path,
-    state: dict[str, Tensor],
-    config: EncoderConfig,
-    dtype: torch.dtype = torch.float32,
+    folder: Path, state: dict[str, Tensor], config: EncoderConfig, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write weights that are not in a network, as `save_folder` does."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,29 +82,32 @@ def save_state(
 
 def repair(run: Path) -> None:
     """Finish the replacement of a run's encoders that a kill interrupted, see `restore_folder`."""
-    for name in RUN_PARTS:
+    for name in RUN_ENCODERS:
         restore_folder(run / name)
 
 
 def save_published(path: Path, loaded: Loaded) -> None:
-    """Write the published format, which s3prl's own upstream reads."""
+    """Write a file of the published format, which s3prl's own upstream reads."""
     content = published.to_published(loaded.config, loaded.state)
     with replacing(path) as part, part.open("wb") as file:  # given a name, torch would write it into the file
         torch.save(content, file)
 
 
-def _checked(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loaded:
-    """Every tensor there, none besides, each of the right shape and finite."""
+def validated(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loaded:
+    """Return the checkpoint with float32 weights, or raise ValueError.
+
+    The state must hold exactly the tensors of the network, each of the right shape and finite.
+    """
     if config.model.depth + config.model.decoder_depth > len(state):
-        raise ValueError(f"{path}: its config says {config.model.depth} layers, but it has {len(state)} tensors in all")
+        raise ValueError(f"{path}: its config has {config.model.depth} layers, but there are only {len(state)} tensors")
     expected = _shapes(config.model)
     for name, shape in expected.items():
         if name not in state:
             raise ValueError(f"{path}: tensor {name!r} is missing")
         if state[name].shape != shape:
-            raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}, its config says {tuple(shape)}")
+            raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}; its config expects {tuple(shape)}")
         if not state[name].is_floating_point():
-            raise ValueError(f"{path}: {name} holds {state[name].dtype}, expected floating point numbers")
+            raise ValueError(f"{path}: {name} holds {state[name].dtype}; expected floating point numbers")
     unexpected = sorted(set(state) - set(expected))
     if unexpected:
         raise ValueError(f"{path}: unexpected tensor {unexpected[0]!r} (and {len(unexpected) - 1} more)")
@@ -133,8 +122,5 @@ def _shapes(model: ModelConfig) -> dict[str, torch.Size]:
     try:
         with torch.device("meta"):
             return {name: value.shape for name, value in MaeAst(model).state_dict().items()}
-    except (
-        RuntimeError,
-        TypeError,
-    ) as error:  # torch's ways to say that a number is too large
-        raise ValueError(f"no network of the size that its config says can be made ({str(error)[:80]})") from error
+    except (RuntimeError, TypeError) as error:  # torch raises these where a number is too large
+        raise ValueError(f"no network of the size in its config can be made ({str(error)[:80]})") from error

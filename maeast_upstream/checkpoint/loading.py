@@ -1,22 +1,25 @@
-"""Finds a checkpoint by name, path or hub id and reads it."""
+"""Finds a checkpoint by its name, path or hub id, and reads it."""
 
 import re
 from pathlib import Path
 
 from maeast_upstream.checkpoint import download, published, unpickle
-from maeast_upstream.checkpoint.folder import CONFIG_NAME, RUN_PARTS, WEIGHTS_NAME, Loaded, _checked, read_folder
+from maeast_upstream.checkpoint.folder import CONFIG_NAME, RUN_ENCODERS, WEIGHTS_NAME, Loaded, read_folder, validated
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "tiny"
+"""The checkpoint in the package."""
+FILE_SUFFIXES = (".pt", ".pth", ".safetensors", ".ckpt")
+"""Endings of a file's name, as opposed to a hub id."""
 
 
 def resolve(source: str | Path | None) -> Path:
-    """Where a checkpoint lies.
+    """Return the path of a checkpoint, after downloading it if necessary.
 
     Args:
-        source: None for the one in the package; a published name (downloaded once); a path; a hub id "org/name".
+        source: None for the one in the package; the name of a published one; a path; or a hub id such as "org/name".
 
     Raises:
-        ValueError: nothing of that name.
+        ValueError: There is no such checkpoint.
     """
     if source is None:
         return BUNDLED
@@ -25,12 +28,7 @@ def resolve(source: str | Path | None) -> Path:
         return path
     if str(source) in download.FILES:
         return download.fetch(str(source), check=read_published)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and path.suffix not in (
-        ".pt",
-        ".pth",
-        ".safetensors",
-        ".ckpt",
-    ):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and path.suffix not in FILE_SUFFIXES:
         return _from_hub(str(source))
     raise ValueError(
         f"no checkpoint {str(source)!r}: expected a file or folder that exists, a hub id (org/name), "
@@ -42,29 +40,29 @@ def read(path: Path) -> Loaded:
     """Read a checkpoint of any format.
 
     Args:
-        path: our folder, a pretraining run, or a published .pt file.
+        path: A checkpoint folder, the folder of a pretraining run, or a published .pt file.
 
     Raises:
-        ValueError: not a checkpoint of this model, broken, or refused because it asks to run something.
+        ValueError: It is no checkpoint of this model, is broken, or is refused because it asks to run code.
     """
     if path.suffix == ".safetensors":
         raise ValueError(f"{path}: give the folder that holds it and its {CONFIG_NAME}")
     if path.is_file():
         return read_published(path)
-    for part in RUN_PARTS:
-        if (path / part / CONFIG_NAME).exists():
-            return read_folder(path / part)
+    for name in RUN_ENCODERS:
+        if (path / name / CONFIG_NAME).exists():
+            return read_folder(path / name)
     return read_folder(path)
 
 
 def read_published(path: Path) -> Loaded:
-    """A published file, or one straight from fairseq."""
+    """Read a published file, or one that fairseq wrote."""
     content = unpickle.load(path, published.ENTRIES)
     try:
         config, state = published.from_published(content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return _checked(path, config, state)
+    return validated(path, config, state)
 
 
 def _from_hub(name: str) -> Path:
@@ -72,9 +70,9 @@ def _from_hub(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME]))
-    except Exception as error:  # whatever the hub's client raises: the remedy is the same
+    except Exception as error:  # the remedy is the same, whatever the client of the hub raises
         reason = " ".join(str(error).split())[:160]
         raise ValueError(
-            f"no file or folder {name!r}, and it could not be had from the hub ({reason}); offline, put its "
+            f"no file or folder {name!r}, and it could not be downloaded from the hub ({reason}); offline, put its "
             f"{WEIGHTS_NAME} and {CONFIG_NAME} into a folder and give that folder"
         ) from error

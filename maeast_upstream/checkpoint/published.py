@@ -1,7 +1,7 @@
-"""The published checkpoint format: its keys and its settings, to ours and back, strictly.
+"""Converts the published checkpoint format to ours and back, strictly: its tensor names and its settings.
 
 Source: the published code (upstream/mae_ast of s3prl is a copy). Its files hold
-``{"cfg": {"model": {...}, "task": {...}}, "model": state}``; fairseq adds more, which is not looked at.
+``{"cfg": {"model": {...}, "task": {...}}, "model": state}``; fairseq adds other entries, which are ignored.
 """
 
 import math
@@ -19,9 +19,10 @@ from maeast_upstream.modules.positions import sinusoid
 State = dict[str, Tensor]
 
 ENTRIES = ("cfg", "model")
+"""The entries of a file that are read."""
 BATCH_NORM_EPS = 1e-5
 STORED_POSITIONS = 48_000
-MOST_POSITIONS = 1_000_000
+MAX_POSITIONS = 1_000_000
 LINEARS = {
     "patch_embed": "post_extract_proj",
     "decoder_embed": "post_enc_proj",
@@ -37,7 +38,8 @@ BLOCK = {
     "ffn_norm": "final_layer_norm",
 }
 POSITIONS_TOLERANCE = 0.02
-"""float32 angles differ by 0.003 at place 48,000 between machines; training in half precision rounds what is stored."""
+"""Allowed difference of stored positions to ours: float32 angles differ between machines by 0.003 at position 48,000,
+and training in half precision rounds the stored ones."""
 POSITIONS = ("enc_sine_pos_embed.pe", "dec_sine_pos_embed.pe")
 DROPOUTS = {
     "dropout": "dropout",
@@ -68,14 +70,14 @@ UNUSED: dict[str, dict[str, Any]] = {
     },
     "task": {"feature_type": "fbank", "mask_type": "random_mask"},
 }
-"""What the published class wants to read, but what no feature depends on."""
+"""Settings that the published class reads, with their defaults; no feature depends on them."""
 
 
 def from_published(content: Any) -> tuple[EncoderConfig, State]:
-    """A published file's content -> our config and our network's state.
+    """Convert the content of a published file to our config and the state of our network.
 
     Raises:
-        ValueError: another model's file, a missing or unexpected tensor, or a setting that is not supported.
+        ValueError: The file is another model's, a tensor is missing or unexpected, or a setting is not supported.
     """
     if not isinstance(content, Mapping) or not set(ENTRIES) <= set(content):
         raise ValueError("not a MAE-AST checkpoint: expected entries cfg and model")
@@ -86,28 +88,28 @@ def from_published(content: Any) -> tuple[EncoderConfig, State]:
         raise ValueError("not a MAE-AST checkpoint: its entry model is not a mapping of tensors")
     model = model_config(cfg["model"], cfg["task"])
     if model.depth + model.decoder_depth > len(state):
-        raise ValueError(f"{model.depth} + {model.decoder_depth} layers in its cfg, {len(state)} tensors in all")
+        raise ValueError(f"its cfg has {model.depth} + {model.decoder_depth} layers, but it has {len(state)} tensors")
     rest = dict(state)
-    ours = _take_network(rest, model)
+    ours = _pop_network(rest, model)
     config = EncoderConfig(
         model=model,
         frontend=FrontendConfig(num_mel_bins=model.num_mel_bins),
-        normalisation=_take_normalisation(rest),
+        normalisation=_pop_normalization(rest),
         provenance=Provenance(
             data="see the publisher (the paper's were trained on AudioSet and LibriSpeech)",
-            steps=int(_take(rest, "batch_norm.num_batches_tracked", ()).item()),
+            steps=int(_pop(rest, "batch_norm.num_batches_tracked", ()).item()),
             parents=["published checkpoint"],
-            published=_kept_settings(cfg) | {"layer_norm": _take_layer_norm(rest, model)},
+            published=_kept_settings(cfg) | {"layer_norm": _pop_layer_norm(rest, model)},
         ),
     )
-    _take_positions(rest, model, _setting(cfg["model"], "max_token_length", int))
+    _check_positions(rest, model, _setting(cfg["model"], "max_token_length", int))
     if rest:
         raise ValueError(f"unexpected tensor {min(map(str, rest))!r} (and {len(rest) - 1} more)")
     return config, ours
 
 
 def model_config(model: Mapping[str, Any], task: Mapping[str, Any]) -> ModelConfig:
-    """``cfg.model`` and ``cfg.task`` -> ModelConfig; ValueError names a setting that is missing or not supported."""
+    """Convert ``cfg.model`` and ``cfg.task``; a ValueError names a setting that is missing or not supported."""
     for section, fixed in ((model, FIXED_MODEL), (task, FIXED_TASK)):
         for name, expected in fixed.items():
             value = _setting(section, name, type(expected))
@@ -142,40 +144,40 @@ def model_config(model: Mapping[str, Any], task: Mapping[str, Any]) -> ModelConf
     )
 
 
-def _setting(section: Mapping[str, Any], name: str, kind: type) -> Any:
-    """A setting of the type it must have; a whole number may stand for a real one."""
+def _setting(section: Mapping[str, Any], name: str, expected: type) -> Any:
+    """Return a setting after checking its type; a whole number may stand for a real one."""
     if name not in section:
         raise ValueError(f"not a MAE-AST checkpoint: its cfg lacks {name!r}")
     value = section[name]
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ValueError(f"setting {name} is a {type(value).__name__}, expected {kind.__name__}")
+    if type(value) is not expected and not (expected is float and type(value) is int):
+        raise ValueError(f"setting {name} is a {type(value).__name__}; expected {expected.__name__}")
     return value
 
 
 def _kept_settings(cfg: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What the published class reads and ours has no words for, to be given back by `to_published`."""
+    """Return the settings that the published class reads and our config lacks; `to_published` writes them again."""
     return {
-        part: {name: cfg[part][name] for name in unused if type(cfg[part].get(name)) in (bool, int, float, str)}
-        for part, unused in UNUSED.items()
+        section: {name: cfg[section][name] for name in names if type(cfg[section].get(name)) in (bool, int, float, str)}
+        for section, names in UNUSED.items()
     }
 
 
 def _is_plain_tensor(value: Any) -> bool:
-    """A dense tensor with a value in the file for each of its own, so that no shape asks for more memory than that."""
+    """Whether it is a dense tensor whose values are all in the file, so that no shape can ask for more memory."""
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
         return False
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def to_published(config: EncoderConfig, state: State) -> dict[str, Any]:
-    """The inverse of `from_published`.
+    """Convert our config and state to the content of a published file: the inverse of `from_published`.
 
     Raises:
-        ValueError: the published class cannot be told of this decoder, front end or scale.
+        ValueError: The published class has no setting for this decoder, front end or scale.
     """
     model = config.model
     if model.decoder_attention != "self":
-        raise ValueError(f"the published format has no decoder of {model.decoder_attention}-attention")
+        raise ValueError(f"the published format has no decoder with {model.decoder_attention}-attention")
     if (model.decoder_ffn_dim, model.decoder_heads) != (model.ffn_dim, model.num_heads):
         raise ValueError(
             "the published format has one ffn width and number of heads for encoder and decoder: "
@@ -186,8 +188,8 @@ def to_published(config: EncoderConfig, state: State) -> dict[str, Any]:
         raise ValueError("the published format has one front end (Povey window, mean kept) and scale 0.5")
     variance = config.normalisation.std**2 - BATCH_NORM_EPS
     if variance < 0:
-        raise ValueError(f"the published format has no deviation below {math.sqrt(BATCH_NORM_EPS):.5f}")
-    cfg, layer_norm = _given_back(config.provenance.published, model)
+        raise ValueError(f"the published format has no standard deviation below {math.sqrt(BATCH_NORM_EPS):.5f}")
+    cfg, layer_norm = _restored(config.provenance.published, model)
     cfg["model"] |= _cfg_model(model)
     cfg["task"] |= _cfg_task(model)
     published = {
@@ -200,25 +202,21 @@ def to_published(config: EncoderConfig, state: State) -> dict[str, Any]:
         rows = cfg["model"]["max_token_length"]
         for name, dim in zip(POSITIONS, (model.embed_dim, model.decoder_dim), strict=True):
             published[name] = sinusoid(rows, dim)[None]
-    published |= _give_network(state, model)
+    published |= _published_network(state, model)
     return {"cfg": cfg, "model": published}
 
 
-def _given_back(kept: Mapping[str, Any], model: ModelConfig) -> tuple[dict[str, dict[str, Any]], State]:
-    """What was kept of a published file, or else the published defaults: settings, and a layer that is never used."""
+def _restored(kept: Mapping[str, Any], model: ModelConfig) -> tuple[dict[str, dict[str, Any]], State]:
+    """Return the settings and the unused layer that were kept of a published file, or else the published defaults."""
     bins = model.num_mel_bins
     try:
-        cfg = {part: {**defaults, **kept.get(part, {})} for part, defaults in UNUSED.items()}
-        values = {
-            "weight": [1.0] * bins,
-            "bias": [0.0] * bins,
-            **kept.get("layer_norm", {}),
-        }
-        layer_norm = {f"layer_norm.{part}": torch.tensor(value) for part, value in values.items()}
-        if cfg["model"]["max_token_length"] not in range(1, MOST_POSITIONS):
+        cfg = {section: {**defaults, **kept.get(section, {})} for section, defaults in UNUSED.items()}
+        values = {"weight": [1.0] * bins, "bias": [0.0] * bins, **kept.get("layer_norm", {})}
+        layer_norm = {f"layer_norm.{name}": torch.tensor(value) for name, value in values.items()}
+        if cfg["model"]["max_token_length"] not in range(1, MAX_POSITIONS):
             raise ValueError("max_token_length")
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"provenance.published in its config.json is not what was written there ({error})") from error
+        raise ValueError(f"provenance.published in its config.json is not as it was written ({error})") from error
     return cfg, layer_norm
 
 
@@ -248,7 +246,7 @@ def _cfg_task(model: ModelConfig) -> dict[str, Any]:
 
 
 def _names(model: ModelConfig) -> dict[str, str]:
-    """Our name -> the published one, for all tensors that are the same but for their name."""
+    """Map our names to the published ones, for all tensors that differ in their name only."""
     names = dict(MASKS)
     modules = {
         ours: theirs
@@ -265,7 +263,7 @@ def _names(model: ModelConfig) -> dict[str, str]:
 
 
 def _fused(model: ModelConfig) -> dict[str, list[str]]:
-    """Our fused projections -> the three published ones, in the order of their rows."""
+    """Map our fused projections to the three published ones, in the order of their rows."""
     return {
         f"{stack}.blocks.{i}.attention.qkv.{part}": [f"{stack}.layers.{i}.self_attn.{p}_proj.{part}" for p in "qkv"]
         for stack, depth in (("encoder", model.depth), ("decoder", model.decoder_depth))
@@ -274,51 +272,51 @@ def _fused(model: ModelConfig) -> dict[str, list[str]]:
     }
 
 
-def _take(state: dict[str, Tensor], name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+def _pop(state: dict[str, Tensor], name: str, shape: tuple[int, ...] | None = None) -> Tensor:
     if name not in state:
         raise ValueError(f"tensor {name!r} is missing")
     if shape is not None and state[name].shape != shape:
-        raise ValueError(f"{name} has shape {tuple(state[name].shape)}, its cfg says {shape}")
+        raise ValueError(f"{name} has shape {tuple(state[name].shape)}; its cfg expects {shape}")
     return state.pop(name)
 
 
-def _take_network(state: dict[str, Tensor], model: ModelConfig) -> State:
-    ours = {name: _take(state, theirs) for name, theirs in _names(model).items()}
+def _pop_network(state: dict[str, Tensor], model: ModelConfig) -> State:
+    ours = {name: _pop(state, theirs) for name, theirs in _names(model).items()}
     for name, theirs in _fused(model).items():
         dim = model.embed_dim if name.startswith("encoder.") else model.decoder_dim
         shape = (dim, dim) if name.endswith("weight") else (dim,)
-        ours[name] = torch.cat([_take(state, one, shape) for one in theirs])
+        ours[name] = torch.cat([_pop(state, part, shape) for part in theirs])
     return ours
 
 
-def _give_network(state: State, model: ModelConfig) -> State:
+def _published_network(state: State, model: ModelConfig) -> State:
     published = {theirs: state[name] for name, theirs in _names(model).items()}
     for name, theirs in _fused(model).items():
-        published |= dict(zip(theirs, (part.clone() for part in state[name].chunk(3)), strict=True))
+        published |= dict(zip(theirs, (rows.clone() for rows in state[name].chunk(3)), strict=True))
     return published
 
 
-def _take_normalisation(state: dict[str, Tensor]) -> Normalisation:
-    mean, variance = (_take(state, f"batch_norm.running_{what}", (1,)).item() for what in ("mean", "var"))
+def _pop_normalization(state: dict[str, Tensor]) -> Normalisation:
+    mean, variance = (_pop(state, f"batch_norm.running_{statistic}", (1,)).item() for statistic in ("mean", "var"))
     if not variance >= 0:
         raise ValueError(f"batch_norm.running_var is {variance}")
     return Normalisation(mean=mean, std=math.sqrt(variance + BATCH_NORM_EPS))
 
 
-def _take_layer_norm(state: dict[str, Tensor], model: ModelConfig) -> dict[str, list[float]]:
-    """Nothing uses it, but weight decay may have changed it: kept where it is not as it was made."""
+def _pop_layer_norm(state: dict[str, Tensor], model: ModelConfig) -> dict[str, list[float]]:
+    """Return the values of the unused layer that differ from their initial ones, for example by weight decay."""
     kept = {}
-    for part, made in (("weight", 1.0), ("bias", 0.0)):
-        value = _take(state, f"layer_norm.{part}", (model.num_mel_bins,))
-        if not (value == made).all():
-            kept[part] = value.tolist()
+    for name, initial in (("weight", 1.0), ("bias", 0.0)):
+        value = _pop(state, f"layer_norm.{name}", (model.num_mel_bins,))
+        if not (value == initial).all():
+            kept[name] = value.tolist()
     return kept
 
 
-def _take_positions(state: dict[str, Tensor], model: ModelConfig, rows: int) -> None:
-    """Drop the stored positions, after looking that they are what ours are."""
+def _check_positions(state: dict[str, Tensor], model: ModelConfig, rows: int) -> None:
+    """Remove the stored positions from the state; ValueError if they are not the sinusoid that our network computes."""
     if model.positions == "sinusoid":
         for name, dim in zip(POSITIONS, (model.embed_dim, model.decoder_dim), strict=True):
-            stored = _take(state, name, (1, rows, dim))
+            stored = _pop(state, name, (1, rows, dim))
             if not torch.allclose(stored[0].float(), sinusoid(rows, dim), atol=POSITIONS_TOLERANCE):
                 raise ValueError(f"{name} is not the sinusoid of the published code")

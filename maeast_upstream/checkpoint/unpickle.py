@@ -1,8 +1,10 @@
-"""Reads pickled checkpoints without ever running what is in them.
+"""Reads pickled checkpoints without running any code in them.
 
-A file straight from fairseq holds fairseq's own classes, which ``torch.load(weights_only=True)`` refuses. Such a file
-is read here by our own code: every name in its pickle becomes an inert stand-in, or the file is refused by that name;
-then the few entries that are wanted are made from what the stand-ins hold. No function that the file names is called.
+A file that fairseq wrote holds objects of fairseq's own classes, which ``torch.load(weights_only=True)`` refuses. This
+module reads such a file: each class or function that its pickle names becomes an inert stand-in, or the file is
+refused; then the requested entries are made from what the stand-ins hold. No function that the file names is called.
+
+torch's `safe_globals` cannot replace this: its unpickler refuses the items of a foreign mapping, such as a defaultdict.
 """
 
 import io
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 FOREIGN_PREFIXES = ("fairseq.", "omegaconf.", "mae_ast.")
-"""Packages of the programs that wrote such files."""
+"""Packages whose classes may occur in such files."""
 MAPPINGS = {("collections", "OrderedDict"), ("collections", "defaultdict")}
 TENSORS = {("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2")}
 PARAMETERS = {("torch._utils", "_rebuild_parameter")}
@@ -49,91 +51,81 @@ NAMES = {
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
-    # omegaconf notes the types of its values beside them
+    # types of values, which omegaconf stores beside them
     ("typing", "Any"),
     *(
         (module, name)
         for module in ("builtins", "__builtin__")
-        for name in (
-            "dict",
-            "list",
-            "tuple",
-            "int",
-            "float",
-            "str",
-            "bool",
-            "unicode",
-            "long",
-            "NoneType",
-        )
+        for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "unicode", "long", "NoneType")
     ),
 }
 LEGACY_PICKLES = 5
-"""Before torch 1.6 a file was no zip archive but so many pickles in a row, then the weights."""
+"""A file of torch before 1.6 is not a zip archive but this number of pickles in a row, then the weights."""
 
 
 class RefusedError(ValueError):
-    """A checkpoint names something that no checkpoint needs."""
+    """The file names a class or function that no checkpoint needs."""
 
 
 class StandIn:
-    """Takes the place of whatever a file names: keeps what it is given, does nothing."""
+    """Stands for an object of a class in the file: it keeps its arguments, state and items, and does nothing."""
 
     name = ("", "")
+    """Module and name of the class."""
 
     args: tuple[Any, ...]
     state: Any
     items: dict[Any, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "StandIn":
-        """Pickle makes some objects without calling ``__init__``."""
-        made = super().__new__(cls)
-        made.args, made.state, made.items = args, None, {}
-        return made
+        """Keep the arguments here, because pickle makes some objects without calling ``__init__``."""
+        stand_in = super().__new__(cls)
+        stand_in.args, stand_in.state, stand_in.items = args, None, {}
+        return stand_in
 
     def __setstate__(self, state: Any) -> None:
-        """Keep the state, whatever it is."""
+        """Keep the state of any type."""
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Mappings are filled item by item."""
+        """Keep an item of a mapping."""
         self.items[key] = value
 
     def append(self, item: Any) -> None:
-        """Lists are filled item by item."""
+        """Ignore an item of a list."""
 
     def extend(self, items: Any) -> None:
-        """Lists are filled in one go."""
+        """Ignore the items of a list."""
 
     def add(self, item: Any) -> None:
-        """Sets are filled item by item."""
+        """Ignore an item of a set."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    """Where the values of a tensor lie."""
+    """The entry of the archive that holds the values of a tensor."""
 
     key: str
     dtype: torch.dtype | None
 
 
 def load(path: Path, entries: Sequence[str]) -> Any:
-    """The contents of a checkpoint file, tensors on the CPU.
+    """Read a checkpoint file, with its tensors on the CPU.
 
     Args:
-        path: a file.
-        entries: what is wanted of it, where it is a mapping that torch alone will not read.
+        path: The file.
+        entries: The keys to return where the file is a mapping that torch alone refuses.
 
     Raises:
-        RefusedError: the file names a class or function that no checkpoint needs; nothing of it was run.
-        ValueError: not a checkpoint that torch wrote, or a broken one.
-        OSError: the file cannot be opened.
+        RefusedError: The file names a class or function that no checkpoint needs; no code of it was run.
+        ValueError: It is not a checkpoint that torch wrote, or is broken.
+        OSError: The file cannot be opened.
     """
     path.open("rb").close()
     try:
         with warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as first:  # torch raises many kinds here; whether the file is usable is decided below
+    except Exception as first:  # torch raises many types; whether the file is usable is decided below
         reason = first
     try:
         return _load_with_stand_ins(path, entries)
@@ -149,11 +141,11 @@ def _load_with_stand_ins(path: Path, entries: Sequence[str]) -> Any:
         with path.open("rb") as file:
             for _ in range(LEGACY_PICKLES):
                 _Unpickler(file).load()
-        raise ValueError("other classes in a file of torch before 1.6; write it again with a later one")
+        raise ValueError("foreign classes in a file of torch before 1.6; save it again with a later torch")
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
         if len(names) != 1:
-            raise ValueError(f"{len(names)} pickles where one was expected")
+            raise ValueError(f"{len(names)} pickles; expected one")
         root = names[0].removesuffix("data.pkl")
         reader = _Reader(archive, root)
         content = _Unpickler(io.BytesIO(reader.read("data.pkl"))).load()
@@ -165,7 +157,7 @@ def _load_with_stand_ins(path: Path, entries: Sequence[str]) -> Any:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Makes stand-ins only. In Python, not C: there a number in a hostile file makes the memo grow to any size."""
+    """Makes stand-ins only. Python's version, because in C a number in the file can make the memo grow to any size."""
 
     def find_class(self, module: str, name: str) -> type[StandIn]:
         if (module, name) not in NAMES and not module.startswith(FOREIGN_PREFIXES):
@@ -176,37 +168,37 @@ class _Unpickler(pickle._Unpickler):
         raise RefusedError(f"the extension {code}")
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage, key, *_ = pid
-        if kind != "storage" or not isinstance(key, str):
-            raise ValueError(f"a reference to {kind!r} where storage was expected")
+        tag, storage, key, *_ = pid
+        if tag != "storage" or not isinstance(key, str):
+            raise ValueError(f"a reference to {tag!r}; expected storage")
         return _Storage(key, DTYPES.get(storage.name))
 
 
 class _Reader:
-    """Makes plain data and tensors from stand-ins."""
+    """Converts stand-ins to plain data and tensors."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         self.archive = archive
         self.root = root
-        self.made: dict[int, Any] = {}
+        self.converted: dict[int, Any] = {}
 
     def read(self, name: str) -> bytes:
-        """An entry of the archive; never one that would unpack to more than the file holds."""
+        """Return an entry of the archive. Compressed ones are refused, because they may unpack to any size."""
         info = self.archive.getinfo(self.root + name)
         if info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"{name} is compressed, which torch never does")
+            raise ValueError(f"{name} is compressed; torch never compresses")
         return self.archive.read(info)
 
     def plain(self, value: Any) -> Any:
-        """What a value holds: the items of a mapping or an omegaconf config, the attributes of a namespace."""
+        """Convert a value: a mapping or omegaconf config to its items, a namespace to its attributes."""
         if not isinstance(value, (StandIn, dict, list, tuple)):
             return value
-        if id(value) not in self.made:
-            self.made[id(value)] = None  # what contains itself ends here
-            self.made[id(value)] = self._make(value)
-        return self.made[id(value)]
+        if id(value) not in self.converted:
+            self.converted[id(value)] = None  # stands for a value inside itself
+            self.converted[id(value)] = self._convert(value)
+        return self.converted[id(value)]
 
-    def _make(self, value: Any) -> Any:
+    def _convert(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {key: self.plain(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -217,15 +209,9 @@ class _Reader:
             return self._tensor(*value.args[:4])
         if value.name in PARAMETERS:
             return self.plain(value.args[0])
-        return self.plain(_held(value))
+        return self.plain(_content(value))
 
-    def _tensor(
-        self,
-        storage: _Storage,
-        offset: int,
-        size: tuple[int, ...],
-        stride: tuple[int, ...],
-    ) -> Tensor:
+    def _tensor(self, storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
         if storage.dtype is None:
             raise ValueError("a tensor of an unknown type")
         data = bytearray(self.read(f"data/{storage.key}"))
@@ -235,8 +221,8 @@ class _Reader:
         return values.as_strided(size, stride, offset).clone()
 
 
-def _held(value: StandIn) -> Any:
-    """State of an object of a foreign class; the value itself of omegaconf's nodes and of an enumeration's members."""
+def _content(value: StandIn) -> Any:
+    """Return the state of a foreign object; of omegaconf's nodes and of members of an enumeration, the value itself."""
     state = value.state
     if isinstance(state, tuple) and len(state) == 2:  # a class with __slots__
         state = {**(state[0] or {}), **(state[1] or {})}

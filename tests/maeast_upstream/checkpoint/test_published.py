@@ -11,7 +11,7 @@ from small import small_config
 
 from maeast_upstream import checkpoint
 from maeast_upstream.checkpoint import published
-from maeast_upstream.checkpoint.folder import _checked
+from maeast_upstream.checkpoint.folder import validated
 from maeast_upstream.cli import main
 from maeast_upstream.config import EncoderConfig, Normalisation, Provenance
 from maeast_upstream.model import MaeAst
@@ -48,7 +48,7 @@ def test_there_and_back_is_the_same(tokens, shape):
 
 
 def test_a_decoder_of_cross_attention_has_no_published_form():
-    with pytest.raises(ValueError, match="no decoder of cross-attention"):
+    with pytest.raises(ValueError, match="no decoder with cross-attention"):
         content_of(decoder_attention="cross")
 
 
@@ -78,7 +78,7 @@ def test_batch_norm_statistics_come_back_bit_for_bit(mean, variance):
         "batch_norm.running_mean": torch.tensor([mean]),
         "batch_norm.running_var": torch.tensor([variance]),
     }
-    normalisation = published._take_normalisation(dict(state))
+    normalisation = published._pop_normalization(dict(state))
     normalisation = Normalisation(**json.loads(json.dumps(vars(normalisation))))
     assert torch.tensor([normalisation.mean]) == state["batch_norm.running_mean"]
     back = torch.tensor([normalisation.std**2 - published.BATCH_NORM_EPS])
@@ -174,7 +174,7 @@ def test_a_wrong_setting_is_one_clear_line_or_does_not_matter(part, name, value)
     content["cfg"][part][name] = value
     try:
         config, state = published.from_published(content)
-        _checked("file", config, state)
+        validated("file", config, state)
     except ValueError as error:
         assert "\n" not in str(error)
     else:
@@ -212,7 +212,7 @@ def test_a_damaged_config_json_is_refused_on_the_way_to_a_published_file(kept):
 
 def test_a_deviation_that_batch_norm_cannot_have_is_refused():
     config = EncoderConfig(model=small_config(), normalisation=Normalisation(std=0.001))
-    with pytest.raises(ValueError, match="no deviation below"):
+    with pytest.raises(ValueError, match="no standard deviation below"):
         published.to_published(config, MaeAst(config.model).state_dict())
 
 
