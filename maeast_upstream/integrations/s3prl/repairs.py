@@ -11,12 +11,13 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
+from torch.utils.data import DistributedSampler
 
 from maeast_upstream.integrations.s3prl import sox_effects as sox
 
@@ -223,6 +224,32 @@ def ctc_corpus() -> bool:
     return True
 
 
+def catalyst_sampler() -> bool:
+    """Supply ``catalyst.data.sampler.DistributedSamplerWrapper``: downstream/speech_commands/expert.py.
+
+    It is all that s3prl uses of catalyst, whose last release (22.4) cannot be installed by pip from 24.1 on.
+    """
+    names = ("catalyst", "catalyst.data", "catalyst.data.sampler")
+    if names[0] in sys.modules or importlib.util.find_spec(names[0]) is not None:
+        return False
+    for name in names:
+        sys.modules[name] = ModuleType(name)
+    sys.modules[names[-1]].DistributedSamplerWrapper = _DistributedSamplerWrapper  # type: ignore[attr-defined]
+    return True
+
+
+class _DistributedSamplerWrapper(DistributedSampler[int]):
+    """This process's share of the indices that another sampler draws; all processes must draw the same ones."""
+
+    def __init__(self, sampler: Any, **options: Any) -> None:
+        super().__init__(sampler, **options)
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[int]:
+        indices = list(self.sampler)
+        return iter([indices[position] for position in super().__iter__()])
+
+
 REPAIRS: tuple[Repair, ...] = (
     audio_backend,
     sox_effects,
@@ -233,4 +260,5 @@ REPAIRS: tuple[Repair, ...] = (
     hub_download,
     safe_globals,
     ctc_corpus,
+    catalyst_sampler,
 )

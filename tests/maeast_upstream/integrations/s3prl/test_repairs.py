@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -61,6 +62,28 @@ def test_sox_effects_come_back_where_they_do_not_work(monkeypatch, works):
     assert repairs.sox_effects() is not works
     assert (importlib.import_module("torchaudio.sox_effects") is there) is works
     assert callable(torchaudio.sox_effects.apply_effects_file) if not works else True
+
+
+@pytest.fixture
+def without_catalyst(monkeypatch):
+    """An environment without catalyst, as pip makes it from 24.1 on."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "catalyst"]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("catalyst", "catalyst.data", "catalyst.data.sampler"):
+        monkeypatch.setitem(sys.modules, name, None)  # so that monkeypatch removes what the repair adds
+        del sys.modules[name]
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "catalyst" else find_spec(name))
+
+
+def test_processes_share_what_a_sampler_draws_without_catalyst(without_catalyst):
+    assert repairs.catalyst_sampler()
+    assert not repairs.catalyst_sampler()
+    wrapper = importlib.import_module("catalyst.data.sampler").DistributedSamplerWrapper
+    drawn = [3, 1, 1, 0, 2, 3]
+    shares = [list(wrapper(drawn, num_replicas=2, rank=rank)) for rank in range(2)]
+    assert len(shares[0]) == len(shares[1]) == 3
+    assert sorted(shares[0] + shares[1]) == sorted(drawn)
 
 
 @pytest.fixture
