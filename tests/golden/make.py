@@ -1,12 +1,15 @@
 """Writes the stored values that tests compare with: `python tests/golden/make.py` (needs torchaudio).
 
 fbank.safetensors holds waveforms and what torchaudio's Kaldi front end makes of them; network.safetensors the weights
-of a small network, an input, and what it gives, so that a change of its numbers cannot go unnoticed.
+of a small network, an input, and what it gives, so that a change of its numbers cannot go unnoticed;
+outputs.safetensors what the package gives for real clips. `python tests/golden/make.py outputs` writes one of them.
 """
 
 import dataclasses
 import json
 import math
+import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -93,6 +96,16 @@ def write_network() -> None:
     )
 
 
+def write_outputs() -> None:
+    """What the package gives for real clips, with the bundled checkpoint."""
+    from outputs import all_outputs
+
+    with tempfile.TemporaryDirectory() as folder:
+        values = all_outputs(Path(folder))
+    save_file({name: value.contiguous() for name, value in values.items()}, HERE / "outputs.safetensors")
+
+
 if __name__ == "__main__":
-    write_fbank()
-    write_network()
+    writers = {"fbank": write_fbank, "network": write_network, "outputs": write_outputs}
+    for name in sys.argv[1:] or writers:
+        writers[name]()
