@@ -1,6 +1,6 @@
 """``python -m hear_api.validate hear_api [--model CHECKPOINT]``: hear-validator without TensorFlow.
 
-The validator imports TensorFlow only to ask whether a model is one of its classes; see `kit_repairs.stub_tensorflow`.
+The validator imports TensorFlow only to check whether a model is one of its classes; `stub_tensorflow` replaces it.
 """
 
 import runpy

@@ -48,7 +48,6 @@ COMMANDS = {
     "pretrain": CommandEntry("pretrain.cli", "Pretrain an encoder on your own audio"),
     "hear": CommandEntry("hear_api.heareval.command", "Run HEAR's evaluation kit"),
     "hear-task": CommandEntry("hear_api.tasks.create", "Make a task for HEAR's evaluation kit from labelled clips"),
-    "hear-mix": CommandEntry("hear_api.tasks.mix", "Make recordings with known events from single clips"),
     "superb-data": CommandEntry(
         "maeast_upstream.commands.superb_data", "Lay out labelled clips as the data of a SUPERB task"
     ),

@@ -1,7 +1,11 @@
 """HEAR tasks made of the real clips, small enough for a test."""
 
+import csv
 import json
 from pathlib import Path
+
+import numpy as np
+import soundfile
 
 DATA = Path(__file__).parent / "data"
 SMALL_HEAD = {
@@ -11,7 +15,7 @@ SMALL_HEAD = {
     "lr": [0.0032],
     "batch_size": [16],
 }
-"""Of the kit's grid: one head, trained in a second."""
+"""A grid of one head, which the kit trains in a second."""
 
 
 def write_labels(folder, keep=("kick", "snare", "six", "zero")):
@@ -22,6 +26,41 @@ def write_labels(folder, keep=("kick", "snare", "six", "zero")):
     text = "".join(f"{DATA / name},{label},{split}\n" for name, label, split in rows if label in keep)
     path.write_text(f"path,label,split\n{text}")
     return path
+
+
+def write_events(folder, labels, counts, seconds=5.0, rate=16000):
+    """Recordings with labelled clips in quiet noise, a random gap between them, and the events.csv of their times.
+
+    Args:
+        folder: the folder to create.
+        labels: a labels.csv; clips stay in their split.
+        counts: the number of recordings of each split.
+        seconds: length of a recording.
+        rate: sample rate of the clips.
+    """
+    folder.mkdir()
+    with labels.open() as file:
+        clips = list(csv.DictReader(file))
+    rng = np.random.default_rng(0)
+    lines = ["path,label,start_ms,end_ms,split"]
+    for split, count in counts.items():
+        in_split = [clip for clip in clips if clip["split"] == split]
+        for number in range(count):
+            samples = 0.005 * rng.standard_normal(int(seconds * rate))
+            start = 0
+            while True:
+                clip = in_split[rng.integers(len(in_split))]
+                sound = soundfile.read(clip["path"])[0]
+                start += int(rng.integers(rate // 10, rate))
+                end = start + len(sound)
+                if end > len(samples):
+                    break
+                samples[start:end] += 0.5 * sound
+                lines.append(f"{split}{number}.wav,{clip['label']},{1000 * start / rate},{1000 * end / rate},{split}")
+                start = end
+            soundfile.write(folder / f"{split}{number}.wav", samples, rate)
+    (folder / "events.csv").write_text("\n".join(lines) + "\n")
+    return folder / "events.csv"
 
 
 def with_small_head(task):

@@ -1,1 +1,1 @@
-"""Runs HEAR's evaluation kit."""
+"""Runs HEAR's evaluation kit, heareval."""

@@ -1,6 +1,6 @@
-"""``maeast hear``: heareval, HEAR's evaluation kit, over a folder of tasks; its scores as one table.
+"""``maeast hear``: runs heareval, HEAR's evaluation kit, over a folder of tasks, and tabulates its scores.
 
-The kit's two runners run as they are, each task in processes of its own; `kit_repairs` has what they need today.
+The kit's two runners run unchanged, in separate processes for each task; `repairs` makes them work today.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hear_api import model
-from hear_api.heareval.runs import KitError, Processes, Settings, TaskRun, locked
-from hear_api.heareval.scores import draw, format_scores, merge_csv, read_scores
+from hear_api.heareval.runs import KitError, KitSettings, Processes, TaskRun, locked
+from hear_api.heareval.scores import format_scores, merge_csv, plot_scores, read_scores
 from hear_api.tasks.format import find_tasks
 from maeast_upstream import __version__
 from maeast_upstream.arguments import Parser, UsageError, add_readout_options, parse_hop, parse_layer
@@ -35,7 +35,7 @@ NEEDED = (
     "sklearn",
     "matplotlib",
 )
-"""What the extra `hear` brings for the kit and the picture."""
+"""Packages of the extra `hear` that the kit and the chart need."""
 SCORES_CSV, SCORES_PNG = "scores.csv", "scores.png"
 
 
@@ -63,27 +63,27 @@ def main(argv: Sequence[str]) -> int:
     if not done:
         raise ValueError("no task ran to its end")
     head = f"{settings.grid} grid, {settings.grid_points} point{'s' if settings.grid_points > 1 else ''}"
-    own = [score for run in runs if run in done for score in read_scores(folder.name, run.task, run.results, head)]
-    scores = merge_csv(folder.parent / SCORES_CSV, own)
-    print(format_scores(own))
-    draw(folder.parent / SCORES_PNG, scores)
-    print(f"embeddings: {embedding_share(done):.0f} % of {len(done)} tasks' time")
+    new = [score for run in runs if run in done for score in read_scores(folder.name, run.task, run.results, head)]
+    scores = merge_csv(folder.parent / SCORES_CSV, new)
+    print(format_scores(new))
+    plot_scores(folder.parent / SCORES_PNG, scores)
+    print(f"embeddings took {embedding_share(done):.0f} % of the time of {len(done)} tasks")
     print(f"table: {folder.parent / SCORES_CSV}, chart: {folder.parent / SCORES_PNG}")
     return 3 if errors or len(done) < len(runs) else 0
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """The parser of the command line."""
     parser = Parser(prog="maeast hear", description=main.__doc__)
     parser.add_argument(
         "--tasks-dir",
         type=Path,
-        help="folder of HEAR task folders (hear-task makes them)",
+        help="folder of HEAR task folders, as maeast hear-task writes them",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder for embeddings, scores and logs; what is done there is kept",
+        help="folder for embeddings, scores and logs; finished work in it is not repeated",
     )
     parser.add_argument(
         "--checkpoint",
@@ -95,19 +95,19 @@ def build_parser() -> Parser:
         "--grid",
         default="default",
         choices=("default", "fast", "faster"),
-        help="the kit's",
+        help="the kit's grid of heads (default: default)",
     )
     parser.add_argument(
         "--grid-points",
         type=int,
         default=8,
-        help="heads that the kit trains to choose one (default: 8)",
+        help="number of heads of the grid that the kit trains to choose one (default: 8)",
     )
-    parser.add_argument("--jobs", type=int, help="tasks at a time; default: one a processor")
+    parser.add_argument("--jobs", type=int, help="number of tasks run at the same time; default: one per processor")
     parser.add_argument(
         "--threads",
         type=int,
-        help="of each task; default: 1 for heads, the fastest, and for embeddings the processors that no task has",
+        help="threads of each task; default: 1 for heads, which is fastest; its share of the processors for embeddings",
     )
     parser.add_argument(
         "--device",
@@ -118,16 +118,16 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--install",
         action="store_true",
-        help=f"first pip install --no-deps {KIT}, if it is not there",
+        help=f"first pip install --no-deps {KIT}, if it is not installed",
     )
     return parser
 
 
 def provide_kit(install: bool) -> None:
-    """Make sure that heareval and its needs are installed; with ``install`` bring heareval itself.
+    """Check that heareval and its dependencies are installed; with ``install``, install heareval itself.
 
     Raises:
-        ValueError: something is missing that may not be, or could not be, installed.
+        ValueError: A package is missing, or heareval could not be installed.
     """
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise ValueError(f"{missing[0]} is not installed: pip install 'maeast-upstream[hear]'")
@@ -136,25 +136,22 @@ def provide_kit(install: bool) -> None:
     command = [sys.executable, "-m", "pip", "install", "--no-deps", KIT]
     if not install:
         raise ValueError(
-            f"heareval is not installed, and pip cannot resolve the versions that it asks for: give --install, "
+            f"heareval is not installed, and pip cannot resolve the versions that it requires: give --install, "
             f"or run pip install --no-deps {KIT}"
         )
     if subprocess.run(command, check=False).returncode:
         raise ValueError(f"{' '.join(command[1:])} failed")
 
 
-def settings_from(args: argparse.Namespace) -> Settings:
-    """What the command line asks for; a checkpoint's name becomes a path, since the kit takes nothing else."""
-    for name in (
-        "grid_points",
-        *(name for name in ("threads", "jobs") if getattr(args, name) is not None),
-    ):
-        if getattr(args, name) < 1:
+def settings_from(args: argparse.Namespace) -> KitSettings:
+    """The settings of the command line; a checkpoint's name becomes a path, which is all that the kit accepts."""
+    for name in ("grid_points", "threads", "jobs"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     options: dict[str, Any] = {"layer": None if args.layer is None else parse_layer(args.layer)}
     options |= {"mel": args.mel, "pool": args.pool, "precision": args.precision}
     options |= {"hop_ms": None if args.hop_ms is None else parse_hop(args.hop_ms) or "native"}
-    return Settings(
+    return KitSettings(
         checkpoint=None if args.checkpoint is None else resolve(args.checkpoint).resolve(),
         options={name: value for name, value in options.items() if value is not None},
         grid=args.grid,
@@ -164,11 +161,11 @@ def settings_from(args: argparse.Namespace) -> Settings:
     )
 
 
-def model_folder(out: Path, checkpoint: str | None, settings: Settings) -> Path:
-    """The folder of results for these weights, this readout and these options: its name and a digest of them.
+def model_folder(out: Path, checkpoint: str | None, settings: KitSettings) -> Path:
+    """The folder of results for a checkpoint's weights and readout and for these options, named by a digest of them.
 
     Raises:
-        ValueError: no such checkpoint, or options that it does not have.
+        ValueError: The checkpoint does not exist, or does not support an option.
     """
     encoder = model.load_model(str(settings.checkpoint or ""), **settings.options).encoder
     digest = results_key(encoder, options=settings.options, version=__version__)[:8]
@@ -177,7 +174,7 @@ def model_folder(out: Path, checkpoint: str | None, settings: Settings) -> Path:
 
 
 def run_all(runs: Sequence[TaskRun], jobs: int) -> Iterator[TaskRun]:
-    """Run tasks, ``jobs`` at a time, and yield those that ran to their end; the others are told of on stderr."""
+    """Run tasks, ``jobs`` at a time, and yield those that succeeded; errors of the others go to stderr."""
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(run.run): run for run in runs}
         try:
@@ -190,7 +187,7 @@ def run_all(runs: Sequence[TaskRun], jobs: int) -> Iterator[TaskRun]:
                     continue
                 seconds = ", ".join(f"{part} {value:.0f} s" for part, value in run.state["seconds"].items())
                 print(
-                    f"{number}/{len(runs)} {run.task.name}: {seconds if new else 'done before'}",
+                    f"{number}/{len(runs)} {run.task.name}: {seconds if new else 'finished before'}",
                     file=sys.stderr,
                 )
                 yield run
@@ -201,6 +198,6 @@ def run_all(runs: Sequence[TaskRun], jobs: int) -> Iterator[TaskRun]:
 
 
 def embedding_share(runs: Sequence[TaskRun]) -> float:
-    """Of the seconds that these tasks took, the per cent that their embeddings did."""
+    """Share of the tasks' time that their embeddings took, in per cent."""
     seconds = [run.state["seconds"] for run in runs]
-    return float(100 * sum(one["embeddings"] for one in seconds) / sum(sum(one.values()) for one in seconds))
+    return float(100 * sum(parts["embeddings"] for parts in seconds) / sum(sum(parts.values()) for parts in seconds))

@@ -1,4 +1,4 @@
-"""``python -m hear_api.heareval.launch embeddings|predictions ARGUMENTS``: a runner of heareval, after the repairs."""
+"""``python -m hear_api.heareval.launch embeddings|predictions ARGUMENTS``: starts a runner of heareval, repaired."""
 
 import os
 import runpy
@@ -8,23 +8,23 @@ import time
 
 from hear_api.heareval import repairs
 
-WATCH_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 def end_with_parent() -> None:
-    """End this process soon after its parent, however that ended: a command begun again would write beside it."""
+    """End this process soon after its parent ends in any way, so that it does not write beside a restarted command."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
+            time.sleep(POLL_SECONDS)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def main(part: str, arguments: list[str]) -> None:
-    """Run a runner as `python -m heareval.PART.runner` would; it ends the process."""
+    """Run a runner as ``python -m heareval.PART.runner`` does; it ends the process."""
     end_with_parent()
     repairs.stub_tensorflow()
     repairs.nvml_names_as_bytes()

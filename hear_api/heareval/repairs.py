@@ -1,6 +1,6 @@
-"""What heareval 2021.1.3 needs to run beside today's libraries, done from outside: its own files stay as they are.
+"""Lets heareval 2021.1.3 run with today's libraries, without changes to its files.
 
-Each function mends one breakage and does nothing where there is none.
+Each function repairs one incompatibility and does nothing where there is none.
 """
 
 import functools
@@ -16,23 +16,26 @@ PREDICTIONS_ENVIRONMENT: Mapping[str, str] = {
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
-"""Of the process that trains heads: it loads the checkpoints that it wrote itself, which hold classes of the kit; and
-cuBLAS is deterministic, as the kit wants it, with such a workspace only. Never of a process that loads a model."""
+"""Environment variables of the process that trains heads, never of one that loads a model.
+
+The process loads checkpoints that it wrote itself, which hold classes of the kit. The kit requires deterministic
+cuBLAS, which needs such a workspace.
+"""
 
 
 def stub_tensorflow() -> None:
-    """A module named tensorflow where there is none: HEAR's tools import it, but only to ask for a model's class."""
+    """Install a stub named tensorflow if there is none: HEAR's tools import it only to check the class of a model."""
     if "tensorflow" in sys.modules or importlib.util.find_spec("tensorflow") is not None:
         return
-    stub = types.ModuleType("tensorflow", "Stands in for TensorFlow in HEAR's tools.")
-    stub.__spec__ = ModuleSpec("tensorflow", None)  # else Lightning's search for it fails
+    stub = types.ModuleType("tensorflow", "A stub that HEAR's tools import instead of TensorFlow.")
+    stub.__spec__ = ModuleSpec("tensorflow", None)  # Lightning's find_spec fails without it
     module = types.SimpleNamespace(is_gpu_available=lambda *_, **__: True)
     vars(stub).update(Module=type("Module", (), {}), test=module)
     sys.modules["tensorflow"] = stub
 
 
 def nvml_names_as_bytes() -> None:
-    """nvidia-ml-py from 11.5 on gives a device's name as text; the kit decodes bytes."""
+    """Return the name of a GPU as bytes, which the kit decodes; nvidia-ml-py from 11.5 on returns a string."""
     try:
         import pynvml
     except ImportError:
@@ -48,21 +51,21 @@ def nvml_names_as_bytes() -> None:
 
 
 def settable_epoch() -> None:
-    """``fit_loop.current_epoch = e``, which the kit does before a test, sets nothing from Lightning 1.6 on."""
+    """Let ``fit_loop.current_epoch`` be set, as the kit does before a test; it has no effect from Lightning 1.6 on."""
     loops: Any = importlib.import_module("pytorch_lightning.loops")
     fit_loop = getattr(loops, "FitLoop", None) or loops._FitLoop
 
-    def get(self: Any) -> int:
+    def get_epoch(self: Any) -> int:
         return int(self.epoch_progress.current.completed)
 
-    def put(self: Any, epoch: int) -> None:
+    def set_epoch(self: Any, epoch: int) -> None:
         self.epoch_progress.current.completed = epoch
 
-    fit_loop.current_epoch = property(get, put)
+    fit_loop.current_epoch = property(get_epoch, set_epoch)
 
 
 def lightning_2() -> None:
-    """Trainer(gpus=...), and the hooks that get all outputs of an epoch, are gone from Lightning 2 on."""
+    """Restore ``Trainer(gpus=...)`` and the hooks that get all outputs of an epoch, removed in Lightning 2."""
     lightning: Any = importlib.import_module("pytorch_lightning")
     if int(lightning.__version__.split(".")[0]) < 2:
         return
@@ -74,30 +77,37 @@ def lightning_2() -> None:
 
 
 def accepting_gpus(trainer: Any) -> Any:
-    """A Trainer class that takes ``gpus``: None, or a list of devices."""
+    """A subclass of a Trainer class that accepts ``gpus``: None, or a list of devices."""
 
     class Trainer(trainer):  # type: ignore[misc]
         def __init__(self, *args: Any, gpus: list[int] | None = None, **options: Any) -> None:
-            where = {"accelerator": "gpu", "devices": gpus} if gpus else {"accelerator": "cpu"}
-            super().__init__(*args, **where, **options)
+            device = {"accelerator": "gpu", "devices": gpus} if gpus else {"accelerator": "cpu"}
+            super().__init__(*args, **device, **options)
 
     return Trainer
 
 
 def collect_outputs(model: Any, step_name: str, old_name: str, new_name: str) -> None:
-    """Give ``model``, a class, the hook that Lightning 2 calls in place of the one that it refuses."""
+    """Replace a hook that Lightning 2 refuses by one that it calls.
+
+    Args:
+        model: the class of the model.
+        step_name: the method whose outputs are collected over an epoch.
+        old_name: the hook that gets these outputs, which is removed.
+        new_name: the hook that Lightning 2 calls instead.
+    """
     step: Callable[..., Any] = getattr(model, step_name)
     at_end: Callable[..., Any] = getattr(model, old_name)
-    kept = f"_{step_name}_outputs"
+    attribute = f"_{step_name}_outputs"
 
     @functools.wraps(step)
     def collecting(self: Any, batch: Any, batch_idx: int) -> Any:
         output = step(self, batch, batch_idx)
-        vars(self).setdefault(kept, []).append(output)
+        vars(self).setdefault(attribute, []).append(output)
         return output
 
     def hook(self: Any) -> None:
-        at_end(self, vars(self).pop(kept, []))
+        at_end(self, vars(self).pop(attribute, []))
 
     setattr(model, step_name, collecting)
     setattr(model, new_name, hook)

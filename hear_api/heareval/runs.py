@@ -1,4 +1,4 @@
-"""One task through heareval's two runners, each in a process of its own; what is done already is not done again."""
+"""Runs one task through heareval's two runners, each in its own process; finished work is not repeated."""
 
 import contextlib
 import json
@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from hear_api.heareval.repairs import PREDICTIONS_ENVIRONMENT
-from hear_api.tasks.format import SCORES_NAME, Task
+from hear_api.tasks.format import SCORES_NAME, HearTask
+from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.lock import inherited_lock
 
 EMBEDDED_NAME, PREDICTED_NAME = ".done.embeddings", "prediction-done.json"
-"""What the kit leaves where a runner is through with a task."""
+"""Files that the kit writes when a runner has finished a task."""
 STATE_NAME = "maeast.json"
-"""Ours, in the same folder: what the kit's results are of, and the seconds that each part took."""
-
+"""Our file in the same folder: from which task and grid the kit's results are, and the seconds of each part."""
 LOCK_SECONDS = 3.0
-"""The processes of a command that was killed end by themselves within a second."""
+"""Time to wait for the processes of a killed command, which end by themselves within a second."""
 
 
 class KitError(ValueError):
@@ -30,22 +31,22 @@ class KitError(ValueError):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides a task's embeddings and scores, beside the task."""
+class KitSettings:
+    """What a task's embeddings and scores depend on besides the task."""
 
     checkpoint: Path | None
-    """None for the one in the package."""
+    """None for the checkpoint in the package."""
     options: Mapping[str, Any]
     """Keyword options of `hear_api.load_model`."""
     grid: str
-    """default, fast or faster, of the kit."""
+    """Name of the kit's grid: default, fast or faster."""
     grid_points: int
-    """Points of the grid that are trained."""
+    """Number of the grid's points that are trained."""
     threads: int | None
-    """Of each process; None for one where heads are trained, whose small matrices are slower with more, and for all
-    that a task has for itself where it is embedded."""
+    """Threads of each process. None for one thread where heads are trained, whose small matrices are slower with more,
+    and for the task's share of the processors where it is embedded."""
     device: str
-    """auto: CUDA where there is one, as the kit does; cpu."""
+    """cpu, or auto for CUDA if it is available, as in the kit."""
 
 
 @dataclass
@@ -53,15 +54,15 @@ class Processes:
     """Child processes that can be stopped together."""
 
     lock: int
-    """A descriptor that each of them inherits: while one lives, even without this process, the lock is held."""
+    """Descriptor of a lock that each process inherits, so that it is held as long as one of them runs."""
     share: int = 1
-    """Processors for each of the tasks that run at a time."""
+    """Processors for each of the tasks that run at the same time."""
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
     stopped: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, command: list[str], log: Path, environment: dict[str, str]) -> int:
-        """Run a command to its end, all that it says in ``log``; its exit status."""
+        """Run a command to its end with its output in the file ``log``, and return its exit status."""
         with log.open("wb") as file:
             with self._lock:
                 if self.stopped:
@@ -82,7 +83,7 @@ class Processes:
                     self.running.discard(child)
 
     def stop(self) -> None:
-        """End what runs; start no more."""
+        """End the running processes, and start no more."""
         with self._lock:
             self.stopped = True
             for child in self.running:
@@ -91,41 +92,30 @@ class Processes:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[int]:
-    """A lock on a folder of results; yields its descriptor.
+    """Hold a lock on a folder of results, and yield its descriptor for `Processes`.
 
     Raises:
-        ValueError: another command, or a process that it left behind, writes there.
+        ValueError: Another command, or a process that it started, writes there.
     """
-    import fcntl
-
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() > until:
-                    message = f"{folder}: another maeast hear is writing there; wait until it has ended"
-                    raise ValueError(message) from error
-                time.sleep(0.1)
-        yield file.fileno()
+    refusal = f"{folder}: another maeast hear is writing there; wait until it has ended"
+    with inherited_lock(folder / ".lock", refusal, LOCK_SECONDS) as descriptor:
+        yield descriptor
 
 
 @dataclass(frozen=True)
 class TaskRun:
-    """A task, and where its results go."""
+    """A task, the folder of its results, and how it is run."""
 
-    task: Task
+    task: HearTask
     folder: Path
-    """The checkpoint's own: the kit names embeddings after the module only, and would take those of other weights."""
-    settings: Settings
+    """Folder of one checkpoint's results: the kit names embeddings after the module only, not after its weights."""
+    settings: KitSettings
     processes: Processes
 
     @property
     def results(self) -> Path:
-        """The kit's folder for this task: it names it after the module and the options."""
+        """The kit's folder for this task, which is named after the module and the options."""
         from slugify import slugify
 
         options = [f"-{slugify(name)}={slugify(str(value))}" for name, value in self.settings.options.items()]
@@ -133,7 +123,7 @@ class TaskRun:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the results are of; empty where there are none."""
+        """The content of STATE_NAME; empty if there are no results."""
         try:
             content = json.loads((self.results / STATE_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -141,60 +131,43 @@ class TaskRun:
         return content if isinstance(content, dict) and isinstance(content.get("seconds"), dict) else {}
 
     def run(self) -> bool:
-        """Do what is not done yet; whether there was anything to do.
+        """Do what is not done yet, and return whether there was anything to do.
 
         Raises:
-            KitError: a runner failed; the message ends with the kit's own words, the log has all of them.
+            KitError: A runner failed; the message ends with the last line of its log.
         """
         state = self.state
         if state.get("task") != self.task.digest or not (self.results / EMBEDDED_NAME).exists():
             state = {"task": self.task.digest, "seconds": {"embeddings": self._embed()}}
-            self._remember(state)
+            self._write_state(state)
         grid = {"grid": self.settings.grid, "grid_points": self.settings.grid_points}
         if state.get("grid") == grid and (self.results / PREDICTED_NAME).exists():
             return False
         for name in (PREDICTED_NAME, SCORES_NAME):
             (self.results / name).unlink(missing_ok=True)
         seconds = {**state["seconds"], "predictions": self._predict()}
-        self._remember({**state, "grid": grid, "seconds": seconds})
+        self._write_state({**state, "grid": grid, "seconds": seconds})
         return True
 
-    def _remember(self, state: dict[str, Any]) -> None:
-        part = self.results / f"{STATE_NAME}.part"
-        part.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, self.results / STATE_NAME)
+    def _write_state(self, state: dict[str, Any]) -> None:
+        with replacing(self.results / STATE_NAME) as part:
+            part.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
     def _embed(self) -> float:
         shutil.rmtree(self.results, ignore_errors=True)
         checkpoint = self.settings.checkpoint
-        arguments = [
-            "hear_api",
-            *([] if checkpoint is None else ["--model", str(checkpoint)]),
-        ]
-        arguments += [
-            "--tasks-dir",
-            str(self.task.folder.parent.resolve()),
-            "--task",
-            self.task.name,
-        ]
+        arguments = ["hear_api", *([] if checkpoint is None else ["--model", str(checkpoint)])]
+        arguments += ["--tasks-dir", str(self.task.folder.parent.resolve()), "--task", self.task.name]
         arguments += ["--embeddings-dir", str(self.folder / "embeddings")]
-        return self._start(
-            "embeddings",
-            [*arguments, "--model-options", json.dumps(self.settings.options)],
-            {},
-        )
+        arguments += ["--model-options", json.dumps(self.settings.options)]
+        return self._start("embeddings", arguments, {})
 
     def _predict(self) -> float:
-        trained = self.results / "lightning_logs"
-        shutil.rmtree(trained, ignore_errors=True)  # of a run that was stopped
-        points = [
-            "--grid",
-            self.settings.grid,
-            "--grid-points",
-            str(self.settings.grid_points),
-        ]
-        seconds = self._start("predictions", [str(self.results), *points], PREDICTIONS_ENVIRONMENT)
-        for checkpoint in trained.glob("*/checkpoints"):
+        heads = self.results / "lightning_logs"
+        shutil.rmtree(heads, ignore_errors=True)  # from a run that was stopped
+        grid = ["--grid", self.settings.grid, "--grid-points", str(self.settings.grid_points)]
+        seconds = self._start("predictions", [str(self.results), *grid], PREDICTIONS_ENVIRONMENT)
+        for checkpoint in heads.glob("*/checkpoints"):
             shutil.rmtree(checkpoint)
         return seconds
 
@@ -208,13 +181,15 @@ class TaskRun:
         if self.settings.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         command = [sys.executable, "-m", "hear_api.heareval.launch", part, *arguments]
-        begun = time.monotonic()
+        start = time.monotonic()
         if status := self.processes.run(command, log, environment):
-            raise KitError(f"{self.task.folder}: heareval's {part} ended with {status}: {last_line(log)} (see {log})")
-        return time.monotonic() - begun
+            raise KitError(
+                f"{self.task.folder}: heareval's {part} ended with exit status {status}: {last_line(log)} (see {log})"
+            )
+        return time.monotonic() - start
 
 
 def last_line(log: Path) -> str:
-    """What a runner said last, at most 200 characters of it."""
+    """The last line of a runner's log, at most 200 characters of it."""
     text = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return text[-1][:200] if text else "it said nothing"
+    return text[-1][:200] if text else "the log is empty"

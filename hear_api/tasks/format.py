@@ -1,4 +1,4 @@
-"""The folder that heareval takes as a task: what must be in it, and what in it would break the kit or fool it."""
+"""Checks a task folder of heareval: for what it must hold, and for what would stop the kit or change its scores."""
 
 import csv
 import hashlib
@@ -13,7 +13,7 @@ from maeast_upstream.frontend import SAMPLE_RATE
 
 METADATA_NAME, VOCABULARY_NAME = "task_metadata.json", "labelvocabulary.csv"
 SCORES_NAME = "test.predicted-scores.json"
-"""The kit's result, in the folder of a task's embeddings."""
+"""The file of scores that the kit writes into the folder of a task's embeddings."""
 SCENE_METRICS = ("top1_acc", "pitch_acc", "chroma_acc", "mAP", "d_prime", "aucroc")
 EVENT_METRICS = (
     "event_onset_200ms_fms",
@@ -24,31 +24,16 @@ EVENT_METRICS = (
 TRAIN_VALID_TEST = ("train", "valid", "test")
 FOLD_MODES = ("new_split_kfold", "presplit_kfold")
 MIN_FOLDS = 3
-"""The kit takes one for test, one for valid, the others for train."""
+"""The kit uses one fold for test, one for valid and the others for train."""
 NAN_WORDS = frozenset(
     (
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "<NA>",
-        "N/A",
-        "n/a",
-        "NA",
-        "NULL",
-        "null",
-        "None",
-        "NaN",
-        "nan",
-        "-NaN",
-        "1.#IND",
-        "-1.#IND",
-        "1.#QNAN",
-        "-1.#QNAN",
+        *("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "n/a", "NA", "NULL", "null", "None", "NaN", "nan", "-NaN"),
+        *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
     )
 )
-"""What pandas.read_csv, through which the kit reads labels, takes for a missing value."""
-OTHER_WORDS = frozenset({"true", "false", "none"})
-"""In any case: pandas' truth values; what dcase_util, through which events are scored, takes for no label."""
+"""Texts that pandas.read_csv, with which the kit reads labels, turns into missing values."""
+CHANGED_WORDS = frozenset({"true", "false", "none"})
+"""Words in lower case: pandas reads two of them as booleans, and dcase_util, which scores events, one as no label."""
 
 
 class TaskError(ValueError):
@@ -56,37 +41,37 @@ class TaskError(ValueError):
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task folder that was looked through."""
+class HearTask:
+    """A task folder that `check_task` accepted."""
 
     folder: Path
     metadata: Mapping[str, Any]
     clips: int
     digest: str
-    """Of the metadata, labels and lists, and of the names, sizes and times of the recordings."""
+    """Hash of the metadata, labels and lists, and of the names, sizes and modification times of the recordings."""
 
     @property
     def name(self) -> str:
-        """Of the folder, such as esc50-v2.0.0-full."""
+        """Name of the folder, such as esc50-v2.0.0-full."""
         return self.folder.name
 
     @property
     def metrics(self) -> list[str]:
-        """The first one chooses among models."""
+        """Names of the metrics; the first one chooses among models."""
         return list(self.metadata["evaluation"])
 
 
-def find_tasks(folder: Path) -> tuple[list[Task], list[TaskError]]:
-    """The tasks of a folder of tasks, and what is wrong with its other entries.
+def find_tasks(folder: Path) -> tuple[list[HearTask], list[TaskError]]:
+    """The tasks in a folder, and the errors of its other entries.
 
     Raises:
-        ValueError: no such folder, or nothing in it.
+        ValueError: The folder is missing or empty.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; expected one that holds HEAR tasks")
     if not (entries := sorted(folder.iterdir())):
-        raise ValueError(f"{folder}: an empty folder; expected one that holds HEAR tasks")
-    tasks: list[Task] = []
+        raise ValueError(f"{folder}: empty folder; expected one that holds HEAR tasks")
+    tasks: list[HearTask] = []
     errors: list[TaskError] = []
     for entry in entries:
         try:
@@ -96,15 +81,15 @@ def find_tasks(folder: Path) -> tuple[list[Task], list[TaskError]]:
     return tasks, errors
 
 
-def check_task(folder: Path) -> Task:
-    """Look through a task folder, its recordings' headers included.
+def check_task(folder: Path) -> HearTask:
+    """Check a task folder and the headers of its recordings.
 
     Raises:
-        TaskError: something that would end the kit, or make it score something else; the first one found.
+        TaskError: The first error that would stop the kit or change its scores.
     """
     if not folder.is_dir():
-        raise TaskError(f"{folder}: a stray file; a folder of tasks may hold task folders only")
-    check_name(folder)
+        raise TaskError(f"{folder}: a file; a folder of tasks may hold task folders only")
+    check_folder_name(folder)
     metadata = read_json(folder / METADATA_NAME)
     check_metadata(folder / METADATA_NAME, metadata)
     labels = read_vocabulary(folder / VOCABULARY_NAME)
@@ -126,21 +111,21 @@ def check_task(folder: Path) -> Task:
             if length not in (None, samples):
                 raise TaskError(
                     f"{wav}: {samples} samples; expected {length}, the sample_duration of {seconds:g} s in "
-                    f"{METADATA_NAME}, which is null where clips are not of one length"
+                    f"{METADATA_NAME}; it must be null if clips differ in length"
                 )
             stat = wav.stat()
             digest.update(f"{split}/{name} {stat.st_size} {stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    return Task(folder, metadata, clips, digest.hexdigest())
+    return HearTask(folder, metadata, clips, digest.hexdigest())
 
 
-def check_name(folder: Path) -> None:
-    """TaskError for a task's folder whose name the kit takes for something else."""
+def check_folder_name(folder: Path) -> None:
+    """Raise TaskError for a task folder named "all", which means every task to the kit."""
     if folder.name == "all":
-        raise TaskError(f"{folder}: heareval takes that name for every task; give the folder another one")
+        raise TaskError(f"{folder}: to heareval this name means every task; give the folder another one")
 
 
-def made_files(folder: Path) -> set[str]:
-    """The names of a task's own files, relative to its folder; none where that is no task."""
+def task_files(folder: Path) -> set[str]:
+    """Relative paths of the files of a task; an empty set for a folder that is no task."""
     try:
         lists = {split: read_json(folder / f"{split}.json") for split in read_json(folder / METADATA_NAME)["splits"]}
     except (TaskError, KeyError, TypeError):
@@ -150,7 +135,7 @@ def made_files(folder: Path) -> set[str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; TaskError if it does not."""
+    """Read a JSON file; TaskError unless it holds an object that is not empty."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -158,12 +143,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise TaskError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict) or not content:
-        raise TaskError(f"{path}: expected a JSON object with something in it, got {str(content)[:60]}")
+        raise TaskError(f"{path}: expected a JSON object that is not empty, got {str(content)[:60]}")
     return content
 
 
 def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
-    """TaskError for a value that the kit does not know."""
+    """Raise TaskError for a missing value in task_metadata.json, or one that the kit does not know."""
     event = metadata.get("embedding_type") == "event"
     choices = {
         "embedding_type": ("scene", "event"),
@@ -174,17 +159,14 @@ def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
         if metadata.get(key) not in allowed:
             raise TaskError(f"{path}: {key} must be {' or '.join(allowed)}, got {metadata.get(key)!r}")
     if not isinstance(metadata.get("task_name"), str):
-        raise TaskError(f"{path}: task_name must be a text, got {metadata.get('task_name')!r}")
+        raise TaskError(f"{path}: task_name must be a string, got {metadata.get('task_name')!r}")
     seconds = metadata.get("sample_duration", "nothing")
     if seconds is not None and not (is_number(seconds) and seconds > 0):
         raise TaskError(f"{path}: sample_duration must be seconds or null, got {seconds!r}")
     check_splits(path, metadata)
-    metrics, known = (
-        metadata.get("evaluation"),
-        EVENT_METRICS if event else SCENE_METRICS,
-    )
+    metrics, known = metadata.get("evaluation"), EVENT_METRICS if event else SCENE_METRICS
     if not isinstance(metrics, list) or not metrics or not all(metric in known for metric in metrics):
-        raise TaskError(f"{path}: evaluation must be a list out of {', '.join(known)}, got {metrics!r}")
+        raise TaskError(f"{path}: evaluation must be a list of some of {', '.join(known)}, got {metrics!r}")
     parameters = metadata.get("evaluation_params", {})
     for key in ("task_specific_param_grid", "event_postprocessing_grid") if isinstance(parameters, dict) else ():
         grid = parameters.get(key, {})
@@ -193,7 +175,7 @@ def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def check_splits(path: Path, metadata: Mapping[str, Any]) -> None:
-    """TaskError if the names of the splits do not fit the split mode."""
+    """Raise TaskError if the names of the splits do not fit the split mode."""
     splits = metadata.get("splits")
     if not isinstance(splits, list) or not all(isinstance(split, str) and is_file_name(split) for split in splits):
         raise TaskError(f"{path}: splits must be a list of names, got {splits!r}")
@@ -205,7 +187,7 @@ def check_splits(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The labels of a labelvocabulary.csv in order; TaskError unless the kit reads the same."""
+    """The labels of a labelvocabulary.csv in order; TaskError if the kit would read others."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
@@ -220,27 +202,32 @@ def read_vocabulary(path: Path) -> list[str]:
             raise TaskError(f"{path}: expected {number},LABEL in row {number + 1}, got {','.join(row)}")
     labels = [label for _, label in rows[1:]]
     if len(set(labels)) < len(labels):
-        raise TaskError(f"{path}: a label stands there twice")
-    refuse_corrupted(path, labels)
+        raise TaskError(f"{path}: it lists a label twice")
+    check_label_texts(path, labels)
     return labels
 
 
-def refuse_corrupted(path: Path, labels: Iterable[str]) -> None:
-    """TaskError for a label that comes out of the kit's pandas.read_csv or dcase_util as something else."""
+def check_label_texts(path: Path, labels: Iterable[str]) -> None:
+    """Raise TaskError for a label that the kit's pandas.read_csv or dcase_util would change.
+
+    Args:
+        path: the file that holds the labels, for the message.
+        labels: the labels.
+    """
     for label in labels:
-        if is_corrupted(label):
+        if would_change(label):
             raise TaskError(
                 f"{path}: label {label!r} would be changed by the kit, which reads labels as pandas does "
-                '("01" becomes 1, "NA" nothing); use one that begins with a letter'
+                '("01" becomes 1, "NA" a missing value); use one that begins with a letter'
             )
 
 
-def is_corrupted(label: str) -> bool:
-    """Whether a label may come out of the kit as something else, whatever other labels there are.
+def would_change(label: str) -> bool:
+    """Whether the kit may change a label, whatever the other labels are.
 
-    Whole numbers in their shortest form are safe: NSynth's pitches are such labels.
+    Whole numbers in their shortest form are safe; NSynth's pitches are such labels.
     """
-    if not label.strip() or label in NAN_WORDS or label.strip().lower() in OTHER_WORDS:
+    if not label.strip() or label in NAN_WORDS or label.strip().lower() in CHANGED_WORDS:
         return True
     try:
         float(label)
@@ -256,43 +243,37 @@ def check_labels(
     labels: set[str],
     metadata: Mapping[str, Any],
 ) -> None:
-    """TaskError for a clip whose entry in SPLIT.json the kit could not use."""
-    multiclass, event = (
-        metadata["prediction_type"] == "multiclass",
-        metadata["embedding_type"] == "event",
-    )
+    """Raise TaskError for a clip whose entry in SPLIT.json the kit could not use."""
+    multiclass = metadata["prediction_type"] == "multiclass"
+    event = metadata["embedding_type"] == "event"
     for clip, entries in content.items():
-        if not is_file_name(clip):  # the kit would write its embedding to where such a name leads
+        if not is_file_name(clip):  # such a name would lead the kit to another folder
             raise TaskError(f"{path}: {clip!r} is not a plain file name")
         if not isinstance(entries, list) or (multiclass and len(entries) != 1):
             raise TaskError(f"{path}: {clip}: expected a list {'of one label' if multiclass else ''}, got {entries!r}")
         for entry in entries:
             label = check_event(path, clip, entry) if event else entry
-            if str(label) not in labels:  # the kit takes numbers for their text
+            if str(label) not in labels:  # the kit turns numbers into text
                 raise TaskError(f"{path}: {clip}: label {label!r} is not in {VOCABULARY_NAME}")
 
 
 def check_event(path: Path, clip: str, event: Any) -> Any:
-    """An event's label; TaskError if its times are not two numbers in order."""
+    """The label of an event; TaskError unless its start and end are numbers in order."""
     times: list[Any] = [event.get("start"), event.get("end")] if isinstance(event, dict) else [None]
     if not all(map(is_number, times)) or not 0 <= times[0] <= times[1]:
-        raise TaskError(f"{path}: {clip}: expected label, and 0 <= start <= end in ms, got {str(event)[:80]}")
+        raise TaskError(f"{path}: {clip}: expected a label and 0 <= start <= end in ms, got {str(event)[:80]}")
     return event.get("label")
 
 
 def check_wav(path: Path) -> int:
-    """Samples of a recording as the kit wants it; TaskError for another rate, several channels or NaN samples."""
+    """The number of samples of a recording; TaskError for another rate, several channels or NaN samples."""
     import numpy as np
     import soundfile
 
     if not path.is_file():
         rates = sorted(entry.name for entry in path.parents[2].iterdir() if entry.name.isdigit())
-        there = (
-            f"; there are recordings at {' and '.join(rates)} Hz only, maeast hear-task resamples them"
-            if str(SAMPLE_RATE) not in rates
-            else ""
-        )
-        raise TaskError(f"{path}: no such recording{there if rates else ''}")
+        hint = f"; the task has recordings at {' and '.join(rates)} Hz only: resample them with maeast hear-task"
+        raise TaskError(f"{path}: no such recording{hint if rates and str(SAMPLE_RATE) not in rates else ''}")
     try:
         info = soundfile.info(str(path))
         if info.samplerate != SAMPLE_RATE or info.channels != 1:
@@ -309,10 +290,10 @@ def check_wav(path: Path) -> int:
 
 
 def is_number(value: Any) -> bool:
-    """Finite, and not a truth value."""
+    """Whether a value is a finite number; a boolean is none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_file_name(name: str) -> bool:
-    """Leads nowhere but to the folder that it is in."""
+    """Whether a name is that of a file in a folder, without a path to another one."""
     return bool(name) and Path(name).name == name != ".." and "\0" not in name

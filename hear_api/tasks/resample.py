@@ -1,4 +1,4 @@
-"""A HEAR task at another rate -> the same task at 16 kHz: HEAR's own ones can be had at 48 kHz only."""
+"""Resamples a HEAR task to 16 kHz: HEAR's own tasks are published at 48 kHz only."""
 
 import shutil
 from pathlib import Path
@@ -12,57 +12,50 @@ from hear_api.tasks.format import (
     check_metadata,
     check_task,
     is_file_name,
-    made_files,
     read_json,
+    task_files,
 )
-from hear_api.tasks.recordings import fit, refuse_to_lose, write_wav
+from hear_api.tasks.recordings import check_replaceable, fit
 from maeast_upstream.audio.reading import read_audio
+from maeast_upstream.audio.writing import write_wav
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.storage.atomic import replacing_folder
 
 
 def resample_task(source: Path, folder: Path) -> None:
-    """Write ``source`` as ``folder``, whole or not at all; its lists and labels stay as they are.
+    """Write the task ``source`` at 16 kHz as ``folder``, whole or not at all; its lists and labels do not change.
 
     Raises:
-        TaskError: not a task; a recording that is missing.
-        AudioError: a recording that cannot be read: a published task may not lose any.
-        ValueError: the folder exists, and is no task, or the source.
+        TaskError: The source is no task, or a recording is missing.
+        AudioError: A recording cannot be read; a published task must be complete.
+        ValueError: The folder exists, and is no task, or is the source.
     """
-    refuse_to_lose(folder, made_files(folder), [source], "hear-task")
+    check_replaceable(folder, task_files(folder), [source], "hear-task")
     metadata = read_json(source / METADATA_NAME)
     check_metadata(source / METADATA_NAME, metadata)
     rates = sorted(int(entry.name) for entry in source.iterdir() if entry.name.isdigit())
     if not rates:
-        raise TaskError(f"{source}: no folder of recordings, which has their rate for a name, such as 48000")
+        raise TaskError(f"{source}: no folder of recordings named by their sample rate, such as 48000")
     seconds = metadata["sample_duration"]
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    length = None if seconds is None else round(seconds * SAMPLE_RATE)
+    lists = [f"{split}.json" for split in metadata["splits"]]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder) as part:
         for split in metadata["splits"]:
-            (part / str(SAMPLE_RATE) / split).mkdir(parents=True)
-            for name in tqdm(
-                read_json(source / f"{split}.json"),
-                desc=split,
-                leave=False,
-                disable=None,
-            ):
-                if not is_file_name(name):
-                    raise TaskError(f"{source / split}.json: {name!r} is not a plain file name")
-                samples = read_audio(source / str(rates[-1]) / split / name)
-                if seconds is not None:
-                    samples = fit(samples, round(seconds * SAMPLE_RATE))
-                write_wav(part / str(SAMPLE_RATE) / split / name, samples)
-        for name in (
-            METADATA_NAME,
-            VOCABULARY_NAME,
-            *(f"{split}.json" for split in metadata["splits"]),
-        ):
+            names = list(read_json(source / f"{split}.json"))
+            if bad := [name for name in names if not is_file_name(name)]:
+                raise TaskError(f"{source / split}.json: {bad[0]!r} is not a plain file name")
+            resample_split(source / str(rates[-1]) / split, part / str(SAMPLE_RATE) / split, names, length)
+        for name in (METADATA_NAME, VOCABULARY_NAME, *lists):
             if not (source / name).is_file():
                 raise TaskError(f"{source / name}: no such file")
             shutil.copy(source / name, part / name)
         check_task(part)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+
+def resample_split(source: Path, folder: Path, names: list[str], length: int | None) -> None:
+    """Write the recordings of a split at 16 kHz, cut or padded to ``length`` samples unless that is None."""
+    folder.mkdir(parents=True)
+    for name in tqdm(names, desc=source.name, leave=False, disable=None):
+        samples = read_audio(source / name)
+        write_wav(folder / name, samples if length is None else fit(samples, length))

@@ -49,8 +49,8 @@ def test_a_device_name_is_bytes_whatever_the_library_gives(monkeypatch, name):
 def test_the_epoch_can_be_set_as_the_kit_does():
     code = """
 import pytorch_lightning as pl
-from hear_api import kit_repairs
-kit_repairs.settable_epoch()
+from hear_api.heareval import repairs
+repairs.settable_epoch()
 trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
 trainer.fit_loop.current_epoch = 7
 assert trainer.current_epoch == 7, trainer.current_epoch

@@ -5,16 +5,16 @@ import json
 
 import pytest
 
-from hear_api.heareval.scores import Score, draw, format_scores, merge_csv, published_scores, read_scores
-from hear_api.tasks.format import Task
+from hear_api.heareval.scores import HearScore, format_scores, merge_csv, plot_scores, published_scores, read_scores
+from hear_api.tasks.format import HearTask
 
 
 def task(folder, *metrics, **metadata):
-    return Task(folder, {"evaluation": list(metrics), **metadata}, 1, "")
+    return HearTask(folder, {"evaluation": list(metrics), **metadata}, 1, "")
 
 
-def score(model="m", name="own-v1", value=50.0, metric="top1_acc", first=True):
-    return Score(model, name, metric, value, None, "default grid, 8 points", first)
+def score(model="m", name="own-v1", value=50.0, metric="top1_acc", primary=True):
+    return HearScore(model, name, metric, value, None, "default grid, 8 points", primary)
 
 
 def test_published_scores_stand_beside_hears_own_tasks_only():
@@ -34,8 +34,8 @@ def test_shares_are_in_per_cent_and_others_as_they_are(tmp_path):
     }
     (tmp_path / "test.predicted-scores.json").write_text(json.dumps(results))
     accuracy, d_prime = read_scores("m", task(tmp_path, "top1_acc", "d_prime"), tmp_path, "default grid")
-    assert (accuracy.value, accuracy.first) == (75.0, True)
-    assert (d_prime.value, d_prime.first) == (float("inf"), False)
+    assert (accuracy.value, accuracy.primary) == (75.0, True)
+    assert (d_prime.value, d_prime.primary) == (float("inf"), False)
 
 
 def test_folds_give_a_mean_and_a_deviation(tmp_path):
@@ -90,9 +90,9 @@ def test_the_chart_has_a_bar_for_each_model_and_task(tmp_path):
         score("a"),
         score("b"),
         score("a", "esc50-v2.0.0-full"),
-        score("a", metric="segment_1s_er", first=False),
+        score("a", metric="segment_1s_er", primary=False),
     ]
-    draw(tmp_path / "one.png", scores[:1])
-    draw(tmp_path / "many.svg", scores)
+    plot_scores(tmp_path / "one.png", scores[:1])
+    plot_scores(tmp_path / "many.svg", scores)
     assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "many.svg").read_text().count("<!-- 50.0 -->") == 3
