@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maeast_upstream import load_model as load_encoder
-from maeast_upstream.audio.reading import LOUDEST
+from maeast_upstream.audio.reading import MAX_AMPLITUDE
 from maeast_upstream.config import scene_width, step_width
 from maeast_upstream.encoder import Encoder, Precision
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, num_samples
@@ -221,6 +221,6 @@ def check_audio(audio: Any) -> None:
     if not torch.isfinite(audio).all():
         clip = int((~torch.isfinite(audio).all(dim=1)).nonzero()[0])
         raise ValueError(f"{wanted}; got NaN or infinite samples in clip {clip}: leave it out")
-    if (peaks := audio.abs().amax(dim=1)).max() > LOUDEST:
+    if (peaks := audio.abs().amax(dim=1)).max() > MAX_AMPLITUDE:
         clip = int(peaks.argmax())
         raise ValueError(f"{wanted}; got samples up to {peaks[clip]:.2g} in clip {clip}: expected about -1 to 1")

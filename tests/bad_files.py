@@ -50,7 +50,7 @@ def make_bad_files(folder):
     write_sparse_wav(folder / "long.wav", 60)
     reasons = {name: reason for name, (_, reason) in contents.items()}
     return reasons | {
-        "dangling.wav": "a link to a file that is not there",
+        "dangling.wav": "a link to a file that does not exist",
         "pipe.wav": "a pipe or device",
         "link.wav": None,
         "long.wav": None,

@@ -1,4 +1,4 @@
-"""Audio files to 16 kHz mono samples, without torch."""
+"""Reads audio files as 16 kHz mono samples, without torch."""
 
 from maeast_upstream.audio.reading import AudioError, from_samples, read_audio
 

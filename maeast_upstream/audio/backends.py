@@ -1,4 +1,4 @@
-"""Containers and codecs: mono float32 blocks at the file's own rate, by libsndfile or FFmpeg's libraries (PyAV)."""
+"""Decodes containers and codecs by libsndfile or FFmpeg (PyAV): mono float32 blocks at the file's own sample rate."""
 
 import contextlib
 import os
@@ -14,64 +14,72 @@ if TYPE_CHECKING:
     import soundfile
 
 RAW_FORMATS = {".g722": "g722", ".gsm": "gsm"}
-"""Telephone codecs without any header: known by the file's suffix only."""
+"""Telephone codecs without a header, which only the suffix of the file identifies."""
 PYAV_SUFFIXES = frozenset({".m4a", ".mp4", ".mkv", ".webm", ".aac", ".wma"}) | RAW_FORMATS.keys()
-"""Containers that libsndfile does not read."""
+"""Suffixes of containers that libsndfile does not read."""
 MAX_CHANNELS = 1024
-CUT_BYTES = 64
-"""A header may promise so much too much, by padding."""
-UNKNOWN_BYTES = 0x7FFF_0000
-"""From here on, a header's length is what a program writes that could not know it, such as one in a pipe."""
+MAX_MISSING_BYTES = 64
+"""A header may declare this much more than the file holds, because of padding."""
+UNKNOWN_LENGTH_BYTES = 0x7FFF_0000
+"""From here on, a length in a header is a placeholder of a program that did not know it, such as one in a pipe."""
 PYAV_FORMATS = "mov,matroska,webm,aac,asf,mp3,ogg,wav,w64,flac,aiff,au,caf,amr,avi,flv,mpeg,mpegts,ac3,eac3,wv,ape,tta"
-"""Containers that FFmpeg may open: none that is a list of other files or addresses, such as a playlist."""
-CUT_SECONDS = 0.5
-"""A container may promise so much too much: the padding of its codec."""
+"""Containers that FFmpeg may open; lists of other files or addresses, such as playlists, are not among them."""
+MAX_MISSING_SECONDS = 0.5
+"""A container may declare this much more than it holds, because of the codec's padding."""
 BLOCK_FRAMES = 1 << 16
-"""Read at once, so that a header cannot ask for more memory than the file has audio; small enough for the cache."""
+"""Frames of a block. Reading by blocks keeps a header from asking for more memory than the file has audio."""
 MAX_PLANES = 7
-"""PyAV 18 looks for a null pointer behind a frame's planes; behind the 8 that a frame has room for there is none."""
+"""PyAV 18 expects a null pointer after the planes of a frame; after 8, the maximum, there is none."""
 PYAV_BLOCK_SAMPLES = 1 << 16
-"""FFmpeg gives some thousand samples at a time; resampling these one by one would cost more than decoding them."""
+"""Samples of a block. FFmpeg's own frames of about a thousand samples would cost more to resample than to decode."""
 SEEK_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"})
 SEEK_SUBTYPES = re.compile("PCM_|FLOAT|DOUBLE|ULAW|ALAW")
-"""Where libsndfile seeks to the sample. Measured elsewhere: after a seek Opus and MP3 decode to slightly other values,
+"""Formats in which libsndfile seeks to the exact sample. After a seek, Opus and MP3 decode to slightly other values,
 and Vorbis to other audio."""
 
 Source = Path | str | BinaryIO
 
 
 class AudioError(ValueError):
-    """An input that cannot be used, with its name and the reason."""
+    """An input cannot be used; the message has its name and the reason."""
 
 
 class UnknownFormatError(AudioError):
-    """Nothing that the decoders know."""
+    """The decoders do not know the format."""
 
 
 class Reader(Protocol):
-    """An opened file."""
+    """An opened audio file."""
 
     rate: int
-    """Samples a second."""
+    """Sample rate in Hz."""
     seeks: bool
-    """Whether it goes to a sample without decoding what lies before."""
+    """Whether it can go to a sample without decoding those before it."""
     seconds: float
-    """Length as the header tells it, exact or nearly; 0 where it does not."""
+    """Length that the header declares, exact or nearly; 0 where it declares none."""
 
     @property
-    def place(self) -> int:
-        """Samples passed so far, at that rate."""
+    def position(self) -> int:
+        """Number of samples decoded so far."""
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
-        """Mono float32 samples from ``first`` on, once; AudioError at the end if more was promised than came."""
+        """Yield mono float32 samples from ``first`` on; may be called once.
+
+        Raises:
+            AudioError: At the end, if the file holds less than its header declares.
+        """
 
 
 @contextlib.contextmanager
 def open_soundfile(source: Source, name: str) -> Iterator[Reader]:
-    """Raises soundfile.LibsndfileError, RuntimeError or TypeError where libsndfile cannot, also while it reads."""
+    """Open a file by libsndfile.
+
+    Raises:
+        soundfile.LibsndfileError, RuntimeError, TypeError: libsndfile cannot read it; also raised by the reader.
+    """
     import soundfile
 
-    # bytes, because soundfile cannot encode the names that POSIX allows and UTF-8 does not
+    # as bytes, because soundfile cannot encode names that are not UTF-8
     as_bytes = os.name == "posix" and isinstance(source, (str, Path))
     with soundfile.SoundFile(os.fsencode(source) if as_bytes else source) as file:  # type: ignore[arg-type]
         if not 1 <= file.channels <= MAX_CHANNELS:
@@ -82,44 +90,45 @@ def open_soundfile(source: Source, name: str) -> Iterator[Reader]:
 class _SoundfileReader:
     def __init__(self, file: "soundfile.SoundFile", name: str) -> None:
         self.rate: int = file.samplerate
-        self.place = 0
-        self.seeks = _seeks_to_the_sample(file)
+        self.position = 0
+        self.seeks = _seeks_exactly(file)
         self.seconds = file.frames / file.samplerate
         self._file, self._name = file, name
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         file = self._file
         if first and self.seeks:
-            self.place = file.seek(min(first, file.frames))
+            self.position = file.seek(min(first, file.frames))
         rows = max(1, BLOCK_FRAMES // file.channels)
         while len(block := file.read(rows, dtype="float32", always_2d=True)):
-            skip = max(0, first - self.place)
-            self.place += len(block)
-            if self.place > file.frames + self.rate and file.format != "MP3":  # some broken Opus never ends
-                raise AudioError(f"{self._name}: broken: {file.frames} samples promised, {self.place} and more come")
+            skip = max(0, first - self.position)
+            self.position += len(block)
+            if self.position > file.frames + self.rate and file.format != "MP3":  # some broken Opus files never end
+                raise AudioError(f"{self._name}: broken: {file.frames} samples declared, {self.position} or more found")
             yield _mono(block[skip:])
         self._check_end()
 
     def _check_end(self) -> None:
         file, log = self._file, self._file.extra_info
-        promised, there = _data_bytes(log)
-        if promised - there > CUT_BYTES and promised < UNKNOWN_BYTES:
-            raise AudioError(
-                f"{self._name}: cut short: its header promises {promised} bytes of samples, {there} are there"
-            )
-        # libsndfile tells the length of compressed streams by looking at their end: off by a little where none was
-        # cut; of an MP3 without an index it guesses it from the bit rate of the first frame
+        declared, found = _data_bytes(log)
+        if declared - found > MAX_MISSING_BYTES and declared < UNKNOWN_LENGTH_BYTES:
+            raise AudioError(f"{self._name}: cut short: {declared} bytes of samples declared, {found} found")
+        # libsndfile finds the length of compressed streams near their end, off by a little in whole files; that of an
+        # MP3 without an index it guesses from the bit rate of the first frame
         guessed = file.format == "MP3" and re.search(r"bitrate mode\s*: constant", log) is not None
-        if not guessed and self.place < file.frames - max(self.rate // 10, 1):
-            raise AudioError(f"{self._name}: cut short: {file.frames} samples promised, {self.place} there")
+        if not guessed and self.position < file.frames - max(self.rate // 10, 1):
+            raise AudioError(f"{self._name}: cut short: {file.frames} samples declared, {self.position} found")
 
 
-def _seeks_to_the_sample(file: "soundfile.SoundFile") -> bool:
+def _seeks_exactly(file: "soundfile.SoundFile") -> bool:
     return file.format == "FLAC" or (file.format in SEEK_FORMATS and SEEK_SUBTYPES.match(file.subtype) is not None)
 
 
 def _mono(block: np.ndarray) -> np.ndarray:
-    """(n, channels) -> (n,) their mean; summed by column, because numpy's mean over a short axis is 10 times slower."""
+    """Average the channels of (n, channels) samples to (n,).
+
+    The columns are summed one by one, because numpy's mean over a short axis is 10 times slower.
+    """
     channels = block.shape[1]
     if channels == 1:
         return block[:, 0]
@@ -131,19 +140,24 @@ def _mono(block: np.ndarray) -> np.ndarray:
 
 
 def _data_bytes(log: str) -> tuple[int, int]:
-    """Bytes of samples that an uncompressed file's header promises, and that are there, as libsndfile notes them."""
+    """Return the bytes of samples that the header of an uncompressed file declares, and those that libsndfile found."""
     found = re.search(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", log)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 @contextlib.contextmanager
 def open_pyav(source: Source, name: str) -> Iterator[Reader]:
-    """Raises AudioError, also while it reads; `UnknownFormatError` where FFmpeg finds nothing that it knows."""
+    """Open a file by FFmpeg.
+
+    Raises:
+        UnknownFormatError: FFmpeg does not know the format.
+        AudioError: The file is broken; also raised by the reader.
+    """
     import av
 
     with contextlib.ExitStack() as stack:
         try:
-            # an opened file, because FFmpeg would take a name such as take:1.m4a for an address
+            # an opened file, because FFmpeg would read a name such as take:1.m4a as an address
             file = stack.enter_context(Path(source).open("rb")) if isinstance(source, (str, Path)) else source
             raw = RAW_FORMATS.get(Path(source).suffix.lower()) if isinstance(source, (str, Path)) else None
             options = {"format_whitelist": raw or PYAV_FORMATS}
@@ -151,7 +165,7 @@ def open_pyav(source: Source, name: str) -> Iterator[Reader]:
             if not container.streams.audio:
                 raise UnknownFormatError(f"{name}: no audio stream")
             if container.streams.audio[0].codec_context is None:
-                raise UnknownFormatError(f"{name}: an audio stream that no decoder is known for")
+                raise UnknownFormatError(f"{name}: FFmpeg has no decoder for its audio stream")
             yield _PyavReader(container, name)
         except AudioError:
             raise
@@ -160,31 +174,31 @@ def open_pyav(source: Source, name: str) -> Iterator[Reader]:
 
 
 class _PyavReader:
-    """Its rate is that of the first frame: some codecs put out twice the rate that the header says."""
+    """Has the rate of the first frame, because some codecs decode to twice the rate in the header."""
 
     def __init__(self, container: "av.container.InputContainer", name: str) -> None:
-        self.place, self.seeks = 0, False
-        self._name, self.seconds = name, _promised_seconds(container)
+        self.position, self.seeks = 0, False
+        self._name, self.seconds = name, _declared_seconds(container)
         self._frames = iter(container.decode(audio=0))
         self._next = next(self._frames, None)
         self.rate = self._next.sample_rate if self._next else int(container.streams.audio[0].rate or 0)
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         waiting: list[np.ndarray] = []
-        for part in self._parts():
-            skip = max(0, first - self.place)
-            self.place += len(part)
+        for part in self._decoded():
+            skip = max(0, first - self.position)
+            self.position += len(part)
             waiting.append(part[skip:])
             if sum(map(len, waiting)) >= PYAV_BLOCK_SAMPLES:
                 yield np.concatenate(waiting)
                 waiting = []
         if waiting:
             yield np.concatenate(waiting)
-        if self.rate and self.place / self.rate < self.seconds - CUT_SECONDS:
-            seconds = self.place / self.rate
-            raise AudioError(f"{self._name}: cut short: {self.seconds:.1f} s promised, {seconds:.1f} s there")
+        if self.rate and self.position / self.rate < self.seconds - MAX_MISSING_SECONDS:
+            seconds = self.position / self.rate
+            raise AudioError(f"{self._name}: cut short: {self.seconds:.1f} s declared, {seconds:.1f} s found")
 
-    def _parts(self) -> Iterator[np.ndarray]:
+    def _decoded(self) -> Iterator[np.ndarray]:
         channels, convert = 0, None
         while self._next is not None:
             if self._next.sample_rate != self.rate:
@@ -201,17 +215,14 @@ class _PyavReader:
 
 
 def _to_float(channels: int) -> "av.AudioResampler":
-    """Converts the format only: rate and channels stay.
-
-    Interleaved where PyAV crashes on planes, such as 7.1.
-    """
+    """Return a converter to float32 that keeps rate and channels, interleaved where PyAV would crash on planes."""
     import av
 
     return av.AudioResampler(format="fltp" if channels <= MAX_PLANES else "flt")
 
 
-def _promised_seconds(container: "av.container.InputContainer") -> float:
-    """Length that the header gives the audio; 0 where it gives none, or FFmpeg guesses it from the bit rate."""
+def _declared_seconds(container: "av.container.InputContainer") -> float:
+    """Return the length that the header declares; 0 where it declares none, or FFmpeg guesses it from the bit rate."""
     stream = container.streams.audio[0]
     if "matroska" not in container.format.name and "mov" not in container.format.name:
         return 0.0
@@ -219,10 +230,10 @@ def _promised_seconds(container: "av.container.InputContainer") -> float:
         return float(stream.duration * stream.time_base)
     if tagged := re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", "")):
         return 3600 * int(tagged[1]) + 60 * int(tagged[2]) + float(tagged[3])
-    alone = len(container.streams) == 1  # beside a picture, the container's length may be the picture's
-    return container.duration / 1e6 if alone and container.duration else 0.0
+    audio_only = len(container.streams) == 1  # else the container's length may be that of a picture
+    return container.duration / 1e6 if audio_only and container.duration else 0.0
 
 
 def _reason(error: BaseException) -> str:
-    """What FFmpeg says, without number and name."""
+    """Return FFmpeg's message without number and name."""
     return " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -1,4 +1,4 @@
-"""The sample rate of every waveform here; apart from frontend.py because that needs torch, and decoding does not."""
+"""The sample rate of every waveform, in a module that does not import torch."""
 
 SAMPLE_RATE = 16_000
 SAMPLES_PER_MS = 16

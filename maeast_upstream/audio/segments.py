@@ -1,4 +1,4 @@
-"""Many stretches of one file, each begun where the one before ended rather than at the file's beginning."""
+"""Reads many segments of one file without decoding it from its beginning for each."""
 
 import contextlib
 from collections import deque
@@ -8,28 +8,28 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.audio.backends import PYAV_SUFFIXES, Reader, open_pyav, open_soundfile
-from maeast_upstream.audio.reading import check_path, read_audio, read_segment
+from maeast_upstream.audio.reading import check_path, read_audio, read_opened
 
 KEPT_SECONDS = 30
-"""A stretch may begin so much before the end of the one before: stretches overlap."""
+"""Decoded audio that is kept, so that a segment may begin before the end of the previous one."""
 
 
 class SequentialReader:
-    """Stretches of one file, as `read_audio` gives them.
+    """Reads segments of one file, with the same result as `read_audio`.
 
-    Of a 3-hour MP3 in a thousand pieces `read_audio` would decode an hour and a half, on average, for each.
+    For a 3-hour MP3 with a thousand segments, `read_audio` would decode one and a half hours on average for each.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self._stack = contextlib.ExitStack()
-        self._reader: _Continued | None = None
+        self._reader: _KeepingReader | None = None
 
     def read(self, start_ms: float | None, end_ms: float | None) -> np.ndarray:
-        """As `read_audio`; fast if called in the order of the stretches."""
+        """Read a segment, as `read_audio`; fast if the segments come in their order."""
         try:
-            samples = self._go_on(start_ms or 0.0, end_ms)
-        except Exception:  # whatever it was: `read_audio` tells, or finds the decoder that can
+            samples = self._continue(start_ms or 0.0, end_ms)
+        except Exception:  # `read_audio` raises the reason, or finds another decoder
             self.close()
             samples = None
         return read_audio(self.path, start_ms, end_ms) if samples is None else samples
@@ -39,30 +39,30 @@ class SequentialReader:
         self._reader = None
         self._stack.close()
 
-    def _go_on(self, start: float, end: float | None) -> np.ndarray | None:
-        """None where the file can seek."""
+    def _continue(self, start: float, end: float | None) -> np.ndarray | None:
+        """Read a segment from where the previous one ended; None where the file can seek."""
         for _ in range(2):
             if self._reader is None:
                 check_path(Path(self.path))
-                of_pyav = Path(self.path).suffix.lower() in PYAV_SUFFIXES
-                opened = self._stack.enter_context((open_pyav if of_pyav else open_soundfile)(self.path, self.path))
+                by_pyav = Path(self.path).suffix.lower() in PYAV_SUFFIXES
+                opened = self._stack.enter_context((open_pyav if by_pyav else open_soundfile)(self.path, self.path))
                 if opened.seeks:
                     self.close()
                     return None
-                self._reader = _Continued(opened)
+                self._reader = _KeepingReader(opened)
             try:
-                return read_segment(self._reader, self.path, start, end)
-            except _PassedError:
+                return read_opened(self._reader, self.path, start, end)
+            except _TooEarlyError:
                 self.close()
         return None
 
 
-class _PassedError(Exception):
-    """The stretch begins before what is kept."""
+class _TooEarlyError(Exception):
+    """The segment begins before the blocks that are kept."""
 
 
-class _Continued:
-    """A reader whose `blocks` is called again and again."""
+class _KeepingReader:
+    """A reader that keeps the last blocks, so that `blocks` may be called for one segment after the other."""
 
     seeks = False
 
@@ -71,27 +71,27 @@ class _Continued:
         self._reader, self._blocks = reader, reader.blocks(0)
         self._kept: deque[np.ndarray] = deque()
         self._begin = self._end = 0
-        """Samples of the file before what is kept, and up to its end."""
+        """Positions in the file where the kept blocks begin and end, in samples."""
 
     @property
-    def place(self) -> int:
-        """Samples passed so far."""
-        return self._reader.place
+    def position(self) -> int:
+        """Number of samples decoded so far."""
+        return self._reader.position
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
-        """From ``first`` on: what is kept, then what is decoded."""
+        """Yield samples from ``first`` on: the kept blocks, then newly decoded ones."""
         if first < self._begin:
-            raise _PassedError
-        place = self._begin
+            raise _TooEarlyError
+        position = self._begin
         for block in list(self._kept):
-            if place + len(block) > first:
-                yield block[max(0, first - place) :]
-            place += len(block)
+            if position + len(block) > first:
+                yield block[max(0, first - position) :]
+            position += len(block)
         for block in self._blocks:
             self._keep(block)
-            if place + len(block) > first:
-                yield block[max(0, first - place) :]
-            place += len(block)
+            if position + len(block) > first:
+                yield block[max(0, first - position) :]
+            position += len(block)
 
     def _keep(self, block: np.ndarray) -> None:
         self._kept.append(block)

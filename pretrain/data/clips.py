@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from maeast_upstream.audio.reading import AudioError, Source, find_audio, promised_ms, read_audio
+from maeast_upstream.audio.reading import AudioError, Source, duration_ms, find_audio, read_audio
 from maeast_upstream.data.packed import Packed, open_packed, packed_clips, to_float
 from maeast_upstream.frontend import SAMPLE_RATE
 
@@ -102,7 +102,7 @@ def read_crop(source: Source, count: int, place: float) -> np.ndarray:
 
     Where it cannot, what lies before the crop is decoded and dropped.
     """
-    length = int(promised_ms(source) * SAMPLES_PER_MS)
+    length = int(duration_ms(source) * SAMPLES_PER_MS)
     first = first_sample(length, count, place)
     if length > count:
         try:
@@ -178,7 +178,7 @@ def open_folder(folder: Path) -> FileClips:
     names, lengths, bad = [], [], {}
     for path in tqdm(find_audio([folder]), unit="file", desc="reading headers", disable=None):
         try:
-            samples = int(promised_ms(path) * SAMPLES_PER_MS)
+            samples = int(duration_ms(path) * SAMPLES_PER_MS)
         except AudioError as error:
             bad[str(path)] = str(error).removeprefix(f"{path}: ")
             continue

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from maeast_upstream.audio.reading import AUDIO_SUFFIXES, AudioError, promised_ms, read_audio
+from maeast_upstream.audio.reading import AUDIO_SUFFIXES, AudioError, duration_ms, read_audio
 from maeast_upstream.storage.remote import open_remote
 from pretrain.config import DataConfig
 from pretrain.data.batches import Batch, BatchSharding, crop_shape
@@ -142,7 +142,7 @@ class Stream:
 
     def _crops(self, data: bytes, samples: int) -> Iterator[np.ndarray]:
         source = io.BytesIO(data)
-        if promised_ms(source) > WHOLE_MS:
+        if duration_ms(source) > WHOLE_MS:
             for place in self.random.random(self.views):
                 yield read_crop(source, samples, float(place))
             return

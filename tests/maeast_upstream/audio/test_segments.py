@@ -1,4 +1,4 @@
-"""A stretch of a file is that slice of the whole."""
+"""A segment of a file is that slice of the whole."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ SAME_RATE = [suffix for suffix in FORMATS if suffix != "webm"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stretches")
+    folder = tmp_path_factory.mktemp("segments")
     for suffix in SAME_RATE:
         write(folder / f"16000.{suffix}", sweep(16000, SECONDS), 16000)
     for rate in (8000, 11025, 44100, 48000, 44101, 192000):
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(times=st.tuples(st.floats(0, 5900), st.floats(0.1, 4000)))
-def test_at_16_khz_a_stretch_is_exactly_the_slice_of_the_whole(folder, suffix, times):
+def test_at_16_khz_a_segment_is_exactly_the_slice_of_the_whole(folder, suffix, times):
     path = folder / f"16000.{suffix}"
     start, end = times[0], min(sum(times), 1000 * SECONDS)
     whole = read_audio(path)
@@ -60,14 +60,14 @@ def test_at_16_khz_a_stretch_is_exactly_the_slice_of_the_whole(folder, suffix, t
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(times=st.tuples(st.floats(0, 5900), st.floats(1, 4000)))
-def test_at_other_rates_a_stretch_is_the_slice_within_1e_5(folder, name, times):
+def test_at_other_rates_a_segment_is_the_slice_within_1e_5(folder, name, times):
     start, end = times[0], min(sum(times), 1000 * SECONDS - 10)
     whole = read_audio(folder / name)
     first = round(16 * start)
     expected = whole[first : max(first + 1, round(16 * end))]
-    stretch = read_audio(folder / name, start, end)
-    assert len(stretch) == len(expected)
-    assert np.abs(stretch - expected).max() < 1e-5
+    segment = read_audio(folder / name, start, end)
+    assert len(segment) == len(expected)
+    assert np.abs(segment - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["16000.wav", "16000.opus", "44100.wav", "16000.m4a"])
@@ -76,7 +76,7 @@ def test_an_end_just_past_the_file_is_its_end_and_a_later_one_is_refused(folder,
     length = len(whole) / 16
     assert np.allclose(read_audio(folder / name, 1000, length + 90), whole[16000:], atol=1e-5)
     assert np.allclose(read_audio(folder / name, 1000), whole[16000:], atol=1e-5)
-    with pytest.raises(AudioError, match=rf"{name}: \d+ ms long, too short for a stretch that ends at"):
+    with pytest.raises(AudioError, match=rf"{name}: \d+ ms long; a segment cannot end at"):
         read_audio(folder / name, 1000, length + 110)
 
 
@@ -86,18 +86,18 @@ def test_a_start_at_or_past_the_end_is_refused(folder, name, beyond):
     length = len(read_audio(folder / name)) / 16
     with pytest.raises(
         AudioError,
-        match=rf"{name}: \d+ ms long; a stretch that starts at .* ms is not there",
+        match=rf"{name}: \d+ ms long; a segment cannot start at",
     ):
         read_audio(folder / name, length + beyond)
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 5), (5, 5), (5, 4), (float("nan"), 5), (0, float("nan"))])
-def test_times_that_make_no_stretch_are_refused(folder, start, end):
-    with pytest.raises(AudioError, match=r"16000\.wav: a stretch from .* expected 0 <= start < end"):
+def test_times_that_make_no_segment_are_refused(folder, start, end):
+    with pytest.raises(AudioError, match=r"16000\.wav: a segment from .* expected 0 <= start < end"):
         read_audio(folder / "16000.wav", start, end)
 
 
-def test_what_lies_past_a_stretch_is_not_looked_at(tmp_path):
+def test_what_lies_past_a_segment_is_not_looked_at(tmp_path):
     path = tmp_path / "x.wav"
     samples = (sweep(16000, 2) * 32767).astype("<i2")
     path.write_bytes(wav_header(data_bytes=10 * samples.nbytes) + samples.tobytes())
@@ -173,7 +173,7 @@ def test_3_hours_at_44_khz_take_little_more_memory_than_their_result(tmp_path):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_stretches_one_after_the_other_are_those_read_alone(folder, name, data):
+def test_segments_one_after_the_other_are_those_read_alone(folder, name, data):
     times = st.tuples(st.integers(0, 6500), st.integers(-5, 2500))
     file = SequentialReader(str(folder / name))
     for start, length in data.draw(st.lists(times, min_size=1, max_size=8)):
@@ -189,7 +189,7 @@ def test_stretches_one_after_the_other_are_those_read_alone(folder, name, data):
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "m4a", "wav"])
-def test_stretches_in_their_order_decode_the_file_once(folder, suffix, monkeypatch):
+def test_segments_in_their_order_decode_the_file_once(folder, suffix, monkeypatch):
     opened = []
     for kind in ("open_soundfile", "open_pyav"):
         original = getattr(backends, kind)
@@ -210,7 +210,7 @@ def test_stretches_in_their_order_decode_the_file_once(folder, suffix, monkeypat
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_that_was_replaced_between_its_stretches_is_read_anew(tmp_path, workers):
+def test_a_file_that_was_replaced_between_its_segments_is_read_anew(tmp_path, workers):
     path = tmp_path / "x.mp3"
     with DecodePool(workers) as pool:
         for seconds in (2, 3):

@@ -18,7 +18,7 @@ import torch
 from sounds import sweep, write
 
 from maeast_upstream import load_model
-from maeast_upstream.audio.reading import promised_ms, read_audio
+from maeast_upstream.audio.reading import duration_ms, read_audio
 from maeast_upstream.cli import run
 from pretrain import pack
 from pretrain.cli import main
@@ -101,7 +101,7 @@ def test_a_crop_is_a_slice_of_the_whole(tmp_path, suffix, rate):
     whole = read_audio(path)
     for place in (0.0, 0.37, 0.999):
         crop = read_crop(path, 8000, place)
-        first = first_sample(int(promised_ms(path) * 16), 8000, place)
+        first = first_sample(int(duration_ms(path) * 16), 8000, place)
         assert np.abs(whole[first : first + 8000] - crop).max() < 1e-4
     assert len(read_crop(path, 10**6, 0.5)) == len(whole)
 
