@@ -49,14 +49,17 @@ demo: $(DEMO_VENV)/ready ## embed the clips of tests/data, reconstruct a clip, d
 	@echo "wrote $(DEMO)/reconstruction.png: a clip, the part of it that the model sees, and what the model fills in"
 	@echo "wrote $(DEMO)/map.html: open it in a browser, and click a dot to hear the clip"
 
-# Three runs, because their tests cannot share a process: torch's DataLoader forks (in tests/pretrain and in s3prl's tasks), and a
-# forked process hangs if an engine, Ray or numba has started threads in its parent. A worker that dies ends the run, since xdist
-# waits for ever for its replacement.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -q
-test: $(VENV)/ready ## run the whole suite
-	$(PYTEST) -m "not stress and not gpu" tests/pretrain
-	$(PYTEST) -m "s3prl and not stress and not gpu" --ignore tests/pretrain
-	$(PYTEST) -m "not s3prl and not stress and not gpu" --ignore tests/pretrain
+# Two processes take the files one by one, in the order of tests/conftest.py. A process that dies ends the run, since xdist waits
+# for ever for its replacement.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+test: $(VENV)/ready ## run the whole suite, as CI does
+	$(PYTEST) -m "not stress and not gpu"
+
+test-fast: $(VENV)/ready ## run the tests that need no other processes, s3prl, Ray or HEAR's tools
+	$(PYTEST) -m "not slow and not s3prl and not hear and not stress and not gpu"
+
+coverage: $(VENV)/ready ## run the whole suite, and list the lines that it does not reach
+	$(PYTEST) -m "not stress and not gpu" --cov --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/ready ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .

@@ -77,9 +77,21 @@ def write_published(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    """Tests for a GPU need one."""
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    """Skip the tests that need a GPU where there is none, and sort the files as `make test` needs them."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    with_s3prl = {item.path for item in items if item.get_closest_marker("s3prl")}
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (_forks(item.path, with_s3prl), item.path not in slow))
+
+
+def _forks(path, with_s3prl):
+    """Sort files whose tests fork first: 0 for pretraining, 1 for s3prl, 2 for all others.
+
+    torch's DataLoader forks, and a forked process hangs if its parent has threads of an engine, Ray or numba.
+    """
+    if path.is_relative_to(Path(__file__).parent / "pretrain"):
+        return 0
+    return 1 if path in with_s3prl else 2
