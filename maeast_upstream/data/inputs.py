@@ -1,7 +1,7 @@
-"""What `maeast embed` reads: files, folders, manifests, tars, packed corpora and stdin become a lazy list of segments.
+"""Lists the segments of audio in files, folders, manifests, tars, packed corpora and stdin, for `maeast embed`.
 
-Paths are text with surrogates for bytes that are not UTF-8, joined as text: a `Path` for each of millions of files
-would be most of the memory and time. Hence no pathlib here.
+Paths are text, with surrogates for bytes that are not UTF-8. pathlib is not used, because a `Path` for each of millions
+of files would need most of the memory and time.
 """
 
 import functools
@@ -16,55 +16,56 @@ from maeast_upstream.audio.reading import AUDIO_SUFFIXES
 from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_packed, packed_clips
 from maeast_upstream.data.tars import list_members
-from maeast_upstream.storage.remote import is_remote, remote_kind, walk_remote
+from maeast_upstream.storage.remote import is_remote, remote_type, walk_remote
 
 STDIN = "-"
 TAR_SUFFIX = ".tar"
 BYTES_PER_MS = 16
-"""128 kbit/s: what a stretch counts for in `cost`."""
+"""Assumed size of a segment of a file in `cost`: 128 kbit/s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One piece of audio to embed, and where its bytes lie."""
+    """A piece of audio to embed, and where its bytes are stored."""
 
     path: str
-    """Its name in the table: the file, ``shard.tar/member.opus``, or a packed clip's name."""
+    """Name in the table: the file, ``shard.tar/member.opus``, or the name of a packed clip."""
     number: int = 0
-    """0 for whole files and members of tars; the row of a manifest, counted from 0; the number of a packed clip."""
+    """Row of a manifest or number of a packed clip, counted from 0; 0 for whole files and members of tars."""
     start_ms: float | None = None
-    """Where a stretch of the file begins; None for its beginning."""
+    """Start of the segment in the file; None for the beginning of the file."""
     end_ms: float | None = None
-    """Where it ends; None for the file's end."""
+    """Its end; None for the end of the file."""
     offset: int | None = None
-    """First byte in ``file``, of members and packed clips."""
+    """Position of its first byte in ``file``, for members of tars and packed clips."""
     size: int | None = None
-    """Bytes, where the listing knows them."""
+    """Number of bytes, where the listing knows it."""
     file: str = ""
-    """What to open where that is not ``path``: the tar, or the packed corpus's samples."""
+    """File to open, if it is not ``path``: the tar, or the samples of the packed corpus."""
     packed: bool = False
     """Whether the bytes are 16 kHz int16 samples."""
     error: str | None = None
-    """Why there is nothing to read: not audio but an entry for the list of errors, such as a tar cut short."""
+    """Reason why it cannot be read, found while listing, such as a tar cut short; it goes to the list of errors."""
 
 
 def list_segments(inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[Segment]:
-    """Everything that the inputs hold, lazily, in the order of the inputs; the same for the same files.
+    """List all segments of the inputs lazily, in the order of the inputs; the same files give the same list.
 
-    - A folder: audio files by their suffix, members of ``.tar`` files, packed corpora, at any depth, sorted by name in
-      each folder; links to folders are not followed. It is listed without what is an input of its own.
-    - ``.tsv``, ``.csv``: a manifest (`read_manifest`). A folder's manifests are not read.
-    - ``.tar``: a WebDataset shard: its members with an audio suffix; links and sparse files among them are segments
-      with ``error``. Of one that is cut short the whole members, then a segment with ``error``.
-    - A folder that `pretrain.pack` wrote: its clips.
-    - ``-``: a path a line on stdin: audio files or tars. Whether they exist shows when they are read.
-    - Any other file is taken for audio. Any of these may be an fsspec address, apart from packed corpora.
+    - A folder gives its audio files (by their suffix), members of its ``.tar`` files, and clips of packed corpora, at
+      any depth and sorted by name in each folder. Links to folders are not followed, manifests in it are not read, and
+      files or folders that are inputs themselves are left out.
+    - ``.tsv`` and ``.csv`` are manifests, see `read_manifest`.
+    - ``.tar`` gives its members with an audio suffix. Links and sparse files among them, and the end of a tar that is
+      cut short, are segments with an ``error``.
+    - A folder that `pretrain.pack` wrote gives its clips.
+    - ``-`` reads one path per line from stdin: audio files or tars, which are not checked before they are read.
+    - Any other file counts as audio. Each of these but packed corpora may be an address that fsspec knows.
 
-    An input that is given twice is listed once; a file that two manifests name is listed twice.
+    An input that is given twice is listed once; a file in two manifests is listed twice.
 
     Raises:
-        ValueError: at once for an input that does not exist, a folder without audio, a manifest without rows; later
-            for a row of a manifest that cannot be understood.
+        ValueError: At once, an input does not exist, a folder has no audio or a manifest no rows; while listing, a row
+            of a manifest is invalid.
     """
     unique: dict[str, str] = {}
     for item in [inputs] if isinstance(inputs, (str, Path)) else inputs:
@@ -72,14 +73,13 @@ def list_segments(inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | N
         unique.setdefault(_identity(path), path)
     for path in unique.values():
         _check(path)
-    return (segment for own, path in unique.items() for segment in _list(path, frozenset(unique) - {own}, stdin))
+    return (
+        segment for identity, path in unique.items() for segment in _list(path, frozenset(unique) - {identity}, stdin)
+    )
 
 
 def cost(segment: Segment) -> int:
-    """About the bytes of its audio, without opening it; 0 where nothing is known of it, and for addresses on their own.
-
-    Raises nothing.
-    """
+    """Estimate the bytes of a segment's audio without opening it; 0 where nothing is known, as of single addresses."""
     if segment.size is not None:
         return segment.size
     if segment.end_ms is not None:
@@ -88,7 +88,7 @@ def cost(segment: Segment) -> int:
 
 
 def segment_of(path: str) -> Segment:
-    """The whole file, or the member of a tar, that a table calls ``path``; a packed clip's name does not say where."""
+    """Return the segment of a ``path`` in a table: a whole file or a member of a tar, but not a packed clip."""
     head, ending, member = path.partition(TAR_SUFFIX + "/")
     tar = head + TAR_SUFFIX
     if member and ending and (is_remote(tar) or os.path.isfile(tar)):
@@ -102,7 +102,7 @@ def _members_of(tar: str) -> dict[str, Segment]:
 
 
 def file_bytes(segment: Segment) -> int:
-    """Bytes of what has to be opened; 0 where that is not known."""
+    """Return the bytes of the file or member to decode; 0 where they are not known."""
     if segment.size is not None or segment.error is not None or is_remote(segment.file or segment.path):
         return segment.size or 0
     try:
@@ -112,7 +112,7 @@ def file_bytes(segment: Segment) -> int:
 
 
 def as_text(path: str) -> str:
-    r"""A path as tables hold it: bytes that are not UTF-8 are spelt out, such as \xe9."""
+    r"""Return a path as tables store it, with bytes that are not UTF-8 in the form \xe9."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -131,30 +131,30 @@ def _suffix(path: str) -> str:
 
 
 def _check(item: str) -> None:
-    """ValueError for what shows at once."""
+    """Raise ValueError for an input that cannot be listed."""
     if item == STDIN:
         return
-    kind = remote_kind(item) if is_remote(item) else _local_kind(item)
-    if kind is None:
+    file_type = remote_type(item) if is_remote(item) else _local_type(item)
+    if file_type is None:
         raise ValueError(f"{item}: no such file or folder")
-    if kind == "directory" and next(_list(item), None) is None:
+    if file_type == "directory" and next(_list(item), None) is None:
         raise ValueError(f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))} .tar")
-    if kind != "directory" and _suffix(item) in MANIFEST_SUFFIXES:
+    if file_type != "directory" and _suffix(item) in MANIFEST_SUFFIXES:
         next(read_manifest(item))
 
 
-def _local_kind(path: str) -> str | None:
+def _local_type(path: str) -> str | None:
     if os.path.isdir(path):
         return "directory"
     return "file" if os.path.exists(path) else None
 
 
-def _list(item: str, own: frozenset[str] = frozenset(), stdin: BinaryIO | None = None) -> Iterator[Segment]:
+def _list(item: str, excluded: frozenset[str] = frozenset(), stdin: BinaryIO | None = None) -> Iterator[Segment]:
     if item == STDIN:
         return _from_stdin(stdin or sys.stdin.buffer)
     if is_remote(item):
-        return _from_remote(item, own) if remote_kind(item) == "directory" else _from_file(item)
-    return _from_folder(item, own) if os.path.isdir(item) else _from_file(item)
+        return _from_remote(item, excluded) if remote_type(item) == "directory" else _from_file(item)
+    return _from_folder(item, excluded) if os.path.isdir(item) else _from_file(item)
 
 
 def _from_file(path: str) -> Iterator[Segment]:
@@ -174,32 +174,32 @@ def _from_stdin(lines: BinaryIO) -> Iterator[Segment]:
             yield from (_from_tar(path) if _suffix(path) == TAR_SUFFIX else iter([Segment(path)]))
 
 
-def _from_folder(folder: str, own: frozenset[str]) -> Iterator[Segment]:
+def _from_folder(folder: str, excluded: frozenset[str]) -> Iterator[Segment]:
     if is_packed(folder):
         yield from _from_packed(folder)
     try:
-        with os.scandir(folder) as found:
-            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+        with os.scandir(folder) as scanned:
+            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scanned)
     except OSError as error:
         yield Segment(folder, error=f"{folder}: cannot be read ({error.strerror or error})")
         return
     prefix = "" if folder == "." else folder
     for name, is_folder in entries:
         path = os.path.join(prefix, name)
-        if own and os.path.abspath(path) in own:
+        if excluded and os.path.abspath(path) in excluded:
             continue
         if is_folder:
-            yield from _from_folder(path, own)
+            yield from _from_folder(path, excluded)
         elif (suffix := _suffix(name)) in AUDIO_SUFFIXES:
             yield Segment(path)
         elif suffix == TAR_SUFFIX:
             yield from _from_tar(path)
 
 
-def _from_remote(folder: str, own: frozenset[str]) -> Iterator[Segment]:
+def _from_remote(folder: str, excluded: frozenset[str]) -> Iterator[Segment]:
     try:
         for url, size in walk_remote(folder):
-            if url in own:
+            if url in excluded:
                 continue
             if (suffix := _suffix(url)) in AUDIO_SUFFIXES:
                 yield Segment(url, size=size)
@@ -210,11 +210,11 @@ def _from_remote(folder: str, own: frozenset[str]) -> Iterator[Segment]:
 
 
 def _from_packed(folder: str) -> Iterator[Segment]:
-    place, file = 0, os.path.join(folder, AUDIO_NAME)
+    offset, file = 0, os.path.join(folder, AUDIO_NAME)
     for number, (name, _, samples) in enumerate(packed_clips(Path(folder))):
         size = samples * SAMPLE_BYTES
-        yield Segment(name, number, offset=place, size=size, file=file, packed=True)
-        place += size
+        yield Segment(name, number, offset=offset, size=size, file=file, packed=True)
+        offset += size
 
 
 def _from_tar(path: str) -> Iterator[Segment]:

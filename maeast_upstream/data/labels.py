@@ -1,4 +1,4 @@
-"""Reads labels.csv: rows about clips, each clip's path relative to the file's own folder."""
+"""Reads labels.csv: one row per clip, with paths relative to the folder of the file."""
 
 import csv
 from collections.abc import Callable, Collection, Sequence
@@ -8,26 +8,25 @@ SPLITS = ("train", "valid", "test")
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> dict[Path, tuple[str, ...]]:
-    """The rows of a labels.csv by clip.
+    """Read the rows of a labels.csv by clip.
 
     Args:
-        path: a UTF-8 CSV with a header; columns that were not asked for are ignored.
-        columns: what is wanted beside ``path``, such as label and split; no value may be empty.
+        path: A UTF-8 CSV file with a header.
+        columns: Names of the columns to read beside ``path``, such as label and split; other columns are ignored.
 
     Returns:
-        Resolved path of the clip -> its values in the order of ``columns``. Whether the clip
-        exists is not looked at.
+        Maps the resolved path of each clip, which need not exist, to its values in the order of ``columns``.
 
     Raises:
-        ValueError: no such file, not UTF-8 text, a column that is missing or there twice, an empty value, no path, a
-            clip listed twice, no rows.
+        ValueError: The file is missing, not UTF-8 or has no rows; a column is missing or occurs twice; a value is
+            empty; a path is invalid; or a clip is listed twice.
     """
     clips: dict[Path, tuple[str, ...]] = {}
     for number, (name, *values) in enumerate(read_table(path, ["path", *columns]), start=1):
         try:
             clip = (path.parent / name).resolve()
         except ValueError as error:
-            raise ValueError(f"{path}: row {number}: {name!r} is no path ({error})") from error
+            raise ValueError(f"{path}: row {number}: {name!r} is not a path ({error})") from error
         if clip in clips:
             raise ValueError(f"{path}: row {number} lists {name} a second time")
         clips[clip] = tuple(values)
@@ -35,15 +34,19 @@ def read_rows(path: Path, columns: Sequence[str]) -> dict[Path, tuple[str, ...]]
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Collection[str] = ()) -> list[tuple[str, ...]]:
-    """The rows of a CSV, in its order.
+    """Read the rows of a CSV file in their order.
 
     Args:
-        path: a UTF-8 CSV with a header; columns that were not asked for are ignored.
-        columns: which values are wanted, in this order.
-        optional: those of ``columns`` whose values may be empty.
+        path: A UTF-8 CSV file with a header.
+        columns: Names of the columns to read; other columns are ignored.
+        optional: Names of columns whose values may be empty.
+
+    Returns:
+        The values of each row in the order of ``columns``.
 
     Raises:
-        ValueError: no such file, not UTF-8 text, a column that is missing or there twice, an empty value, no rows.
+        ValueError: The file is missing, not UTF-8 or has no rows; a column is missing or occurs twice; or a value is
+            empty.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected columns {','.join(columns)}")
@@ -63,12 +66,16 @@ def read_table(path: Path, columns: Sequence[str], optional: Collection[str] = (
                 raise ValueError(f"{path}: row {number} has no {column}")
         table.append(tuple(values.values()))
     if not table:
-        raise ValueError(f"{path}: a header without rows")
+        raise ValueError(f"{path}: no rows below the header")
     return table
 
 
 def read_header(path: Path) -> list[str]:
-    """The names of a CSV's columns; ValueError as `read_table`."""
+    """Return the names of the columns of a CSV file.
+
+    Raises:
+        ValueError: The file is missing or not UTF-8.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     return _read(path)[0]
@@ -84,18 +91,18 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def read_splits(path: Path, classify: Callable[[str], str] = str) -> dict[Path, tuple[str, str]]:
-    """The classes and splits of a labels.csv with the columns path, label and split.
+    """Read the classes and splits of a labels.csv with the columns path, label and split.
 
     Args:
-        path: the CSV.
-        classify: the class of a label, where several labels make one; may raise ValueError.
+        path: The CSV file.
+        classify: Converts a label to its class, where several labels form one class; may raise ValueError.
 
     Returns:
-        Resolved path of the clip -> (class, split), in the file's order.
+        Maps the resolved path of each clip to (class, split), in the order of the file.
 
     Raises:
-        ValueError: as in `read_rows`; an unknown split, an empty one, a clip that is missing, a class that is absent
-            from train.
+        ValueError: As in `read_rows`; a split is unknown or has no clips; a clip does not exist; or a class has no
+            clip in train.
     """
     rows = {clip: (classify(label), split) for clip, (label, split) in read_rows(path, ["label", "split"]).items()}
     for clip, (_, split) in rows.items():
@@ -105,8 +112,8 @@ def read_splits(path: Path, classify: Callable[[str], str] = str) -> dict[Path, 
             raise ValueError(f"{path}: no such clip: {clip}; paths are relative to {path.parent}")
     for split in SPLITS:
         if not any(split == other for _, other in rows.values()):
-            raise ValueError(f"{path}: no clip in split {split}; each of {', '.join(SPLITS)} needs one")
+            raise ValueError(f"{path}: no clip in split {split}; each of {', '.join(SPLITS)} needs at least one")
     trained = {label for label, split in rows.values() if split == "train"}
     if unseen := sorted({label for label, _ in rows.values()} - trained):
-        raise ValueError(f"{path}: no train clip of class {unseen[0]!r}; each class needs one")
+        raise ValueError(f"{path}: no clip of class {unseen[0]!r} in train; each class needs at least one")
     return rows

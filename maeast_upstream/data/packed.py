@@ -1,6 +1,6 @@
-"""A decoded corpus: every clip as 16 kHz int16 in one file, audio.i16, and clips.tsv that says where each lies.
+"""Packed corpora: all clips decoded to 16 kHz int16 in one file, audio.i16, and their names and lengths in clips.tsv.
 
-`pretrain.pack` writes it; pretraining and `maeast embed` read it, memory-mapped.
+`pretrain.pack` writes them; pretraining and `maeast embed` map them into memory.
 """
 
 import csv
@@ -16,33 +16,33 @@ from maeast_upstream.audio.constants import SAMPLE_RATE
 AUDIO_NAME, TABLE_NAME = "audio.i16", "clips.tsv"
 SAMPLE_BYTES = 2
 FULL_SCALE = 32768.0
-"""int16 of a sample of 1.0, for writers and readers: what was 16-bit audio at 16 kHz comes out as the same numbers."""
+"""The int16 value of a sample of 1.0, so that 16-bit audio at 16 kHz keeps its exact values."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A decoded corpus."""
+    """A packed corpus."""
 
     audio: np.ndarray
-    """All clips one after the other, int16, memory-mapped."""
+    """Samples of all clips one after the other, int16, memory-mapped."""
     offsets: np.ndarray
-    """(clips,) int64 first sample of each clip."""
+    """(clips,) int64 position of the first sample of each clip."""
     lengths: np.ndarray
-    """(clips,) int64 samples of each clip."""
+    """(clips,) int64 number of samples of each clip."""
     kinds: np.ndarray
-    """(clips,) what the corpus says each clip is (speech, music, ...), "" if it says nothing."""
+    """(clips,) kind of audio of each clip (speech, music, ...), "" where the corpus does not declare it."""
 
     @property
     def hours(self) -> float:
-        """Length of all clips together."""
+        """Total length of all clips in hours."""
         return float(self.lengths.sum()) / SAMPLE_RATE / 3600
 
 
 def open_packed(folder: Path) -> Packed:
-    """A corpus that `pretrain.pack` wrote.
+    """Open a corpus that `pretrain.pack` wrote.
 
     Raises:
-        ValueError: the folder is not whole.
+        ValueError: The folder is incomplete.
     """
     lengths, kinds = [], []
     for _, kind, samples in packed_clips(folder):
@@ -58,37 +58,37 @@ def open_packed(folder: Path) -> Packed:
 
 
 def packed_clips(folder: Path) -> Iterator[tuple[str, str, int]]:
-    """Name, kind and samples of each clip, in their order, read as they are asked for.
+    """Yield name, kind and number of samples of each clip in their order.
 
     Raises:
-        ValueError: no clips, or, after the last one, audio.i16 is not as long as clips.tsv says.
+        ValueError: clips.tsv is invalid; or, after the last clip, audio.i16 does not have the declared length.
     """
-    told = 0
+    declared = 0
     with (folder / TABLE_NAME).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             try:
                 name, kind, samples = row["clip"], row["kind"], int(row["samples"])
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{folder}: {TABLE_NAME} is not what pretrain.pack writes ({error})") from error
-            told += samples * SAMPLE_BYTES
+            declared += samples * SAMPLE_BYTES
             yield name, kind, samples
     size = (folder / AUDIO_NAME).stat().st_size
-    if not told or size != told:
-        raise ValueError(f"{folder}: {AUDIO_NAME} has {size} bytes, {TABLE_NAME} says {told}; remove both")
+    if not declared or size != declared:
+        raise ValueError(f"{folder}: {AUDIO_NAME} has {size} bytes, {TABLE_NAME} declares {declared}; remove both")
 
 
 def is_packed(folder: str) -> bool:
-    """Whether both files are there."""
+    """Whether a folder holds both files of a packed corpus."""
     return all(os.path.isfile(os.path.join(folder, name)) for name in (AUDIO_NAME, TABLE_NAME))
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:
-    """int16 -> float32 in [-1, 1); float32 stays as it is."""
+    """Convert int16 samples to float32 in [-1, 1); return float32 samples as they are."""
     if samples.dtype == np.float32:
         return samples
     return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """float32 in [-1, 1] -> int16; what is louder is clipped."""
+    """Convert float32 samples in [-1, 1] to int16; louder ones are clipped."""
     return (samples * np.float32(FULL_SCALE)).round().clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)

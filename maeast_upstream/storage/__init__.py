@@ -1,1 +1,1 @@
-"""Files and folders that appear whole or not at all, local and remote."""
+"""Files and folders that appear whole or not at all, locks, and settings of runs; local and remote."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, in a local folder or at any address that fsspec knows (s3://, gs://, hdfs://)."""
+"""Folders, local or at an address that fsspec knows (s3://, gs://, hdfs://), whose files appear whole or not at all."""
 
 import contextlib
 import os
@@ -8,15 +8,15 @@ from typing import IO, Any
 
 from maeast_upstream.storage.remote import is_remote
 
-SCRATCH = ".scratch"
-"""Ending of what is being written; its name begins with a dot, which readers of parquet folders pass over."""
+SCRATCH_SUFFIX = ".scratch"
+"""Suffix of unfinished files. Their names begin with a dot, so that readers of parquet folders ignore them."""
 
 
 class Storage:
-    """A folder, local or remote."""
+    """A local or remote folder. Names of its files may have slashes; the folder need not exist yet."""
 
     def __init__(self, address: str | os.PathLike[str]) -> None:
-        """Raises ValueError if no installed package knows the address."""
+        """Raises ValueError if no installed package supports the address."""
         from fsspec import filesystem
         from fsspec.core import url_to_fs
 
@@ -24,7 +24,7 @@ class Storage:
         try:
             if is_remote(text) and not text.startswith("file://"):
                 self.files, root = url_to_fs(text)
-            else:  # not by url_to_fs: it takes :: in a folder's name for a protocol's end
+            else:  # not by url_to_fs, which reads :: in the name of a folder as the end of a protocol
                 self.files = filesystem("file")
                 root = self.files._strip_protocol(text)
         except (ImportError, ValueError) as error:
@@ -33,43 +33,43 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Whether other programs see it as a plain folder."""
+        """Whether it is a folder of this machine."""
         return "file" in (self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,))
 
     def path(self, name: str) -> str:
-        """A file's whole path inside its file system."""
+        """Return the path of a file inside its file system."""
         return f"{self.root}/{name}"
 
     def address(self, name: str) -> str:
-        """A file's or folder's address, which `Storage` takes again."""
+        """Return the address of a file or folder, for another `Storage`."""
         return str(self.files.unstrip_protocol(self.path(name)))
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is such a file, or the folder itself."""
+        """Whether the file, or without a name the folder itself, exists."""
         return bool(self.files.exists(self.path(name) if name else self.root))
 
     def names(self) -> list[str]:
-        """What lies in the folder, sorted; nothing if it does not exist."""
+        """Return the sorted names of the files and folders in it; none if it does not exist."""
         try:
-            found = self.files.ls(self.root, detail=False, refresh=True)
+            paths = self.files.ls(self.root, detail=False, refresh=True)
         except FileNotFoundError:
             return []
-        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
+        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
     def make(self, name: str = "") -> None:
-        """The folder itself, or one below it."""
+        """Make a folder in it, or without a name the folder itself."""
         self.files.makedirs(self.path(name) if name else self.root, exist_ok=True)
 
     def open(self, name: str) -> IO[Any]:
-        """For reading bytes."""
+        """Open a file for reading bytes."""
         file: IO[Any] = self.files.open(self.path(name), "rb")
         return file
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[IO[Any]]:
-        """A file to write bytes to: it gets its name when the body ends well, and is removed otherwise."""
+        """Yield a binary file, which gets its name when the body ends without an error and else is removed."""
         folder, slash, last = name.rpartition("/")
-        scratch = self.path(f"{folder}{slash}.{last}.{uuid.uuid4().hex[:8]}{SCRATCH}")
+        scratch = self.path(f"{folder}{slash}.{last}.{uuid.uuid4().hex[:8]}{SCRATCH_SUFFIX}")
         try:
             with self.files.open(scratch, "wb") as file:
                 yield file
@@ -84,27 +84,27 @@ class Storage:
 
         if type(self.files).mv is not AbstractFileSystem.mv:
             self.files.mv(old, new)
-        else:  # it would expand wildcards in the names
+        else:  # fsspec's own mv would expand wildcards in the names
             self.files.cp_file(old, new)
             self.files.rm_file(old)
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self.files.rm_file(self.path(name))
 
     def remove_scratch(self) -> None:
-        """What a killed process left half-written."""
+        """Remove the unfinished files of killed processes."""
         for name in filter(is_scratch, self.names()):
             self.remove(name)
 
     def remove_if_empty(self) -> None:
-        """The folder, if nothing is in it."""
+        """Remove the folder if it is empty."""
         if self.exists() and not self.names():
-            with contextlib.suppress(OSError):  # somebody put something there meanwhile
+            with contextlib.suppress(OSError):  # another process has put a file there meanwhile
                 self.files.rmdir(self.root)
 
 
 def is_scratch(name: str) -> bool:
-    """Whether it is the name of what is being written."""
-    return name.startswith(".") and name.endswith(SCRATCH)
+    """Whether it is the name of an unfinished file."""
+    return name.startswith(".") and name.endswith(SCRATCH_SUFFIX)

@@ -1,4 +1,4 @@
-"""Files that fsspec reaches: s3://, gs://, hdfs://, memory://, file://, ..."""
+"""Remote files and folders that fsspec reads: s3://, gs://, hdfs://, memory://, file://, ..."""
 
 import io
 import re
@@ -16,11 +16,11 @@ def is_remote(path: str) -> bool:
     return _ADDRESS.match(path) is not None
 
 
-def remote_kind(url: str) -> str | None:
-    """file, directory, or None where there is nothing.
+def remote_type(url: str) -> str | None:
+    """Return "file" or "directory", or None if nothing has that address.
 
     Raises:
-        ValueError: no such protocol, its package is not installed, or it cannot be reached.
+        ValueError: There is no such protocol, its package is not installed, or the server cannot be reached.
     """
     system, path = _system(url)
     try:
@@ -32,21 +32,21 @@ def remote_kind(url: str) -> str | None:
 
 
 def walk_remote(url: str) -> Iterator[tuple[str, int]]:
-    """Address and size of each file under a folder, at any depth, sorted by name inside a folder."""
+    """Yield address and size of each file in a folder at any depth, sorted by name within each folder."""
     system, path = _system(url)
     for entry in sorted(system.ls(path, detail=True), key=lambda entry: str(entry["name"])):
-        found = system.unstrip_protocol(entry["name"])
+        address = system.unstrip_protocol(entry["name"])
         if entry["type"] != "directory":
-            yield found, int(entry.get("size") or 0)
-        elif str(entry["name"]).rstrip("/") != path.rstrip("/"):  # some list the folder itself
-            yield from walk_remote(found)
+            yield address, int(entry.get("size") or 0)
+        elif str(entry["name"]).rstrip("/") != path.rstrip("/"):  # some protocols list the folder itself, too
+            yield from walk_remote(address)
 
 
 def open_remote(url: str) -> BinaryIO:
-    """The file, read in blocks as they are needed.
+    """Open a file that is fetched in blocks as they are read.
 
     Raises:
-        OSError, ValueError: it is not there, or cannot be reached.
+        OSError, ValueError: It does not exist or cannot be reached.
     """
     system, path = _system(url)
     file: BinaryIO = system.open(path, "rb")
@@ -59,14 +59,14 @@ def _system(url: str) -> tuple["AbstractFileSystem", str]:
 
         system, path = url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{url}: its protocol is not at hand ({error})") from error
+        raise ValueError(f"{url}: its protocol is not available ({error})") from error
     return system, str(path)
 
 
 class ErrorCapturingFile(io.RawIOBase):
-    """Passes a remote file on and keeps the first error.
+    """Reads a remote file and keeps the first error.
 
-    libsndfile's callbacks swallow errors: a connection that broke would look like a recording cut short.
+    libsndfile ignores errors of its callbacks, so that a broken connection would look like a recording cut short.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -75,27 +75,27 @@ class ErrorCapturingFile(io.RawIOBase):
         self._file = file
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read into ``buffer``; nothing after an error."""
+        """Read into ``buffer``; return 0 after an error."""
         try:
             data = self._file.read(len(buffer))
-        except Exception as error:  # whatever a protocol raises; told again by who reads the samples
+        except Exception as error:  # of any type; the caller raises it again
             self.error = self.error or error
             return 0
         buffer[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """As files do."""
+        """Go to an offset, as files do."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """As files do."""
+        """Return the current offset."""
         return self._file.tell()

@@ -1,11 +1,11 @@
-"""Settings of a run that is continued: what may not have changed since it was begun."""
+"""Compares the settings of a run that is continued with those it was begun with."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as pairs of a dotted name and a value."""
+    """Yield nested settings as pairs of a dotted name and a value."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -20,9 +20,14 @@ def refuse_changes(
     remedy: str,
     changeable: Collection[str] = (),
 ) -> None:
-    """ValueError if ``what`` would be continued with another setting, naming both values and the remedy.
+    """Raise ValueError if a setting differs from the one that ``what`` was begun with.
 
-    A setting that is younger than what was begun counts as unchanged.
+    Args:
+        before: The settings that it was begun with; those that are missing here are not compared.
+        now: The settings to continue with.
+        what: The name of the run, for the message.
+        remedy: The end of the message, which tells the user what to do.
+        changeable: Dotted names of settings that may differ.
     """
     begun_with = dict(flatten(before))
     for name, new in flatten(now):

@@ -507,7 +507,7 @@ def test_packed_clips_have_their_names_numbers_and_places(tmp_path):
 def test_a_packed_folder_that_is_not_whole_is_refused(tmp_path):
     folder = write_packed(tmp_path / "packed", [3, 5])
     (folder / "audio.i16").write_bytes(bytes(10))
-    with pytest.raises(ValueError, match=r"audio\.i16 has 10 bytes, clips\.tsv says 16; remove both"):
+    with pytest.raises(ValueError, match=r"audio\.i16 has 10 bytes, clips\.tsv declares 16; remove both"):
         list(list_segments([folder]))
     with DecodePool(0) as pool:
         segment = Segment("x", 0, offset=6, size=10, file=f"{folder}/audio.i16", packed=True)
@@ -581,7 +581,7 @@ def test_addresses_work_as_file_folder_manifest_and_tar(memory, tmp_path):
     ("address", "reason"),
     [
         ("memory://nowhere/x.wav", "memory://nowhere/x.wav: no such file or folder"),
-        ("nosuch://x/y.wav", r"nosuch://x/y\.wav: its protocol is not at hand \("),
+        ("nosuch://x/y.wav", r"nosuch://x/y\.wav: its protocol is not available \("),
     ],
 )
 def test_an_address_that_leads_nowhere_is_one_clear_line(memory, address, reason):
@@ -592,7 +592,7 @@ def test_an_address_that_leads_nowhere_is_one_clear_line(memory, address, reason
 
 def test_a_protocol_whose_package_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(ValueError, match=r"s3://bucket/x\.wav: its protocol is not at hand \(.*s3fs"):
+    with pytest.raises(ValueError, match=r"s3://bucket/x\.wav: its protocol is not available \(.*s3fs"):
         list_segments(["s3://bucket/x.wav"])
 
 

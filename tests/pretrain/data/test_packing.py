@@ -148,5 +148,5 @@ def test_a_packed_corpus_that_is_not_whole_is_refused(tmp_path):
     pack(copy_clips(tmp_path / "clips"), tmp_path / "packed", 0)
     audio = tmp_path / "packed" / "audio.i16"
     audio.write_bytes(audio.read_bytes()[:-2])
-    with pytest.raises(ValueError, match=r"audio\.i16 has \d+ bytes, clips\.tsv says \d+; remove both"):
+    with pytest.raises(ValueError, match=r"audio\.i16 has \d+ bytes, clips\.tsv declares \d+; remove both"):
         open_packed(tmp_path / "packed")
