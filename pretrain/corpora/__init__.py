@@ -1,1 +1,1 @@
-"""Audio that anybody can download, to pretrain on (`debian_audio`) and to measure by (`debian_probes`)."""
+"""Audio that anybody can download: a corpus to pretrain on (`debian_audio`), and labelled sets (`debian_probes`)."""

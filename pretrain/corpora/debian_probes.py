@@ -1,4 +1,4 @@
-"""``python -m pretrain.corpora.debian_probes --out DIR``: the eight labelled sets of the probe tables."""
+"""``python -m pretrain.corpora.debian_probes --out DIR``: makes the eight labelled sets of the probe tables."""
 
 import argparse
 import csv
@@ -18,10 +18,10 @@ from maeast_upstream.cli import run
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.decoding.pool import DecodePool
 from pretrain.corpora.debian.archives import expand, is_sound
-from pretrain.corpora.debian.deb import ArchiveError, Room, Source, read_deb
+from pretrain.corpora.debian.deb import ArchiveError, Source, UnpackFolder, read_deb
 from pretrain.corpora.debian.fetch import FetchError, fetch, version_of
 from pretrain.corpora.debian.memory import limit_memory
-from pretrain.corpora.debian.packages import HERE, Package
+from pretrain.corpora.debian.packages import LISTS, Package
 from pretrain.corpora.debian.programs import ProgramError, installed_version
 from pretrain.corpora.debian.salvage import salvage
 from pretrain.corpora.sets.drums import DRUMS
@@ -29,7 +29,7 @@ from pretrain.corpora.sets.game_effects import GAME_EFFECTS
 from pretrain.corpora.sets.game_voices import GAME_VOICES
 from pretrain.corpora.sets.gm_instruments import GM_INSTRUMENTS
 from pretrain.corpora.sets.keywords_tts import KEYWORDS_TTS
-from pretrain.corpora.sets.labelled import Found, Recipe, write_set
+from pretrain.corpora.sets.labelled import SetFiles, SetRecipe, write_set
 from pretrain.corpora.sets.mandarin_tone import MANDARIN_TONE
 from pretrain.corpora.sets.soundtracks import SOUNDTRACKS
 from pretrain.corpora.sets.stamps_language import STAMPS_LANGUAGE
@@ -45,30 +45,31 @@ RECIPES = {recipe.name: recipe for recipe in ALL}
 
 
 class SetError(RuntimeError):
-    """A set that cannot be made here, with its name and the reason."""
+    """A set that cannot be made on this machine; the message holds its name and the reason."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Download what the labelled sets are cut from, and write them: SET/labels.csv, SET/audio, SET/SOURCES.tsv.
+    """Download packages and make the labelled sets from them: SET/labels.csv, SET/audio, SET/SOURCES.tsv.
+
+    A set that exists already is not made again.
 
     Returns:
-        0 all sets, 1 none or wrong usage, 3 some could not be made; they are named. A set that lies there already is
-        not made again.
+        The exit status: 0 for all sets, 3 if some could not be made, which are named.
 
     Raises:
-        ValueError: a wrong command line, or no set could be made.
+        ValueError: The command line is wrong, or no set could be made.
     """
     args = _parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     names = [name for name in args.sets.split(",") if name] or list(RECIPES)
     if unknown := sorted(set(names) - set(RECIPES)):
-        raise ValueError(f"unknown set {unknown[0]!r}; there are {', '.join(RECIPES)}")
+        raise ValueError(f"unknown set {unknown[0]!r}; the sets are {', '.join(RECIPES)}")
     args.out.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     with DecodePool(args.workers) as pool:
         for name in names:
             if (args.out / name).exists():
-                print(f"{name}: there already")
+                print(f"{name}: exists already")
                 continue
             try:
                 counts = make(RECIPES[name], args.out, args.work or args.out / "work", pool)
@@ -84,26 +85,28 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog=PROG, description="The eight labelled sets of the probe tables, from Debian packages.")
-    parser.add_argument("--out", type=Path, required=True, help="a folder for each set appears there")
-    parser.add_argument("--sets", default="", metavar="A,B", help=f"only these of {', '.join(RECIPES)}")
-    parser.add_argument("--work", type=Path, help="downloads; the same as debian_audio's saves some; default: OUT/work")
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode")
+    parser = Parser(prog=PROG, description="Make the eight labelled sets of the probe tables from Debian packages.")
+    parser.add_argument("--out", type=Path, required=True, help="folder in which each set gets its own folder")
+    parser.add_argument("--sets", default="", metavar="A,B", help=f"only some of {', '.join(RECIPES)}")
+    parser.add_argument(
+        "--work", type=Path, help="folder for downloads, may be that of debian_audio; default: OUT/work"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="number of decoding processes")
     args = parser.parse_args(list(argv))
     if args.workers < 0:
         parser.error(f"--workers must be 0 or more, got {args.workers}")
     return args
 
 
-def make(recipe: Recipe, out: Path, work: Path, pool: DecodePool) -> Counter[str]:
-    """Write one set into ``out``; clips by split.
+def make(recipe: SetRecipe, out: Path, work: Path, pool: DecodePool) -> Counter[str]:
+    """Write a set into ``out``, and return its numbers of clips by split.
 
     Raises:
-        SetError: a package or program that is not to be had. A set without it would be another one.
+        SetError: A package or program is not available; without it the set would be another one.
     """
     missing = [program for program in recipe.programs if not shutil.which(program)]
     if missing:
-        raise SetError(f"{recipe.name}: no {missing[0]} here; apt-get install {' '.join(recipe.installed)}")
+        raise SetError(f"{recipe.name}: {missing[0]} is not installed; apt-get install {' '.join(recipe.installed)}")
     packages = _packages(recipe)
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{recipe.name}-", dir=work) as scratch:
@@ -118,30 +121,30 @@ def make(recipe: Recipe, out: Path, work: Path, pool: DecodePool) -> Counter[str
                     version = version_of(deb)
                     files += _unpack(recipe, package.package, deb, Path(scratch))
                 sources.append((package.package, version, package.licence))
-            clips = recipe.build(Found(files, lambda source: _read(pool, source), Path(scratch)))
+            clips = recipe.build(SetFiles(files, lambda source: _read(pool, source), Path(scratch)))
         except (FetchError, ArchiveError, ProgramError, AudioError) as error:
             raise SetError(f"{recipe.name}: {error}") from error
         if not clips:
-            raise SetError(f"{recipe.name}: its packages hold none of its files")
+            raise SetError(f"{recipe.name}: its packages contain none of its files")
         write_set(out / recipe.name, clips, sources)
     return Counter(clip.split for clip in clips)
 
 
-def _packages(recipe: Recipe) -> list[Package]:
-    with (HERE / "sets" / "packages.tsv").open(newline="", encoding="utf-8") as file:
+def _packages(recipe: SetRecipe) -> list[Package]:
+    with (LISTS / "sets" / "packages.tsv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["set"] == recipe.name]
     return [Package(package=row["package"], version=row["version"], licence=row["licence"]) for row in rows]
 
 
-def _unpack(recipe: Recipe, package: str, deb: Path, scratch: Path) -> list[tuple[str, Source]]:
-    room = Room(scratch / package, package)
+def _unpack(recipe: SetRecipe, package: str, deb: Path, scratch: Path) -> list[tuple[str, Source]]:
+    folder = UnpackFolder(scratch / package, package)
     if not recipe.expands:
-        return [(package, source) for source in read_deb(deb, room, lambda name: recipe.wanted(package, name))]
-    sources = read_deb(deb, room, is_sound)
+        return [(package, source) for source in read_deb(deb, folder, lambda name: recipe.select(package, name))]
+    sources = read_deb(deb, folder, is_sound)
     return [
-        (package, inner)
+        (package, member)
         for source in sources
-        for inner in expand(source, room, lambda name: recipe.wanted(package, name))
+        for member in expand(source, folder, lambda name: recipe.select(package, name))
     ]
 
 

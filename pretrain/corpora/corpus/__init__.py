@@ -1,1 +1,1 @@
-"""Builds the pretraining corpus."""
+"""Turns the audio of packages into the shards of a pretraining corpus."""

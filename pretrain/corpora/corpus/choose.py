@@ -1,20 +1,20 @@
-"""Which clips of the finished packages make the corpus: no repeats, and so many hours in level shares of the kinds."""
+"""Chooses the clips of the corpus: no duplicates, and a number of hours in even shares of the kinds."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 
-from pretrain.corpora.corpus.clips import Clip
+from pretrain.corpora.corpus.clips import CorpusClip
 
 
-class Seen:
-    """Knows the clips that came before: copies of a file, and of a sound by its fingerprint."""
+class DuplicateFilter:
+    """Recognizes copies of earlier clips: of a file by its digest, and of a sound by its fingerprint."""
 
     def __init__(self) -> None:
         self._digests: set[tuple[str, int]] = set()
         self._fingerprints: set[str] = set()
 
-    def new(self, clips: Iterable[Clip]) -> list[Clip]:
-        """Those that are no repeats, also of one another."""
+    def without_duplicates(self, clips: Iterable[CorpusClip]) -> list[CorpusClip]:
+        """The clips that are no copies of earlier ones or of each other."""
         kept = []
         for clip in clips:
             copied = (clip.digest, clip.part) in self._digests or clip.fingerprint in self._fingerprints
@@ -25,19 +25,20 @@ class Seen:
         return kept
 
 
-def choose(clips: Iterable[Clip], hours: float | None) -> list[Clip]:
-    """About ``hours`` of the clips, or all for None, in an order that is mixed and always the same.
+def choose(clips: Iterable[CorpusClip], hours: float | None) -> list[CorpusClip]:
+    """Choose about ``hours`` of the clips, or all for None, in a mixed order that is always the same.
 
-    The kinds get equal shares; what one cannot fill goes to the others. A smaller corpus is a part of a larger one.
+    The kinds get equal shares; what one kind cannot fill goes to the others. A smaller corpus is a subset of a larger
+    one.
     """
     ordered = sorted(clips, key=lambda clip: clip.key)
     if hours is None:
         return ordered
-    there: defaultdict[str, float] = defaultdict(float)
+    available: defaultdict[str, float] = defaultdict(float)
     for clip in ordered:
-        there[clip.kind] += clip.seconds
-    shares = level_shares(there, 3600 * hours)
-    used = dict.fromkeys(there, 0.0)
+        available[clip.kind] += clip.seconds
+    shares = even_shares(available, 3600 * hours)
+    used = dict.fromkeys(available, 0.0)
     chosen = []
     for clip in ordered:
         if used[clip.kind] < shares[clip.kind]:
@@ -46,10 +47,10 @@ def choose(clips: Iterable[Clip], hours: float | None) -> list[Clip]:
     return chosen
 
 
-def level_shares(there: dict[str, float], wanted: float) -> dict[str, float]:
-    """How much of each kind: equal parts of ``wanted``, of a kind that has less all that it has."""
+def even_shares(available: dict[str, float], total: float) -> dict[str, float]:
+    """Divide ``total`` among the kinds: equal parts, and all of a kind of which less is available."""
     shares: dict[str, float] = {}
-    for done, (kind, amount) in enumerate(sorted(there.items(), key=lambda item: item[1])):
-        shares[kind] = min(amount, wanted / (len(there) - done))
-        wanted -= shares[kind]
+    for done, (kind, amount) in enumerate(sorted(available.items(), key=lambda item: item[1])):
+        shares[kind] = min(amount, total / (len(available) - done))
+        total -= shares[kind]
     return shares

@@ -1,4 +1,4 @@
-"""One package -> its clips, encoded, kept in two files from which every later run goes on."""
+"""Converts a package to encoded clips, and keeps them in two files that later runs read."""
 
 import hashlib
 import json
@@ -18,56 +18,56 @@ from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.storage.atomic import replacing
 from pretrain.corpora.corpus import pieces
 from pretrain.corpora.debian.archives import expand, is_sound
-from pretrain.corpora.debian.deb import Room, Source, read_deb
+from pretrain.corpora.debian.deb import Source, UnpackFolder, read_deb
 from pretrain.corpora.debian.fetch import version_of
 from pretrain.corpora.debian.packages import Package
 from pretrain.corpora.debian.salvage import salvage
 
 FORMAT = 1
-"""Raise it when the clips of the same package would come out otherwise."""
+"""Increased whenever the same package gives other clips, so that kept ones are not used."""
 MUSIC_SECONDS = 45.0
-"""An effect that is longer counts as music: game folders mix both."""
+"""A longer effect counts as music, since folders of games mix both."""
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A clip as it stands in a finished package."""
+class CorpusClip:
+    """A clip of a converted package."""
 
     package: str
     source: str
     part: int
-    """Number among the clips of the source, from 0."""
+    """Number of the clip in its source file, from 0."""
     seconds: float
     kind: str
     digest: str
-    """SHA-256 of the source's bytes."""
+    """SHA-256 of the source file."""
     fingerprint: str
     offset: int
     size: int
 
     @property
     def key(self) -> str:
-        """64 hexadecimal digits by which clips are ordered; the same whatever else is in the corpus."""
+        """64 hexadecimal digits that order clips and do not depend on the rest of the corpus."""
         return hashlib.sha256(f"{self.package}|{self.source}|{self.part}".encode(errors="surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A package's clips and the file that their bytes lie in."""
+class ConvertedPackage:
+    """The clips of a package and the file that holds their bytes."""
 
     package: Package
     version: str
-    clips: list[Clip]
+    clips: list[CorpusClip]
     dropped: dict[str, int]
-    """Files left out, by reason."""
+    """Number of files that were left out, by reason."""
     data: Path
 
 
-def convert(package: Package, deb: Path, work: Path, excluded: frozenset[str], pool: DecodePool) -> Finished:
-    """Convert a package, or read what an earlier run with the same list and settings left.
+def convert(package: Package, deb: Path, work: Path, excluded: frozenset[str], pool: DecodePool) -> ConvertedPackage:
+    """Convert a package, or read the result of an earlier run with the same list and settings.
 
     Raises:
-        ArchiveError: a .deb that cannot be read or is too large.
+        ArchiveError: The .deb cannot be read or is too large.
     """
     folder = work / "clips"
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,31 +84,32 @@ def convert(package: Package, deb: Path, work: Path, excluded: frozenset[str], p
             shutil.rmtree(scratch, ignore_errors=True)
         with replacing(table) as part:
             part.write_text(json.dumps({"clips": [asdict(clip) for clip in clips], "dropped": dropped}))
-    found = json.loads(table.read_text())
-    return Finished(package, version_of(deb), [Clip(**clip) for clip in found["clips"]], found["dropped"], data)
+    content = json.loads(table.read_text())
+    clips = [CorpusClip(**clip) for clip in content["clips"]]
+    return ConvertedPackage(package, version_of(deb), clips, content["dropped"], data)
 
 
 def _tag(package: Package, deb: Path, excluded: frozenset[str]) -> str:
-    """Of everything that decides about the clips."""
+    """A digest of everything that the clips depend on."""
     state = [FORMAT, asdict(package), version_of(deb), deb.stat().st_size, sorted(excluded)]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _unpack(package: Package, deb: Path, scratch: Path) -> Iterator[Source]:
-    room = Room(scratch, package.package)
-    for source in read_deb(deb, room, is_sound):
-        yield from expand(source, room, package.wants)
+    folder = UnpackFolder(scratch, package.package)
+    for source in read_deb(deb, folder, is_sound):
+        yield from expand(source, folder, package.includes)
 
 
 def _convert_sources(
     package: Package, sources: Iterator[Source], excluded: frozenset[str], pool: DecodePool, file: BinaryIO
-) -> tuple[list[Clip], dict[str, int]]:
-    clips: list[Clip] = []
+) -> tuple[list[CorpusClip], dict[str, int]]:
+    clips: list[CorpusClip] = []
     seen: set[str] = set()
     dropped: Counter[str] = Counter()
-    known: dict[str, Source] = {}
+    pending: dict[str, Source] = {}
 
-    def wanted() -> Iterator[Segment]:
+    def new_sources() -> Iterator[Segment]:
         for source in sources:
             if source.digest in excluded:
                 dropped["excluded"] += 1
@@ -116,13 +117,13 @@ def _convert_sources(
                 dropped["repeat"] += 1
             else:
                 seen.add(source.digest)
-                known[str(source.path)] = source
+                pending[str(source.path)] = source
                 yield Segment(str(source.path))
 
-    for segment, result in pool.decode(wanted()):
-        source = known.pop(segment.path)
+    for segment, result in pool.decode(new_sources()):
+        source = pending.pop(segment.path)
         samples = salvage(source.path, result)
-        source.path.unlink()  # so that a large package does not lie on disk twice
+        source.path.unlink()  # so that a large package is not on disk twice
         if samples is None:
             dropped["unreadable"] += 1
             continue
@@ -131,10 +132,13 @@ def _convert_sources(
         kind = package.kind_of(source.name)
         if kind == "effect" and sum(length for _, length, _, _ in encoded) > MUSIC_SECONDS * SAMPLE_RATE:
             kind = "music"
-        for part, length, print_, data in encoded:
+        for part, length, fingerprint, data in encoded:
             seconds = round(length / SAMPLE_RATE, 3)
-            place = (file.tell(), len(data))
-            clips.append(Clip(package.package, source.name, part, seconds, kind, source.digest, print_, *place))
+            offset, size = file.tell(), len(data)
+            clip = CorpusClip(
+                package.package, source.name, part, seconds, kind, source.digest, fingerprint, offset, size
+            )
+            clips.append(clip)
             file.write(data)
     file.flush()
     os.fsync(file.fileno())
@@ -142,6 +146,6 @@ def _convert_sources(
 
 
 def _encode(samples: np.ndarray) -> list[tuple[int, int, str, bytes]]:
-    """Number, samples, fingerprint and bytes of each clip."""
+    """Number, length in samples, fingerprint and encoded bytes of each clip."""
     cut = enumerate(pieces.cut(samples))
-    return [(part, len(piece), pieces.fingerprint(piece), pieces.encode(piece)) for part, piece in cut]
+    return [(part, len(piece), pieces.sound_fingerprint(piece), pieces.encode_opus(piece)) for part, piece in cut]

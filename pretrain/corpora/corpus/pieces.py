@@ -1,4 +1,4 @@
-"""A waveform cut into clips, each with a fingerprint by which copies are known and its Opus bytes."""
+"""Cuts a waveform into clips, fingerprints them to recognize copies, and encodes them as Opus."""
 
 import hashlib
 import io
@@ -10,19 +10,19 @@ from maeast_upstream.audio.constants import SAMPLE_RATE
 
 MAX_SECONDS, MIN_SECONDS = 20.0, 0.25
 MIN_PEAK, MIN_RMS = 0.003, 3e-4
-"""Below, a clip counts as silent."""
+"""Below one of them, a clip counts as silent."""
 BIT_RATE = 32_000
 BIT_EXACT = 1 << 23
-"""FFmpeg's AV_CODEC_FLAG_BITEXACT: no encoder's name in the file."""
+"""FFmpeg's AV_CODEC_FLAG_BITEXACT, which leaves the encoder's name out of the file."""
 WINDOW, BANDS, BAND_BINS, STEPS = 512, 16, 12, 13
 STEP_EDGES = (-1.0, 1.0)
-"""In natural logarithms of amplitude."""
+"""Differences of the natural logarithm of the amplitude that count as fall or rise."""
 
 
 def cut(samples: np.ndarray) -> Iterator[np.ndarray]:
-    """(S,) at 16 kHz -> pieces of equal length, at most 20 s; the silent and short are left out.
+    """Cut (S,) samples at 16 kHz into pieces of equal length, at most 20 s; silent and short pieces are left out.
 
-    A piece whose peak is above 1 is scaled to 1.
+    A piece whose peak is above 1 is scaled to a peak of 1.
     """
     count = max(1, -(-len(samples) // int(MAX_SECONDS * SAMPLE_RATE)))
     length = -(-len(samples) // count)
@@ -35,22 +35,25 @@ def cut(samples: np.ndarray) -> Iterator[np.ndarray]:
             yield piece / np.float32(max(peak, 1.0))
 
 
-def fingerprint(samples: np.ndarray) -> str:
-    """(S,) -> a name that copies of one sound share, also encoded again: which of 16 bands rise or fall in 12 steps."""
+def sound_fingerprint(samples: np.ndarray) -> str:
+    """A name for (S,) samples that copies of a sound share, even if encoded again.
+
+    It is a hash of which of 16 frequency bands rise or fall in 12 steps, and of the duration in fifths of a second.
+    """
     hop = max(160, (len(samples) - WINDOW) // 48)
     if len(samples) < WINDOW + 4 * hop:
         return hashlib.sha256((samples * 127).astype(np.int8).tobytes()).hexdigest()[:24]
     frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::hop] * np.hanning(WINDOW)
     spectrum = np.abs(np.fft.rfft(frames, axis=1))[:, 2 : 2 + BANDS * BAND_BINS]
     bands = np.log(spectrum.reshape(len(frames), BANDS, BAND_BINS).sum(2) + 1e-3)
-    means = np.stack([part.mean(0) for part in np.array_split(bands, STEPS)])
+    means = np.stack([section.mean(0) for section in np.array_split(bands, STEPS)])
     steps = np.digitize(np.diff(means, axis=0), STEP_EDGES).astype(np.uint8)
     fifths = np.int64(round(len(samples) / SAMPLE_RATE * 5))
     return hashlib.sha256(steps.tobytes() + fifths.tobytes()).hexdigest()[:24]
 
 
-def encode(samples: np.ndarray) -> bytes:
-    """(S,) float32 -> Ogg Opus; the same bytes for the same samples and versions of the libraries."""
+def encode_opus(samples: np.ndarray) -> bytes:
+    """Encode (S,) float32 samples as Ogg Opus; the same samples and library versions give the same bytes."""
     import av
 
     file = io.BytesIO()

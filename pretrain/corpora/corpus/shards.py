@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from maeast_upstream.storage.atomic import replacing
-from pretrain.corpora.corpus.clips import Clip, Finished
+from pretrain.corpora.corpus.clips import ConvertedPackage, CorpusClip
 
 SHARD_BYTES = 60_000_000
 END_BYTES = 20_480
-"""What a tar may have at its end."""
+"""The most that a tar may have at its end."""
 BLOCK = 512
 NAME = "corpus"
 KEY_DIGITS = 20
@@ -24,39 +24,37 @@ COLUMNS = ("shard", "path", "seconds", "package", "version", "licence", "kind", 
 Row = tuple[str, ...]
 
 
-def write_corpus(out: Path, clips: Iterable[Clip], finished: Mapping[str, Finished]) -> dict[str, tuple[float, int]]:
-    """Write ``corpus-00000.tar``, ..., then ``manifest.tsv`` and ``summary.tsv``.
+def write_corpus(
+    out: Path, clips: Iterable[CorpusClip], packages: Mapping[str, ConvertedPackage]
+) -> dict[str, tuple[float, int]]:
+    """Write ``corpus-00000.tar``, ..., then ``summary.tsv`` and ``manifest.tsv``.
 
-    What an earlier run wrote is replaced. While there is no manifest, the corpus is not whole.
+    The files of an earlier run are replaced. The corpus is complete when the manifest exists.
 
     Args:
-        out: a folder that exists.
-        clips: in their order.
-        finished: the package of each clip by its name.
+        out: an existing folder.
+        clips: the clips in the order of the corpus.
+        packages: the packages of the clips, by name.
 
     Returns:
-        Hours and clips: ``all``, ``kind:speech``, ..., ``package:NAME``, ...
+        Hours and number of clips of ``all``, ``kind:speech``, ..., ``package:NAME``, ...
     """
     for name in (MANIFEST, SUMMARY):
         (out / name).unlink(missing_ok=True)
-    for left in out.glob(f".{NAME}-*.part.tar"):  # of a run that was killed
-        left.unlink()
+    for leftover in out.glob(f".{NAME}-*.part.tar"):  # from a run that was killed
+        leftover.unlink()
     rows: list[Row] = []
     names: list[str] = []
     with ExitStack() as files:
-        data = {name: files.enter_context(package.data.open("rb")) for name, package in finished.items()}
-        for number, members in enumerate(_by_shard(clips, finished)):
+        data = {name: files.enter_context(package.data.open("rb")) for name, package in packages.items()}
+        for number, members in enumerate(_by_shard(clips, packages)):
             names.append(f"{NAME}-{number:05d}.tar")
             with replacing(out / names[-1]) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
                 for clip, meta in members:
                     key = clip.key[:KEY_DIGITS]
                     data[clip.package].seek(clip.offset)
                     _add(tar, f"{key}.opus", data[clip.package].read(clip.size))
-                    _add(
-                        tar,
-                        f"{key}.json",
-                        json.dumps(meta, sort_keys=True, ensure_ascii=False).encode(errors="replace"),
-                    )
+                    _add(tar, f"{key}.json", _json_bytes(meta, sort_keys=True))
                     rows.append((names[-1], f"{key}.opus", *(str(meta[column]) for column in COLUMNS[2:])))
     for path in out.glob(f"{NAME}-*.tar"):
         if path.name not in names:
@@ -69,38 +67,41 @@ def write_corpus(out: Path, clips: Iterable[Clip], finished: Mapping[str, Finish
 
 
 def _by_shard(
-    clips: Iterable[Clip], finished: Mapping[str, Finished]
-) -> Iterator[list[tuple[Clip, dict[str, str | float]]]]:
-    """Clips with their descriptions, as many as a shard takes."""
-    members: list[tuple[Clip, dict[str, str | float]]] = []
-    left = SHARD_BYTES - END_BYTES
+    clips: Iterable[CorpusClip], packages: Mapping[str, ConvertedPackage]
+) -> Iterator[list[tuple[CorpusClip, dict[str, str | float]]]]:
+    """Yield the clips of each shard with their descriptions."""
+    members: list[tuple[CorpusClip, dict[str, str | float]]] = []
+    remaining = SHARD_BYTES - END_BYTES
     for clip in clips:
-        meta = _describe(clip, finished[clip.package])
-        need = (
-            2 * BLOCK + _blocks(clip.size) + _blocks(len(json.dumps(meta, ensure_ascii=False).encode(errors="replace")))
-        )
-        if members and need > left:
+        meta = _describe(clip, packages[clip.package])
+        needed = 2 * BLOCK + _blocks(clip.size) + _blocks(len(_json_bytes(meta)))
+        if members and needed > remaining:
             yield members
-            members, left = [], SHARD_BYTES - END_BYTES
+            members, remaining = [], SHARD_BYTES - END_BYTES
         members.append((clip, meta))
-        left -= need
+        remaining -= needed
     if members:
         yield members
 
 
-def _describe(clip: Clip, of: Finished) -> dict[str, str | float]:
+def _describe(clip: CorpusClip, converted: ConvertedPackage) -> dict[str, str | float]:
     return {
         "seconds": clip.seconds,
         "package": clip.package,
-        "version": of.version,
-        "licence": of.package.licence,
+        "version": converted.version,
+        "licence": converted.package.licence,
         "kind": clip.kind,
-        "language": of.package.language,
+        "language": converted.package.language,
         "source": clip.source,
     }
 
 
+def _json_bytes(meta: dict[str, str | float], sort_keys: bool = False) -> bytes:
+    return json.dumps(meta, sort_keys=sort_keys, ensure_ascii=False).encode(errors="replace")
+
+
 def _blocks(size: int) -> int:
+    """The bytes that a file of ``size`` takes in a tar."""
     return -(-size // BLOCK) * BLOCK
 
 

@@ -1,1 +1,1 @@
-"""Fetches Debian packages and reads what is in them."""
+"""Downloads Debian packages and unpacks the audio in them."""

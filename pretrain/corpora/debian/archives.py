@@ -1,4 +1,4 @@
-"""What lies in the zip archives and sound fonts that games and instruments come as."""
+"""Unpacks the zip archives and SoundFonts in which games and instruments keep their audio."""
 
 import hashlib
 import io
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 
 from maeast_upstream.audio.reading import AUDIO_SUFFIXES
-from pretrain.corpora.debian.deb import ArchiveError, EmbeddingSpec, Room, Source, suffix_of
+from pretrain.corpora.debian.deb import ArchiveError, NameFilter, Source, UnpackFolder, suffix_of
 
 ZIP_SUFFIXES = frozenset({".pk3", ".pk4", ".wz", ".zip", ".dpk"})
 FONT_SUFFIX = ".sf2"
@@ -20,49 +20,49 @@ def is_sound(name: str) -> bool:
     return suffix_of(name) in SOUND_SUFFIXES | ZIP_SUFFIXES | {FONT_SUFFIX}
 
 
-def expand(source: Source, room: Room, wanted: EmbeddingSpec) -> Iterator[Source]:
-    """The audio files in a source that are wanted: itself, or what it holds. An archive is removed after that.
+def expand(source: Source, folder: UnpackFolder, select: NameFilter) -> Iterator[Source]:
+    """Yield the selected audio files of a source: the source itself, or the files in it. An archive is deleted then.
 
     Raises:
-        ArchiveError: larger than ``room`` takes.
+        ArchiveError: A limit of ``folder`` is exceeded.
     """
     suffix = suffix_of(source.name)
     if suffix in ZIP_SUFFIXES:
-        yield from _zipped(source, room, wanted)
+        yield from _expand_zip(source, folder, select)
     elif suffix == FONT_SUFFIX:
-        yield from _recordings(source, room, wanted)
-    elif wanted(source.name):
+        yield from _expand_font(source, folder, select)
+    elif select(source.name):
         yield source
 
 
-def _zipped(source: Source, room: Room, wanted: EmbeddingSpec) -> Iterator[Source]:
-    """Nothing of what is not a zip file; of a broken one the members that are whole."""
+def _expand_zip(source: Source, folder: UnpackFolder, select: NameFilter) -> Iterator[Source]:
+    """Yield nothing for a file that is no zip archive, and the whole members of a broken one."""
     try:
         archive = zipfile.ZipFile(source.path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return
     with archive:
-        for inner in sorted(set(archive.namelist())):
-            name = f"{source.name}!{inner}"
-            if suffix_of(inner) not in SOUND_SUFFIXES or not wanted(name):
+        for member in sorted(set(archive.namelist())):
+            name = f"{source.name}!{member}"
+            if suffix_of(member) not in SOUND_SUFFIXES or not select(name):
                 continue
             try:
-                with archive.open(inner) as stream:
-                    kept = room.keep(name, stream)
+                with archive.open(member) as stream:
+                    unpacked = folder.store(name, stream)
             except ArchiveError:
                 raise
             except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError, NotImplementedError):
                 continue
-            yield kept
+            yield unpacked
     source.path.unlink()
 
 
-def _recordings(source: Source, room: Room, wanted: EmbeddingSpec) -> Iterator[Source]:
+def _expand_font(source: Source, folder: UnpackFolder, select: NameFilter) -> Iterator[Source]:
     from pretrain.corpora.debian.soundfont import read_recordings
 
     for label, rate, samples in read_recordings(source.path):
         name = f"{source.name}!{label}"
-        if not wanted(name):
+        if not select(name):
             continue
         file = io.BytesIO()
         with wave.open(file, "wb") as wav:
@@ -71,6 +71,6 @@ def _recordings(source: Source, room: Room, wanted: EmbeddingSpec) -> Iterator[S
             wav.setframerate(rate)
             wav.writeframes(samples)
         file.seek(0)
-        kept = room.keep(f"{name}.wav", file)
-        yield Source(name, kept.path, hashlib.sha256(samples).hexdigest())
+        unpacked = folder.store(f"{name}.wav", file)
+        yield Source(name, unpacked.path, hashlib.sha256(samples).hexdigest())
     source.path.unlink()

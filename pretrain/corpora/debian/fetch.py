@@ -1,4 +1,4 @@
-"""Downloads .deb files with apt-get, which checks their signatures; nothing is installed."""
+"""Downloads .deb files with apt-get, which verifies the archive's signatures; nothing is installed."""
 
 import logging
 import shutil
@@ -15,40 +15,41 @@ OPTIONS = ("-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=30", 
 
 
 class FetchError(RuntimeError):
-    """A package that cannot be had, with its name and the reason."""
+    """A package that cannot be downloaded; the message holds its name and the reason."""
 
 
 def fetch(package: Package, folder: Path) -> Path:
-    """The package's .deb in ``folder``, downloaded if it is not there yet; whole or not at all.
+    """Return the package's .deb in ``folder``; download it if it is missing, whole or not at all.
 
-    The listed version where it is there or the archive still has it, else another, which a warning names.
+    The listed version is used if it is in the folder or the archive still has it, otherwise another one, which a
+    warning names.
 
     Raises:
-        FetchError: no apt-get, no network, a package that the archive does not have.
+        FetchError: There is no apt-get or no network, or the archive does not have the package.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    there = sorted(folder.glob(f"{package.package}_*.deb"))
-    for path in there:
+    present = sorted(folder.glob(f"{package.package}_*.deb"))
+    for path in present:
         if version_of(path) == package.version:
             return path
     try:
         return _download(f"{package.package}={package.version}", package.package, folder)
     except FetchError:
-        path = there[-1] if there else _download(package.package, package.package, folder)
-    logger.warning("%s: took version %s, the list has %s", package.package, version_of(path), package.version)
+        path = present[-1] if present else _download(package.package, package.package, folder)
+    logger.warning("%s: using version %s, the list has %s", package.package, version_of(path), package.version)
     return path
 
 
 def version_of(deb: Path) -> str:
-    """The version in the file name that apt-get gives: ``NAME_VERSION_ARCHITECTURE.deb``, a colon as %3a."""
+    """The version in the file name that apt-get chooses: ``NAME_VERSION_ARCHITECTURE.deb`` with %3a for a colon."""
     return deb.name.split("_")[1].replace("%3a", ":") if deb.name.count("_") >= 2 else ""
 
 
-def _download(wanted: str, name: str, folder: Path) -> Path:
+def _download(specification: str, name: str, folder: Path) -> Path:
     if not shutil.which("apt-get"):
-        raise FetchError(f"{name}: no apt-get here; run this on Debian, or put {name}_VERSION_all.deb into {folder}")
+        raise FetchError(f"{name}: no apt-get on this machine; use Debian, or put {name}_VERSION_all.deb into {folder}")
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as scratch:
-        command = ["apt-get", "download", *OPTIONS, wanted]
+        command = ["apt-get", "download", *OPTIONS, specification]
         try:
             done = subprocess.run(
                 command,
@@ -61,9 +62,9 @@ def _download(wanted: str, name: str, folder: Path) -> Path:
             )
         except subprocess.TimeoutExpired:
             raise FetchError(f"{name}: no download within {TIMEOUT_SECONDS // 60} minutes") from None
-        found = sorted(Path(scratch).glob("*.deb"))
-        if done.returncode or not found:
-            said = [line[2:].strip() for line in done.stderr.splitlines() if line.startswith("E:")]
-            reason = said[0] if said else "apt-get gave nothing"
+        downloaded = sorted(Path(scratch).glob("*.deb"))
+        if done.returncode or not downloaded:
+            errors = [line[2:].strip() for line in done.stderr.splitlines() if line.startswith("E:")]
+            reason = errors[0] if errors else "apt-get downloaded nothing"
             raise FetchError(f"{name}: no download ({reason}); `apt-get update` may help")
-        return found[0].replace(folder / found[0].name)
+        return downloaded[0].replace(folder / downloaded[0].name)

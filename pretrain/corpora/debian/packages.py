@@ -1,4 +1,4 @@
-"""The committed lists: packages with their versions and licences, and the files that no corpus may hold."""
+"""Reads the committed lists: packages with their versions and licences, and files that no corpus may contain."""
 
 import csv
 import re
@@ -6,10 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-HERE = Path(__file__).parents[1]
+LISTS = Path(__file__).parents[1]
+"""The folder of the lists of packages."""
 KINDS = ("speech", "music", "effect", "instrument")
 NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
-"""Names as Debian's policy has them: none is an option of apt-get, none a path."""
+"""Package names after Debian's policy: none can be an option of apt-get or a path."""
 VERSION = re.compile(r"[A-Za-z0-9.+~:-]+")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -20,17 +21,17 @@ class Package:
 
     package: str
     version: str
-    """The one that the list was made with; downloaded while the archive has it, else the newest."""
+    """The version with which the list was made; if the archive no longer has it, the newest is downloaded."""
     licence: str
-    """All that its copyright file lists; which holds for which file stands there."""
+    """All licences in its copyright file, which says to which files each applies."""
     kind: str = ""
-    """Of its clips: speech, music, effect or instrument."""
+    """Kind of its clips: speech, music, effect or instrument."""
     language: str = ""
-    """Of the package, with commas."""
+    """Languages of the package, separated by commas."""
     kinds_by_path: str = ""
-    """``PATTERN=KIND`` with semicolons: the first pattern found in a file's name gives its kind."""
+    """``PATTERN=KIND``, separated by semicolons: the first pattern found in a file's name decides its kind."""
     skip: str = ""
-    """Pattern of the names that are left out."""
+    """Pattern of the names of files that are left out."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.package) or not VERSION.fullmatch(self.version):
@@ -39,12 +40,12 @@ class Package:
             re.compile(self.skip)
             kinds = {self.kind, *(kind for _, kind in self.rules())}
         except (re.error, ValueError) as error:
-            raise ValueError(f"{self.package}: a pattern that cannot be used ({error})") from error
+            raise ValueError(f"{self.package}: invalid pattern ({error})") from error
         if wrong := sorted(kinds - {"", *KINDS}):
             raise ValueError(f"{self.package}: unknown kind {wrong[0]!r}; there are {', '.join(KINDS)}")
 
     def rules(self) -> list[tuple[re.Pattern[str], str]]:
-        """Of ``kinds_by_path``."""
+        """The patterns of ``kinds_by_path`` with their kinds."""
         pairs = [rule.rsplit("=", 1) for rule in self.kinds_by_path.split(";") if rule]
         return [(re.compile(pattern), kind) for pattern, kind in pairs]
 
@@ -52,16 +53,17 @@ class Package:
         """The kind of one of its files."""
         return next((kind for pattern, kind in self.rules() if pattern.search(name)), self.kind)
 
-    def wants(self, name: str) -> bool:
-        """Whether a file is not left out by its name."""
+    def includes(self, name: str) -> bool:
+        """Whether ``skip`` does not match the name of a file."""
         return not self.skip or re.search(self.skip, name) is None
 
 
 def read_packages(path: Path) -> list[Package]:
-    """The rows of a TSV whose columns are the fields of `Package`; those without a default must be there.
+    """Read a TSV whose columns are the fields of `Package`; columns for fields without a default are required.
 
     Raises:
-        ValueError: no such file, not such a table, a row that `Package` refuses, a package listed twice, no rows.
+        ValueError: The file is missing or no such table, `Package` refuses a row, a package is listed twice, or there
+            are no rows.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a TSV with columns package, version, licence, kind")
@@ -86,22 +88,22 @@ def read_packages(path: Path) -> list[Package]:
 
 
 def choose_packages(packages: list[Package], names: Collection[str]) -> list[Package]:
-    """Those of the given names, in the list's order; all for no names.
+    """The packages with the given names in the list's order; all packages if no names are given.
 
     Raises:
-        ValueError: a name that the list does not have.
+        ValueError: A name is not in the list.
     """
     known = {package.package for package in packages}
     if unknown := sorted(set(names) - known):
-        raise ValueError(f"{unknown[0]}: not in the list of packages; there are {', '.join(sorted(known))}")
+        raise ValueError(f"{unknown[0]}: not in the list of packages, which has {', '.join(sorted(known))}")
     return [package for package in packages if not names or package.package in names]
 
 
 def read_excluded(path: Path) -> frozenset[str]:
-    """SHA-256 digests, one a line, lines with # left out.
+    """Read SHA-256 digests, one per line; lines that begin with # are comments.
 
     Raises:
-        ValueError: a line that is no digest.
+        ValueError: A line is no digest.
     """
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     digests = [line for line in lines if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Runs the installed synthesisers that speak words and play notes."""
+"""Runs the installed synthesizers that speak words and play notes."""
 
 import subprocess
 from pathlib import Path
@@ -7,14 +7,14 @@ TIMEOUT_SECONDS = 300
 
 
 class ProgramError(RuntimeError):
-    """A program that failed, with its name and what it said."""
+    """A program that failed; the message holds its name and the end of its error output."""
 
 
 def run_program(command: list[str], folder: Path) -> None:
     """Run a program in ``folder``.
 
     Raises:
-        ProgramError: it failed, or took too long.
+        ProgramError: It failed or exceeded the time limit.
     """
     try:
         done = subprocess.run(
@@ -30,12 +30,12 @@ def run_program(command: list[str], folder: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ProgramError(f"{command[0]}: {error}") from error
     if done.returncode:
-        said = " ".join(done.stderr.split())[-200:]
-        raise ProgramError(f"{command[0]}: status {done.returncode}{f', {said}' if said else ''}")
+        message = " ".join(done.stderr.split())[-200:]
+        raise ProgramError(f"{command[0]}: exit status {done.returncode}{f', {message}' if message else ''}")
 
 
 def installed_version(package: str) -> str:
-    """Of an installed Debian package; "" where it is not known."""
+    """The version of an installed Debian package; "" if it cannot be found."""
     command = ["dpkg-query", "--show", "--showformat", "${Version}", package]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)

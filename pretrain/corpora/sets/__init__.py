@@ -1,1 +1,1 @@
-"""The eight labelled sets, a file each: which files of which packages, their labels and splits."""
+"""The eight labelled sets, one module each: which files of which packages they use, and their labels and splits."""

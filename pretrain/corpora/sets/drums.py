@@ -1,17 +1,17 @@
-"""Single drum hits; label: the drum, from the file's name; split by kit."""
+"""Single drum hits. The label is the drum, taken from the file's name; splits differ in their drum kits."""
 
 import re
 from collections import Counter
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from pretrain.corpora.sets.labelled import (
-    Collection,
-    Found,
+    ClipCollector,
     LabelledClip,
-    Recipe,
-    digest_of,
+    SetFiles,
+    SetRecipe,
     drop_near_copies,
     drop_small_classes,
+    sha256_of,
 )
 
 NO_HIT = ""
@@ -28,9 +28,9 @@ NAMES = {
     "hand_drum": r"conga|bongo|djembe|tabla|timbale|cajon|kenkeni1_head|sangban1_head|dununba1_head",
     "shaker": r"shaker|maraca|cabasa|tamb",
 }
-"""The first that is found in a name holds."""
+"""The first pattern found in a name gives the label; NO_HIT marks other sounds."""
 NO_DRUM = re.compile(r"loop|ambi|bass_|perc_door|elec_b|glitch|misc|mehack|vinyl|guit")
-"""Beginnings of other samples of sonic-pi."""
+"""Beginnings of the names of sonic-pi's other samples."""
 KITS = {
     "train": (
         "ForzeeStereo",
@@ -51,12 +51,12 @@ KITS = {
     "test": ("The Black Pearl 1.0", "GMRockKit", "Gimme A Hand 1.0", "drums"),
 }
 SPLIT = {kit: split for split, kits in KITS.items() for kit in kits}
-MOST = {"train": 12, "valid": 18, "test": 18}
-"""Clips of one drum of one kit, so that the classes are level."""
+MAX_CLIPS = {"train": 12, "valid": 18, "test": 18}
+"""Maximum number of clips of one drum of one kit, so that the classes are balanced."""
 
 
 def _describe(package: str, name: str) -> tuple[str, str, str]:
-    """Label, kit and name of a file; no label for what is no hit of a known drum and kit."""
+    """The label, kit and name of a file; the label is NO_HIT unless it is a hit of a known drum and kit."""
     folder, file = name.split("/")[-2:] if "/" in name else ("", name)
     stem = file.lower().replace(" ", "_").rsplit(".", 1)[0]
     kit = folder
@@ -68,25 +68,25 @@ def _describe(package: str, name: str) -> tuple[str, str, str]:
     return (label if kit in SPLIT else NO_HIT), kit, stem
 
 
-def _wanted(package: str, name: str) -> bool:
+def _select(package: str, name: str) -> bool:
     return _describe(package, name)[0] != NO_HIT
 
 
-def _build(found: Found) -> list[LabelledClip]:
-    collected = Collection(max_seconds=1.5, min_seconds=0.03, trim_db=-40)
-    for package, source in found.files:
+def _build(files: SetFiles) -> list[LabelledClip]:
+    collected = ClipCollector(max_seconds=1.5, min_seconds=0.03, trim_db=-40)
+    for package, source in files.sources:
         label, kit, stem = _describe(package, source.name)
-        samples = found.read(source)
+        samples = files.read(source)
         if samples is not None and 0.03 < len(samples) / SAMPLE_RATE < 12:
             collected.add(f"{kit}_{stem}", samples, label, SPLIT[kit], package, kit)
     counts: Counter[tuple[str, str, str]] = Counter()
-    level = []
-    clips = drop_near_copies(collected.clips, 0.99, alike_in_split=0.9995)
-    for clip in sorted(clips, key=lambda clip: digest_of(clip.key)):
+    balanced = []
+    clips = drop_near_copies(collected.clips, 0.99, limit_in_split=0.9995)
+    for clip in sorted(clips, key=lambda clip: sha256_of(clip.key)):
         counts[clip.label, clip.split, clip.group] += 1
-        if counts[clip.label, clip.split, clip.group] <= MOST[clip.split]:
-            level.append(clip)
-    return drop_small_classes(level, 8, 2, 6)
+        if counts[clip.label, clip.split, clip.group] <= MAX_CLIPS[clip.split]:
+            balanced.append(clip)
+    return drop_small_classes(balanced, 8, 2, 6)
 
 
-DRUMS = Recipe(name="drums", wanted=_wanted, build=_build)
+DRUMS = SetRecipe(name="drums", select=_select, build=_build)

@@ -1,4 +1,4 @@
-"""Single notes of General MIDI instruments; label: the instrument; no sound bank is in two splits."""
+"""Single notes of General MIDI instruments. The label is the instrument; splits differ in their sound banks."""
 
 import random
 import re
@@ -8,7 +8,14 @@ from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import read_audio
 from pretrain.corpora.debian.deb import Source, suffix_of
 from pretrain.corpora.debian.programs import run_program
-from pretrain.corpora.sets.labelled import Collection, Found, LabelledClip, Recipe, drop_near_copies, drop_small_classes
+from pretrain.corpora.sets.labelled import (
+    ClipCollector,
+    LabelledClip,
+    SetFiles,
+    SetRecipe,
+    drop_near_copies,
+    drop_small_classes,
+)
 from pretrain.corpora.sets.midi import EVERY_SECONDS, Note, midi_file
 
 INSTRUMENTS = {
@@ -40,7 +47,7 @@ INSTRUMENTS = {
     "sitar": (104, 48, 76),
     "steel_drums": (114, 55, 84),
 }
-"""Program, counted from 0; lowest and highest key."""
+"""MIDI program, counted from 0; lowest and highest key."""
 VELOCITIES = (70, 85, 100, 115)
 BANKS = {
     "fluidr3": ("fluid-soundfont-gm", "usr/share/sounds/sf2/FluidR3_GM.sf2", "train", 14),
@@ -48,62 +55,62 @@ BANKS = {
     "csoundgm": ("csound-soundfont", "usr/share/sounds/sf2/sf_GMbank.sf2", "valid", 6),
     "timgm": ("timgm6mb-soundfont", "usr/share/sounds/sf2/TimGM6mb.sf2", "test", 10),
 }
-"""Package, file, split, notes of each instrument."""
-RATE, HEARD_SECONDS = 44_100, 2.9
+"""Package, file, split, and number of notes per instrument."""
+RATE, NOTE_SECONDS = 44_100, 2.9
 PATCHES = "usr/share/midi/freepats/"
 BANK_LINE = re.compile(r"bank\s+(\d+)|(drumset)\b.*")
 PATCH_LINE = re.compile(r"(\d+)\s+(\S+)((?:\s+\w+=[\w.%-]+)*)\s*(?:#.*)?")
 
 
-def _wanted(package: str, name: str) -> bool:
+def _select(package: str, name: str) -> bool:
     known = {(bank[0], bank[1]) for bank in BANKS.values()}
     return (package, name) in known or (package == "freepats" and suffix_of(name) == ".pat")
 
 
-def _build(found: Found) -> list[LabelledClip]:
-    files = {(package, source.name): source for package, source in found.files}
-    collected = Collection(max_seconds=1.5)
+def _build(files: SetFiles) -> list[LabelledClip]:
+    by_name = {(package, source.name): source for package, source in files.sources}
+    collected = ClipCollector(max_seconds=1.5)
     for bank, (package, name, split, count) in BANKS.items():
         labels, notes = _notes(bank, count)
-        midi, wav = found.scratch / f"{bank}.mid", found.scratch / f"{bank}.wav"
+        midi, wav = files.scratch / f"{bank}.mid", files.scratch / f"{bank}.wav"
         midi.write_bytes(midi_file(notes))
         if bank == "freepats":
-            config = found.scratch / "freepats.cfg"
-            config.write_text(_timidity_config(files[package, name].path.read_text("latin1"), files))
+            config = files.scratch / "freepats.cfg"
+            config.write_text(_timidity_config(by_name[package, name].path.read_text("latin1"), by_name))
             quiet = ["-EFreverb=0", "-EFchorus=0"]
             command = ["timidity", "-c", config.name, *quiet, "-Ow", "-s", str(RATE), "-o", wav.name, midi.name]
         else:
-            font = str(files[package, name].path.resolve())
+            font = str(by_name[package, name].path.resolve())
             quiet = ["-niq", "-R", "0", "-C", "0", "-g", "0.5"]
             command = ["fluidsynth", *quiet, "-r", str(RATE), "-F", wav.name, font, midi.name]
-        run_program(command, found.scratch)
+        run_program(command, files.scratch)
         _cut(collected, wav, bank, package, split, labels, notes)
     return drop_small_classes(drop_near_copies(collected.clips, 0.995), 10, 3, 5)
 
 
 def _notes(bank: str, count: int) -> tuple[list[str], list[Note]]:
-    """Label and note, by chance of the bank's name."""
-    chance = random.Random(f"gm{bank}")
+    """Draw labels and notes at random, seeded by the bank's name."""
+    generator = random.Random(f"gm{bank}")
     labels, notes = [], []
     for label, (program, low, high) in INSTRUMENTS.items():
-        for key in chance.sample(range(low, high + 1), min(count, high - low + 1)):
+        for key in generator.sample(range(low, high + 1), min(count, high - low + 1)):
             labels.append(label)
-            notes.append(Note(program, key, chance.choice(VELOCITIES)))
+            notes.append(Note(program, key, generator.choice(VELOCITIES)))
     return labels, notes
 
 
 def _cut(
-    collected: Collection, wav: Path, bank: str, package: str, split: str, labels: list[str], notes: list[Note]
+    collected: ClipCollector, wav: Path, bank: str, package: str, split: str, labels: list[str], notes: list[Note]
 ) -> None:
     samples = read_audio(wav)
     for number, (label, note) in enumerate(zip(labels, notes, strict=True)):
         first = EVERY_SECONDS * number * SAMPLE_RATE
-        heard = samples[first : first + int(HEARD_SECONDS * SAMPLE_RATE)]
-        collected.add(f"{bank}_{note.key}_{note.velocity}", heard, label, split, package, bank)
+        excerpt = samples[first : first + int(NOTE_SECONDS * SAMPLE_RATE)]
+        collected.add(f"{bank}_{note.key}_{note.velocity}", excerpt, label, split, package, bank)
 
 
 def _timidity_config(text: str, files: dict[tuple[str, str], Source]) -> str:
-    """The melodic bank 0 of the package's configuration, its patches by the paths where they lie; no other command."""
+    """The melodic bank 0 of the package's configuration, with paths of unpacked patches and no other command."""
     lines = ["bank 0"]
     bank = None
     for line in map(str.strip, text.splitlines()):
@@ -116,9 +123,9 @@ def _timidity_config(text: str, files: dict[tuple[str, str], Source]) -> str:
     return "\n".join(lines) + "\n"
 
 
-GM_INSTRUMENTS = Recipe(
+GM_INSTRUMENTS = SetRecipe(
     name="gm_instruments",
-    wanted=_wanted,
+    select=_select,
     build=_build,
     programs=("fluidsynth", "timidity"),
     installed=("fluidsynth", "timidity"),

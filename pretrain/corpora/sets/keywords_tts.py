@@ -1,4 +1,4 @@
-"""English command words, synthesised; label: the word; no voice is in two splits."""
+"""Synthesized English command words. The label is the word; splits differ in their voices."""
 
 import random
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maeast_upstream.audio.reading import AudioError, read_audio
 from pretrain.corpora.debian.programs import run_program
-from pretrain.corpora.sets.labelled import Collection, Found, LabelledClip, Recipe, drop_near_copies
+from pretrain.corpora.sets.labelled import ClipCollector, LabelledClip, SetFiles, SetRecipe, drop_near_copies
 
 WORDS = (
     *("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "zero"),
@@ -31,14 +31,14 @@ FESTIVAL = {
     "ked_diphone": ("valid", (0.9, 1.0, 1.2), "festvox-kdlpc16k"),
 }
 
-Spoken = tuple[str, str, str, str, Path]
-"""Key, word, split, package, file."""
+SpokenWord = tuple[str, str, str, str, Path]
+"""Key, word, split, package and file."""
 
 
-def _build(found: Found) -> list[LabelledClip]:
-    collected = Collection(max_seconds=1.5)
+def _build(files: SetFiles) -> list[LabelledClip]:
+    collected = ClipCollector(max_seconds=1.5)
     for speak in (_espeak, _flite, _festival):
-        for key, word, split, package, path in speak(found.scratch):
+        for key, word, split, package, path in speak(files.scratch):
             try:
                 samples = read_audio(path)
             except AudioError:
@@ -47,9 +47,9 @@ def _build(found: Found) -> list[LabelledClip]:
     return drop_near_copies(collected.clips, 0.995)
 
 
-def _espeak(folder: Path) -> Iterator[Spoken]:
-    chance = random.Random(SEED)
-    voices = [("train", voice, chance.choice(SPEEDS), chance.choice(PITCHES)) for voice in ESPEAK_TRAIN]
+def _espeak(folder: Path) -> Iterator[SpokenWord]:
+    generator = random.Random(SEED)
+    voices = [("train", voice, generator.choice(SPEEDS), generator.choice(PITCHES)) for voice in ESPEAK_TRAIN]
     voices += [("valid", voice, 150, 50) for voice in ESPEAK_VALID]
     for split, voice, speed, pitch in voices:
         for word in WORDS:
@@ -58,33 +58,33 @@ def _espeak(folder: Path) -> Iterator[Spoken]:
             yield f"espeak_{voice}", word, split, "espeak-ng", path
 
 
-def _flite(folder: Path) -> Iterator[Spoken]:
-    for voice, (split, stretches) in FLITE.items():
-        for stretch in stretches:
+def _flite(folder: Path) -> Iterator[SpokenWord]:
+    for voice, (split, durations) in FLITE.items():
+        for duration in durations:
             for word in WORDS:
-                path = folder / f"flite_{voice}_{stretch}_{word}.wav"
-                slow = f"duration_stretch={stretch}"
-                run_program(["flite", "-voice", voice, "--setf", slow, "-t", f"{word}.", path.name], folder)
-                yield f"flite_{voice}_{stretch}", word, split, "flite", path
+                path = folder / f"flite_{voice}_{duration}_{word}.wav"
+                setting = f"duration_stretch={duration}"
+                run_program(["flite", "-voice", voice, "--setf", setting, "-t", f"{word}.", path.name], folder)
+                yield f"flite_{voice}_{duration}", word, split, "flite", path
 
 
-def _festival(folder: Path) -> Iterator[Spoken]:
-    for voice, (split, stretches, package) in FESTIVAL.items():
-        for stretch in stretches:
-            paths = {word: folder / f"festival_{voice}_{stretch}_{word}.wav" for word in WORDS}
-            lines = [f"(voice_{voice})", f"(Parameter.set 'Duration_Stretch {stretch})"]
+def _festival(folder: Path) -> Iterator[SpokenWord]:
+    for voice, (split, durations, package) in FESTIVAL.items():
+        for duration in durations:
+            paths = {word: folder / f"festival_{voice}_{duration}_{word}.wav" for word in WORDS}
+            lines = [f"(voice_{voice})", f"(Parameter.set 'Duration_Stretch {duration})"]
             for word, path in paths.items():
                 lines.append(f'(utt.save.wave (utt.synth (Utterance Text "{word}.")) "{path.name}" \'riff)')
-            script = folder / f"{voice}_{stretch}.scm"
+            script = folder / f"{voice}_{duration}.scm"
             script.write_text("\n".join(lines))
             run_program(["festival", "-b", script.name], folder)
             for word, path in paths.items():
-                yield f"festival_{voice}_{stretch}", word, split, package, path
+                yield f"festival_{voice}_{duration}", word, split, package, path
 
 
-KEYWORDS_TTS = Recipe(
+KEYWORDS_TTS = SetRecipe(
     name="keywords_tts",
-    wanted=lambda _package, _name: False,
+    select=lambda _package, _name: False,
     build=_build,
     programs=("espeak-ng", "flite", "festival"),
     installed=("espeak-ng", "flite", "festival", "festvox-kdlpc16k", "festvox-us-slt-hts", "festvox-kallpc16k"),

@@ -1,18 +1,18 @@
-"""Notes, one every three seconds, as a Standard MIDI File."""
+"""Writes a Standard MIDI File with a note every three seconds."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-TICKS_A_SECOND = 960
+TICKS_PER_SECOND = 960
 EVERY_SECONDS = 3
-BEFORE, HELD, STEP = 96, 1152, EVERY_SECONDS * TICKS_A_SECOND
-"""Ticks: silence before a note, its length of 1.2 s, from note to note."""
-TICKS_A_QUARTER, MICROSECONDS_A_QUARTER = 480, 500_000
+LEAD_TICKS, NOTE_TICKS, STEP_TICKS = 96, 1152, EVERY_SECONDS * TICKS_PER_SECOND
+"""Silence before a note, its length of 1.2 s, and the distance of notes."""
+TICKS_PER_QUARTER, MICROSECONDS_PER_QUARTER = 480, 500_000
 PROGRAM, ON, OFF, CONTROL, ALL_SOUND_OFF = 0xC0, 0x90, 0x80, 0xB0, 120
 
 
 class Note(NamedTuple):
-    """What General MIDI plays."""
+    """A note of a General MIDI instrument."""
 
     program: int
     key: int
@@ -20,15 +20,15 @@ class Note(NamedTuple):
 
 
 def midi_file(notes: Iterable[Note]) -> bytes:
-    """One track on one channel; note ``i`` begins 0.1 s after 3 ``i`` s."""
-    track = b"\0\xff\x51\x03" + MICROSECONDS_A_QUARTER.to_bytes(3, "big")
+    """Write notes to one track on one channel; note ``i`` begins 0.1 s after 3 ``i`` s."""
+    track = b"\0\xff\x51\x03" + MICROSECONDS_PER_QUARTER.to_bytes(3, "big")
     for note in notes:
         track += _event(0, PROGRAM, note.program)
-        track += _event(BEFORE, ON, note.key, note.velocity)
-        track += _event(HELD, OFF, note.key, note.velocity)
-        track += _event(STEP - BEFORE - HELD, CONTROL, ALL_SOUND_OFF, 0)
+        track += _event(LEAD_TICKS, ON, note.key, note.velocity)
+        track += _event(NOTE_TICKS, OFF, note.key, note.velocity)
+        track += _event(STEP_TICKS - LEAD_TICKS - NOTE_TICKS, CONTROL, ALL_SOUND_OFF, 0)
     track += b"\0\xff\x2f\0"
-    header = (0).to_bytes(2, "big") + (1).to_bytes(2, "big") + TICKS_A_QUARTER.to_bytes(2, "big")
+    header = (0).to_bytes(2, "big") + (1).to_bytes(2, "big") + TICKS_PER_QUARTER.to_bytes(2, "big")
     return b"MThd" + (6).to_bytes(4, "big") + header + b"MTrk" + len(track).to_bytes(4, "big") + track
 
 

@@ -1,4 +1,4 @@
-"""Excerpts of 3 s of the music of games; label: the game; split by track."""
+"""Excerpts of 3 s of the music of games. The label is the game; splits differ in their tracks."""
 
 from collections import defaultdict
 
@@ -7,13 +7,13 @@ import numpy as np
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from pretrain.corpora.debian.deb import Source, suffix_of
 from pretrain.corpora.sets.labelled import (
-    Collection,
-    Found,
+    ClipCollector,
     LabelledClip,
-    Recipe,
-    digest_of,
+    SetFiles,
+    SetRecipe,
     drop_near_copies,
     drop_small_classes,
+    sha256_of,
 )
 
 GAMES = {
@@ -33,59 +33,59 @@ GAMES = {
     "nexuiz-music": "nexuiz",
 }
 ARCHIVED = "nexuiz-music"
-"""All of its music lies in an archive, and all of it counts."""
+"""A package whose music is in an archive; all of its tracks are used."""
 MIN_SECONDS, EXCERPT_SECONDS, MIN_RMS = 40.0, 3, 0.005
-MOST_TRACKS, FEW_TRACKS = 20, 14
+MAX_TRACKS, FEW_TRACKS = 20, 14
 
 
-def _wanted(package: str, name: str) -> bool:
+def _select(package: str, name: str) -> bool:
     if package == ARCHIVED:
         return "!" not in name or name.endswith(".ogg")
     return suffix_of(name) in {".ogg", ".mp3", ".flac", ".oga"}
 
 
-def _build(found: Found) -> list[LabelledClip]:
+def _build(files: SetFiles) -> list[LabelledClip]:
     tracks: dict[str, list[Source]] = defaultdict(list)
-    for package, source in found.files:
+    for package, source in files.sources:
         tracks[package].append(source)
-    collected = Collection(max_seconds=EXCERPT_SECONDS, trim_db=-90)
+    collected = ClipCollector(max_seconds=EXCERPT_SECONDS, trim_db=-90)
     for package in sorted(tracks, key=GAMES.__getitem__):
-        chosen = _long_tracks(package, tracks[package], found)
+        chosen = _long_tracks(package, tracks[package], files)
         for number, (source, samples) in enumerate(chosen):
             _add_excerpts(collected, package, source, samples, _split(number, len(chosen)), len(chosen))
     return drop_small_classes(drop_near_copies(collected.clips, 0.985), 8, 3, 4)
 
 
-def _long_tracks(package: str, sources: list[Source], found: Found) -> list[tuple[Source, np.ndarray]]:
-    """The first 20 in the order of chance."""
+def _long_tracks(package: str, sources: list[Source], files: SetFiles) -> list[tuple[Source, np.ndarray]]:
+    """The first 20 long tracks in the order of a hash of their names."""
     tracks: list[tuple[Source, np.ndarray]] = []
-    for source in sorted(sources, key=lambda source: digest_of(f"snd{source.name}")):
-        samples = found.read(source)
+    for source in sorted(sources, key=lambda source: sha256_of(f"snd{source.name}")):
+        samples = files.read(source)
         if samples is not None and (package == ARCHIVED or len(samples) > MIN_SECONDS * SAMPLE_RATE):
             tracks.append((source, samples))
-        if len(tracks) == MOST_TRACKS:
+        if len(tracks) == MAX_TRACKS:
             break
     return tracks
 
 
-def _split(number: int, of: int) -> str:
-    test, valid = max(3, round(of * 0.3)), max(2, round(of * 0.2))
+def _split(number: int, tracks: int) -> str:
+    test, valid = max(3, round(tracks * 0.3)), max(2, round(tracks * 0.2))
     return "test" if number < test else "valid" if number < test + valid else "train"
 
 
 def _add_excerpts(
-    collected: Collection, package: str, source: Source, samples: np.ndarray, split: str, tracks: int
+    collected: ClipCollector, package: str, source: Source, samples: np.ndarray, split: str, tracks: int
 ) -> None:
-    """At equal distances; of a game with few tracks more."""
+    """Collect excerpts at equal distances; more of a game with few tracks."""
     count = 2 if split != "train" else 4 if tracks < FEW_TRACKS else 3
     stem = source.name.split("/")[-1].rsplit(".", 1)[0]
     seconds = len(samples) / SAMPLE_RATE
     for number in range(1, count + 1):
         start = seconds * number / (count + 1)
         excerpt = samples[int(start * SAMPLE_RATE) : int((start + EXCERPT_SECONDS) * SAMPLE_RATE)]
-        whole = len(excerpt) >= EXCERPT_SECONDS * SAMPLE_RATE - 10
-        if whole and np.sqrt(np.square(excerpt).mean()) >= MIN_RMS:
+        complete = len(excerpt) >= EXCERPT_SECONDS * SAMPLE_RATE - 10
+        if complete and np.sqrt(np.square(excerpt).mean()) >= MIN_RMS:
             collected.add(f"{stem}_{int(start)}s", excerpt, GAMES[package], split, package, source.name)
 
 
-SOUNDTRACKS = Recipe(name="soundtracks", wanted=_wanted, build=_build, expands=True)
+SOUNDTRACKS = SetRecipe(name="soundtracks", select=_select, build=_build, expands=True)

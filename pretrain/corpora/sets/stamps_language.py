@@ -1,4 +1,7 @@
-"""Names of pictures read aloud in nine languages; label: the language; split by picture, each clip its own channel."""
+"""Names of pictures read aloud in nine languages. The label is the language; splits differ in their pictures.
+
+Each clip gets its own simulated channel, so that the recording does not give the language away.
+"""
 
 import re
 from collections import Counter, defaultdict
@@ -9,13 +12,13 @@ import numpy as np
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from pretrain.corpora.debian.deb import Source
 from pretrain.corpora.sets.labelled import (
-    Collection,
-    Found,
+    ClipCollector,
     LabelledClip,
-    Recipe,
-    digest_of,
+    SetFiles,
+    SetRecipe,
     drop_near_copies,
-    level,
+    scale_to_peak,
+    sha256_of,
     split_of,
 )
 
@@ -24,48 +27,48 @@ QUOTA = {"train": 60, "valid": 20, "test": 30}
 TILT_DB, LOW_PASS_HZ, SNR_DB = 4.0, (3400, 7800), (5, 15)
 
 
-def _wanted(_: str, name: str) -> bool:
+def _select(_: str, name: str) -> bool:
     return NAME.fullmatch(name) is not None and "alphabets" not in name
 
 
-def _build(found: Found) -> list[LabelledClip]:
+def _build(files: SetFiles) -> list[LabelledClip]:
     pictures: dict[str, dict[str, tuple[str, Source]]] = defaultdict(dict)
-    for package, source in found.files:
+    for package, source in files.sources:
         match = NAME.fullmatch(source.name)
         assert match
         pictures[match[1]][match[2]] = (package, source)
-    collected = Collection(max_seconds=2.5)
+    collected = ClipCollector(max_seconds=2.5)
     counts: Counter[tuple[str, str]] = Counter()
     seen: set[str] = set()
-    for stem in sorted(pictures, key=lambda stem: digest_of(f"st{stem}")):
+    for stem in sorted(pictures, key=lambda stem: sha256_of(f"st{stem}")):
         name = stem.split("/")[-1]
-        split = split_of(re.sub(r"[0-9_]+", "", name).lower(), "stamps", 0.5, 0.2)  # red1 and red2 stay together
+        split = split_of(re.sub(r"[0-9_]+", "", name).lower(), "stamps", 0.5, 0.2)  # red1 and red2 are in one split
         for language, (package, source) in sorted(pictures[stem].items()):
             if counts[language, split] >= QUOTA[split] or source.digest in seen:
                 continue
-            samples = found.read(source)
+            samples = files.read(source)
             if samples is None or not 0.3 < len(samples) / SAMPLE_RATE < 4:
                 continue
             seen.add(source.digest)
             counts[language, split] += collected.add(name, samples, language, split, package)
     clips = drop_near_copies(collected.clips, 0.985)
-    return [replace(clip, samples=level(_channel(clip.samples, clip.key + clip.label))) for clip in clips]
+    return [replace(clip, samples=scale_to_peak(_channel(clip.samples, clip.key + clip.label))) for clip in clips]
 
 
 def _channel(samples: np.ndarray, key: str) -> np.ndarray:
-    """Tilt, low-pass and coloured noise, drawn by the clip's key: else the recording would give the language away."""
-    random = np.random.default_rng(int(digest_of(key)[:8], 16))
+    """Apply a spectral tilt, a low-pass filter and coloured noise, drawn at random and seeded by the clip's key."""
+    random = np.random.default_rng(int(sha256_of(key)[:8], 16))
     count = len(samples)
     hz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
     octaves = np.log2(np.maximum(hz, 60) / 1000)
     gain = 10 ** (random.uniform(-TILT_DB, TILT_DB) * octaves / 20)
     gain /= 1 + (hz / random.uniform(*LOW_PASS_HZ)) ** 8
-    heard = np.fft.irfft(np.fft.rfft(samples) * gain, count)
+    filtered = np.fft.irfft(np.fft.rfft(samples) * gain, count)
     white = np.fft.rfft(random.standard_normal(count))
     noise = np.fft.irfft(white * 10 ** (random.uniform(-6, 0) * octaves / 20) * (hz > 50), count)
-    ratio = np.square(heard).mean() / (np.square(noise).mean() + 1e-12)
+    ratio = np.square(filtered).mean() / (np.square(noise).mean() + 1e-12)
     scaled = noise * np.sqrt(ratio / 10 ** (random.uniform(*SNR_DB) / 10))
-    return np.asarray(heard + scaled, np.float32)
+    return np.asarray(filtered + scaled, np.float32)
 
 
-STAMPS_LANGUAGE = Recipe(name="stamps_language", wanted=_wanted, build=_build)
+STAMPS_LANGUAGE = SetRecipe(name="stamps_language", select=_select, build=_build)

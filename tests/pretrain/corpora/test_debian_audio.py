@@ -15,9 +15,9 @@ from maeast_upstream.audio.reading import read_audio
 from pretrain.corpora import debian_audio
 from pretrain.corpora.corpus import clips as clips_of
 from pretrain.corpora.corpus import pieces
-from pretrain.corpora.corpus.choose import choose, level_shares
-from pretrain.corpora.corpus.clips import Clip
-from pretrain.corpora.debian.packages import HERE, read_excluded, read_packages
+from pretrain.corpora.corpus.choose import choose, even_shares
+from pretrain.corpora.corpus.clips import CorpusClip
+from pretrain.corpora.debian.packages import LISTS, read_excluded, read_packages
 from pretrain.data.packing import pack
 
 KICKS, WORDS, TOMS = debian.clips("kick", 5), debian.clips("seven", 4), debian.clips("tom", 3)
@@ -109,7 +109,7 @@ def test_the_same_packages_give_the_same_bytes_with_more_processes_too(tmp_path,
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, corpus, monkeypatch):
-    encode, calls = pieces.encode, []
+    encode, calls = pieces.encode_opus, []
 
     def stop_in_second(samples):
         calls.append(1)
@@ -117,12 +117,12 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, corpus, monkeypat
             raise KeyboardInterrupt
         return encode(samples)
 
-    monkeypatch.setattr(pieces, "encode", stop_in_second)
+    monkeypatch.setattr(pieces, "encode_opus", stop_in_second)
     with pytest.raises(KeyboardInterrupt):
         corpus()
     assert not list((tmp_path / "out").glob("*.t*"))
     assert [path.name.split(".")[0] for path in (tmp_path / "work/clips").glob("*.json")] == ["game"]
-    monkeypatch.setattr(pieces, "encode", lambda samples: calls.append(2) or encode(samples))
+    monkeypatch.setattr(pieces, "encode_opus", lambda samples: calls.append(2) or encode(samples))
     assert corpus() == 0
     assert calls.count(2) == len(WORDS) + 1
     assert not list(tmp_path.rglob("*.part*"))
@@ -157,7 +157,7 @@ def test_nothing_at_all_is_one_clear_error(tmp_path, offline, monkeypatch):
     with pytest.raises(ValueError, match=r"no clips; gone: no download \(Unable to locate package\)"):
         debian_audio.main(command)
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    with pytest.raises(ValueError, match="gone: no apt-get here; run this on Debian, or put gone_VERSION_all.deb into"):
+    with pytest.raises(ValueError, match="gone: no apt-get .* put gone_VERSION_all.deb into"):
         debian_audio.main(command)
     assert not list((tmp_path / "out").glob("*.tsv"))
 
@@ -165,7 +165,7 @@ def test_nothing_at_all_is_one_clear_error(tmp_path, offline, monkeypatch):
 def test_another_version_is_taken_and_named_where_the_listed_one_is_gone(tmp_path, corpus, caplog):
     debian.write_deb(tmp_path / "work" / "packages", "newer", {"a.opus": TOMS[1]}, "2-1")
     assert corpus(rows=["newer\t1-1\tGPL\teffect\t\t\t"]) == 0
-    assert "newer: took version 2-1, the list has 1-1" in caplog.text
+    assert "newer: using version 2-1, the list has 1-1" in caplog.text
     assert next(row for row in manifest(tmp_path / "out") if row["package"] == "newer")["version"] == "2-1"
 
 
@@ -189,7 +189,7 @@ def test_fewer_hours_are_a_part_of_more_and_old_shards_go(tmp_path, corpus, monk
     ("options", "message"),
     [
         (["--hours", "0"], "--hours must be above 0"),
-        (["--packages", "nope"], "nope: not in the list of packages; there are alienblaster-data"),
+        (["--packages", "nope"], "nope: not in the list of packages, which has alienblaster-data"),
         (["--list", "nowhere.tsv"], "nowhere.tsv: no such file"),
         (["--workers", "-1"], "--workers must be 0 or more"),
         (["--wrong"], "unrecognized arguments: --wrong"),
@@ -208,7 +208,7 @@ def test_a_wrong_command_line_is_one_clear_error(tmp_path, options, message):
         ("../x\t1\tGPL\teffect", "not the name and version"),
         ("game\t1 2\tGPL\teffect", "not the name and version"),
         ("game\t1\tGPL\tnoise", "unknown kind 'noise'"),
-        ("game\t1\tGPL\teffect\t\t(=music", "a pattern that cannot be used"),
+        ("game\t1\tGPL\teffect\t\t(=music", "invalid pattern"),
         ("game\t1\tGPL\teffect\ngame\t1\tGPL\teffect", "lists game a second time"),
         ("", "no packages"),
     ],
@@ -220,11 +220,11 @@ def test_a_wrong_list_is_one_clear_error(tmp_path, row, message):
 
 
 def test_the_committed_lists_are_whole():
-    packages = read_packages(HERE / "debian_audio.tsv")
+    packages = read_packages(LISTS / "debian_audio.tsv")
     assert len(packages) == 110
     assert {package.kind for package in packages} == {"speech", "music", "effect", "instrument"}
     assert all(package.licence for package in packages)
-    assert len(read_excluded(HERE / "exclude.sha256")) == 2023
+    assert len(read_excluded(LISTS / "exclude.sha256")) == 2023
 
 
 def test_long_files_are_cut_evenly_and_loud_ones_scaled():
@@ -241,15 +241,17 @@ def test_an_encoding_has_the_fingerprint_of_its_source_and_another_sound_has_not
     for number, data in enumerate([*WORDS, *KICKS]):
         (tmp_path / f"{number}.opus").write_bytes(data)
         samples = read_audio(tmp_path / f"{number}.opus")
-        prints.add(pieces.fingerprint(samples))
-        assert pieces.fingerprint(samples) == pieces.fingerprint(samples * 0.999)
+        prints.add(pieces.sound_fingerprint(samples))
+        assert pieces.sound_fingerprint(samples) == pieces.sound_fingerprint(samples * 0.999)
     assert len(prints) == len(WORDS) + len(KICKS)
 
 
 def test_kinds_share_the_hours_evenly_as_far_as_they_reach():
-    assert level_shares({"a": 1.0, "b": 10.0, "c": 10.0}, 9.0) == {"a": 1.0, "b": 4.0, "c": 4.0}
-    assert level_shares({"a": 1.0, "b": 2.0}, 9.0) == {"a": 1.0, "b": 2.0}
-    made = [Clip("p", f"{kind}{n}", 0, 9.0, kind, "", "", 0, 0) for kind in ("speech", "music") for n in range(50)]
+    assert even_shares({"a": 1.0, "b": 10.0, "c": 10.0}, 9.0) == {"a": 1.0, "b": 4.0, "c": 4.0}
+    assert even_shares({"a": 1.0, "b": 2.0}, 9.0) == {"a": 1.0, "b": 2.0}
+    made = [
+        CorpusClip("p", f"{kind}{n}", 0, 9.0, kind, "", "", 0, 0) for kind in ("speech", "music") for n in range(50)
+    ]
     chosen = choose(made, 0.05)
     assert [clip.key for clip in chosen] == sorted(clip.key for clip in chosen)
     assert [sum(clip.kind == kind for clip in chosen) for kind in ("speech", "music")] == [10, 10]

@@ -16,16 +16,16 @@ from maeast_upstream.audio.reading import read_audio
 from maeast_upstream.data.labels import read_rows
 from pretrain.corpora import debian_probes
 from pretrain.corpora.debian.deb import Source
-from pretrain.corpora.debian.packages import HERE
+from pretrain.corpora.debian.packages import LISTS
 from pretrain.corpora.debian.programs import ProgramError, run_program
 from pretrain.corpora.sets import labelled
 from pretrain.corpora.sets.drums import DRUMS
 from pretrain.corpora.sets.game_effects import label_of
 from pretrain.corpora.sets.gm_instruments import _timidity_config
 from pretrain.corpora.sets.labelled import (
-    Collection,
-    Found,
+    ClipCollector,
     LabelledClip,
+    SetFiles,
     drop_near_copies,
     drop_small_classes,
     split_of,
@@ -85,7 +85,7 @@ def test_a_set_that_is_there_is_left_and_the_same_packages_give_the_same_bytes(t
     shutil.copytree(tones / "out" / "mandarin_tone", tones / "first")
     (tones / "out" / "mandarin_tone" / "labels.csv").write_text("mine")
     assert probes(tones, "--sets", "mandarin_tone") == 0
-    assert "mandarin_tone: there already" in capsys.readouterr().out
+    assert "mandarin_tone: exists already" in capsys.readouterr().out
     assert (tones / "out" / "mandarin_tone" / "labels.csv").read_text() == "mine"
     shutil.rmtree(tones / "out")
     assert probes(tones, "--sets", "mandarin_tone") == 0
@@ -95,7 +95,7 @@ def test_a_set_that_is_there_is_left_and_the_same_packages_give_the_same_bytes(t
 
 
 def test_stopped_while_writing_leaves_no_set(tones, monkeypatch):
-    encode, calls = labelled.encode, []
+    encode, calls = labelled.encode_opus, []
 
     def stop(samples):
         calls.append(1)
@@ -103,7 +103,7 @@ def test_stopped_while_writing_leaves_no_set(tones, monkeypatch):
             raise KeyboardInterrupt
         return encode(samples)
 
-    monkeypatch.setattr(labelled, "encode", stop)
+    monkeypatch.setattr(labelled, "encode_opus", stop)
     with pytest.raises(KeyboardInterrupt):
         probes(tones, "--sets", "mandarin_tone")
     assert not list((tones / "out").iterdir())
@@ -115,17 +115,20 @@ def test_sets_whose_packages_are_gone_are_named_and_the_rest_is_made(tones, monk
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho 'E: Could not resolve the archive' >&2\nexit 100\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    (program.parent / "dpkg-deb").symlink_to(shutil.which("dpkg-deb"))
     monkeypatch.setenv("PATH", str(program.parent))
     assert probes(tones) == 3
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 7
     gone = "error: game_voices: hedgewars-data: no download (Could not resolve the archive); `apt-get update` may help"
     assert gone in errors
-    assert any(line.startswith("error: keywords_tts: no espeak-ng here; apt-get install espeak-ng") for line in errors)
+    assert any(
+        line.startswith("error: keywords_tts: espeak-ng is not installed; apt-get install espeak-ng") for line in errors
+    )
     assert [path.name for path in (tones / "out").iterdir()] == ["mandarin_tone"]
     with pytest.raises(ValueError, match="no set could be made; game_voices: hedgewars-data"):
         probes(tones, "--sets", "game_voices")
-    with pytest.raises(ValueError, match="unknown set 'nope'; there are drums, game_effects"):
+    with pytest.raises(ValueError, match="unknown set 'nope'; the sets are drums, game_effects"):
         probes(tones, "--sets", "nope")
 
 
@@ -146,13 +149,13 @@ def test_copies_whose_labels_contradict_each_other_both_leave():
 
 def test_a_limit_within_a_split_spares_copies_there_only():
     sound, near = noise(1), noise(1) + noise(3) * 0.03
-    alone = drop_near_copies([clip("x", sound), clip("y", near)], 0.9, alike_in_split=0.99999)
-    across = drop_near_copies([clip("x", sound), clip("y", near, split="test")], 0.9, alike_in_split=0.99999)
+    alone = drop_near_copies([clip("x", sound), clip("y", near)], 0.9, limit_in_split=0.99999)
+    across = drop_near_copies([clip("x", sound), clip("y", near, split="test")], 0.9, limit_in_split=0.99999)
     assert (len(alone), [one.key for one in across]) == (2, ["y"])
 
 
 def test_silence_is_cut_off_and_loudness_tells_nothing():
-    collected = Collection()
+    collected = ClipCollector()
     padded = np.concatenate([np.zeros(8000, np.float32), sweep(16_000, 0.5) * 0.1, np.zeros(8000, np.float32)])
     assert collected.add("quiet/one", padded, "a", "train", "p")
     assert not collected.add("short", padded[8000:8200], "a", "train", "p")
@@ -215,13 +218,13 @@ def test_an_effect_is_what_its_name_says_if_it_says_one_thing(package, name, lab
     ],
 )
 def test_drums_are_hits_of_the_known_kits(package, name, wanted):
-    assert DRUMS.wanted(package, name) is wanted
+    assert DRUMS.select(package, name) is wanted
 
 
 def test_the_tones_of_a_syllable_are_told_by_its_folder():
-    assert MANDARIN_TONE.wanted("gcin-voice", "usr/ogg/\u31053/5.ogg")
-    assert not MANDARIN_TONE.wanted("gcin-voice", "usr/ogg/\u31057/5.ogg")
-    assert not MANDARIN_TONE.wanted("gcin-voice", "usr/ogg/\u31053/4.ogg")
+    assert MANDARIN_TONE.select("gcin-voice", "usr/ogg/\u31053/5.ogg")
+    assert not MANDARIN_TONE.select("gcin-voice", "usr/ogg/\u31057/5.ogg")
+    assert not MANDARIN_TONE.select("gcin-voice", "usr/ogg/\u31053/4.ogg")
 
 
 def test_drums_split_by_kit(tmp_path):
@@ -231,7 +234,7 @@ def test_drums_split_by_kit(tmp_path):
             source = Source(f"kits/{kit}/kick_{number}.flac", tmp_path / f"{kit}{number}", f"{kit}{number}")
             files.append(("hydrogen-drumkits", source))
             sounds[source.path] = noise(len(sounds))
-    clips = DRUMS.build(Found(files, lambda source: sounds[source.path], tmp_path))
+    clips = DRUMS.build(SetFiles(files, lambda source: sounds[source.path], tmp_path))
     assert {(one.group, one.split) for one in clips} == {
         ("BJA_Pacific", "train"),
         ("VariBreaks", "valid"),
@@ -272,7 +275,7 @@ def test_notes_lie_three_seconds_apart():
 
 
 def test_a_program_that_fails_is_named_with_what_it_says(tmp_path):
-    with pytest.raises(ProgramError, match=re.escape(f"{sys.executable}: status 3, no such voice")):
+    with pytest.raises(ProgramError, match=re.escape(f"{sys.executable}: exit status 3, no such voice")):
         run_program([sys.executable, "-c", "import sys; sys.stderr.write('no such\\nvoice'); sys.exit(3)"], tmp_path)
     with pytest.raises(ProgramError, match="not-there"):
         run_program(["not-there"], tmp_path)
@@ -281,7 +284,7 @@ def test_a_program_that_fails_is_named_with_what_it_says(tmp_path):
 def test_the_committed_tables_are_whole():
     for recipe in debian_probes.RECIPES.values():
         assert debian_probes._packages(recipe)
-    with (HERE / "sets" / "game_effects_splits.tsv").open(newline="") as file:
+    with (LISTS / "sets" / "game_effects_splits.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     labels = {row["label"] for row in rows}
     assert len(labels) == 15

@@ -11,7 +11,7 @@ import sounds
 from maeast_upstream.audio.reading import AudioError, read_audio
 from pretrain.corpora.debian import deb as debs
 from pretrain.corpora.debian.archives import expand, is_sound
-from pretrain.corpora.debian.deb import ArchiveError, Room, read_deb
+from pretrain.corpora.debian.deb import ArchiveError, UnpackFolder, read_deb
 from pretrain.corpora.debian.salvage import salvage
 
 
@@ -20,19 +20,19 @@ def everything(_):
 
 
 def unpack(deb, folder, wanted=everything):
-    room = Room(folder, deb.stem)
-    return [inner for source in read_deb(deb, room, is_sound) for inner in expand(source, room, wanted)]
+    unpacked = UnpackFolder(folder, deb.stem)
+    return [inner for source in read_deb(deb, unpacked, is_sound) for inner in expand(source, unpacked, wanted)]
 
 
 def test_the_wanted_files_come_in_one_order_whatever_the_package_has(tmp_path):
     files = {"./usr/b/z.ogg": b"1", "./usr/a.wav": b"2", "./usr/b/a.ogg": b"3", "./usr/readme.txt": b"4"}
     backwards = dict(reversed(files.items()))
     deb, other = (debian.write_deb(tmp_path / d, "x", f) for d, f in (("1", files), ("2", backwards)))
-    sources = read_deb(deb, Room(tmp_path / "out", "x"), is_sound)
+    sources = read_deb(deb, UnpackFolder(tmp_path / "out", "x"), is_sound)
     assert [source.name for source in sources] == ["usr/a.wav", "usr/b/a.ogg", "usr/b/z.ogg"]
     assert [source.path.read_bytes() for source in sources] == [b"2", b"3", b"1"]
     assert [source.digest for source in sources] == [hashlib.sha256(data).hexdigest() for data in (b"2", b"3", b"1")]
-    again = read_deb(other, Room(tmp_path / "out2", "x"), is_sound)
+    again = read_deb(other, UnpackFolder(tmp_path / "out2", "x"), is_sound)
     assert [(s.name, s.digest) for s in again] == [(s.name, s.digest) for s in sources]
 
 
@@ -62,7 +62,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch, limit
     files = {f"{n}.wav": bytes(30_000) for n in range(4)}
     deb = debian.write_deb(tmp_path, "bomb", {"g.zip": debian.zip_of(files)} if zipped else files)
     monkeypatch.setattr(debs, limit, 20_000 if limit == "MAX_FILE_BYTES" else 50_000)
-    with pytest.raises(ArchiveError, match=r"^bomb_1.0-1_all: '.*\.wav' makes it larger than"):
+    with pytest.raises(ArchiveError, match=r"^bomb_1.0-1_all: '.*\.wav' exceeds the limit"):
         unpack(deb, tmp_path / "out")
     assert sum(path.stat().st_size for path in (tmp_path / "out").iterdir()) <= 52_000
 
@@ -78,13 +78,13 @@ def test_more_files_than_a_package_may_have_are_refused(tmp_path, monkeypatch):
 def test_a_package_that_breaks_off_is_one_clear_error(tmp_path, cut):
     deb = debian.write_deb(tmp_path, "x", {"a.wav": np.random.default_rng(0).bytes(5000)})
     deb.write_bytes(deb.read_bytes()[:cut])
-    with pytest.raises(ArchiveError, match=r"^x_1\.0-1_all\.deb: (not a|a Debian package without files)"):
+    with pytest.raises(ArchiveError, match=r"^x_1\.0-1_all\.deb: not a"):
         unpack(deb, tmp_path / "out")
 
 
 def test_what_is_no_package_is_one_clear_error(tmp_path):
     (tmp_path / "x_1_all.deb").write_bytes(b"<html>404</html>" * 100)
-    with pytest.raises(ArchiveError, match=r"x_1_all\.deb: not a Debian package"):
+    with pytest.raises(ArchiveError, match=r"x_1_all\.deb: not a"):
         unpack(tmp_path / "x_1_all.deb", tmp_path / "out")
 
 
