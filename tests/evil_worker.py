@@ -1,4 +1,4 @@
-"""A decoding process in which the names of files say what happens to it: for tests/maeast_upstream/test_decoding.py."""
+"""A decoding process that crashes, hangs or fails as the names of its files tell, for the tests of `DecodePool`."""
 
 import ctypes
 import os

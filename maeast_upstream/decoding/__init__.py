@@ -1,1 +1,1 @@
-"""Processes that decode audio ahead of the model."""
+"""Decodes audio ahead of the model, in other processes."""

@@ -1,8 +1,8 @@
-"""Decoding ahead of the model, in processes of their own: whatever a file does to its decoder costs that file only."""
+"""Processes that decode ahead of the model; a file that crashes or blocks its decoder costs that file only."""
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
@@ -13,30 +13,32 @@ from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.data.packed import SAMPLE_BYTES
-from maeast_upstream.decoding.process import Decoder, InProcessDecoder, Result, SubprocessDecoder
+from maeast_upstream.decoding.process import Decoder, Deliver, InProcessDecoder, Result, Room, SubprocessDecoder
 
 AHEAD_SECONDS = 600.0
-"""Audio that is decoded ahead of the model: what bounds memory."""
+"""Audio that is decoded ahead of the model; it bounds memory."""
 LIMIT_SECONDS, LIMIT_SECONDS_PER_MB = 60.0, 2.0
-"""How long a file may take: what a slow disk and a busy machine need, far more than a decoder does."""
+"""Time limit of a file and its extension per MB: far more than a decoder needs, for slow disks and busy machines."""
 TICK_SECONDS = 0.25
+"""Interval at which time limits are checked."""
 SEGMENTS_AHEAD = 4096
-"""Segments known ahead of the model, decoded or not."""
+"""Segments that are listed ahead of the model, decoded or not."""
 BATCH_SEGMENTS, BATCH_BYTES = 16, 2 << 20
-"""What a process is asked for at once: small files so that it need not wait for the next request, large ones alone,
-so that the others have something to do."""
-UNKNOWN_BYTES = BATCH_BYTES // 4
-"""What a segment of unknown length counts for there."""
+"""Limits of one request to a process: several small files, so that it need not wait for the next request, but large
+ones alone, so that the other processes have work, too."""
+UNKNOWN_SIZE_BYTES = BATCH_BYTES // 4
+"""Assumed size of a segment whose size is not known."""
 
 
 class DecodePool:
-    """Processes that decode; a context manager.
+    """A context manager that holds processes for decoding.
 
     Args:
-        workers: processes; 0 to decode in a thread of this one, without time limit, where a crash ends everything.
-        ahead_seconds: decoded audio that may wait for its reader, and one file for each process more.
-        limit_seconds: how long a file may take,
-        limit_seconds_per_mb: and how much longer for each MB of it.
+        workers: Number of processes; 0 to decode in a thread of this process, without a time limit, where a crash of a
+            decoder ends the program.
+        ahead_seconds: Decoded audio that may wait for the reader, besides one file per process.
+        limit_seconds: Time limit of a file.
+        limit_seconds_per_mb: Extension of the time limit for each MB of the file.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class DecodePool:
     ) -> None:
         if workers < 0 or not ahead_seconds > 0 or not limit_seconds > 0:
             raise ValueError(
-                "expected workers from 0, ahead_seconds and limit_seconds above 0, "
+                "expected workers from 0, ahead_seconds and limit_seconds above 0; "
                 f"got {workers}, {ahead_seconds} and {limit_seconds}"
             )
         self._ahead = ahead_seconds * SAMPLE_RATE
@@ -67,18 +69,18 @@ class DecodePool:
             decoder.close()
 
     def decode(self, segments: Iterable[Segment]) -> Iterator[tuple[Segment, Result]]:
-        """Decode in order, ahead of the reader; ``segments`` is read in another thread.
+        """Decode segments in their order, ahead of the reader; ``segments`` is iterated in another thread.
 
         Yields:
-            Each segment with its samples at 16 kHz, (S,) float32, or of packed audio the (S,) int16 of the memory map
-            (`packed.to_float`); or with the `AudioError` that says why there are none.
+            Each segment, with its samples at 16 kHz or the `AudioError` that tells why it cannot be decoded. Samples
+            are (S,) float32, or for packed audio (S,) int16 of the memory map, see `packed.to_float`.
 
         Raises:
-            RuntimeError: a process could not be started, or another `decode` of this pool is not at its end.
-            Whatever ``segments`` raises, after the results of what it gave before.
+            RuntimeError: A process could not be started, or another `decode` of this pool has not ended.
+            Exception: Any error that ``segments`` raises, after the results of the segments before it.
         """
         if self._run:
-            raise RuntimeError("one decode() at a time: read the one before to its end, or close it")
+            raise RuntimeError("one decode() at a time: read the previous one to its end, or close it")
         self._run = _Run(segments, self._decoders, self._ahead)
         try:
             yield from self._run.results()
@@ -89,7 +91,7 @@ class DecodePool:
 
 @dataclass(eq=False, slots=True)
 class _Slot:
-    """A place in the order of the results."""
+    """A segment in the order of the results, with its result once there is one."""
 
     segment: Segment
     cost: int
@@ -97,7 +99,7 @@ class _Slot:
 
 
 class _Run:
-    """One `decode`: a thread that lists the segments, and for each decoder one that feeds it and takes its answers."""
+    """One call of `decode`: a thread lists the segments, and one thread per decoder exchanges requests and results."""
 
     def __init__(self, segments: Iterable[Segment], decoders: list[Decoder], ahead: float) -> None:
         self._segments, self._decoders, self._ahead = segments, decoders, ahead
@@ -105,8 +107,8 @@ class _Run:
         self._waiting: deque[_Slot] = deque()
         self._samples = 0
         self._all_listed = self._stopped = False
-        self._list_fault: BaseException | None = None
-        self._decoder_fault: BaseException | None = None
+        self._list_error: BaseException | None = None
+        self._decoder_error: BaseException | None = None
         lock = threading.Lock()
         self._ready, self._work, self._space = (threading.Condition(lock) for _ in range(3))
         self._ended = threading.Event()
@@ -119,12 +121,12 @@ class _Run:
             thread.start()
 
     def results(self) -> Iterator[tuple[Segment, Result]]:
-        """In the order of the segments."""
+        """Yield the results in the order of the segments."""
         while True:
             with self._ready:
                 self._ready.wait_for(self._is_ready)
-                if self._decoder_fault:
-                    raise self._decoder_fault
+                if self._decoder_error:
+                    raise self._decoder_error
                 if self._stopped or not self._order:
                     break
                 slot = self._order.popleft()
@@ -132,11 +134,11 @@ class _Run:
                 self._space.notify_all()
             assert slot.result is not None
             yield slot.segment, slot.result
-        if self._list_fault:
-            raise self._list_fault
+        if self._list_error:
+            raise self._list_error
 
     def stop(self) -> None:
-        """End all threads; processes in the middle of a file are killed."""
+        """End all threads, and kill the processes that are decoding."""
         with self._ready:
             self._stopped = True
             for condition in (self._ready, self._work, self._space):
@@ -144,25 +146,25 @@ class _Run:
         self._ended.set()
         for decoder in self._decoders:
             decoder.interrupt()
-        for thread in self._threads:  # not the lister, which may wait for stdin; it ends with its next segment
+        for thread in self._threads:  # not the lister, which may be waiting for stdin and ends at its next segment
             thread.join()
 
     def _is_ready(self) -> bool:
-        if self._stopped or self._decoder_fault:
+        if self._stopped or self._decoder_error:
             return True
         return self._order[0].result is not None if self._order else self._all_listed
 
     def _list(self) -> None:
         try:
             for segment in self._segments:
-                slot = _Slot(segment, cost(segment) or UNKNOWN_BYTES, _at_once(segment))
+                slot = _Slot(segment, cost(segment) or UNKNOWN_SIZE_BYTES, _result_without_decoding(segment))
                 with self._space:
                     self._space.wait_for(lambda: self._stopped or len(self._order) < SEGMENTS_AHEAD)
                     if self._stopped:
                         return
                     self._add(slot)
-        except BaseException as error:  # raised where the results are read
-            self._list_fault = error
+        except BaseException as error:  # `results` raises it
+            self._list_error = error
         with self._ready:
             self._all_listed = True
             self._ready.notify()
@@ -178,19 +180,15 @@ class _Run:
 
     def _serve(self, decoder: Decoder) -> None:
         try:
-            while batch := self._take():
-                decoder.decode(
-                    [slot.segment for slot in batch],
-                    self._room(batch),
-                    self._deliver(batch),
-                )
-        except BaseException as error:  # not the fault of a file; raised where the results are read
+            while batch := self._next_batch():
+                decoder.decode([slot.segment for slot in batch], self._wait_for_room(batch), self._deliver_to(batch))
+        except BaseException as error:  # not caused by a file; `results` raises it
             with self._ready:
-                self._decoder_fault = error
+                self._decoder_error = error
                 self._ready.notify()
 
-    def _take(self) -> list[_Slot]:
-        """What one decoder is asked for next; nothing at the end."""
+    def _next_batch(self) -> list[_Slot]:
+        """Return the segments of the next request to a decoder; none at the end."""
         with self._work:
             self._work.wait_for(lambda: self._stopped or self._waiting or self._all_listed)
             batch: list[_Slot] = []
@@ -203,8 +201,8 @@ class _Run:
                 batch.append(self._waiting.popleft())
             return batch
 
-    def _room(self, batch: list[_Slot]) -> Callable[[int], bool]:
-        """Waits until there is room for a slot's samples, or the reader waits for just these."""
+    def _wait_for_room(self, batch: list[_Slot]) -> Room:
+        """Return a function that waits until there is room for a result, or the reader waits for this one."""
 
         def wait(index: int) -> bool:
             with self._space:
@@ -215,7 +213,7 @@ class _Run:
 
         return wait
 
-    def _deliver(self, batch: list[_Slot]) -> Callable[[int, Result], None]:
+    def _deliver_to(self, batch: list[_Slot]) -> Deliver:
         def deliver(index: int, result: Result) -> None:
             with self._ready:
                 batch[index].result = result
@@ -226,7 +224,7 @@ class _Run:
         return deliver
 
     def _watch(self) -> None:
-        """Counts ticks instead of reading a clock: a run that was stopped by Ctrl-Z has not used its time."""
+        """Check the time limits by counting ticks, not by a clock, so that a pause by Ctrl-Z does not count."""
         while not self._ended.wait(TICK_SECONDS):
             for decoder in self._decoders:
                 decoder.tick(TICK_SECONDS)
@@ -236,8 +234,8 @@ def _size(result: Result | None) -> int:
     return len(result) if isinstance(result, np.ndarray) and not isinstance(result, np.memmap) else 0
 
 
-def _at_once(segment: Segment) -> Result | None:
-    """The result of what needs no decoding."""
+def _result_without_decoding(segment: Segment) -> Result | None:
+    """Return the result of a segment that needs no decoding, else None."""
     if segment.error is not None:
         return AudioError(segment.error)
     return _packed_clip(segment) if segment.packed else None
@@ -250,7 +248,7 @@ def _packed_clip(segment: Segment) -> Result:
     except (OSError, ValueError) as error:
         return AudioError(f"{segment.path}: {segment.file} cannot be read ({error})")
     if not size or len(samples) * SAMPLE_BYTES != size:
-        return AudioError(f"{segment.path}: {len(samples)} samples in {segment.file}, expected {size // SAMPLE_BYTES}")
+        return AudioError(f"{segment.path}: {len(samples)} samples in {segment.file}; expected {size // SAMPLE_BYTES}")
     return samples
 
 

@@ -1,7 +1,7 @@
-"""The process that decodes for `decoding.DecodePool`: segments come through stdin, samples go through stdout.
+"""The program of a decoding process of `DecodePool`: it reads segments from stdin and writes samples to stdout.
 
-It imports no torch (2 s and 300 MB each). A request is a pickled list of segments behind its length; an answer is a
-byte, a length, and the float32 samples or the text of the error.
+It does not import torch, which would take 2 s and 300 MB in each process. A request is a length and a pickled list of
+segments; an answer is a byte for its type, a length, and the float32 samples or the text of the error.
 """
 
 import contextlib
@@ -29,116 +29,117 @@ REQUEST_HEADER = struct.Struct("<I")
 ANSWER_HEADER = struct.Struct("<BQ")
 
 
-class _Named(io.BytesIO):
-    """Bytes that errors can name."""
+class _NamedBytes(io.BytesIO):
+    """Bytes with a name for messages."""
 
     name = ""
 
 
 def read_segment(segment: Segment) -> np.ndarray:
-    """The samples of a segment that is not packed.
+    """Decode a segment that is not packed.
 
     Returns:
-        (S,) float32 at 16 kHz, as `read_audio` gives.
+        (S,) float32 samples at 16 kHz, as from `read_audio`.
 
     Raises:
-        AudioError: whatever `read_audio` refuses, a file that cannot be reached, or the segment's own error.
+        AudioError: `read_audio` refuses it, its file cannot be reached, or the segment has an error.
     """
     if segment.error is not None:
         raise AudioError(segment.error)
     if not segment.file and not is_remote(segment.path):
         return _read_local(segment)
-    place = segment.file or segment.path
+    address = segment.file or segment.path
     try:
-        with open_remote(place) if is_remote(place) else Path(place).open("rb") as file:
-            source = _member(file, segment) if segment.file else _remembering(file, segment)
+        with open_remote(address) if is_remote(address) else Path(address).open("rb") as file:
+            source = _member(file, segment) if segment.file else _capturing(file, segment)
             return _read_stream(source, segment)
     except AudioError:
         raise
     except (OSError, ValueError) as error:
-        raise AudioError(f"{segment.path}: cannot be read ({_said(error)})") from error
+        raise AudioError(f"{segment.path}: cannot be read ({_reason(error)})") from error
 
 
 _thread = threading.local()
-"""``stretches``: the file of the stretch before, because a manifest lists a file's in a row; ``state``: how it was."""
+"""The reader of the previous segment's file, because a manifest lists the segments of a file one after the other, and
+the state in which that file was opened: attributes ``reader`` and ``state``."""
 
 
 def _read_local(segment: Segment) -> np.ndarray:
     if segment.start_ms is None and segment.end_ms is None:
         return read_audio(segment.path)
     try:
-        found = os.stat(segment.path)  # noqa: PTH116
+        status = os.stat(segment.path)  # noqa: PTH116
     except (OSError, ValueError):
-        return read_audio(segment.path)  # raises what is wrong
-    state = (segment.path, found.st_ino, found.st_size, found.st_mtime_ns)
+        return read_audio(segment.path)  # raises the reason
+    state = (segment.path, status.st_ino, status.st_size, status.st_mtime_ns)
     if getattr(_thread, "state", None) != state:
-        if last := getattr(_thread, "stretches", None):
-            last.close()
-        _thread.stretches, _thread.state = SequentialReader(segment.path), state
-    samples: np.ndarray = _thread.stretches.read(segment.start_ms, segment.end_ms)
+        if previous := getattr(_thread, "reader", None):
+            previous.close()
+        _thread.reader, _thread.state = SequentialReader(segment.path), state
+    samples: np.ndarray = _thread.reader.read(segment.start_ms, segment.end_ms)
     return samples
 
 
-def _member(file: BinaryIO, segment: Segment) -> _Named:
+def _member(file: BinaryIO, segment: Segment) -> _NamedBytes:
     file.seek(segment.offset or 0)
-    source = _Named(file.read(segment.size or 0))
+    source = _NamedBytes(file.read(segment.size or 0))
     source.name = segment.path
     if len(source.getbuffer()) < (segment.size or 0):
-        raise AudioError(f"{segment.path}: {segment.file} ends before it does; was it changed?")
+        raise AudioError(f"{segment.path}: {segment.file} ends before this member; was it changed?")
     return source
 
 
-def _remembering(file: BinaryIO, segment: Segment) -> io.BufferedReader:
+def _capturing(file: BinaryIO, segment: Segment) -> io.BufferedReader:
     return io.BufferedReader(ErrorCapturingFile(file, segment.path), 1 << 16)
 
 
-def _read_stream(source: _Named | io.BufferedReader, segment: Segment) -> np.ndarray:
+def _read_stream(source: _NamedBytes | io.BufferedReader, segment: Segment) -> np.ndarray:
     if not source.read(1):
-        _raise_remembered(source, segment)
+        _raise_captured(source, segment)
         raise AudioError(f"{segment.path}: empty file")
     source.seek(0)
     try:
         samples = read_audio(source, segment.start_ms, segment.end_ms)
     except AudioError:
-        _raise_remembered(source, segment)
+        _raise_captured(source, segment)
         raise
-    _raise_remembered(source, segment)
+    _raise_captured(source, segment)
     return samples
 
 
-def _raise_remembered(source: _Named | io.BufferedReader, segment: Segment) -> None:
+def _raise_captured(source: _NamedBytes | io.BufferedReader, segment: Segment) -> None:
     error = getattr(getattr(source, "raw", None), "error", None)
     if error is not None:
-        raise AudioError(f"{segment.path}: cannot be read ({_said(error)})") from error
+        raise AudioError(f"{segment.path}: cannot be read ({_reason(error)})") from error
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
 def attempt(segment: Segment) -> np.ndarray | AudioError:
-    """`read_segment`, every failure as the error of its file."""
+    """Decode a segment, and return any failure as the error of its file."""
     try:
         return read_segment(segment)
     except AudioError as error:
         return error
-    except Exception as error:  # a fault in a decoder must not cost the run
-        kind, said = type(error).__name__, _said(error)
-        return AudioError(f"{segment.path}: {kind if said == kind else f'{kind}: {said}'}")
+    except Exception as error:  # a fault in a decoder must not end the run
+        name, reason = type(error).__name__, _reason(error)
+        return AudioError(f"{segment.path}: {name if reason == name else f'{name}: {reason}'}")
 
 
 def main() -> None:
-    """Answer until stdin ends, which it does when the parent closes it or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
-    with contextlib.suppress(OSError):  # Linux: where memory runs out, this process goes rather than the model's
+    """Answer requests until stdin ends, because the parent has closed it or has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
+    with contextlib.suppress(OSError):  # Linux: if memory runs out, kill this process rather than the model's
         Path("/proc/self/oom_score_adj").write_text("1000")
     answers = os.fdopen(os.dup(1), "wb")
     requests: queue.SimpleQueue[list[Segment]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, requests), daemon=True).start()
-    import soundfile  # noqa: F401  # before the first file, whose time limit would otherwise count it
+    import soundfile  # noqa: F401  # before the first file, because of its time limit
     import soxr  # noqa: F401
 
-    # what decoders print about broken files would tear the progress bar
+    # messages of the decoders about broken files would disturb the progress bar
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
     with contextlib.suppress(BrokenPipeError):
@@ -150,10 +151,10 @@ def main() -> None:
 
 
 def _receive(stdin: BinaryIO, requests: "queue.SimpleQueue[list[Segment]]") -> None:
-    """Requests into the queue. At the end of stdin the process ends at once, even in the middle of a file."""
+    """Put requests into the queue; at the end of stdin end the process at once, even while it decodes."""
     while len(header := stdin.read(REQUEST_HEADER.size)) == REQUEST_HEADER.size:
         (length,) = REQUEST_HEADER.unpack(header)
-        requests.put(pickle.loads(stdin.read(length)))  # from the parent, through a pipe that only it holds
+        requests.put(pickle.loads(stdin.read(length)))  # safe: only the parent can write to this pipe
     os._exit(0)
 
 

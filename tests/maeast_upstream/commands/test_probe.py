@@ -333,7 +333,7 @@ def test_several_sets_give_a_line_each_and_their_mean(tones, drums, capsys):
         (lambda text: text.splitlines()[0], "no rows below the header"),
         (lambda text: "", "no column 'path'; expected path,label,split, got nothing"),
         (lambda text: "\0\n" + text, "no column 'path'"),
-        (lambda text: text.replace("3.wav", "3\0.wav", 1), "row 4: .* is no path"),
+        (lambda text: text.replace("3.wav", "3\0.wav", 1), "row 4: .* is not a path"),
         (lambda text: text.replace("split", "split,label", 1), "two columns are called 'label'"),
     ],
 )

@@ -473,7 +473,7 @@ def test_a_tar_that_was_changed_after_it_was_listed_is_an_error(tmp_path):
     shard = write_tar(tmp_path / "x.tar", [("x.wav", bytes(700))])
     (segment,) = list_segments([shard])
     shard.write_bytes(shard.read_bytes()[:600])
-    with pytest.raises(AudioError, match=r"x\.tar/x\.wav: .*x\.tar ends before it does; was it changed"):
+    with pytest.raises(AudioError, match=r"x\.tar/x\.wav: .*x\.tar ends before this member; was it changed"):
         read_segment(segment)
     shard.unlink()
     with pytest.raises(AudioError, match=r"x\.wav: cannot be read \(No such file"):

@@ -34,7 +34,7 @@ EVIL_BOOT = (
 @pytest.fixture
 def evil(monkeypatch, tmp_path):
     """Processes that do what the names of their files say; gives their log, lines of process id and file."""
-    monkeypatch.setattr(decoders, "BOOT", EVIL_BOOT)
+    monkeypatch.setattr(decoders, "BOOT_CODE", EVIL_BOOT)
     monkeypatch.setenv("EVIL_LOG", str(tmp_path / "log"))
     return tmp_path / "log"
 
@@ -73,7 +73,7 @@ def test_samples_come_in_order_equal_to_read_audio(workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stretches_members_and_packed_clips_come_as_they_are(tmp_path, workers):
+def test_segments_members_and_packed_clips_come_as_they_are(tmp_path, workers):
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for path in CLIPS[:3]:
             tar.add(path, f"a b/{path.name}")
@@ -262,11 +262,11 @@ def test_nothing_to_decode_is_nothing():
 PARENT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
-from maeast_upstream import decoders
-from maeast_upstream.decoding import DecodePool
+from maeast_upstream.decoding import process
+from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.data.inputs import list_segments
 assert "torch" not in sys.modules
-decoders.BOOT = sys.argv[1]
+process.BOOT_CODE = sys.argv[1]
 try:
     with DecodePool(2) as pool:
         for segment, result in pool.decode(list_segments(sys.argv[2:])):
@@ -402,7 +402,7 @@ def test_samples_that_do_not_fit_in_memory_are_an_error_of_their_file(tmp_path, 
     with DecodePool(1) as pool:
         results = [result for _, result in pool.decode(segments)]
     assert [isinstance(result, np.ndarray) for result in results] == [True, False, True]
-    assert "hours of audio do not fit in memory; cut it into stretches" in str(results[1])
+    assert "hours of audio do not fit in memory; cut it into segments" in str(results[1])
 
 
 def test_a_decoding_process_is_the_first_to_go_when_memory_runs_out(tmp_path, evil):
