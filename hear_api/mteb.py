@@ -53,8 +53,7 @@ class MaeAst(AbsEncoder):  # type: ignore[misc]
             device: None for CUDA if there is one, else the CPU.
             precision: fp32, bf16 or fp16.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = load_model(model_name, device, precision)
+        self.model = load_model(model_name, device or "auto", precision)
         digest = results_key(self.model, precision=self.model.precision)
         self.mteb_model_meta = ModelMeta(
             name=f"mae-ast/{'bundled' if model_name is None else Path(model_name).stem}",

@@ -1,8 +1,14 @@
-"""What all `maeast` commands share: a parser whose errors are one line, and the readout's options."""
+"""What all `maeast` commands share: a parser whose errors are one line, and the readout's options.
+
+Like everything that a command imports before it has read its options, this module does not import torch.
+"""
 
 import argparse
-from typing import NoReturn, get_args
+import difflib
+from collections.abc import Sequence
+from typing import Any, NoReturn, get_args
 
+from maeast_upstream import cli
 from maeast_upstream.readout import Mel, Pool, Readout
 
 
@@ -11,42 +17,96 @@ class UsageError(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong command line raises `UsageError`, so that it ends like every other error."""
+    """An argparse parser whose errors are exceptions, with the options that every command has.
+
+    A wrong command line raises `UsageError`, so that it ends like every other error. ``-v``, ``-q`` and
+    ``--traceback`` are added and obeyed, unless ``add_help`` is False.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Take the options of `argparse.ArgumentParser`."""
+        super().__init__(**options)
+        self._given: list[str] = []
+        if self.add_help:
+            add_output_options(self)
+
+    def parse_known_args(  # type: ignore[override]  # argparse overloads it for namespaces of other classes
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse as argparse does, then set how much is shown."""
+        self._given = list(args or ())
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if self.add_help:
+            cli.set_verbosity(parsed.verbose, parsed.quiet)
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of exiting with status 2."""
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        """Raise `UsageError` instead of exiting with status 2.
+
+        Raises:
+            UsageError: always; for a mistyped option it names the one that was probably meant.
+        """
+        hint = suggest_option(self._given, list(self._option_string_actions))
+        raise UsageError(f"{message}{hint} (see {self.prog} --help)")
+
+
+def suggest_option(arguments: Sequence[str], options: Sequence[str]) -> str:
+    """Return ``; did you mean OPTION instead of ARGUMENT?`` for a mistyped option, and ``""`` if there is none."""
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if name.startswith("--") and not any(option.startswith(name) for option in options):
+            close = difflib.get_close_matches(name, options, n=1, cutoff=0.7)
+            if close:
+                return f"; did you mean {close[0]} instead of {name}?"
+    return ""
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add -v, -q and --traceback."""
+    group = parser.add_argument_group("messages")
+    level = group.add_mutually_exclusive_group()
+    level.add_argument("-v", "--verbose", action="store_true", help="show more messages")
+    level.add_argument("-q", "--quiet", action="store_true", help="show errors only, and no progress bars")
+    group.add_argument(cli.TRACEBACK_OPTION, action="store_true", help="show where in the code an error was raised")
+
+
+def take_output_options(arguments: Sequence[str]) -> list[str]:
+    """Obey -v and -q in a command line that another parser will read, and return the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_output_options(parser)
+    parsed, others = parser.parse_known_args(arguments)
+    cli.set_verbosity(parsed.verbose, parsed.quiet)
+    return others
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--checkpoint, --device, --precision."""
+    """Add --checkpoint, --device and --precision."""
+    parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ..., or auto: CUDA if there is one; default: cpu")
     parser.add_argument(
-        "--checkpoint",
-        help="name, path or hub id; default: the checkpoint in the package",
-    )
-    parser.add_argument("--device", help="cpu, cuda, ...; default: cpu")
-    parser.add_argument(
-        "--precision",
-        default="fp32",
-        help="fp32 (default), bf16, fp16; int8 where an engine has it",
+        "--precision", default="fp32", help="fp32 (default), bf16 or fp16; int8 if the engine supports it"
     )
 
 
 def add_readout_options(parser: argparse.ArgumentParser) -> None:
-    """--layer, --mel, --pool, --hop-ms."""
+    """Add --layer, --mel, --pool and --hop-ms."""
     parser.add_argument("--layer", help="1..depth, last, mean or all")
-    parser.add_argument("--mel", help=f"the mel patches of an instant: {' or '.join(get_args(Mel))}")
-    parser.add_argument("--pool", help=f"over time, for scenes: {', '.join(get_args(Pool))}")
-    parser.add_argument("--hop-ms", help="time steps: native, or 40 for patch models")
+    parser.add_argument("--mel", help=f"how to combine the mel patches of a time step: {' or '.join(get_args(Mel))}")
+    parser.add_argument("--pool", help=f"how to pool over time for one vector per clip: {', '.join(get_args(Pool))}")
+    parser.add_argument("--hop-ms", help="distance of time steps: native, or 40 for patch models")
 
 
 def parse_layer(text: str) -> int | str:
-    """``7`` or a name."""
+    """Parse ``7``, or return the name of a layer as it is."""
     return int(text) if text.isdecimal() else text
 
 
 def parse_hop(text: str) -> float | None:
-    """``native`` or milliseconds."""
+    """Parse a number of milliseconds, or ``native``, which becomes None.
+
+    Raises:
+        UsageError: anything else.
+    """
     if text == "native":
         return None
     try:
@@ -56,14 +116,18 @@ def parse_hop(text: str) -> float | None:
 
 
 def parse_seed(text: str) -> int:
-    """A whole number that numpy, scikit-learn and torch all take."""
+    """Parse a whole number that numpy, scikit-learn and torch all accept as a seed.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to {2**32 - 1}, got {text!r}")
     return int(text)
 
 
 def readout_from(args: argparse.Namespace, default: Readout) -> Readout:
-    """The checkpoint's readout, changed by what the command line gave."""
+    """Return the checkpoint's readout with the options that were given on the command line."""
     return Readout(
         layer=default.layer if args.layer is None else parse_layer(args.layer),
         mel=args.mel or default.mel,

@@ -4,7 +4,10 @@ Importing this module and printing the help load neither torch nor any command.
 """
 
 import difflib
+import enum
 import importlib
+import itertools
+import logging
 import os
 import sys
 import traceback
@@ -14,10 +17,24 @@ from typing import NamedTuple
 from maeast_upstream.version import __version__
 
 Command = Callable[[Sequence[str]], int]
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+PACKAGES = ("maeast_upstream", "pretrain", "hear_api")
+TRACEBACK_OPTION = "--traceback"
+OUTPUT_OPTIONS = ("-v", "--verbose", "-q", "--quiet", TRACEBACK_OPTION)
+"""Options of every command, which may also stand before its name."""
 DEBUG_VARIABLE = "MAEAST_DEBUG"
 """Environment variable: if it is set and not "0", an error shows its traceback, as ``--traceback`` does."""
+
+
+class ExitStatus(enum.IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    FAILED = 1
+    """Nothing was done, or the command line is wrong."""
+    PARTIAL = 3
+    """Some of the inputs failed and are listed; the others are done."""
+    INTERRUPTED = 130
+    """Ctrl-C, with the number that shells use."""
 
 
 class CommandEntry(NamedTuple):
@@ -61,35 +78,50 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 all done, 1 nothing done or wrong usage, 3 done in part."""
+    """Run a command and return its exit status, an `ExitStatus`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if arguments else 1
-    if arguments[0] in ("-V", "--version"):
+    shared = list(itertools.takewhile(OUTPUT_OPTIONS.__contains__, arguments))
+    name, *rest = arguments[len(shared) :] or [""]
+    if name in ("", "-h", "--help"):
+        return run(_print_usage, [name])
+    if name in ("-V", "--version"):
         print(f"maeast {__version__}")
-        return 0
-    return run(lambda rest: find(arguments[0])(rest), arguments[1:])
+        return ExitStatus.DONE
+    return run(lambda given: find(name)(given), [*shared, *rest])
 
 
 def run(command: Command, arguments: Sequence[str] | None = None) -> int:
-    """Call a command; a user's mistake becomes one line on stderr and status 1, Ctrl-C becomes status 130."""
+    """Call a command and report how it ended.
+
+    A mistake of the user becomes one line on stderr and status 1, a bug of this project too, with a request to report
+    it. With ``--traceback`` or ``MAEAST_DEBUG=1`` the traceback comes before the line. Ctrl-C becomes status 130. A
+    reader of the output that stops early, such as ``head``, is no error message, but status 1.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--traceback" in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+    debug = TRACEBACK_OPTION in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
     try:
-        return command([argument for argument in arguments if argument != "--traceback"])
-    except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:  # torch and Ray raise RuntimeError
-        if debug:
-            traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+        status = command([argument for argument in arguments if argument != TRACEBACK_OPTION])
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        return INTERRUPTED
+        return ExitStatus.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush fails aloud
+        return ExitStatus.FAILED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {describe(error)}", file=sys.stderr)
+        return ExitStatus.FAILED
+    return status
 
 
 def find(name: str) -> Command:
-    """A command by name; ValueError suggests a name that looks like it."""
+    """Import a command by name.
+
+    Raises:
+        ValueError: there is no such command; the message suggests one that looks like it.
+    """
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"the commands are {', '.join(COMMANDS)}"
@@ -99,16 +131,72 @@ def find(name: str) -> Command:
 
 
 def usage() -> str:
-    """The list of commands with a line of help for each."""
+    """Return the list of commands with a line of help for each."""
     width = max(map(len, COMMANDS)) + 2
     lines = ["usage: maeast COMMAND [options]   (maeast COMMAND --help lists a command's options)", ""]
     lines += [f"  {name:<{width}}{entry.help}" for name, entry in COMMANDS.items()]
+    lines += ["", "Every command takes -v (more messages), -q (errors only, no progress bars) and --traceback."]
     return "\n".join(lines)
 
 
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _print_usage(arguments: Sequence[str]) -> int:
+    print(usage())
+    return ExitStatus.DONE if arguments[0] else ExitStatus.FAILED
+
+
+def set_verbosity(verbose: bool, quiet: bool) -> None:
+    """Choose which log messages of this project are shown on stderr.
+
+    Args:
+        verbose: all messages, each with its time.
+        quiet: errors only; progress bars are hidden too, since `progress.progress_bar` looks at this level.
+    """
+    if verbose:
+        logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.NOTSET
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(level)
+
+
+def describe(error: Exception) -> str:
+    """Return an error's message in one line; it asks for a report if the error is a bug of this project."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        message = f"{error.filename}: {error.strerror.lower()}"
+    else:
+        message = " ".join(str(error).split()) or type(error).__name__
+    if is_expected(error):
+        return message
+    return (
+        f"unexpected {type(error).__name__}: {message}; this is probably a bug of maeast: "
+        f"run the command again with {TRACEBACK_OPTION} and report what it shows"
+    )
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether an error says what the user or the machine did wrong, rather than that this project has a bug.
+
+    Expected are errors of files, memory and missing packages, and what this project raises itself as ValueError or
+    RuntimeError. The same types raised by Python or a library, such as ``int("x")``, are unexpected.
+    """
+    if isinstance(error, OSError | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's on CUDA
+        return True
+    if isinstance(error, ImportError):
+        return (error.name or "").partition(".")[0] not in PACKAGES
+    return isinstance(error, ValueError | RuntimeError) and _is_raised_here(error)
+
+
+def _is_raised_here(error: Exception) -> bool:
+    """Whether the error comes from a ``raise`` statement in a file of this project."""
+    import dis
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    code, module = trace.tb_frame.f_code, trace.tb_frame.f_globals.get("__name__", "")
+    statement = dis.opname[code.co_code[trace.tb_lasti]]
+    return module.partition(".")[0] in (*PACKAGES, "__main__") and statement in ("RAISE_VARARGS", "RERAISE")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from maeast_upstream import checkpoint
 from maeast_upstream.batching import BATCH_TOKENS, MAX_PADDING, SMALL_BATCH_TOKENS, repeat_last, split_clips, to_device
 from maeast_upstream.config import EncoderConfig
+from maeast_upstream.device import usable_device
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, Fbank, num_samples
 from maeast_upstream.model import MaeAst, patchify
 from maeast_upstream.readout import Mel, Readout, combine_layers, fold_mel, pool_time
@@ -548,14 +549,3 @@ def load_model(
     )
     encoder.network.load_state_dict(loaded.state)
     return encoder.eval().to(where)
-
-
-def usable_device(name: str | torch.device | None) -> torch.device:
-    """A device by name, None for the CPU; ValueError if there is no such device here."""
-    try:
-        device = torch.device(name or "cpu")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}); give cpu, or leave it out") from error
-    return device

@@ -1,10 +1,10 @@
 """From an encoder layer's tokens to embeddings: the mel axis, the layers, the pooling over time."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the commands' options need the names below, and their --help should not import torch
+    from torch import Tensor
 
 Mel = Literal["concat", "mean"]
 Pool = Literal["mean", "mean_max", "mean_std"]
@@ -41,15 +41,17 @@ class Readout:
         return [depth] if self.layer == "last" else list(range(1, depth + 1))
 
 
-def fold_mel(tokens: Tensor, mel_patches: int, mel: Mel) -> Tensor:
+def fold_mel(tokens: "Tensor", mel_patches: int, mel: Mel) -> "Tensor":
     """(B, T * M, D) tokens -> time steps: (B, T, M * D) concatenated, or (B, T, D) averaged."""
     B, N, D = tokens.shape
     steps = tokens.reshape(B, N // mel_patches, mel_patches, D)
     return steps.flatten(2) if mel == "concat" else steps.mean(dim=2)
 
 
-def combine_layers(hidden_states: list[Tensor], layer: int | str) -> Tensor:
+def combine_layers(hidden_states: list["Tensor"], layer: int | str) -> "Tensor":
     """The kept layers' (B, T, C) tensors -> one (B, T, C), or (B, T, C * layers) for "all"."""
+    import torch
+
     if layer == "all":
         return torch.cat(hidden_states, dim=-1)
     if layer == "mean":
@@ -57,7 +59,7 @@ def combine_layers(hidden_states: list[Tensor], layer: int | str) -> Tensor:
     return hidden_states[-1]
 
 
-def pool_time(steps: Tensor, lengths: Tensor, pool: Pool) -> Tensor:
+def pool_time(steps: "Tensor", lengths: "Tensor", pool: Pool) -> "Tensor":
     """Pool each clip over its own time steps.
 
     Args:
@@ -68,6 +70,8 @@ def pool_time(steps: Tensor, lengths: Tensor, pool: Pool) -> Tensor:
     Returns:
         (B, C), or (B, 2 * C) for two statistics, in the order of their name.
     """
+    import torch
+
     past = (torch.arange(steps.shape[1], device=steps.device) >= lengths[:, None])[..., None]
     count = lengths[:, None].to(steps.dtype)
     mean = steps.masked_fill(past, 0.0).sum(dim=1) / count

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING
 
+from maeast_upstream.arguments import suggest_option, take_output_options
+from maeast_upstream.cli import ExitStatus
 from maeast_upstream.config import read_section
 from pretrain.config import Recipe
 
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 PROG = "maeast pretrain"
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         ValueError: a setting that is unknown, of the wrong type or out of range; a corpus or device that is not there.
     """
-    return train(read_recipe(sys.argv[1:] if argv is None else argv))
+    return train(read_recipe(take_output_options(sys.argv[1:] if argv is None else argv)))
 
 
 def train(recipe: Recipe) -> int:
@@ -35,7 +35,7 @@ def train(recipe: Recipe) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from pretrain.trainer import Trainer
 
-    return 0 if Trainer(recipe).train() else INTERRUPTED
+    return ExitStatus.DONE if Trainer(recipe).train() else ExitStatus.INTERRUPTED
 
 
 def read_recipe(argv: Sequence[str]) -> Recipe:
@@ -65,7 +65,7 @@ def make_parser() -> "ArgumentParser":
     parser = ArgumentParser(
         prog=PROG,
         usage="%(prog)s --config RECIPE.yaml [--SETTING VALUE ...]   (as in --optim.steps 1000)",
-        description="Pretrain an encoder on your own audio.",
+        description="Pretrain an encoder on your own audio. -v shows more messages, -q errors only.",
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="a recipe, see configs/")
@@ -86,7 +86,8 @@ def explain(message: str) -> str:
         sections = [field.name for field in fields(Recipe) if is_dataclass(field.type)]
         inside = section if dot and section in sections else None
         names = ", ".join(setting_names(inside))
-        return f"unknown option {found[1]}: {inside or 'a recipe'} has {names} (see {PROG} --help)"
+        hint = suggest_option(found[1].split(), option_names())
+        return f"unknown option {found[1]}: {inside or 'a recipe'} has {names} (see {PROG} --help){hint}"
     if found := re.search(r"(?:Problems parsing|Unexpected) config:(.*)", text):
         return f"--config: not a YAML file of settings:{found[1] or ' it is empty'}"
     text = re.sub(r'Parser key "([\w.]+)":', r"\1:", text)
@@ -106,3 +107,10 @@ def setting_names(section: str | None = None) -> list[str]:
     if section is None:
         return list(kinds)
     return [field.name for field in fields(kinds[section].type)]  # type: ignore[arg-type]
+
+
+def option_names() -> list[str]:
+    """Return the option of every setting, such as ``--optim.steps``."""
+    sections = {field.name: is_dataclass(field.type) for field in fields(Recipe)}
+    inside = [f"--{name}.{setting}" for name, nested in sections.items() if nested for setting in setting_names(name)]
+    return ["--config", *(f"--{name}" for name in sections), *inside]

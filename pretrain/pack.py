@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maeast_upstream.arguments import Parser
-from maeast_upstream.cli import run
+from maeast_upstream.cli import ExitStatus, run
 from maeast_upstream.data.packed import TABLE_NAME
 from pretrain.data.packing import pack
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     failures: list[str] = []
     packed = pack(args.corpus, args.out, args.workers, failures)
     print(f"{args.out}: {len(packed.lengths)} clips, {packed.hours:.2f} h; {len(failures)} left out")
-    return 3 if failures else 0
+    return ExitStatus.PARTIAL if failures else ExitStatus.DONE
 
 
 if __name__ == "__main__":

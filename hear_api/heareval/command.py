@@ -13,14 +13,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from hear_api import model
 from hear_api.heareval.runs import KitError, KitSettings, Processes, TaskRun, locked
 from hear_api.heareval.scores import format_scores, merge_csv, plot_scores, read_scores
 from hear_api.tasks.format import find_tasks
 from maeast_upstream import __version__
 from maeast_upstream.arguments import Parser, UsageError, add_readout_options, parse_hop, parse_layer
-from maeast_upstream.checkpoint.loading import resolve
-from maeast_upstream.fingerprint import results_key
+from maeast_upstream.cli import ExitStatus
 
 KIT = "heareval==2021.1.3"
 NEEDED = (
@@ -44,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     provide_kit(args.install)
     if args.install and args.tasks_dir is None:
-        return 0
+        return ExitStatus.DONE
     if args.tasks_dir is None or args.out is None:
         raise UsageError("--tasks-dir and --out are needed (see maeast hear --help)")
     settings = settings_from(args)
@@ -69,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     plot_scores(folder.parent / SCORES_PNG, scores)
     print(f"embeddings took {embedding_share(done):.0f} % of the time of {len(done)} tasks")
     print(f"table: {folder.parent / SCORES_CSV}, chart: {folder.parent / SCORES_PNG}")
-    return 3 if errors or len(done) < len(runs) else 0
+    return ExitStatus.PARTIAL if errors or len(done) < len(runs) else ExitStatus.DONE
 
 
 def build_parser() -> Parser:
@@ -148,6 +146,8 @@ def settings_from(args: argparse.Namespace) -> KitSettings:
     for name in ("grid_points", "threads", "jobs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    from maeast_upstream.checkpoint.loading import resolve
+
     options: dict[str, Any] = {"layer": None if args.layer is None else parse_layer(args.layer)}
     options |= {"mel": args.mel, "pool": args.pool, "precision": args.precision}
     options |= {"hop_ms": None if args.hop_ms is None else parse_hop(args.hop_ms) or "native"}
@@ -167,6 +167,9 @@ def model_folder(out: Path, checkpoint: str | None, settings: KitSettings) -> Pa
     Raises:
         ValueError: The checkpoint does not exist, or does not support an option.
     """
+    from hear_api import model
+    from maeast_upstream.fingerprint import results_key
+
     encoder = model.load_model(str(settings.checkpoint or ""), **settings.options).encoder
     digest = results_key(encoder, options=settings.options, version=__version__)[:8]
     name = "bundled" if checkpoint is None else Path(checkpoint).stem or "checkpoint"

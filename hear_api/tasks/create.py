@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from hear_api.tasks.format import (
     EVENT_METRICS,
     METADATA_NAME,
@@ -26,9 +24,11 @@ from hear_api.tasks.recordings import check_replaceable, refit
 from hear_api.tasks.resample import resample_task
 from hear_api.tasks.table import TaskClip, read_clips
 from maeast_upstream.arguments import Parser, UsageError
+from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, read_audio
 from maeast_upstream.audio.writing import write_wav
-from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.cli import ExitStatus
+from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.atomic import refuse_to_overwrite, replacing_folder
 
 DEFAULT_METRICS = {
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
             raise UsageError("resampling keeps a task's clip length and metrics: leave --seconds and --metrics out")
         resample_task(args.labels, args.out)
         print(f"wrote {args.out}: {check_task(args.out).clips} clips at {SAMPLE_RATE} Hz")
-        return 0
+        return ExitStatus.DONE
     seconds = parse_seconds(args.seconds)
     clips, task_type = read_clips(args.labels)
     metrics = args.metrics.split(",") if args.metrics else list(DEFAULT_METRICS[task_type])
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         f"wrote {args.out}: {task_type}, {task.clips} clips ({', '.join(task.metadata['splits'])}), "
         f"{'of their own lengths' if length is None else f'{length} s each'}, metrics {', '.join(metrics)}"
     )
-    return 3 if errors else 0
+    return ExitStatus.PARTIAL if errors else ExitStatus.DONE
 
 
 def build_parser() -> Parser:
@@ -164,7 +164,7 @@ def write_recordings(folder: Path, clips: Sequence[TaskClip]) -> tuple[dict[str,
     """
     lengths: dict[str, int] = {}
     errors: dict[str, AudioError] = {}
-    for clip in tqdm(clips, unit="clip", leave=False, disable=None):
+    for clip in progress_bar(clips, unit="clip", leave=False):
         try:
             samples = read_audio(clip.path)
         except AudioError as error:

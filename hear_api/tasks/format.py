@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.audio.constants import SAMPLE_RATE
 
 METADATA_NAME, VOCABULARY_NAME = "task_metadata.json", "labelvocabulary.csv"
 SCORES_NAME = "test.predicted-scores.json"

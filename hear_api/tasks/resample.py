@@ -3,8 +3,6 @@
 import shutil
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hear_api.tasks.format import (
     METADATA_NAME,
     VOCABULARY_NAME,
@@ -16,9 +14,10 @@ from hear_api.tasks.format import (
     task_files,
 )
 from hear_api.tasks.recordings import check_replaceable, fit
+from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import read_audio
 from maeast_upstream.audio.writing import write_wav
-from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.atomic import replacing_folder
 
 
@@ -56,6 +55,6 @@ def resample_task(source: Path, folder: Path) -> None:
 def resample_split(source: Path, folder: Path, names: list[str], length: int | None) -> None:
     """Write the recordings of a split at 16 kHz, cut or padded to ``length`` samples unless that is None."""
     folder.mkdir(parents=True)
-    for name in tqdm(names, desc=source.name, leave=False, disable=None):
+    for name in progress_bar(names, desc=source.name, leave=False):
         samples = read_audio(source / name)
         write_wav(folder / name, samples if length is None else fit(samples, length))

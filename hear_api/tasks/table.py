@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hear_api.tasks.format import MIN_FOLDS, TRAIN_VALID_TEST, check_label_texts, is_file_name
+from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.data.labels import read_header, read_table
-from maeast_upstream.frontend import SAMPLE_RATE
 
 VALID_SHARE = 4
 """Without valid clips every fourth train clip becomes one: of 80 % for train and valid that makes HEAR's 60/20/20."""

@@ -12,8 +12,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
+from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.atomic import replacing
 
 FILES = {
@@ -71,7 +71,7 @@ def _transfer(url: str, part: Path) -> None:
         if "html" in response.headers.get("Content-Type", ""):
             raise ValueError("the server answered with a web page, not a checkpoint")
         size = int(response.headers.get("Content-Length") or 0)
-        with tqdm(total=size or None, unit="B", unit_scale=True, desc=url.rpartition("/")[2]) as bar:
+        with progress_bar(total=size or None, unit="B", unit_scale=True, desc=url.rpartition("/")[2]) as bar:
             while block := response.read(BLOCK_BYTES):
                 file.write(block)
                 bar.update(len(block))

@@ -1,11 +1,11 @@
-"""``maeast embed``: audio in, a table of embeddings out; killed and started again, it goes on where it was."""
+"""``maeast embed``: turns audio into a table of embeddings; an interrupted run continues when it is started again."""
 
 import argparse
 import errno
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from maeast_upstream.arguments import (
     Parser,
@@ -15,65 +15,71 @@ from maeast_upstream.arguments import (
     parse_layer,
     readout_from,
 )
-from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.engines.selection import OFFERS, Choice, Engine, attach, check_names
-from maeast_upstream.engines.streams import streams_on
-from maeast_upstream.extract.job import Job
-from maeast_upstream.extract.outputs import FORMATS, Output, output_at
-from maeast_upstream.extract.part_store import PartReport
-from maeast_upstream.extract.survey import Listing, Survey, take_survey
-from maeast_upstream.extract.table import EmbeddingSpec
+from maeast_upstream.cli import ExitStatus
 from maeast_upstream.readout import Readout
-from maeast_upstream.storage.settings import refuse_changes
 
-DONE, DONE_IN_PART, INTERRUPTED = 0, 3, 130
-SHOWN_ERRORS = 5
-SMALL_BYTES = 2 << 20
-"""Below it, a minute of wav or eight of opus, an engine takes longer to start than it saves."""
+if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
+    from maeast_upstream.encoder import Encoder
+    from maeast_upstream.engines.selection import Choice
+    from maeast_upstream.extract.outputs import Output
+    from maeast_upstream.extract.part_store import PartReport
+    from maeast_upstream.extract.survey import Survey
+    from maeast_upstream.extract.table import EmbeddingSpec
+
+MAX_SHOWN_ERRORS = 5
+MIN_ENGINE_BYTES = 2 << 20
+"""Below this much audio, a minute of wav or eight of opus, another engine takes longer to start than it saves."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Embed audio files, folders, manifests or tars into a table."""
     args = build_parser().parse_args(argv)
     check_numbers(args)
+    from maeast_upstream.encoder import load_model
+    from maeast_upstream.engines.selection import check_names
+    from maeast_upstream.extract.job import Job
+    from maeast_upstream.extract.outputs import output_at
+    from maeast_upstream.extract.survey import Listing, take_survey
+    from maeast_upstream.storage.settings import refuse_changes
+
     output = output_at(args.out, args.format)
     listing = Listing(args.inputs)
     survey = take_survey(listing)
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)
-    wanted = wanted_from(args, encoder.config.readout)
-    wanted.width(encoder.config)
-    encoder.grid(wanted.readouts[0].hop_ms)
+    spec = spec_from(args, encoder.config.readout)
+    spec.width(encoder.config)
+    encoder.grid(spec.readouts[0].hop_ms)
     before = {} if args.force else output.recorded()
-    engine = start_engine(args, encoder, wanted, survey, before)
-    # ahead of the job's own check, which would name the engine that follows from it
+    engine = start_engine(args, encoder, spec, survey, before)
+    # before the job's own check, which would name the engine that follows from the precision
     refuse_changes(before, {"precision": engine.precision}, output.address, "give the same, another -o, or --force")
-    job = Job(listing, survey, output, encoder, wanted, engine, args.checkpoint or "bundled")
+    job = Job(listing, survey, output, encoder, spec, engine, args.checkpoint or "bundled")
     if args.force:
         output.remove()
     if output.whole():
         job.refuse_other_table()
-        output.store.remove()  # what a kill in the last moment left
-        print(f"{output.address} is whole already; --force makes it anew")
-        return DONE_IN_PART if output.place.exists(output.error_list) else DONE
+        output.store.remove()  # a run that was killed at its very end leaves its parts
+        print(f"{output.address} is complete already; --force makes it again")
+        return ExitStatus.PARTIAL if output.place.exists(output.error_list) else ExitStatus.DONE
     command = "the same command without --force" if args.force else "the same command"
     try:
         report = job.run(args.workers, args.batch_seconds, args.ray)
     except KeyboardInterrupt:
-        print(
-            f"stopped: {job.standing()}; {command} goes on from there",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
+        print(f"stopped: {job.standing()}; {command} continues from there", file=sys.stderr)
+        return ExitStatus.INTERRUPTED
     except OSError as error:
-        room = ": make room, and" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ";"
-        raise OSError(f"{error}; {job.standing()}{room} {command} goes on from there") from error
-    return tell(report, wanted.width(encoder.config), output)
+        space = ": free some space, then" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ";"
+        raise OSError(f"{error}; {job.standing()}{space} {command} continues from there") from error
+    return print_report(report, spec.width(encoder.config), output)
 
 
 def build_parser() -> Parser:
-    """The command line."""
-    parser = Parser(prog="maeast embed", description=main.__doc__)
+    """Build the parser of the command's options."""
+    parser = Parser(
+        prog="maeast embed",
+        description=f"{main.__doc__} Resumable: run the same command again after an interruption and it continues.",
+    )
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -82,115 +88,89 @@ def build_parser() -> Parser:
         "seconds or start_ms and end_ms); WebDataset tars; packed folders; - for a list of paths on stdin",
     )
     parser.add_argument(
-        "-o",
-        "--out",
-        required=True,
-        help="OUT.parquet, OUT.npz, or a folder for parquet parts or npy files",
+        "-o", "--out", required=True, help="OUT.parquet, OUT.npz, or a folder for parquet parts or npy files"
     )
     parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        help="of a folder: parquet (default) or npy, one file a clip",
+        "--format", choices=("parquet", "npz", "npy"), help="of a folder: parquet (default), or npy, one file per clip"
     )
     parser.add_argument(
-        "--kind",
-        choices=("scene", "frames"),
-        default="scene",
-        help="one row a clip, or a time step",
+        "--kind", choices=("scene", "frames"), default="scene", help="one row per clip, or one per time step"
     )
     add_model_options(parser)
     add_readout_options(parser)
     parser.add_argument(
         "--engine",
-        choices=get_args(Engine),
+        choices=("auto", "torch", "openvino", "onnx"),
         default="auto",
-        help="what runs the transformer; auto (default): the fastest here, measured once",
+        help="program that runs the transformer; auto (default): the fastest on this machine, measured once",
     )
     parser.add_argument(
-        "--vectors",
-        choices=("float32", "float16"),
-        default="float32",
-        help="as they are stored",
+        "--vectors", choices=("float32", "float16"), default="float32", help="how the table stores the vectors"
     )
-    parser.add_argument("--batch-seconds", type=float, help="audio that goes to the model at once")
+    parser.add_argument("--batch-seconds", type=float, help="seconds of audio in a batch")
     parser.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        help="processes that decode; default 1, 0 for a thread",
+        "--workers", type=int, default=1, help="processes that decode; default 1, or 0 for a thread of this process"
     )
     parser.add_argument(
         "--ray",
         nargs="?",
         const="auto",
         metavar="ADDRESS",
-        help="run on a Ray cluster: its address, auto (default) for the one of this machine, local for one of its own",
+        help="run on a Ray cluster: its address, auto (default) for the one of this machine, or local to start one",
     )
-    parser.add_argument("--force", action="store_true", help="make OUT anew, whatever is there")
+    parser.add_argument("--force", action="store_true", help="make OUT again if it exists")
     return parser
 
 
 def start_engine(
-    args: argparse.Namespace,
-    encoder: Encoder,
-    wanted: EmbeddingSpec,
-    survey: Survey,
-    before: Mapping[str, Any],
-) -> Choice:
-    """Attach the engine that was asked for and say which it is.
+    args: argparse.Namespace, encoder: "Encoder", spec: "EmbeddingSpec", survey: "Survey", before: Mapping[str, Any]
+) -> "Choice":
+    """Attach the engine that the options name and print which it is.
 
-    auto goes on with the one that a run was begun with, and takes torch where compiling another would not pay.
+    ``auto`` continues a run with the engine that it was begun with, and chooses torch where there is too little audio
+    for the start of another engine to pay.
     """
+    from maeast_upstream.engines.selection import OFFERS, attach
+    from maeast_upstream.engines.streams import streams_on
+
     engine, why = args.engine, None
     if engine == "auto" and args.precision in OFFERS.get(before.get("engine", ""), ()):
-        engine, why = before["engine"], "as this run was begun"
-    elif engine == "auto" and survey.bytes < SMALL_BYTES and args.precision in OFFERS["torch"]:
-        engine, why = "torch", "too little audio for another to pay"
+        engine, why = before["engine"], "this run was begun with it"
+    elif engine == "auto" and survey.bytes < MIN_ENGINE_BYTES and args.precision in OFFERS["torch"]:
+        engine, why = "torch", "too little audio for another engine to pay"
     streams = streams_on(encoder.device)
-    choice = attach(
-        encoder,
-        engine,
-        args.precision,
-        wanted.layers(encoder.num_layers),
-        streams=streams,
-    )
+    choice = attach(encoder, engine, args.precision, spec.layers(encoder.num_layers), streams=streams)
     choice = replace(choice, why=why) if why and choice.engine == engine else choice
     print(choice)
     return choice
 
 
 def check_numbers(args: argparse.Namespace) -> None:
-    """UsageError if a number is out of range."""
+    """Raise UsageError if a number is out of range."""
     if args.workers < 0:
         raise UsageError(f"--workers must be at least 0, got {args.workers}")
     if args.batch_seconds is not None and not 0 < args.batch_seconds < float("inf"):
         raise UsageError(f"--batch-seconds must be above 0, got {args.batch_seconds}")
 
 
-def wanted_from(args: argparse.Namespace, default: Readout) -> EmbeddingSpec:
-    """What the command line asks of every clip; --layer may be a list."""
+def spec_from(args: argparse.Namespace, default: Readout) -> "EmbeddingSpec":
+    """Return what the options ask of every clip; --layer may be a comma-separated list."""
+    from maeast_upstream.extract.table import EmbeddingSpec
+
     layers = [parse_layer(text) for text in (args.layer or str(default.layer)).split(",")]
     args.layer = None
     readout = readout_from(args, default)
-    return EmbeddingSpec(
-        kind=args.kind,
-        readouts=tuple(replace(readout, layer=layer) for layer in layers),
-        vectors=args.vectors,
-    )
+    readouts = tuple(replace(readout, layer=layer) for layer in layers)
+    return EmbeddingSpec(kind=args.kind, readouts=readouts, vectors=args.vectors)
 
 
-def tell(report: PartReport, dimensions: int, output: Output) -> int:
-    """Print what was done; the exit status."""
-    for path, reason, _ in report.errors[:SHOWN_ERRORS]:
-        print(
-            f"left out: {reason if path in reason else f'{path}: {reason}'}",
-            file=sys.stderr,
-        )
+def print_report(report: "PartReport", dimensions: int, output: "Output") -> int:
+    """Print what was done and return the exit status."""
+    for path, reason, _ in report.errors[:MAX_SHOWN_ERRORS]:
+        print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
     print(f"{report.clips} files, {report.rows} rows of {dimensions} dimensions: {output.address}")
     if not report.errors:
-        return DONE
-    print(
-        f"{len(report.errors)} files left out, listed in {output.place.path(output.error_list)}",
-        file=sys.stderr,
-    )
-    return DONE_IN_PART
+        return ExitStatus.DONE
+    error_list = output.place.path(output.error_list)
+    print(f"{len(report.errors)} files left out, listed in {error_list}", file=sys.stderr)
+    return ExitStatus.PARTIAL

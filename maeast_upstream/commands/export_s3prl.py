@@ -6,11 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from maeast_upstream import checkpoint
 from maeast_upstream.arguments import Parser
-from maeast_upstream.integrations.s3prl.hub_export import FILES, check_folder
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,6 +16,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("out", type=Path, help="folder to write; created if it does not exist")
     parser.add_argument("--half", action="store_true", help="store float16 weights")
     args = parser.parse_args(argv)
+    import torch
+
+    from maeast_upstream import checkpoint
+    from maeast_upstream.integrations.s3prl.hub_export import FILES, check_folder
+
     loaded = checkpoint.read(checkpoint.resolve(args.checkpoint))
     check_folder(args.out)
     part = args.out.with_name(f".{args.out.name}.export")

@@ -1,24 +1,20 @@
-"""``maeast info``: what a checkpoint is, and its model card where it has one."""
+"""``maeast info``: shows what a checkpoint is, and its model card if it has one."""
 
 import dataclasses
 from collections.abc import Sequence
 
-from maeast_upstream import checkpoint
 from maeast_upstream.arguments import Parser
+from maeast_upstream.cli import ExitStatus
 
 CARD_NAME = "MODEL_CARD.md"
-"""Beside the weights: data, training, licences, intended use, known weaknesses."""
+"""File beside the weights that describes data, training, licences, intended use and known weaknesses."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Show what a checkpoint is: sizes, front end, readout, where it came from, its model card."""
-    parser = Parser(prog="maeast info", description=main.__doc__)
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        help="name, path or hub id; default: the one in the package",
-    )
-    args = parser.parse_args(argv)
+    """Show a checkpoint's sizes, front end, readout, provenance and model card."""
+    args = build_parser().parse_args(argv)
+    from maeast_upstream import checkpoint
+
     path = checkpoint.resolve(args.checkpoint)
     loaded = checkpoint.read(path)
     model = loaded.config.model
@@ -26,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     encoder_size = sum(v.numel() for k, v in loaded.state.items() if not k.startswith(decoder))
     size = sum(v.numel() for v in loaded.state.values())
     print(f"checkpoint      {path}")
-    print(f"parameters      {size / 1e6:.1f} M, of these {encoder_size / 1e6:.1f} M in the encoder")
+    print(f"parameters      {size / 1e6:.1f} M, of which {encoder_size / 1e6:.1f} M in the encoder")
     print(
         f"tokens          {model.patch_frames} frames x {model.patch_mels} mels; {model.mel_patches} for each time step"
     )
@@ -37,4 +33,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"{section.name:<16}" + ", ".join(f"{name} {value}" for name, value in values.items() if value != {}))
     if (path / CARD_NAME).is_file():
         print("\n" + (path / CARD_NAME).read_text(encoding="utf-8").strip())
-    return 0
+    return ExitStatus.DONE
+
+
+def build_parser() -> Parser:
+    """Build the parser of the command's options."""
+    parser = Parser(prog="maeast info", description=main.__doc__)
+    parser.add_argument("checkpoint", nargs="?", help="name, path or hub id; default: the checkpoint in the package")
+    return parser

@@ -1,47 +1,43 @@
-"""``maeast map``: draw a table of embeddings as an interactive page or a picture."""
+"""``maeast map``: draws a table of embeddings as an interactive page or a picture."""
 
 import argparse
 import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import Parser, UsageError, parse_seed
-from maeast_upstream.data.labels import read_rows
-from maeast_upstream.storage.atomic import replacing
-from maeast_upstream.visualization.figures import drawing
-from maeast_upstream.visualization.map.page import MapPage, plotly_source, write_page
-from maeast_upstream.visualization.map.projection import (
-    METHODS,
-    draw,
-    neighbours,
-    place,
-    reduce,
-)
-from maeast_upstream.visualization.map.sound import sound_of
-from maeast_upstream.visualization.map.table import Embeddings, read_embeddings
+from maeast_upstream.cli import ExitStatus
+
+if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
+    from maeast_upstream.visualization.map.table import Embeddings
 
 
 def main(argv: Sequence[str]) -> int:
     """Draw a 2-D map of a table of embeddings, as a page with sound or a picture."""
-    args = _parser().parse_args(argv)
-    page, png = _outputs(args)
+    args = build_parser().parse_args(argv)
+    from maeast_upstream.storage.atomic import replacing
+    from maeast_upstream.visualization.figures import drawing
+    from maeast_upstream.visualization.map.page import MapPage, write_page
+    from maeast_upstream.visualization.map.projection import METHODS, draw, neighbours, place, reduce
+    from maeast_upstream.visualization.map.sound import sound_of
+    from maeast_upstream.visualization.map.table import read_embeddings
+
+    page, png = output_paths(args)
     method = args.method or ("pca" if page else "tsne")
-    with contextlib.ExitStack() as stack:  # what cannot be written is refused before anything is read
+    with contextlib.ExitStack() as stack:  # outputs that cannot be written are refused before anything is read
         figure = stack.enter_context(drawing(png, 8, 6)) if png else None
         part = stack.enter_context(replacing(page)) if page else None
-        table, labels = _labelled(read_embeddings(args.embeddings, args.layer), args.embeddings, args.labels)
+        table, labels = labelled_rows(read_embeddings(args.embeddings, args.layer), args.embeddings, args.labels)
         if len(table.layers) > 1 and args.layer is None:
-            print(f"layer {table.layer} of {', '.join(table.layers)}; --layer takes another")
+            print(f"layer {table.layer} of {', '.join(table.layers)}; --layer chooses another")
         reduced = reduce(table.vectors, args.seed)
         points = place(reduced, method, args.seed)
         if figure:
             draw(figure, points, labels)
-            figure.suptitle(
-                f"{args.embeddings.name}: {len(labels)} embeddings, {method}",
-                fontsize=11,
-                parse_math=False,
-            )
+            title = f"{args.embeddings.name}: {len(labels)} embeddings, {method}"
+            figure.suptitle(title, fontsize=11, parse_math=False)
         if page and part:
             sound = sound_of(table, args.audio)
             if sound.note:
@@ -56,49 +52,45 @@ def main(argv: Sequence[str]) -> int:
                 sound=sound,
             )
             write_page(part, content, page.parent)
-    print(f"{len(labels)} embeddings: {' '.join(str(out) for out in (page, png) if out)}")
-    return 0
+    print(f"wrote {' and '.join(str(out) for out in (page, png) if out)}: {len(labels)} embeddings")
+    return ExitStatus.DONE
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """Build the parser of the command's options."""
     parser = Parser(prog="maeast map", description=main.__doc__)
     parser.add_argument(
-        "embeddings",
-        type=Path,
-        help="what maeast embed wrote: a parquet file, or a folder of them",
+        "embeddings", type=Path, help="table that maeast embed wrote: a parquet file, or a folder of them"
     )
+    parser.add_argument("-o", "--out", required=True, type=Path, help="OUT.html, a page with sound; or OUT.png")
+    parser.add_argument("--png", type=Path, help="also write a picture, beside the page")
     parser.add_argument(
-        "-o",
-        "--out",
-        required=True,
-        type=Path,
-        help="OUT.html, a page with sound; or OUT.png",
+        "--labels", type=Path, help="CSV with columns path (relative to the CSV) and label; default: folder names"
     )
-    parser.add_argument("--png", type=Path, help="a picture beside the page")
+    parser.add_argument("--layer", help="which layer of a table with several; default: its last")
     parser.add_argument(
-        "--labels",
-        type=Path,
-        help="CSV with columns path (relative to it) and label; default: folder names",
+        "--method", choices=("pca", "tsne", "umap"), help="default: pca for a page, tsne for a picture alone"
     )
-    parser.add_argument("--layer", help="of a table with several; default: its last")
-    parser.add_argument(
-        "--method",
-        choices=tuple(METHODS),
-        help="default: pca for a page, tsne for a picture alone",
-    )
-    parser.add_argument("--seed", type=parse_seed, default=0, help="of t-SNE and UMAP; default 0")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="seed of t-SNE and UMAP; default 0")
     parser.add_argument(
         "--audio",
         choices=("embed", "link", "none"),
-        help="the page's sound: in it, or links to the files; default: embed up to 2,000 clips and 50 MB, else link",
+        help="embed sound in the page, or link the files; default: embed up to 2,000 clips and 50 MB, else link",
     )
     return parser
 
 
-def _outputs(args: argparse.Namespace) -> tuple[Path | None, Path | None]:
-    """The page and the picture that are to be written."""
+def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """Return the page and the picture to write, either of which may be None.
+
+    Raises:
+        UsageError: an option of pages is given, but no page.
+        ValueError: a page is to be written and plotly is not installed.
+    """
     if args.out.suffix.lower() in (".html", ".htm"):
-        plotly_source()  # its lack is told before any work
+        from maeast_upstream.visualization.map.page import plotly_source
+
+        plotly_source()  # a missing package is reported before any work
         return args.out, args.png
     for option in ("png", "audio"):
         if getattr(args, option):
@@ -106,24 +98,30 @@ def _outputs(args: argparse.Namespace) -> tuple[Path | None, Path | None]:
     return None, args.out
 
 
-def _labelled(table: Embeddings, source: Path, labels_file: Path | None) -> tuple[Embeddings, list[str]]:
-    """The rows that have a label, and their labels."""
+def labelled_rows(table: "Embeddings", source: Path, labels_file: Path | None) -> tuple["Embeddings", list[str]]:
+    """Return the rows that have a label, and their labels.
+
+    Raises:
+        ValueError: fewer than three rows have a label.
+    """
     labels = labels_of(table.paths, labels_file)
     known = [row for row, label in enumerate(labels) if label is not None]
     if len(known) < 3:
         raise ValueError(
-            f"{source}: {len(known)} of {len(labels)} rows have a label, a map needs 3; the table's "
-            "paths count from the folder in which it was made"
+            f"{source}: {len(known)} of {len(labels)} rows have a label, and a map needs 3; relative paths in the "
+            "table start at the folder in which it was made"
         )
     if len(known) < len(labels):
         print(f"{len(labels) - len(known)} rows without a label left out")
     return table.take(known), [str(labels[row]) for row in known]
 
 
-def labels_of(paths: Sequence[str], labels: Path | None) -> list[str | None]:
-    """Each path's label: from a CSV with columns path,label, else the name of its folder."""
-    if labels is None:
+def labels_of(paths: Sequence[str], labels_file: Path | None) -> list[str | None]:
+    """Return each path's label: from a CSV with columns path and label, or the name of its folder without a CSV."""
+    if labels_file is None:
         # abspath, since resolve() would give the folder of a link's target
         return [Path(os.path.abspath(path)).parent.name for path in paths]  # noqa: PTH100
-    by_path = {path: label for path, (label,) in read_rows(labels, ["label"]).items()}
+    from maeast_upstream.data.labels import read_rows
+
+    by_path = {path: label for path, (label,) in read_rows(labels_file, ["label"]).items()}
     return [by_path.get(Path(path).resolve()) for path in paths]

@@ -5,19 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maeast_upstream.arguments import Parser
+from maeast_upstream.cli import ExitStatus
 from maeast_upstream.data.labels import SPLITS
-from maeast_upstream.integrations.s3prl.prepare_data import (
-    GENERATED_NOISE,
-    HEADS,
-    LAYOUTS,
-    launch_line,
-    new_folder,
-    read_noises,
-    read_sources,
-    write_clips,
-    write_config,
-    write_errors,
-)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,6 +17,17 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"--steps must be at least 1, got {args.steps}")
     if args.noise and args.task != "ks":
         raise ValueError(f"--noise is for ks only: {args.task} has no class for silence")
+    from maeast_upstream.integrations.s3prl.prepare_data import (
+        LAYOUTS,
+        launch_line,
+        new_folder,
+        read_noises,
+        read_sources,
+        write_clips,
+        write_config,
+        write_errors,
+    )
+
     out: Path = args.out.resolve()
     with new_folder(out, args.force) as folder:
         sources = read_sources(args.labels, args.task)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     if failed:
         print(f"{len(failed)} clips left out, listed in {out / 'errors.tsv'}")
     print(launch_line(args.task, out))
-    return 3 if failed else 0
+    return ExitStatus.PARTIAL if failed else ExitStatus.DONE
 
 
 def build_parser() -> Parser:
@@ -53,7 +53,7 @@ def build_parser() -> Parser:
         "ks knows ten words (yes no up down left right on off stop go), everything else is _unknown_, and its class "
         "_silence_ needs --noise; sid (up to 1251 classes) and er (any number) take any labels.",
     )
-    parser.add_argument("task", choices=sorted(HEADS))
+    parser.add_argument("task", choices=("er", "ks", "sid"))
     parser.add_argument(
         "labels",
         type=Path,
@@ -73,7 +73,7 @@ def build_parser() -> Parser:
         nargs="+",
         metavar="PATH",
         help="ks: recordings without words, each of 2 s or more, or folders of them; "
-        f"'{GENERATED_NOISE}' generates a minute each of white and pink noise",
+        "'made' generates a minute each of white and pink noise",
     )
     parser.add_argument(
         "--steps",

@@ -39,9 +39,6 @@ Run = Callable[[Tensor], Sequence[Any]]
 """(B, S) -> the numpy outputs of a written file."""
 
 
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
-
-
 NEEDS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),

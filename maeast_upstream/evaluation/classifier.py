@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maeast_upstream import checkpoint
-from maeast_upstream.encoder import Precision, usable_device
+from maeast_upstream.device import usable_device
+from maeast_upstream.encoder import Precision
 from maeast_upstream.evaluation.augment import AugmentedEncoder, SpecAugment
 from maeast_upstream.readout import Readout
 

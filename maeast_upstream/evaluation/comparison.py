@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.evaluation.features import describe, embeddings, logmel_features
@@ -17,6 +16,7 @@ from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.evaluation.linear_probe import FittedProbe, fit_probe, valid_accuracies
 from maeast_upstream.evaluation.test_log import Reading
 from maeast_upstream.fingerprint import fingerprint
+from maeast_upstream.progress import progress_bar
 from maeast_upstream.readout import Readout
 
 
@@ -52,7 +52,7 @@ def features_outcomes(
 ) -> list[Outcome]:
     """A system of fixed features; ``features`` gives (clips, dimensions) in a set's order."""
     outcomes = []
-    for one in tqdm(sets, desc=system, leave=False, disable=None):
+    for one in progress_bar(sets, desc=system, leave=False):
         fitted = fit_probe(features(one), one.labels, one.splits)
         outcomes.append(Outcome(system, digest, one, "", fitted.c, fitted.valid, read_test(fitted, one)))
     return outcomes
@@ -131,7 +131,7 @@ def encoder_outcomes(
     digests = [fingerprint(encoder) for encoder in encoders]
     fits: dict[Readout, list[FittedProbe]] = {readout: [] for readout in readouts}
     for encoder in encoders:
-        for one in tqdm(sets, desc=system, leave=False, disable=None):
+        for one in progress_bar(sets, desc=system, leave=False):
             features = embeddings(one.paths, encoder, readouts)
             for readout in readouts:
                 fits[readout].append(fit_probe(features.pop(readout), one.labels, one.splits))
@@ -152,7 +152,7 @@ def layer_scores(encoder: Encoder, sets: Sequence[LabelledSet]) -> Mapping[str, 
         for layer in range(1, encoder.num_layers + 1)
     ]
     scores = {}
-    for one in tqdm(sets, desc="layers", leave=False, disable=None):
+    for one in progress_bar(sets, desc="layers", leave=False):
         scores[one.name] = list(valid_accuracies(one, encoder, readouts).values())
     return scores
 

@@ -8,13 +8,13 @@ from typing import cast
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from maeast_upstream.arguments import parse_hop, parse_layer
 from maeast_upstream.audio.reading import read_audio
 from maeast_upstream.batching import like_lengths
 from maeast_upstream.encoder import Encoder, scene_vectors
 from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
+from maeast_upstream.progress import progress_bar
 from maeast_upstream.readout import Mel, Pool, Readout, pool_time
 
 READ_SECONDS = 600.0
@@ -63,7 +63,7 @@ def read_batches(paths: Sequence[Path]) -> Iterator[tuple[list[int], list[Tensor
     """Row numbers and waveforms of clips of like length, for at most BATCH_SECONDS."""
     block: list[tuple[int, Tensor]] = []
     seconds = 0.0
-    for row, path in enumerate(tqdm(paths, unit="clip", leave=False, disable=None)):
+    for row, path in enumerate(progress_bar(paths, unit="clip", leave=False)):
         block.append((row, torch.from_numpy(read_audio(path))))
         seconds += len(block[-1][1]) / SAMPLE_RATE
         if seconds > READ_SECONDS:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.evaluation.features import embeddings
 from maeast_upstream.evaluation.labelled_set import LabelledSet
+from maeast_upstream.progress import progress_bar
 from maeast_upstream.readout import Readout
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -53,7 +53,7 @@ def probe_sets(
     table: dict[Readout, list[Score]] = {readout: [] for readout in readouts}
     for one in sets:
         features = embeddings(one.paths, encoder, readouts)
-        for readout in tqdm(table, desc=f"{one.name}: fit", leave=False, disable=None):
+        for readout in progress_bar(table, desc=f"{one.name}: fit", leave=False):
             table[readout].append(probe(features.pop(readout), one.labels, one.splits))
     return table
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.evaluation.comparison import Outcome
+from maeast_upstream.evaluation.finetune import TunedScore
 from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.storage.atomic import replacing
 
@@ -130,3 +131,28 @@ def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
         for o in outcomes:
             own = [o.system, o.digest[:12], o.readout, o.one.name, *o.one.shape, o.c]
             writer.writerow([*own, *(f"{value:.2f}" for value in (o.valid, o.test, *interval([o])))])
+
+
+def format_tuned(sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) -> str:
+    """Format the scores of fine-tuning as text: a line for each set, then the means."""
+    width = max(len("mean"), *(len(each.name) for each in sets))
+    lines = [f"{'set':{width}}  classes  train/valid/test  epoch  valid   test"]
+    for each in sets:
+        classes, *sizes = each.shape
+        score, clips = scores[each.name], "/".join(map(str, sizes))
+        lines.append(
+            f"{each.name:{width}}  {classes:7}  {clips:>16}  {score.epoch:5}  {score.valid:5.1f}  {score.test:5.1f}"
+        )
+    valid, test = (np.mean([getattr(score, split) for score in scores.values()]) for split in ("valid", "test"))
+    lines.append(f"{'mean':{width + 34}}  {valid:5.1f}  {test:5.1f}")
+    return "\n".join(lines)
+
+
+def write_tuned(path: Path, sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) -> None:
+    """Write the scores of fine-tuning as CSV, in per cent."""
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["set", "classes", "train", "valid", "test", "epoch", "valid_accuracy", "test_accuracy"])
+        for each in sets:
+            score = scores[each.name]
+            writer.writerow([each.name, *each.shape, score.epoch, f"{score.valid:.2f}", f"{score.test:.2f}"])

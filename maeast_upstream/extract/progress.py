@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from maeast_upstream.extract.part_store import PartReport
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.progress import is_quiet, progress_bar
 
 LINE_SECONDS = 60.0
 
@@ -21,7 +22,7 @@ class Progress:
         self.hours, self.errors = 0.0, len(before.errors)
         self.begun = self.told = time.monotonic()
         first = before.clips + len(before.errors)
-        self.bar = tqdm(total=clips, initial=first, unit="clip", disable=not (sys.stderr and sys.stderr.isatty()))
+        self.bar = progress_bar(total=clips, initial=first, unit="clip")
         self.done, self.first = first, first
 
     def __enter__(self) -> Self:
@@ -42,7 +43,7 @@ class Progress:
         self.done += report.clips + len(report.errors)
         self.bar.set_postfix_str(self._rates(), refresh=False)
         self.bar.update(report.clips + len(report.errors))
-        if self.bar.disable and sys.stderr and time.monotonic() - self.told > LINE_SECONDS:
+        if self.bar.disable and not is_quiet() and sys.stderr and time.monotonic() - self.told > LINE_SECONDS:
             self.told = time.monotonic()
             tqdm.write(
                 f"{self.done} of {self.bar.total} clips, {self._rates()}, {self._left()} left",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maeast_upstream.arguments import Parser, UsageError
-from maeast_upstream.cli import run
+from maeast_upstream.cli import ExitStatus, run
 from maeast_upstream.decoding.pool import DecodePool
 from pretrain.corpora.corpus.choose import DuplicateFilter, choose
 from pretrain.corpora.corpus.clips import ConvertedPackage, CorpusClip, convert
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     _report(args.out, write_corpus(args.out, choose(clips, args.hours), converted), dropped)
     for failure in failed:
         print(f"error: {failure}", file=sys.stderr)
-    return 3 if failed else 0
+    return ExitStatus.PARTIAL if failed else ExitStatus.DONE
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

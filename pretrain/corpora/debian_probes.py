@@ -14,7 +14,7 @@ import numpy as np
 
 from maeast_upstream.arguments import Parser
 from maeast_upstream.audio.reading import AudioError
-from maeast_upstream.cli import run
+from maeast_upstream.cli import ExitStatus, run
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.decoding.pool import DecodePool
 from pretrain.corpora.debian.archives import expand, is_sound
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"no set could be made; {failed[0]}")
     for failure in failed:
         print(f"error: {failure}", file=sys.stderr)
-    return 3 if failed else 0
+    return ExitStatus.PARTIAL if failed else ExitStatus.DONE
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from maeast_upstream.audio.reading import AudioError, Source, duration_ms, find_audio, read_audio
 from maeast_upstream.data.packed import Packed, open_packed, packed_clips, to_float
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ def open_folder(folder: Path) -> FileClips:
         ValueError: none of them is audio.
     """
     names, lengths, bad = [], [], {}
-    for path in tqdm(find_audio([folder]), unit="file", desc="reading headers", disable=None):
+    for path in progress_bar(find_audio([folder]), unit="file", desc="reading headers"):
         try:
             samples = int(duration_ms(path) * SAMPLES_PER_MS)
         except AudioError as error:

@@ -12,10 +12,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from maeast_upstream.audio.reading import AUDIO_SUFFIXES, AudioError, read_audio
 from maeast_upstream.data.packed import AUDIO_NAME, TABLE_NAME, Packed, open_packed, to_int16
+from maeast_upstream.progress import progress_bar
 from pretrain.data.clips import read_manifest
 
 logger = logging.getLogger(__name__)
@@ -87,12 +87,11 @@ def _decode(parts: list[Part], path: Path, workers: int, failures: list[str]) ->
     """Samples into ``path``; name, kind, samples of each clip."""
     rows: list[tuple[str, str, int]] = []
     with path.open("wb") as audio, _mapped(workers) as apply:
-        for clips in tqdm(
+        for clips in progress_bar(
             apply(_decode_part, parts),
             total=len(parts),
             unit="part",
             desc="decoding",
-            disable=None,
         ):
             for name, kind, samples in clips:
                 if isinstance(samples, str):

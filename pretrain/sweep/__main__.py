@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from maeast_upstream.arguments import Parser
-from maeast_upstream.cli import run
+from maeast_upstream.cli import ExitStatus, run
 from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.labelled_set import read_sets
 from maeast_upstream.storage.atomic import replacing
@@ -24,8 +24,6 @@ from pretrain.training.run_folder import read_metrics, steps_done
 
 logger = logging.getLogger(__name__)
 
-PARTLY = 3
-INTERRUPTED = 130
 LOSSES = ("loss", "reconstruction", "classification", "clip")
 SCORES_NAME = "probes.json"
 
@@ -43,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     for one in left if args.runs < 0 else left[: args.runs]:
         try:
             if not complete(one, sets):
-                return INTERRUPTED
+                return ExitStatus.INTERRUPTED
         except ValueError as error:
             logger.warning("%s, seed %d: %s", one.variant, one.seed, error)
             failed[one] = str(error)
@@ -110,8 +108,8 @@ def report(out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: Sets, f
     for one, reason in failed.items():
         print(f"not done: {one.variant}, seed {one.seed}: {reason}", file=sys.stderr)
     if not failed:
-        return 0
-    return PARTLY if rows else 1
+        return ExitStatus.DONE
+    return ExitStatus.PARTIAL if rows else ExitStatus.FAILED
 
 
 def write_tables(out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: Sets) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from maeast_upstream.device import usable_device
 from maeast_upstream.modules.transformer import TransformerBlock
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Parallel:
         """
         self.processes = int(os.environ.get("WORLD_SIZE", "1"))
         self.sharding = sharding if self.processes > 1 else "ddp"
-        self.rank, self.device = 0, pick_device(device)
+        self.rank, self.device = 0, usable_device(device or "auto")
         self.accelerator: "Accelerator | None" = None  # noqa: UP037
         if self.processes == 1:
             return
@@ -114,16 +115,3 @@ def full(value: Tensor) -> Tensor:
     """A tensor whole, where fsdp left a share of it; all processes have to ask."""
     whole = getattr(value, "full_tensor", None)
     return whole() if whole is not None else value
-
-
-def pick_device(name: str | None) -> torch.device:
-    """A device by name; None takes a GPU if there is one. ValueError if there is no such device."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name}: torch sees {torch.cuda.device_count()} CUDA devices; give cpu")
-    return device

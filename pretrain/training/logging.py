@@ -1,7 +1,6 @@
 """What a run shows: a progress bar, metrics.jsonl, TensorBoard."""
 
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.progress import progress_bar
 from pretrain.training import run_folder
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Report:
         self.board = open_board(folder / BOARD_NAME, step) if tensorboard else None
         self.first = self.done = step
         self.steps, self.begun = steps, time.monotonic()
-        self.bar = tqdm(total=steps, initial=step, unit="batch", disable=not sys.stderr.isatty())
+        self.bar = progress_bar(total=steps, initial=step, unit="batch")
 
     def step(self) -> None:
         """One batch is done."""
@@ -101,7 +100,7 @@ class Report:
     def _left(self) -> str:
         passed = time.monotonic() - self.begun
         left = (self.steps - self.done) * passed / max(1, self.done - self.first)
-        return tqdm.format_interval(left)
+        return str(self.bar.format_interval(left))
 
 
 def open_board(folder: Path, step: int) -> "SummaryWriter":

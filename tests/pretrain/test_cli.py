@@ -164,7 +164,7 @@ def test_a_wrong_recipe_is_one_line_that_names_the_key(tmp_path, capsys, text, m
         (["--loggevery", "5"], "unknown option --loggevery 5: a recipe has out, "),
         (["stray"], "unknown option stray: a recipe has out, "),
         (["--data.corpus", "nowhere"], "corpus nowhere: no such folder"),
-        (["--device", "abacus"], "device must be cpu, cuda or cuda:N, got 'abacus'"),
+        (["--device", "abacus"], "device must be cpu, cuda, cuda:N or auto, got 'abacus'"),
         (["--init", "nowhere/to/be/found"], "no checkpoint 'nowhere/to/be/found'"),
     ],
 )

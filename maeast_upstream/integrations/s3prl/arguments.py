@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from maeast_upstream.arguments import Parser, UsageError
+from maeast_upstream.device import usable_device
 from maeast_upstream.integrations.s3prl.configs import config_path, read_config
 from maeast_upstream.integrations.s3prl.repairs import safe_globals
 
@@ -109,9 +110,11 @@ def check_checkpoint(path: Path) -> None:
 
 
 def check_device(name: str) -> None:
-    """Raise ValueError for ``--device cuda``, s3prl's default, on a machine without CUDA."""
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("--device cuda is s3prl's default, but torch finds no CUDA device; add --device cpu")
+    """Raise ValueError for a device that this machine does not have, such as s3prl's default, cuda."""
+    try:
+        usable_device(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; s3prl's default is --device cuda, so add --device cpu") from error
 
 
 def check_task_name(name: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import yaml
-from tqdm import tqdm
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, find_audio, read_audio
@@ -36,6 +35,7 @@ from maeast_upstream.integrations.s3prl.layouts import (
     sid_speakers,
     write_json,
 )
+from maeast_upstream.progress import progress_bar
 
 HEADS = {"ks": "speech_commands", "sid": "voxceleb1", "er": "emotion"}
 """Names of the tasks as ``-d`` of s3prl takes them."""
@@ -134,7 +134,7 @@ def write_clips(sources: list[Source], folder: Path, task: str) -> tuple[dict[Su
     path_of = path_rule(task, sources)
     paths: dict[SuperbClip, Path] = {}
     failed: dict[Path, str] = {}
-    for clip, path in tqdm(sources, desc="clips", unit="", disable=None):
+    for clip, path in progress_bar(sources, desc="clips", unit=""):
         try:
             samples = read_audio(path)
             if len(samples) < WINDOW_SAMPLES:

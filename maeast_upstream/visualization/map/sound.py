@@ -2,16 +2,15 @@
 
 import functools
 import io
-import sys
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import segment_of
 from maeast_upstream.decoding.worker import read_segment
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.progress import progress_bar
 from maeast_upstream.visualization.map.table import Embeddings
 
 MAX_CLIPS = 2000
@@ -49,7 +48,7 @@ def sound_of(table: Embeddings, mode: str | None) -> Sound:
     if mode is None and len(table.paths) > MAX_CLIPS:
         return _linked(f"{len(table.paths)} clips are more than {MAX_CLIPS}")
     sound, size = Sound("embed"), 0
-    for row in tqdm(range(len(table.paths)), unit="clip", disable=not sys.stderr.isatty()):
+    for row in progress_bar(range(len(table.paths)), unit="clip"):
         try:
             samples = read_clip(table.paths[row], float(table.start_ms[row]), float(table.end_ms[row]))
         except AudioError as error:

@@ -1,4 +1,4 @@
-"""Reads what ``maeast embed`` wrote, one parquet file or a folder of parts, for a map of it."""
+"""Reads a table of embeddings for a map: one parquet file, or a folder of parts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,20 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OPTIONAL = ("start_ms", "end_ms", "duration_s", "layer")
-"""Columns that older tables lack, or newer ones."""
+SEGMENT_COLUMNS = ("start_ms", "end_ms")
+"""Where a clip begins and ends in its file; tables of whole files may lack both."""
+COLUMNS = ("path", "vector", "layer", *SEGMENT_COLUMNS)
+OTHER_KINDS = {
+    "time_ms": "has one row per time step; a map needs one per clip, so embed with --kind scene",
+    "file": "lists npy files; a map needs a table, so embed without --format npy",
+}
+"""Columns of the other tables that ``maeast embed`` writes, and why they have no map."""
 BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """One vector a clip, of one layer."""
+    """One vector per clip, from the same layer."""
 
     paths: list[str]
     """As they stand in the table: relative to the folder in which it was made."""
@@ -26,17 +32,17 @@ class Embeddings:
     start_ms: np.ndarray
     """(rows,) float64: where the clip begins in its file."""
     end_ms: np.ndarray
-    """(rows,) float64: where it ends; NaN where the table does not say."""
+    """(rows,) float64: where it ends; NaN for the end of the file."""
     layer: str | None = None
-    """The layer that the rows are of; None where the table does not say."""
+    """The layer that the vectors come from; None if the table has no column layer."""
     layers: tuple[str, ...] = ()
     """All layers of the table, in its order."""
 
     def take(self, rows: Sequence[int]) -> "Embeddings":
-        """Some of the rows."""
+        """Return some of the rows."""
         return Embeddings(
             paths=[self.paths[row] for row in rows],
-            # an index copies; all rows of a large table should not
+            # an index copies; all rows of a large table should not be copied
             vectors=self.vectors if len(rows) == len(self.paths) else self.vectors[rows],
             start_ms=self.start_ms[rows],
             end_ms=self.end_ms[rows],
@@ -45,24 +51,19 @@ class Embeddings:
         )
 
 
-NO_ROWS = Embeddings(
-    paths=[],
-    vectors=np.zeros((0, 1), np.float32),
-    start_ms=np.zeros(0),
-    end_ms=np.zeros(0),
-)
+NO_ROWS = Embeddings(paths=[], vectors=np.zeros((0, 1), np.float32), start_ms=np.zeros(0), end_ms=np.zeros(0))
 
 
 def read_embeddings(path: Path, layer: str | None = None) -> Embeddings:
-    """The rows of a table of scene embeddings.
+    """Read the rows of a table of scene embeddings.
 
     Args:
-        path: a parquet file, or a folder of them. Columns path and vector; where there are, start_ms, end_ms, layer.
+        path: a parquet file, or a folder of them, with columns path and vector, and optionally layer, start_ms and
+            end_ms.
         layer: which of the table's layers; None for its last.
 
     Raises:
-        ValueError: no parquet file, not the columns of ``maeast embed``, one row a time step, no such layer, or
-            values that are not finite.
+        ValueError: there is no such file, it is not such a table, it has no such layer, or a value is not finite.
     """
     parts = _parts(path)
     layers = _layers(parts)
@@ -84,7 +85,9 @@ def read_embeddings(path: Path, layer: str | None = None) -> Embeddings:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The files of a table; what begins with a dot is not finished."""
+    """Return the files of a table; names that begin with a dot belong to unfinished files."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; expected a table that maeast embed wrote")
     if not path.is_dir():
         return [path]
     parts = sorted(part for part in path.rglob("*.parquet") if not part.name.startswith("."))
@@ -94,53 +97,47 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _batches(part: Path, columns: Sequence[str], layer: str | None = None) -> Iterator["pa.RecordBatch"]:
-    """Those of the columns that there are, some rows at a time: a table may be larger than what is kept of it."""
+    """Yield some rows at a time, since a table may be larger than what is kept of it; absent columns are left out."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(part) as file:
-            there = [column for column in columns if column in file.schema_arrow.names]
-            if layer is not None and "layer" not in there:
+            present = [column for column in columns if column in file.schema_arrow.names]
+            if layer is not None and "layer" not in present:
                 raise ValueError(f"{part}: no column layer, which other parts have")
-            for batch in file.iter_batches(BATCH_ROWS, columns=there):
+            for batch in file.iter_batches(BATCH_ROWS, columns=present):
                 yield (batch if layer is None else batch.filter(pc.equal(batch["layer"], layer)))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{part}: not a table of embeddings ({' '.join(str(error).split())[:120]})") from error
 
 
 def _layers(parts: Sequence[Path]) -> tuple[str, ...]:
-    """Names of the layers, in the order in which they first appear."""
-    found: dict[str, None] = {}
+    """Return the names of the layers, in the order in which they first appear."""
+    names: dict[str, None] = {}
     for part in parts:
         for batch in _batches(part, ["layer"]):
             if batch.num_columns:
-                found.update(dict.fromkeys(batch["layer"].unique().to_pylist()))
-    return tuple(found)
+                names.update(dict.fromkeys(batch["layer"].unique().to_pylist()))
+    return tuple(names)
 
 
 def _read_part(part: Path, layer: str | None) -> Iterator[Embeddings]:
-    columns = ["path", "vector", "time_ms", "file", *OPTIONAL]
-    for batch in _batches(part, columns, layer):
-        if "time_ms" in batch.schema.names:
-            raise ValueError(f"{part}: one row a time step; a map needs one a clip, so embed with --kind scene")
-        if "file" in batch.schema.names and "vector" not in batch.schema.names:
-            raise ValueError(
-                f"{part}: its vectors lie in npy files; a map needs a table, so embed without --format npy"
-            )
-        if not {"path", "vector"} <= set(batch.schema.names) or not _is_vector(batch):
+    for batch in _batches(part, [*COLUMNS, *OTHER_KINDS], layer):
+        present = set(batch.schema.names)
+        for column, problem in OTHER_KINDS.items():
+            if column in present:
+                raise ValueError(f"{part}: {problem}")
+        if not {"path", "vector"} <= present or not _is_vector(batch):
             raise ValueError(f"{part}: expected columns path and vector as maeast embed writes them")
         width = batch["vector"].type.list_size
         vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
         if not np.isfinite(vectors).all():
             raise ValueError(f"{part}: NaN or infinite values in the embeddings")
-        start_ms, end_ms = _stretches(batch)
+        start_ms, end_ms = (_numbers(batch, name) for name in SEGMENT_COLUMNS)
         yield Embeddings(
-            paths=batch["path"].to_pylist(),
-            vectors=vectors,
-            start_ms=start_ms,
-            end_ms=end_ms,
+            paths=batch["path"].to_pylist(), vectors=vectors, start_ms=np.nan_to_num(start_ms), end_ms=end_ms
         )
 
 
@@ -152,16 +149,11 @@ def _is_vector(batch: "pa.RecordBatch") -> bool:
     return bool(typed and not column.null_count and not batch["path"].null_count)
 
 
-def _stretches(batch: "pa.RecordBatch") -> tuple[np.ndarray, np.ndarray]:
-    """(rows,) start and end in ms: from their columns, else the whole file."""
-    unknown = np.full(batch.num_rows, np.nan)
-    columns = {name: _numbers(batch, name) if name in batch.schema.names else unknown for name in OPTIONAL[:3]}
-    end_ms = np.where(np.isnan(columns["end_ms"]), columns["duration_s"] * 1000, columns["end_ms"])
-    return np.nan_to_num(columns["start_ms"]), end_ms
-
-
 def _numbers(batch: "pa.RecordBatch", name: str) -> np.ndarray:
+    """Return (rows,) float64, NaN where the column or a value is missing."""
     import pyarrow as pa
 
+    if name not in batch.schema.names:
+        return np.full(batch.num_rows, np.nan)
     values: np.ndarray = batch[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
     return values

@@ -400,7 +400,7 @@ def test_a_table_that_is_whole_already_is_left_and_said_so(folder, tmp_path, cap
     main(["embed", str(folder), "-o", str(out)])
     before = out.stat().st_mtime_ns
     assert main(["embed", str(folder), "-o", str(out)]) == 0
-    assert "is whole already" in capsys.readouterr().out
+    assert "is complete already" in capsys.readouterr().out
     assert out.stat().st_mtime_ns == before
     assert main(["embed", str(folder), "-o", str(out), "--layer", "3"]) == 1
     assert "was begun with layers ['mean'], not ['3']" in errors(capsys)
@@ -440,7 +440,7 @@ def test_what_is_whole_stays_and_the_same_command_goes_on(
         assert main(["embed", str(folder), "-o", str(out)]) == status
     said = errors(capsys)
     assert message in said
-    assert "the same command goes on from there" in said
+    assert "the same command continues from there" in said
     assert not out.exists()
     assert main(["embed", str(folder), "-o", str(out), "--precision", "bf16"]) == 1
     assert "begun with precision 'fp32', not 'bf16'" in errors(capsys)
@@ -590,7 +590,7 @@ def test_an_interrupted_run_with_auto_goes_on_with_the_engine_it_had(folder, tmp
         main(["embed", str(folder), "-o", str(out), "--engine", "torch"])
     capsys.readouterr()
     assert main(["embed", str(folder), "-o", str(out)]) == 0
-    assert "engine torch, fp32: as this run was begun" in capsys.readouterr().out
+    assert "engine torch, fp32: this run was begun with it" in capsys.readouterr().out
 
 
 def test_auto_goes_on_where_another_engine_had_failed_to_start(folder, tmp_path, monkeypatch, capsys):
@@ -603,7 +603,7 @@ def test_auto_goes_on_where_another_engine_had_failed_to_start(folder, tmp_path,
     assert main(command) == 0
     assert "engine torch, fp32: onnx failed to start" in capsys.readouterr().out
     assert main(command) == 0
-    assert "is whole already" in capsys.readouterr().out
+    assert "is complete already" in capsys.readouterr().out
 
 
 def test_another_precision_that_the_engine_lacks_is_refused_with_both(folder, tmp_path, capsys):
@@ -618,7 +618,7 @@ def test_another_precision_that_the_engine_lacks_is_refused_with_both(folder, tm
 def test_a_forced_run_that_stops_goes_on_without_force(folder, tmp_path, monkeypatch, capsys, error):
     fail_at(monkeypatch, 0, error)
     main(["embed", str(folder), "-o", str(tmp_path / "e.parquet"), "--force"])
-    assert "the same command without --force goes on from there" in errors(capsys)
+    assert "the same command without --force continues from there" in errors(capsys)
 
 
 def test_a_folder_of_parts_takes_no_npy_files_even_by_force(folder, tmp_path, capsys):
@@ -637,7 +637,7 @@ def test_an_output_that_is_not_utf8_is_told_where_printing_is_strict(folder, tmp
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(told, "utf-8", "strict", write_through=True))
     for _ in range(2):
         assert main(["embed", str(folder), "-o", str(out)]) == 0
-    assert b"caf\\xe9.parquet is whole already" in told.getvalue()
+    assert b"caf\\xe9.parquet is complete already" in told.getvalue()
     assert out.exists()
 
 

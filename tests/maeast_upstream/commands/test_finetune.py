@@ -17,9 +17,9 @@ from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.evaluation.augment import SpecAugment, mix
 from maeast_upstream.evaluation.classifier import READOUT, Classifier, load_encoder, one_hot
-from maeast_upstream.evaluation.finetune import FineTuning, Settings
+from maeast_upstream.evaluation.finetune import FineTuning
+from maeast_upstream.evaluation.finetune_config import FinetuneConfig
 from maeast_upstream.evaluation.labelled_set import read_labels
-from maeast_upstream.fingerprint import fingerprint
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -55,15 +55,10 @@ def weights(folder):
 
 def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(start, drums, tmp_path, capsys):
     command = [str(drums), "-o", str(tmp_path), "--checkpoint", str(start), "--epochs", "6"]
-    command += ["--readings", str(tmp_path / "readings.csv")]
     assert finetune.main([*command, "--encoder-lr", "1e-3", "--lr", "1e-2", "--batch-clips", "4"]) == 0
     shown = capsys.readouterr().out
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
-    with (tmp_path / "readings.csv").open(newline="", encoding="utf-8") as file:
-        (reading,) = csv.DictReader(file)
-    assert reading["system"] == f"{start}, fine-tuned 6 epochs"
-    assert (reading["model"], reading["clips"]) == (fingerprint(load_model(start))[:12], row["test"])
     folder = tmp_path / row["set"]
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
@@ -88,8 +83,8 @@ def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(st
 
 def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path, monkeypatch):
     one = read_labels(drums)
-    settings = Settings(checkpoint=str(start), epochs=2, mixup=0.5, mask_frames=20, mask_mels=20, batch_clips=6)
-    whole = FineTuning(one, settings, tmp_path / "whole", None).run()
+    config = FinetuneConfig(checkpoint=str(start), epochs=2, mixup=0.5, mask_frames=20, mask_mels=20, batch_clips=6)
+    whole = FineTuning(one, config, tmp_path / "whole", None).run()
     real = FineTuning._save
 
     def save_and_die(self):
@@ -98,27 +93,27 @@ def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path
 
     monkeypatch.setattr(FineTuning, "_save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        FineTuning(one, settings, tmp_path / "killed", None).run()
+        FineTuning(one, config, tmp_path / "killed", None).run()
     monkeypatch.setattr(FineTuning, "_save", real)
-    again = FineTuning(one, settings, tmp_path / "killed", None)
+    again = FineTuning(one, config, tmp_path / "killed", None)
     assert again.epoch == 1
     assert again.run() == whole
     first, second = weights(tmp_path / "whole" / "encoder"), weights(tmp_path / "killed" / "encoder")
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(ValueError, match=r"begun with lr 0.001, not 0.01: give another --out"):
-        FineTuning(one, dataclasses.replace(settings, lr=0.01), tmp_path / "killed", None)
+        FineTuning(one, dataclasses.replace(config, lr=0.01), tmp_path / "killed", None)
     swapped = dataclasses.replace(one, labels=np.where(one.labels == "kick", "snare", one.labels))
     swapped.labels[one.labels == "snare"] = "kick"
     with pytest.raises(ValueError, match="begun with labels"):
-        FineTuning(swapped, settings, tmp_path / "killed", None)
+        FineTuning(swapped, config, tmp_path / "killed", None)
 
 
-@pytest.mark.parametrize("content", [b"broken", b"", {}, torch.zeros(3), {"settings": {}}])
+@pytest.mark.parametrize("content", [b"broken", b"", {}, torch.zeros(3), {"config": {}}])
 def test_a_state_that_is_none_is_refused_by_name(start, drums, tmp_path, content):
     path = tmp_path / "state.pt"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-    with pytest.raises(ValueError, match=r"state\.pt: not the state .* remove it to begin anew"):
-        FineTuning(read_labels(drums), Settings(checkpoint=str(start)), tmp_path, None)
+    with pytest.raises(ValueError, match=r"state\.pt: not the state .* remove it to start again"):
+        FineTuning(read_labels(drums), FinetuneConfig(checkpoint=str(start)), tmp_path, None)
 
 
 def test_weights_that_the_last_update_broke_are_not_kept(start, drums, tmp_path, monkeypatch):
@@ -130,9 +125,9 @@ def test_weights_that_the_last_update_broke_are_not_kept(start, drums, tmp_path,
             self.param_groups[0]["params"][0].fill_(torch.nan)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    settings = Settings(checkpoint=str(start), epochs=1, batch_clips=1000)
+    config = FinetuneConfig(checkpoint=str(start), epochs=1, batch_clips=1000)
     with pytest.raises(ValueError, match="epoch 1: weights are NaN or infinite"):
-        FineTuning(read_labels(drums), settings, tmp_path / "run", None).run()
+        FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -145,8 +140,8 @@ def test_test_is_read_once_by_the_best_epoch(start, drums, tmp_path, monkeypatch
         return next(valid) if split == "valid" else 60.0
 
     monkeypatch.setattr(FineTuning, "accuracy", accuracy)
-    settings = Settings(checkpoint=str(start), epochs=3)
-    score = FineTuning(read_labels(drums), settings, tmp_path / "run", None).run()
+    config = FinetuneConfig(checkpoint=str(start), epochs=3)
+    score = FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
     assert (score.valid, score.test, score.epoch) == (80.0, 60.0, 2)
     assert [split for split, _ in asked] == ["valid", "valid", "valid", "test"]
 
@@ -162,8 +157,8 @@ def test_the_rates_fall_by_the_decay_from_layer_to_layer_and_the_decoder_has_non
 
 
 def test_a_rate_of_0_for_the_encoder_trains_the_head_only(start, drums, tmp_path):
-    settings = Settings(checkpoint=str(start), epochs=1, encoder_lr=0.0)
-    FineTuning(read_labels(drums), settings, tmp_path / "run", None).run()
+    config = FinetuneConfig(checkpoint=str(start), epochs=1, encoder_lr=0.0)
+    FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
     before, after = weights(start), weights(tmp_path / "run" / "encoder")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -204,8 +199,8 @@ def test_mixup_mixes_sound_and_shares_alike():
 
 
 def test_positions_none_is_trained_and_kept_in_the_checkpoint(start, drums, tmp_path):
-    settings = Settings(checkpoint=str(start), epochs=1, positions="none")
-    FineTuning(read_labels(drums), settings, tmp_path / "run", None).run()
+    config = FinetuneConfig(checkpoint=str(start), epochs=1, positions="none")
+    FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
     assert load_model(tmp_path / "run" / "encoder").config.model.positions == "none"
 
 
@@ -219,7 +214,7 @@ def test_positions_none_is_trained_and_kept_in_the_checkpoint(start, drums, tmp_
         (["--encoder-lr", "nan"], "encoder-lr must be a finite number, got nan"),
         (["--mixup", "inf"], "mixup must be a finite number, got inf"),
         (["--seed", "99999999999999999"], "a seed is a whole number from 0 to 4294967295"),
-        (["--precision", "int8"], "fine-tuning takes precision fp32 or bf16, got 'int8'"),
+        (["--precision", "int8"], "fine-tuning needs precision fp32 or bf16, got 'int8'"),
         (["--checkpoint", "nowhere"], "nowhere"),
         (["--lr", "1e30", "--encoder-lr", "1e30", "--epochs", "3"], "NaN or infinite; lower lr"),
     ],

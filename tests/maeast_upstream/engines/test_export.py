@@ -7,10 +7,10 @@ import torch
 
 from maeast_upstream import Readout
 from maeast_upstream.cli import run
-from maeast_upstream.commands.export import format_of
+from maeast_upstream.commands.export import SUFFIXES, format_of
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.engines import export
-from maeast_upstream.engines.export import SUFFIXES, WaveformModel
+from maeast_upstream.engines.export import WaveformModel
 
 RUNS = {"onnx": export.run_onnx, "openvino": export.run_openvino}
 LENGTHS = (1, 399, 400, 2799, 2800, 3440, 5361, 16000, 40000)

@@ -78,7 +78,7 @@ def test_ctrl_c_ends_with_a_message_how_to_go_on(folder, tmp_path):
     process.send_signal(signal.SIGINT)
     status, said = ended(process)
     assert status == 130
-    assert "the same command goes on from there" in said
+    assert "the same command continues from there" in said
     assert "Traceback" not in said
     assert not out.exists()
     assert not list(tmp_path.glob("*/.*"))

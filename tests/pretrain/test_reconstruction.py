@@ -6,20 +6,21 @@ import soundfile
 import torch
 from matplotlib.image import imread
 
+from maeast_upstream import encoder as encoder_module
 from maeast_upstream.frontend import Fbank
 from maeast_upstream.model import patchify
-from pretrain import visualize
+from pretrain import reconstruction, visualize
 
 
 def reconstruct(encoder, waveform, ratio=0.75, mask="random", seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return visualize.reconstruct(encoder, waveform, ratio, mask, generator)
+    return reconstruction.reconstruct(encoder, waveform, ratio, mask, generator)
 
 
 @pytest.fixture
 def command(make_encoder, monkeypatch, tmp_path, long_clip):
     """A function that runs `maeast visualize` on a real clip with a small network."""
-    monkeypatch.setattr(visualize, "load_model", lambda _: make_encoder())
+    monkeypatch.setattr(encoder_module, "load_model", lambda _: make_encoder())
     soundfile.write(tmp_path / "drums.wav", long_clip[:40000].numpy(), 16000)
 
     def run(*options, out="picture.png"):
@@ -61,7 +62,7 @@ def test_whole_tokens_are_masked_and_their_count_is_exact(make_encoder, tokens, 
 
 
 def test_chunks_are_squares_of_tokens():
-    scores = visualize.mask_scores(9, 8, "chunk", torch.Generator().manual_seed(0)).reshape(9, 8)
+    scores = reconstruction.mask_scores(9, 8, "chunk", torch.Generator().manual_seed(0)).reshape(9, 8)
     for steps in (slice(0, 3), slice(3, 6), slice(6, 9)):
         for mels in (slice(0, 3), slice(3, 6), slice(6, 8)):
             square = scores[steps, mels]
@@ -81,9 +82,9 @@ def test_the_error_is_0_for_a_perfect_picture_and_1_for_the_mean():
     original = np.random.default_rng(0).normal(size=(32, 16))
     masked = np.zeros_like(original, dtype=bool)
     masked[:, 4:] = True
-    assert visualize.Reconstruction(original, masked, original).error == 0
+    assert reconstruction.Reconstruction(original, masked, original).error == 0
     mean = np.where(masked, original[masked].mean(), original)
-    assert visualize.Reconstruction(original, masked, mean).error == pytest.approx(1)
+    assert reconstruction.Reconstruction(original, masked, mean).error == pytest.approx(1)
 
 
 def test_a_clip_under_one_token_is_padded_to_one(make_encoder):
@@ -106,8 +107,8 @@ def test_a_checkpoint_without_decoder_is_refused(make_encoder, long_clip):
 def test_a_tone_lies_where_the_axis_says(hz):
     tone = torch.sin(2 * torch.pi * hz * torch.arange(16000) / 16000)
     loudest = int(Fbank()(tone[None])[0].mean(0).argmax())
-    assert loudest <= visualize.mel_bin(hz, 128) + 0.5
-    assert loudest + 1 >= visualize.mel_bin(hz, 128) - 0.5
+    assert loudest <= reconstruction.mel_bin(hz, 128) + 0.5
+    assert loudest + 1 >= reconstruction.mel_bin(hz, 128) - 0.5
 
 
 def test_a_picture_of_three_spectrograms_is_written(command, tmp_path, capsys):
@@ -149,7 +150,7 @@ def test_no_display_and_no_pyplot_are_needed(command):
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_computed(command, monkeypatch, tmp_path, options, out, message):
-    monkeypatch.setattr(visualize, "load_model", lambda _: pytest.fail("computed"))
+    monkeypatch.setattr(encoder_module, "load_model", lambda _: pytest.fail("computed"))
     with pytest.raises(ValueError, match=message):
         command(*options, out=out)
     assert [path.name for path in tmp_path.iterdir()] == ["drums.wav"]
