@@ -20,7 +20,7 @@ from maeast_upstream import Readout, load_model
 from maeast_upstream.audio.reading import read_audio
 from maeast_upstream.cli import main
 from maeast_upstream.engines import selection
-from maeast_upstream.extract import pipeline
+from maeast_upstream.extract import parts, pipeline
 from maeast_upstream.extract.part_store import PartStore
 from maeast_upstream.storage.folder import Storage
 
@@ -382,7 +382,7 @@ def test_one_npy_file_a_clip_with_an_index(folder, tmp_path, monkeypatch, kind):
 
 
 def test_a_folder_of_parts_is_a_table_and_doing_it_again_does_nothing(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "PART_CLIPS", 4)
+    monkeypatch.setattr(parts, "PART_CLIPS", 4)
     out = tmp_path / "out"
     assert main(["embed", str(folder), "-o", str(out)]) == 0
     assert sorted(path.name for path in out.glob("part*")) == [
@@ -433,7 +433,7 @@ def fail_at(monkeypatch, clip, error):
 def test_what_is_whole_stays_and_the_same_command_goes_on(
     folder, tmp_path, monkeypatch, capsys, error, status, message
 ):
-    monkeypatch.setattr(pipeline, "PART_CLIPS", 2)
+    monkeypatch.setattr(parts, "PART_CLIPS", 2)
     out = tmp_path / "e.parquet"
     with monkeypatch.context() as patch:
         fail_at(patch, 4, error)
@@ -472,7 +472,7 @@ def test_going_on_with_other_files_is_refused(folder, tmp_path, monkeypatch, cap
 def test_a_file_that_changed_its_size_costs_no_other_its_row(folder, tmp_path, monkeypatch, capsys):
     paths = sorted(folder.iterdir())
     two = sum(path.stat().st_size for path in paths[:2])
-    monkeypatch.setattr(pipeline, "PART_BYTES", two)
+    monkeypatch.setattr(parts, "PART_BYTES", two)
     out = tmp_path / "e.parquet"
     with monkeypatch.context() as patch:
         fail_at(patch, 3, KeyboardInterrupt())
@@ -483,7 +483,7 @@ def test_a_file_that_changed_its_size_costs_no_other_its_row(folder, tmp_path, m
 
 
 def test_errors_of_an_earlier_run_are_listed_too(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "PART_CLIPS", 2)
+    monkeypatch.setattr(parts, "PART_CLIPS", 2)
     (folder / "0broken.wav").write_bytes(b"nothing")
     out = tmp_path / "e.parquet"
     with monkeypatch.context() as patch:

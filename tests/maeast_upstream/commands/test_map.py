@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from sklearn.neighbors import KNeighborsClassifier
 
 from maeast_upstream import cli
-from maeast_upstream.commands import map
+from maeast_upstream.commands import map as map_command
 from maeast_upstream.visualization.map import projection as maeast_map
 
 DATA = Path(__file__).parents[2] / "data"
@@ -36,7 +36,7 @@ def table(tmp_path) -> Path:
 
 def run(table: Path, *options: str) -> Path:
     out = table.with_name("map.png")
-    assert map.main([str(table), "-o", str(out), *options]) == 0
+    assert map_command.main([str(table), "-o", str(out), *options]) == 0
     return out
 
 
@@ -83,13 +83,13 @@ def test_labels_match_on_the_resolved_path(tmp_path, monkeypatch):
     (tmp_path / "set" / "audio").mkdir(parents=True)
     (tmp_path / "set" / "labels.csv").write_text("path,label\naudio/a.wav,one\n./audio/b.wav,two\n")
     monkeypatch.chdir(tmp_path / "set" / "audio")
-    found = map.labels_of(["a.wav", "../audio/b.wav", "c.wav"], tmp_path / "set" / "labels.csv")
+    found = map_command.labels_of(["a.wav", "../audio/b.wav", "c.wav"], tmp_path / "set" / "labels.csv")
     assert found == ["one", "two", None]
 
 
 def test_without_labels_the_folder_is_the_class(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert map.labels_of(["x/dog/1.wav", "cat/2.wav", "3.wav"], None) == [
+    assert map_command.labels_of(["x/dog/1.wav", "cat/2.wav", "3.wav"], None) == [
         "dog",
         "cat",
         tmp_path.name,
@@ -102,7 +102,7 @@ def test_a_link_to_a_clip_is_of_the_folder_that_it_lies_in(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / clip.name).symlink_to(clip)
     paths = [str(tmp_path / name / clip.name) for name in ("dog", "cat")]
-    assert map.labels_of(paths, None) == ["dog", "cat"]
+    assert map_command.labels_of(paths, None) == ["dog", "cat"]
 
 
 def test_rows_without_a_label_are_counted_and_left_out(table, tmp_path, capsys):
@@ -165,7 +165,7 @@ def test_a_page_is_placed_by_pca_and_a_picture_alone_by_tsne(table, monkeypatch,
         lambda x, method, seed: used.append(method) or place(x, method, seed),
     )
     monkeypatch.chdir(table.parent)
-    assert map.main([str(table), *options]) == 0
+    assert map_command.main([str(table), *options]) == 0
     assert used == methods
     assert {path.name for path in Path().iterdir()} == {table.name, *options[1::2]} - {"tsne"}
 
@@ -214,7 +214,7 @@ def test_options_of_the_page_are_refused_without_a_page(table, option):
 
 def test_a_wrong_output_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(ValueError, match=r"a name that ends in \.png"):
-        map.main(["nowhere.parquet", "-o", str(tmp_path / "map.doc")])
+        map_command.main(["nowhere.parquet", "-o", str(tmp_path / "map.doc")])
 
 
 @pytest.mark.parametrize(
