@@ -6,7 +6,6 @@ of the four tokens that span it. A sound in the stretch is in all four of its ow
 other's: 98 of 100.
 """
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from maeast_upstream import load_model as load_encoder
 from maeast_upstream.audio.reading import MAX_AMPLITUDE
 from maeast_upstream.config import scene_width, step_width
 from maeast_upstream.encoder import Encoder, Precision
-from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, num_samples
+from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.readout import Mel, Pool, Readout
 from maeast_upstream.time_grid import FINE_HOP_MS
 
@@ -140,55 +139,13 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
         ValueError: as in `get_scene_embeddings`.
     """
     check_audio(audio)
-    grid = StepGrid.of(model)
+    grid = model.encoder.grid(model.steps.hop_ms).averaged()
     times_ms = grid.times_ms(audio.shape[1]).float().to(audio.device)
     with torch.no_grad():
-        padded = F.pad(audio, (grid.front, grid.end(audio.shape[1])))
+        padded = F.pad(audio, grid.padding(audio.shape[1]))
         tokens = model.encoder.read(padded, readouts=[model.steps]).hidden_states[0]
-        embeddings = running_mean(tokens, grid.spread)
+        embeddings = running_mean(tokens, grid.tokens_per_step)
     return embeddings.to(audio.device), times_ms.repeat(len(audio), 1)
-
-
-@dataclass(frozen=True)
-class StepGrid:
-    """Where a model's time steps lie, all in samples: at ``first`` + k * ``hop``, as long as that is in the clip."""
-
-    hop: int
-    """Between two steps."""
-    first: int
-    """Centre of the first step, earlier than ``hop``."""
-    spread: int
-    """Tokens, a hop apart, whose mean a step is."""
-    front: int
-    """Zeros in front of the clip, for the first step's tokens."""
-    left: int
-    """Zeros that the encoder itself adds in front of those."""
-    span: int
-    """What a token sees."""
-
-    @classmethod
-    def of(cls, model: HearModel) -> "StepGrid":
-        """The grid of a model's readout of time steps."""
-        grid = model.encoder.grid(model.steps.hop_ms)
-        hop, span = grid.hop * HOP_SAMPLES, num_samples(grid.patch_frames)
-        centre = span // 2 - grid.left + (grid.passes - 1) * hop // 2
-        return cls(hop, centre % hop, grid.passes, centre - centre % hop, grid.left, span)
-
-    def count(self, samples: int) -> int:
-        """Time steps of a clip, at least one."""
-        return max(1, (samples - self.first) // self.hop + 1)
-
-    def end(self, samples: int) -> int:
-        """Zeros behind a clip, for its last step's tokens."""
-        last = (self.count(samples) + self.spread - 2) * self.hop
-        return max(0, last + self.span - self.left - self.front - samples)
-
-    def times_ms(self, samples: int) -> Tensor:
-        """(T,) float64 centres of a clip's time steps."""
-        if samples < self.first:
-            return torch.tensor([samples / 2 * 1000 / SAMPLE_RATE], dtype=torch.float64)
-        steps = torch.arange(self.count(samples), dtype=torch.float64)
-        return (self.first + steps * self.hop) * 1000 / SAMPLE_RATE
 
 
 def running_mean(tokens: Tensor, width: int) -> Tensor:

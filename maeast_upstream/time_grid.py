@@ -9,26 +9,25 @@ from torch import Tensor
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_samples
 
 FINE_HOP_MS = 40.0
-"""The finer hop of patch models: passes over token grids that are shifted by 4 fbank frames."""
-
+"""The finer hop of patch models: four passes over token grids that are shifted by 4 fbank frames."""
 
 FINE_LEFT_SAMPLES = 1280
-"""Zeros in front of a clip for the finer hop, so that the first step is centred near the clip's start (7.5 ms)."""
-
+"""Zeros in front of a clip at the finer hop, so that the first step is centred near the clip's start (7.5 ms)."""
 
 FRAME_MS = 1000 * HOP_SAMPLES / SAMPLE_RATE
+"""Milliseconds between two fbank frames."""
 
 
 @dataclass(frozen=True)
 class TimeGrid:
-    """Where time steps lie: a token every ``hop`` frames, after ``left`` zero samples in front of the clip."""
+    """Time steps of one token each: every ``hop`` frames, after ``left`` zero samples in front of the clip."""
 
     patch_frames: int
     """Token length in fbank frames."""
     hop: int
     """Fbank frames between two time steps; divides ``patch_frames``."""
     left: int
-    """Zero samples in front."""
+    """Zero samples in front of the clip."""
 
     @property
     def passes(self) -> int:
@@ -59,6 +58,61 @@ class TimeGrid:
             first = min(first, samples / 2 * 1000 / SAMPLE_RATE)
         return first + torch.arange(self.steps(samples), dtype=torch.float64) * (self.hop * FRAME_MS)
 
+    def averaged(self) -> "AveragedGrid":
+        """The grid whose time steps are means of the ``passes`` neighbouring tokens that all span the same hop."""
+        return AveragedGrid(self)
+
+
+@dataclass(frozen=True)
+class AveragedGrid:
+    """Time steps that are means of neighbouring tokens and reach from a clip's start to its end.
+
+    The clip is padded with silence where the tokens of its first and last steps reach beyond it: the first centre is
+    less than a hop after the clip's start, the last one less than a hop before its end.
+    """
+
+    tokens: TimeGrid
+    """The grid of the tokens; they are a hop apart."""
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Neighbouring tokens whose mean is a time step: those that span one hop in common."""
+        return self.tokens.passes
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between two time steps."""
+        return self.tokens.hop_samples
+
+    @property
+    def first_sample(self) -> int:
+        """Centre of the first time step, less than a hop after the clip's start."""
+        return self._unpadded_centre % self.hop_samples
+
+    @property
+    def _unpadded_centre(self) -> int:
+        """Where the first step would be centred if no silence were put in front of the clip."""
+        token_centre = num_samples(self.tokens.patch_frames) // 2 - self.tokens.left
+        return token_centre + (self.tokens_per_step - 1) * self.hop_samples // 2
+
+    def steps(self, samples: int) -> int:
+        """Time steps of a clip of ``samples``, at least one."""
+        return max(1, (samples - self.first_sample) // self.hop_samples + 1)
+
+    def padding(self, samples: int) -> tuple[int, int]:
+        """Zero samples that a clip of ``samples`` needs in front and behind before its tokens are computed."""
+        front = self._unpadded_centre - self.first_sample
+        last_token = (self.steps(samples) + self.tokens_per_step - 2) * self.hop_samples
+        end = last_token + num_samples(self.tokens.patch_frames) - self.tokens.left
+        return front, max(0, end - front - samples)
+
+    def times_ms(self, samples: int) -> Tensor:
+        """(steps,) float64 centres; a clip that ends before the first one has one step, in its middle."""
+        if samples < self.first_sample:
+            return torch.tensor([samples / 2 * 1000 / SAMPLE_RATE], dtype=torch.float64)
+        steps = torch.arange(self.steps(samples), dtype=torch.float64)
+        return (self.first_sample + steps * self.hop_samples) * 1000 / SAMPLE_RATE
+
 
 def window_starts(steps: int, length: int) -> list[int]:
     """First steps of windows of ``length`` (even) over ``steps`` time steps: every length / 2, the last one moved back.
@@ -76,5 +130,5 @@ def window_ranges(starts: list[int], steps: int, length: int) -> list[tuple[int,
 
     A step is taken from the window whose centre, start + (length - 1) / 2, is nearest; ties go to the earlier one.
     """
-    cuts = [(one + other + length - 1) // 2 + 1 for one, other in itertools.pairwise(starts)]
+    cuts = [(start + following + length - 1) // 2 + 1 for start, following in itertools.pairwise(starts)]
     return list(zip([0, *cuts], [*cuts, steps], strict=True))

@@ -10,7 +10,6 @@ from reference import load_expert
 from timing import in_turn, ratio
 
 from hear_api import HearModel, get_scene_embeddings, get_timestamp_embeddings, load_model
-from hear_api.model import StepGrid
 from maeast_upstream.encoder import Precision
 
 CLIPS = 2
@@ -57,8 +56,8 @@ def timestamp_rows(
 
 def grid_tokens(samples: int, model: HearModel) -> float:
     """How many times a native pass's tokens time steps at 40 ms are made of."""
-    steps = StepGrid.of(model)
-    return (steps.count(samples) + steps.spread - 1) / model.encoder.grid(None).steps(samples)
+    grid = model.encoder.grid(model.steps.hop_ms).averaged()
+    return (grid.steps(samples) + grid.tokens_per_step - 1) / model.encoder.grid(None).steps(samples)
 
 
 def native(audio: torch.Tensor, model: HearModel) -> object:

@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hear_api
-from hear_api.model import StepGrid, running_mean
+from hear_api.model import running_mean
 from maeast_upstream import checkpoint
 from maeast_upstream.audio.reading import read_audio
 from maeast_upstream.checkpoint.folder import Loaded
 from maeast_upstream.extract.api import embed_files
+from maeast_upstream.time_grid import TimeGrid
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
 MODEL = hear_api.load_model()
-FINE_GRID = StepGrid.of(MODEL)
-PATCH_GRID = StepGrid.of(hear_api.load_model(hop_ms=160.0))
-FRAME_GRID = StepGrid(hop=320, first=280, spread=1, front=0, left=0, span=560)
+FINE_GRID = TimeGrid(16, 4, 1280).averaged()
+PATCH_GRID = TimeGrid(16, 16, 0).averaged()
+FRAME_GRID = TimeGrid(2, 2, 0).averaged()
 
 
 @pytest.fixture(scope="module")
@@ -117,16 +118,17 @@ def test_time_steps_reach_to_the_end_and_lie_inside_the_clip(samples, hop_ms):
     first = {20: 17.5, 40: 27.5, 160: 87.5}[hop_ms]
     assert times[0] == (first if first <= duration else duration / 2)
     assert duration - hop_ms < times[-1] <= duration
-    assert 0 <= grid.end(samples) <= grid.span + (grid.spread - 1) * grid.hop
+    assert grid.padding(samples)[1] <= 2800 + 3 * 640
+    assert min(grid.padding(samples)) >= 0
 
 
 @pytest.mark.parametrize("grid", [FRAME_GRID, FINE_GRID, PATCH_GRID])
 def test_an_hour_does_not_drift(grid):
     times = grid.times_ms(3600 * 16_000)
     in_samples = times.float().double() * 16  # exact: a power of two
-    exact = grid.first + torch.arange(len(times)) * grid.hop
+    exact = grid.first_sample + torch.arange(len(times)) * grid.hop_samples
     assert torch.equal(in_samples, exact.double())
-    assert 3600 * 16_000 - exact[-1] < grid.hop
+    assert 3600 * 16_000 - exact[-1] < grid.hop_samples
 
 
 def test_a_time_step_at_40_ms_is_the_mean_of_the_four_tokens_that_span_it(drums):
@@ -153,7 +155,8 @@ def test_the_running_mean_is_that_of_each_stretch():
 
 
 def test_the_steps_of_the_encoder_are_those_that_are_promised(drums, frame_model):
-    assert StepGrid.of(frame_model) == FRAME_GRID
+    for model, grid in ((MODEL, FINE_GRID), (frame_model, FRAME_GRID)):
+        assert model.encoder.grid(model.steps.hop_ms).averaged() == grid
     for model in (MODEL, frame_model, hear_api.load_model(hop_ms=160.0)):
         for samples in (*range(1, 6000, 379), 60_001):
             embeddings, times = hear_api.get_timestamp_embeddings(drums[:, :samples], model)
