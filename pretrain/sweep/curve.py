@@ -1,4 +1,4 @@
-"""Losses and probe scores of a sweep's runs against time: a CSV and a picture."""
+"""Writes and plots the losses and probe scores of a sweep's runs against time."""
 
 import csv
 import dataclasses
@@ -13,7 +13,7 @@ from maeast_upstream.encoder import Encoder
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.visualization.figures import drawing
 from pretrain.sweep.plan import PlannedRun
-from pretrain.sweep.scores import Sets, kept_scores, read_scores, score_columns
+from pretrain.sweep.scores import Sets, measure_scores, read_scores, score_columns
 from pretrain.training import run_folder
 
 CURVES = {
@@ -22,29 +22,38 @@ CURVES = {
     "plain": "plain readout, mean valid accuracy (%)",
     "rich": "rich readout, mean valid accuracy (%)",
 }
-"""Columns that are drawn, and their titles."""
+"""Columns that are plotted, and their titles."""
 
 
 def write_curves(
     path: Path, done: Sequence[PlannedRun], rows: Sequence[Mapping[str, Any]], sets: Sets
 ) -> list[dict[str, Any]]:
-    """A row for each save of each run; its seconds are those of its steps, at the variant's fastest stretch."""
-    fastest = {one.variant: min(r["step_ms"] for r in rows if r["variant"] == one.variant) for one in done}
+    """Write one row per save of each run, and return the rows.
+
+    The seconds of a save are its steps times the smallest time per step of the variant.
+
+    Args:
+        path: the CSV.
+        done: the finished runs.
+        rows: the rows of the sweep's table.
+        sets: labelled sets on which the saves are scored; without any, kept scores are read.
+    """
+    fastest = {run.variant: min(r["step_ms"] for r in rows if r["variant"] == run.variant) for run in done}
     curves, scores = [], []
-    for one in done:
-        folder = Path(one.recipe.out)
+    for run in done:
+        folder = Path(run.recipe.out)
         losses = {line["step"]: line for line in run_folder.read_metrics(folder) if "loss" in line}
         if not (states := run_folder.states(folder)):
-            raise ValueError(f"{folder}: no states/, of which the curve is made; remove the folder to train it again")
+            raise ValueError(f"{folder}: no states/, from which the curve is made; remove the folder to train it again")
         for state in states:
             step = int(state.stem)
-            row: dict[str, Any] = {"variant": one.variant, "seed": one.seed, "step": step}
-            row["seconds"] = round(step * fastest[one.variant] / 1000, 2)
+            row: dict[str, Any] = {"variant": run.variant, "seed": run.seed, "step": step}
+            row["seconds"] = round(step * fastest[run.variant] / 1000, 2)
             row.update({name: losses.get(step, {}).get(name, "") for name in ("reconstruction", "classification")})
             curves.append(row)
-            kept = folder / f"probes_{step}.json"
-            scores.append(kept_scores(kept, encoder_at(state, folder), sets) if sets else read_scores(kept))
-    curves = [{**row, **own} for row, own in zip(curves, score_columns(scores, sets), strict=True)]
+            probes = folder / f"probes_{step}.json"
+            scores.append(measure_scores(probes, encoder_at(state, folder), sets) if sets else read_scores(probes))
+    curves = [{**row, **columns} for row, columns in zip(curves, score_columns(scores, sets), strict=True)]
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(curves[0]), lineterminator="\n")
         writer.writeheader()
@@ -53,7 +62,12 @@ def write_curves(
 
 
 def encoder_at(state: Path, folder: Path) -> Encoder:
-    """The encoder of a run as it was at a save."""
+    """The encoder of a run at a save.
+
+    Args:
+        state: the file of the save.
+        folder: the run's folder.
+    """
     config = read(folder / "last").config
     step = int(state.stem)
     encoder = Encoder(dataclasses.replace(config, provenance=dataclasses.replace(config.provenance, steps=step))).eval()
@@ -64,8 +78,8 @@ def encoder_at(state: Path, folder: Path) -> Encoder:
     return encoder
 
 
-def draw_curves(path: Path, curves: Sequence[Mapping[str, Any]]) -> None:
-    """A panel for each column, a colour for each variant, a line for each seed."""
+def plot_curves(path: Path, curves: Sequence[Mapping[str, Any]]) -> None:
+    """Plot a panel per column, a colour per variant and a line per seed."""
     columns = {name: title for name, title in CURVES.items() if any(row.get(name, "") != "" for row in curves)}
     variants = list(dict.fromkeys(row["variant"] for row in curves))
     with drawing(path, 4.2 * len(columns), 3.6) as figure:
@@ -74,11 +88,11 @@ def draw_curves(path: Path, curves: Sequence[Mapping[str, Any]]) -> None:
         ):
             for number, variant in enumerate(variants):
                 seeds = dict.fromkeys(row["seed"] for row in curves if row["variant"] == variant)
-                for first, seed in enumerate(seeds):
-                    own = [r for r in curves if (r["variant"], r["seed"]) == (variant, seed) and r.get(name, "") != ""]
-                    points = [(row["seconds"], row[name]) for row in own]
+                for position, seed in enumerate(seeds):
+                    of_run = [row for row in curves if (row["variant"], row["seed"]) == (variant, seed)]
+                    points = [(row["seconds"], row[name]) for row in of_run if row.get(name, "") != ""]
                     x, y = zip(*points, strict=True) if points else ((), ())
-                    axis.plot(x, y, color=f"C{number}", lw=1.2, label=variant if first == 0 else None)
+                    axis.plot(x, y, color=f"C{number}", lw=1.2, label=variant if position == 0 else None)
             axis.set_title(title)
             axis.set_xlabel("seconds of training")
             axis.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""A sweep's YAML -> its runs: a recipe for each variant and seed."""
+"""Reads the YAML of a sweep and plans its runs: a recipe for each variant and seed."""
 
 import dataclasses
 import hashlib
@@ -16,21 +16,21 @@ from pretrain.config import Recipe
 from pretrain.training.run_folder import CHANGEABLE
 
 KEYS = {"base": True, "settings": False, "variants": True, "seeds": True, "groups": False, "curve": False}
-"""What a sweep's YAML may hold, and whether it must."""
+"""Keys of a sweep's YAML, and whether each is required."""
 WITHOUT_EFFECT = CHANGEABLE - {"data.corpus", "optim.steps", "optim.warmup_steps", "optim.decay_steps"}
-"""Settings that do not change what a run ends with."""
+"""Settings that do not change the result of a run."""
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML's own loader silently takes the last."""
+    """Refuses a key that occurs twice in a mapping; YAML's own loader silently uses the last one."""
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        """The keys as written, before a merged mapping (``<<``) adds its own, which may stand twice."""
+        """Check the keys as written, before a merged mapping (``<<``) adds its keys, which may be repeated."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.YAMLError(f"{key.value!r} stands twice, again in line {key.start_mark.line + 1}")
+                raise yaml.YAMLError(f"the key {key.value!r} occurs twice, again in line {key.start_mark.line + 1}")
             seen.add(key.value)
         return node
 
@@ -42,42 +42,42 @@ class PlannedRun:
     variant: str
     seed: int
     recipe: Recipe
-    """Its ``out`` is the run's folder."""
+    """The recipe to train; its ``out`` is the run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What a sweep's YAML says."""
+    """The content of a sweep's YAML."""
 
     name: str
-    """The file's, without .yaml."""
+    """Name of the file without .yaml."""
     base: list[str]
-    """Recipes, relative to the file; a later one changes the one before."""
+    """Paths of recipes; a later one changes settings of the one before."""
     settings: dict[str, Any]
-    """Dotted names and values that hold for every run."""
+    """Settings of every run, by dotted name."""
     variants: dict[str, dict[str, Any]]
-    """By name the settings in which a variant differs; the first is what the others are compared with."""
+    """Settings in which each variant differs; the others are compared with the first variant."""
     seeds: list[int]
     groups: dict[str, list[str]]
-    """Labelled sets that are averaged apart."""
+    """Labelled sets that are averaged as a group, by the group's name."""
     curve: bool
     """Whether every save is kept and scored, for curves over time."""
 
     def runs(self, out: Path, overrides: Sequence[str] = ()) -> Iterator[PlannedRun]:
-        """Seed by seed, so that a sweep that was stopped early has all variants.
+        """Yield the runs seed by seed, so that a sweep that is stopped early has all variants.
 
         Args:
-            out: where runs lie, each in a folder named by its settings: what two sweeps share is trained once.
-            overrides: options of ``python -m pretrain``, which hold for every run.
+            out: folder of the runs. Each run's folder is named by its settings, so that sweeps share runs.
+            overrides: options of ``python -m pretrain`` that apply to every run.
 
         Raises:
-            ValueError: a setting that is unknown, of the wrong type or out of range; names the variant.
+            ValueError: A setting is unknown, of the wrong type or out of range; the message names the variant.
         """
         recipes = {variant: self._recipe(variant, overrides) for variant in self.variants}
         for seed in self.seeds:
-            for variant, variants_recipe in recipes.items():
-                recipe = dataclasses.replace(variants_recipe, seed=seed)
-                # runs that keep every save lie apart from those that keep the last
+            for variant, variant_recipe in recipes.items():
+                recipe = dataclasses.replace(variant_recipe, seed=seed)
+                # runs that keep every save have other folders than runs that keep the last
                 folder = str(out / "runs" / (digest(recipe) + ("-curve" if self.curve else "")))
                 yield PlannedRun(variant, seed, dataclasses.replace(recipe, out=folder))
 
@@ -98,9 +98,9 @@ class Sweep:
 
 
 def digest(recipe: Recipe) -> str:
-    """12 hexadecimal digits that say which settings a run has.
+    """12 hexadecimal digits of a hash of a run's settings.
 
-    Settings without effect are left out, and defaults, so that a setting that is new in the package renames no run.
+    Settings without effect are left out. So are defaults, so that a new setting of the package does not rename runs.
     """
     defaults = dict(flatten(dataclasses.asdict(Recipe())))
     settings = {k: v for k, v in flatten(dataclasses.asdict(recipe)) if k not in WITHOUT_EFFECT and v != defaults[k]}
@@ -111,7 +111,7 @@ def read_sweep(path: Path) -> Sweep:
     """Read a sweep's YAML.
 
     Raises:
-        ValueError: no such file, not YAML, an unknown or missing key, a value of the wrong kind.
+        ValueError: The file is missing or not YAML, or a key or value is wrong.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a sweep, see configs/ablations/")
@@ -122,10 +122,10 @@ def read_sweep(path: Path) -> Sweep:
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a mapping of {', '.join(KEYS)}")
     if unknown := [key for key in data if key not in KEYS]:
-        raise ValueError(f"{path}: unknown key {unknown[0]!r}; it may have {', '.join(KEYS)}")
+        raise ValueError(f"{path}: unknown key {unknown[0]!r}; the keys are {', '.join(KEYS)}")
     if missing := [key for key, needed in KEYS.items() if needed and key not in data]:
         raise ValueError(
-            f"{path}: no {missing[0]}; a sweep needs {', '.join(k for k, needed in KEYS.items() if needed)}"
+            f"{path}: {missing[0]} is missing; a sweep needs {', '.join(k for k, needed in KEYS.items() if needed)}"
         )
     return Sweep(
         name=path.stem,
@@ -133,11 +133,11 @@ def read_sweep(path: Path) -> Sweep:
         settings=_settings(path, "settings", data.get("settings") or {}),
         variants={
             str(name): _settings(path, f"variants.{name}", settings or {})
-            for name, settings in _filled(path, "variants", _mapping(path, "variants", data["variants"])).items()
+            for name, settings in _not_empty(path, "variants", _mapping(path, "variants", data["variants"])).items()
         },
         seeds=_integers(path, data["seeds"]),
         groups=_groups(path, data.get("groups") or {}),
-        curve=_switch(path, data.get("curve", False)),
+        curve=_boolean(path, data.get("curve", False)),
     )
 
 
@@ -149,13 +149,13 @@ def _mapping(path: Path, key: str, value: Any) -> dict[str, Any]:
 
 def _settings(path: Path, key: str, value: Any) -> dict[str, Any]:
     settings = _mapping(path, key, value)
-    for name, one in settings.items():
+    for name, setting in settings.items():
         try:
-            json.dumps(one)
+            json.dumps(setting)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}: {key}.{name} must be text, a number, true, false, null, or a list or mapping of such, "
-                f"got {one!r}; a date is text in quotes"
+                f"{path}: {key}.{name} must be text, a number, true, false, null, or a list or mapping of these, "
+                f"got {setting!r}; write a date in quotes"
             ) from error
     return settings
 
@@ -163,31 +163,31 @@ def _settings(path: Path, key: str, value: Any) -> dict[str, Any]:
 def _recipes(path: Path, value: Any) -> list[str]:
     names = value if isinstance(value, list) else [value]
     if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: base must be a recipe's file or a list of such, got {value!r}")
+        raise ValueError(f"{path}: base must be a recipe's file or a list of them, got {value!r}")
     return names
 
 
-def _filled(path: Path, key: str, value: Any) -> Any:
+def _not_empty(path: Path, key: str, value: Any) -> Any:
     if not value:
         raise ValueError(f"{path}: {key} is empty")
     return value
 
 
 def _integers(path: Path, value: Any) -> list[int]:
-    if not isinstance(value, list) or not value or any(type(one) is not int for one in value):
+    if not isinstance(value, list) or not value or any(type(seed) is not int for seed in value):
         raise ValueError(f"{path}: seeds must be a list of whole numbers, got {value!r}")
     return list(dict.fromkeys(value))
 
 
 def _groups(path: Path, value: Any) -> dict[str, list[str]]:
     groups = _mapping(path, "groups", value)
-    for name, sets in groups.items():
-        if not isinstance(sets, list) or not sets or not all(isinstance(one, str) for one in sets):
-            raise ValueError(f"{path}: groups.{name} must be a list of labelled sets, got {sets!r}")
+    for group, names in groups.items():
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{path}: groups.{group} must be a list of labelled sets, got {names!r}")
     return groups
 
 
-def _switch(path: Path, value: Any) -> bool:
+def _boolean(path: Path, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{path}: curve must be true or false, got {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""How well labels are read from a run's frozen encoder: valid accuracies only, so that test stays unread."""
+"""Scores a run's frozen encoder with linear probes, on valid only, so that the test clips are not used."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -17,68 +17,71 @@ READOUTS = {
     "plain": Readout(layer="last", mel="mean", pool="mean"),
     "rich": Readout(layer="mean", mel="concat", pool="mean_std"),
 }
-"""Plain: the last layer's tokens averaged, which shows the encoder. Rich: what valid chose for the bundled checkpoint
-at the model's own hop; it gets much from random weights, too, and gives patches the mel axis that frames have."""
-
-
+"""Plain averages the tokens of the last layer and shows what the encoder learned. Rich is the readout that valid chose
+for the bundled checkpoint at its native hop; it reaches much with random weights, too, and keeps the mel axis."""
 SCORED = ("train", "valid")
-"""Splits."""
+"""Splits that are used."""
 
 
 class SetKey(NamedTuple):
-    """Which labelled set a score is of."""
+    """Identifies a labelled set."""
 
     name: str
     digest: str
-    """Of the clips of SCORED; empty in a file of an earlier version."""
+    """Digest of the clips, labels and splits of SCORED."""
 
 
 Sets = Mapping[SetKey, LabelledSet]
 Scores = dict[SetKey, dict[str, float]]
-"""By labelled set and readout, in per cent."""
+"""Accuracies in per cent, by labelled set and readout."""
 
 
-def keyed(sets: Sequence[LabelledSet]) -> Sets:
-    """The sets by what tells them apart."""
-    return {SetKey(one.name, one.digest(SCORED)): one for one in sets}
+def by_key(sets: Sequence[LabelledSet]) -> Sets:
+    """The sets by their keys."""
+    return {SetKey(labelled.name, labelled.digest(SCORED)): labelled for labelled in sets}
 
 
-def kept_scores(path: Path, encoder: Encoder, sets: Sets) -> Scores:
-    """The scores in the file ``path``; what it lacks is measured, and takes the place of another set of its name."""
+def measure_scores(path: Path, encoder: Encoder, sets: Sets) -> Scores:
+    """Read the scores in a file, measure those that it lacks, and write them.
+
+    The scores of a set replace those of another set of the same name.
+    """
     scores = read_scores(path)
-    for key, one in sets.items():
+    for key, labelled in sets.items():
         if key not in scores:
-            accuracies = valid_accuracies(one, encoder, list(READOUTS.values()))
-            scores = {other: own for other, own in scores.items() if other.name != key.name}
+            accuracies = valid_accuracies(labelled, encoder, list(READOUTS.values()))
+            scores = {other: values for other, values in scores.items() if other.name != key.name}
             scores[key] = {name: accuracies[readout] for name, readout in READOUTS.items()}
-            written = {other.name: {"digest": other.digest, **own} for other, own in scores.items()}
+            content = {other.name: {"digest": other.digest, **values} for other, values in scores.items()}
             with replacing(path) as part:
-                part.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+                part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return scores
 
 
 def read_scores(path: Path) -> Scores:
-    """What `kept_scores` wrote; empty where there is no file.
+    """Read what `measure_scores` wrote; an empty mapping if the file does not exist.
 
     Raises:
-        ValueError: a file that holds something else.
+        ValueError: The file holds something else.
     """
     if not path.exists():
         return {}
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
         return {
-            SetKey(name, str(own.get("digest", ""))): {readout: float(own[readout]) for readout in READOUTS}
-            for name, own in scores.items()
+            SetKey(name, values["digest"]): {readout: float(values[readout]) for readout in READOUTS}
+            for name, values in scores.items()
         }
     except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: not the scores of a run; remove it, and they are measured again") from error
+        raise ValueError(f"{path}: not the scores of a run; remove the file to measure them again") from error
 
 
 def score_columns(runs: Sequence[Scores], sets: Collection[SetKey]) -> list[dict[str, Any]]:
-    """What a CSV has of each run's scores on ``sets``; if there are none, on those that all scored runs share.
+    """The columns of a CSV with each run's scores.
 
-    The cells of a run without scores are empty.
+    Args:
+        runs: the scores of each run; the cells of a run without scores are empty.
+        sets: the sets to include; if empty, those that all scored runs share.
     """
     scored = [scores for scores in runs if scores]
     shared = sets or [key for key in next(iter(scored), {}) if all(key in scores for scores in scored)]
@@ -90,7 +93,7 @@ def score_columns(runs: Sequence[Scores], sets: Collection[SetKey]) -> list[dict
 
 
 def mean_and_each(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Each readout's mean over the sets, then each set's."""
-    means = {readout: float(np.mean([one[readout] for one in scores.values()])) for readout in READOUTS}
-    each = {f"{readout}_{name}": one[readout] for readout in READOUTS for name, one in scores.items()}
+    """The mean of each readout over the sets, then its score on each set."""
+    means = {readout: float(np.mean([values[readout] for values in scores.values()])) for readout in READOUTS}
+    each = {f"{readout}_{name}": values[readout] for readout in READOUTS for name, values in scores.items()}
     return {name: round(value, 2) for name, value in {**means, **each}.items()}

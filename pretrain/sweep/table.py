@@ -1,4 +1,4 @@
-"""A sweep's rows -> a Markdown table: means and spread over the seeds, and what the spread allows to say."""
+"""Formats a sweep as a Markdown table: means and standard deviations over the seeds, and significant differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,56 +16,56 @@ UNDECIDED = "not decided"
 
 
 def format_table(sweep: Sweep, rows: Rows) -> str:
-    """A line for each variant; scores with the deviation over its seeds, and the difference from the first variant."""
+    """Format one line per variant: scores with standard deviations, and differences from the first variant."""
     readouts = [readout for readout in READOUTS if readout in rows[0]]
-    header = ["variant", "seeds", "steps", "ms a step", "reconstruction", "InfoNCE"]
+    header = ["variant", "seeds", "steps", "ms per step", "reconstruction", "InfoNCE"]
     for readout in readouts:
         header += [readout, *(f"{readout}, {group}" for group in sweep.groups)]
         header.append(f"{readout} against {next(iter(sweep.variants))} ({LEVEL:.0%} interval)")
     lines = ["| " + " | ".join(map(in_cell, header)) + " |", "|" + "---|" * len(header)]
     for variant in sweep.variants:
-        own = [row for row in rows if row["variant"] == variant]
-        if own:
-            cells = [variant, str(len(own)), str(own[0]["steps"]), f"{least(own, 'step_ms')}"]
-            cells += [mean_text(column(own, name), 3) for name in ("reconstruction", "classification")]
+        of_variant = [row for row in rows if row["variant"] == variant]
+        if of_variant:
+            cells = [variant, str(len(of_variant)), str(of_variant[0]["steps"]), f"{smallest(of_variant, 'step_ms')}"]
+            cells += [mean_text(column(of_variant, name), 3) for name in ("reconstruction", "classification")]
             for readout in readouts:
-                cells.append(spread_text(column(own, readout)))
-                cells += [spread_text(group_scores(own, readout, sets)) for sets in sweep.groups.values()]
+                cells.append(spread_text(column(of_variant, readout)))
+                cells += [spread_text(group_scores(of_variant, readout, sets)) for sets in sweep.groups.values()]
                 cells.append(difference_text(sweep, rows, variant, readout))
             lines.append("| " + " | ".join(map(in_cell, cells)) + " |")
     return "\n".join(lines)
 
 
 def column(rows: Rows, name: str) -> list[float]:
-    """A column's numbers, without the empty."""
+    """The numbers in a column, without empty cells."""
     return [float(row[name]) for row in rows if row[name] != ""]
 
 
 def group_scores(rows: Rows, readout: str, sets: Sequence[str]) -> list[float]:
-    """Each run's mean over some labelled sets, of the runs that are scored on them."""
+    """The mean over a group of labelled sets for each run that is scored on all of them."""
     scores = [[row.get(f"{readout}_{name}", "") for name in sets] for row in rows]
-    return [float(np.mean([float(score) for score in own])) for own in scores if "" not in own]
+    return [float(np.mean([float(score) for score in row])) for row in scores if "" not in row]
 
 
-def least(rows: Rows, name: str) -> float | str:
-    """The fastest run's."""
+def smallest(rows: Rows, name: str) -> float | str:
+    """The smallest number in a column; "" if it is empty."""
     return min(column(rows, name), default="")
 
 
 def mean_text(values: Sequence[float], digits: int) -> str:
-    """The mean, or nothing."""
+    """The mean as text; "" without values."""
     return f"{np.mean(values):.{digits}f}" if values else ""
 
 
 def spread_text(values: Sequence[float]) -> str:
-    """Mean and, of two seeds or more, their standard deviation."""
+    """The mean as text, with the standard deviation if there are at least two values."""
     if len(values) < 2:
         return mean_text(values, 1)
     return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
 
 
 def difference_text(sweep: Sweep, rows: Rows, variant: str, readout: str) -> str:
-    """The difference from the first variant, its interval, and whether 0 lies outside."""
+    """The difference from the first variant with its interval, and whether 0 is outside of it."""
     first = next(iter(sweep.variants))
     if variant == first:
         return ""
@@ -81,15 +81,23 @@ def difference_text(sweep: Sweep, rows: Rows, variant: str, readout: str) -> str
 
 
 def half_interval(values: Sequence[Sequence[float]], first: int, second: int) -> float | None:
-    """Half the interval of a difference of two means of ``first`` and ``second`` runs, by Student's t.
+    """Half the width of the confidence interval of the difference of two means, by Student's t.
 
-    The deviation over seeds is pooled over the variants, as if equal; None where no variant has two runs.
+    The variance over the seeds is pooled over the variants, as if it were equal.
+
+    Args:
+        values: the scores of each variant.
+        first: number of runs behind the first mean.
+        second: number of runs behind the second mean.
+
+    Returns:
+        None if no variant has two runs.
     """
-    freedom = sum(max(0, len(one) - 1) for one in values)
+    freedom = sum(max(0, len(scores) - 1) for scores in values)
     if freedom == 0:
         return None
     from scipy.stats import t
 
-    squares = sum(float(np.var(one)) * len(one) for one in values if len(one))
+    squares = sum(float(np.var(scores)) * len(scores) for scores in values if len(scores))
     quantile = float(t.ppf((1 + LEVEL) / 2, freedom))
     return quantile * math.sqrt(squares / freedom * (1 / first + 1 / second))
