@@ -1,12 +1,11 @@
 """``maeast export-s3prl``: writes a checkpoint as a folder that s3prl loads from a model hub."""
 
-import os
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from maeast_upstream.arguments import Parser
+from maeast_upstream.cli import ExitStatus
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,15 +19,15 @@ def main(argv: Sequence[str]) -> int:
 
     from maeast_upstream import checkpoint
     from maeast_upstream.integrations.s3prl.hub_export import FILES, check_folder
+    from maeast_upstream.storage.atomic import replacing_folder
 
     loaded = checkpoint.read(checkpoint.resolve(args.checkpoint))
     check_folder(args.out)
-    part = args.out.with_name(f".{args.out.name}.export")
-    checkpoint.save_state(part, loaded.state, loaded.config, torch.float16 if args.half else torch.float32)
-    for name, text in FILES.items():
-        (part / name).write_text(text, encoding="utf-8")
-    shutil.rmtree(args.out, ignore_errors=True)
-    os.replace(part, args.out)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(args.out) as folder:
+        checkpoint.save_state(folder, loaded.state, loaded.config, torch.float16 if args.half else torch.float32)
+        for name, text in FILES.items():
+            (folder / name).write_text(text, encoding="utf-8")
     upstream = shlex.quote(str(args.out))
     print(f"wrote {args.out}: maeast-run-downstream --hub huggingface -u {upstream} -m train -d TASK -n NAME")
-    return 0
+    return ExitStatus.DONE

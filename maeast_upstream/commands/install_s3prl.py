@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maeast_upstream.arguments import Parser
+from maeast_upstream.cli import ExitStatus
 from maeast_upstream.integrations.s3prl.checkout import find_package, install, remove
 
 
@@ -20,4 +21,4 @@ def main(argv: Sequence[str]) -> int:
     package = find_package(args.checkout)
     (remove if args.remove else install)(package)
     print(f"{'removed mae_ast from' if args.remove else 'added mae_ast to'} {package}")
-    return 0
+    return ExitStatus.DONE

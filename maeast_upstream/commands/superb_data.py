@@ -18,29 +18,33 @@ def main(argv: Sequence[str]) -> int:
     if args.noise and args.task != "ks":
         raise ValueError(f"--noise is for ks only: {args.task} has no class for silence")
     from maeast_upstream.integrations.s3prl.prepare_data import (
+        CONFIG_NAME,
+        ERRORS_NAME,
         LAYOUTS,
+        check_out,
         launch_line,
-        new_folder,
         read_noises,
         read_sources,
         write_clips,
         write_config,
         write_errors,
     )
+    from maeast_upstream.storage.atomic import replacing_folder
 
     out: Path = args.out.resolve()
-    with new_folder(out, args.force) as folder:
+    check_out(out, args.force)
+    with replacing_folder(out) as folder:
         sources = read_sources(args.labels, args.task)
         noises = read_noises(args.noise, args.labels) if args.task == "ks" else {}
         paths, failed = write_clips(sources, folder, args.task)
         fields = LAYOUTS[args.task](paths, folder, out, noises)
-        write_config(folder / "config.yaml", args, fields, paths)
-        write_errors(folder / "errors.tsv", failed)
+        write_config(folder / CONFIG_NAME, args, fields, paths)
+        write_errors(folder / ERRORS_NAME, failed)
     counts = Counter(clip.split for clip in paths)
     classes = len({clip.label for clip in paths})
     print(f"wrote {out}: {', '.join(f'{counts[split]} {split}' for split in SPLITS)} clips of {classes} classes")
     if failed:
-        print(f"{len(failed)} clips left out, listed in {out / 'errors.tsv'}")
+        print(f"{len(failed)} clips were left out, listed in {out / ERRORS_NAME}")
     print(launch_line(args.task, out))
     return ExitStatus.PARTIAL if failed else ExitStatus.DONE
 

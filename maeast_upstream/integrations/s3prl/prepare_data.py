@@ -3,10 +3,8 @@
 import csv
 import os
 import shlex
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +34,13 @@ from maeast_upstream.integrations.s3prl.layouts import (
     write_json,
 )
 from maeast_upstream.progress import progress_bar
+from maeast_upstream.storage.atomic import refuse_to_overwrite
 
 HEADS = {"ks": "speech_commands", "sid": "voxceleb1", "er": "emotion"}
 """Names of the tasks as ``-d`` of s3prl takes them."""
 GENERATED_NOISE = "made"
 """The value of ``--noise`` that stands for generated noise."""
+CONFIG_NAME, ERRORS_NAME = "config.yaml", "errors.tsv"
 
 Source = tuple[SuperbClip, Path]
 """A clip and the audio file that holds it."""
@@ -48,29 +48,11 @@ Fields = dict[str, Any]
 """Fields of a config's section ``datarc``."""
 
 
-@contextmanager
-def new_folder(out: Path, force: bool) -> Iterator[Path]:
-    """Yield a folder to fill, which replaces ``out`` at the end; if the body fails, it is removed.
-
-    Raises:
-        ValueError: ``out`` exists, and either ``force`` is not given or this command did not make it.
-    """
-    if out.exists():
-        if not force:
-            raise ValueError(f"{out} exists already; give --force to replace it, or another name")
-        if not (out / "config.yaml").is_file() or not (out / "errors.tsv").is_file():
-            raise ValueError(f"{out} was not made by superb-data, so --force does not replace it; give another name")
-    if not out.parent.is_dir():
-        raise ValueError(f"{out.parent}: no such folder to make {out.name} in")
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    part.mkdir()
-    try:
-        yield part
-        if out.exists():
-            shutil.rmtree(out)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+def check_out(out: Path, force: bool) -> None:
+    """Raise ValueError if ``out`` exists, and either ``force`` is not given or this command did not make it."""
+    refuse_to_overwrite(out, force)
+    if out.exists() and not all((out / name).is_file() for name in (CONFIG_NAME, ERRORS_NAME)):
+        raise ValueError(f"{out} was not made by superb-data, so --force does not replace it; give another name")
 
 
 def read_sources(labels: Path, task: str) -> list[Source]:
@@ -235,7 +217,7 @@ def write_config(path: Path, args: Any, fields: Fields, paths: dict[SuperbClip, 
 def launch_line(task: str, out: Path) -> str:
     """The command that trains the head on the bundled checkpoint."""
     device = "" if torch.cuda.is_available() else " --device cpu"
-    config, name = shlex.quote(str(out / "config.yaml")), shlex.quote(out.name)
+    config, name = shlex.quote(str(out / CONFIG_NAME)), shlex.quote(out.name)
     return f"maeast-run-downstream -m train -u mae_ast -d {HEADS[task]} -c {config} -n {name}{device}"
 
 
