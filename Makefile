@@ -11,7 +11,7 @@ HEAR_VALIDATORS := 2021.0.2 2021.0.6
 TASKS ?= tasks
 OUT ?= hear
 
-.PHONY: help demo test test-fast coverage stress lint dist bench bench-pretrain gpu hear \
+.PHONY: help demo test test-fast coverage stress lint docs dist bench bench-pretrain gpu hear \
 	test-latest test-torch28 test-xares test-mteb test-tensorflow clean
 
 help: ## list the targets
@@ -66,6 +66,15 @@ lint: $(VENV)/ready ## run ruff, mypy and import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# mkdocstrings reads the sources without importing them, so the documentation needs neither torch nor the package itself.
+.venv-docs/ready: setup.cfg constraints.txt
+	$(call make_venv,.venv-docs)
+	.venv-docs/bin/python -m pip install --quiet --constraint constraints.txt $$(sed -n '/^docs =/,/^[a-z]/s/^    //p' setup.cfg)
+	touch $@
+
+docs: .venv-docs/ready ## build the documentation site in site/
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 dist: $(VENV)/ready ## build the source archive and the wheel in dist/, and check them
 	rm -rf dist
@@ -132,4 +141,4 @@ test-torch28: ## run s3prl's tests with the oldest torch and torchaudio that are
 		tests/maeast_upstream/integrations tests/maeast_upstream/test_run_downstream.py tests/maeast_upstream/test_parity.py
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) .venv-demo .venv-latest .venv-torch28 .venv-xares .venv-mteb .venv-tensorflow $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-demo .venv-docs .venv-latest .venv-torch28 .venv-xares .venv-mteb .venv-tensorflow $(DEMO) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
