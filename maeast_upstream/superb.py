@@ -19,10 +19,7 @@ except ImportError as error:
 
 
 def mae_ast(
-    ckpt: str | None = None,
-    model_config: str | None = None,
-    refresh: bool = False,
-    **options: Any,
+    ckpt: str | None = None, model_config: str | None = None, refresh: bool = False, **options: Any
 ) -> UpstreamExpert:
     """Load a MAE-AST encoder; the arguments are those of `UpstreamExpert`, and no checkpoint means the bundled one."""
     return UpstreamExpert(ckpt, model_config, refresh, **options)

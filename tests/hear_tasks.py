@@ -8,13 +8,7 @@ import numpy as np
 import soundfile
 
 DATA = Path(__file__).parent / "data"
-SMALL_HEAD = {
-    "max_epochs": [40],
-    "hidden_dim": [64],
-    "hidden_layers": [1],
-    "lr": [0.0032],
-    "batch_size": [16],
-}
+SMALL_HEAD = {"max_epochs": [40], "hidden_dim": [64], "hidden_layers": [1], "lr": [0.0032], "batch_size": [16]}
 """A grid of one head, which the kit trains in a second."""
 
 
@@ -26,6 +20,21 @@ def write_labels(folder, keep=("kick", "snare", "six", "zero")):
     text = "".join(f"{DATA / name},{label},{split}\n" for name, label, split in rows if label in keep)
     path.write_text(f"path,label,split\n{text}")
     return path
+
+
+EVENT_COLUMNS = "path,label,start_ms,end_ms,split"
+
+
+def write_table(folder, *rows, header="path,label,split"):
+    """A labels.csv with these rows."""
+    path = folder / "labels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def read_json(task, name):
+    """A JSON file of a task."""
+    return json.loads((task / f"{name}.json").read_text())
 
 
 def write_events(folder, labels, counts, seconds=5.0, rate=16000):

@@ -73,20 +73,11 @@ def main(argv: Sequence[str]) -> int:
 def build_parser() -> Parser:
     """The parser of the command line."""
     parser = Parser(prog="maeast hear", description=main.__doc__)
+    parser.add_argument("--tasks-dir", type=Path, help="folder of HEAR task folders, as maeast hear-task writes them")
     parser.add_argument(
-        "--tasks-dir",
-        type=Path,
-        help="folder of HEAR task folders, as maeast hear-task writes them",
+        "--out", type=Path, help="folder for embeddings, scores and logs; finished work in it is not repeated"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="folder for embeddings, scores and logs; finished work in it is not repeated",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        help="name, path or hub id; default: the checkpoint in the package",
-    )
+    parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
     parser.add_argument("--precision", help="fp32, bf16 or fp16; default: hear_api's")
     add_readout_options(parser)
     parser.add_argument(
@@ -107,16 +98,9 @@ def build_parser() -> Parser:
         type=int,
         help="threads of each task; default: 1 for heads, which is fastest; its share of the processors for embeddings",
     )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu"), help="auto: CUDA if there is one")
     parser.add_argument(
-        "--device",
-        default="auto",
-        choices=("auto", "cpu"),
-        help="auto: CUDA if there is one",
-    )
-    parser.add_argument(
-        "--install",
-        action="store_true",
-        help=f"first pip install --no-deps {KIT}, if it is not installed",
+        "--install", action="store_true", help=f"first pip install --no-deps {KIT}, if it is not installed"
     )
     return parser
 
@@ -189,10 +173,7 @@ def run_all(runs: Sequence[TaskRun], jobs: int) -> Iterator[TaskRun]:
                     print(f"error: {error}", file=sys.stderr)
                     continue
                 seconds = ", ".join(f"{part} {value:.0f} s" for part, value in run.state["seconds"].items())
-                print(
-                    f"{number}/{len(runs)} {run.task.name}: {seconds if new else 'finished before'}",
-                    file=sys.stderr,
-                )
+                print(f"{number}/{len(runs)} {run.task.name}: {seconds if new else 'finished before'}", file=sys.stderr)
                 yield run
         except BaseException:
             runs[0].processes.stop()

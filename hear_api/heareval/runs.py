@@ -68,12 +68,7 @@ class Processes:
                 if self.stopped:
                     return 1
                 child = subprocess.Popen(
-                    command,
-                    stdout=file,
-                    stderr=file,
-                    stdin=subprocess.DEVNULL,
-                    env=environment,
-                    pass_fds=[self.lock],
+                    command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=environment, pass_fds=[self.lock]
                 )
                 self.running.add(child)
             try:

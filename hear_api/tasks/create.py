@@ -74,13 +74,7 @@ def build_parser() -> Parser:
         type=Path,
         help="CSV: path,label,split or path,label,start_ms,end_ms,split; or a task folder to resample to 16 kHz",
     )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        required=True,
-        help="folder to create, such as TASKS/drums-v1-full",
-    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to create, such as TASKS/drums-v1-full")
     parser.add_argument(
         "--seconds",
         default="longest",
@@ -109,11 +103,7 @@ def parse_seconds(text: str) -> float | str:
 
 
 def write_task(
-    folder: Path,
-    clips: Sequence[TaskClip],
-    task_type: str,
-    metrics: Sequence[str],
-    seconds: float | str,
+    folder: Path, clips: Sequence[TaskClip], task_type: str, metrics: Sequence[str], seconds: float | str
 ) -> list[AudioError]:
     """Write a task folder, whole or not at all.
 
@@ -211,12 +201,7 @@ def cut(target: list[Any], end: float) -> Iterator[Any]:
 
 
 def write_metadata(
-    folder: Path,
-    name: str,
-    clips: Sequence[TaskClip],
-    task_type: str,
-    metrics: Sequence[str],
-    samples: int | None,
+    folder: Path, name: str, clips: Sequence[TaskClip], task_type: str, metrics: Sequence[str], samples: int | None
 ) -> None:
     """Write task_metadata.json.
 

@@ -15,12 +15,7 @@ METADATA_NAME, VOCABULARY_NAME = "task_metadata.json", "labelvocabulary.csv"
 SCORES_NAME = "test.predicted-scores.json"
 """The file of scores that the kit writes into the folder of a task's embeddings."""
 SCENE_METRICS = ("top1_acc", "pitch_acc", "chroma_acc", "mAP", "d_prime", "aucroc")
-EVENT_METRICS = (
-    "event_onset_200ms_fms",
-    "event_onset_50ms_fms",
-    "event_onset_offset_50ms_20perc_fms",
-    "segment_1s_er",
-)
+EVENT_METRICS = ("event_onset_200ms_fms", "event_onset_50ms_fms", "event_onset_offset_50ms_20perc_fms", "segment_1s_er")
 TRAIN_VALID_TEST = ("train", "valid", "test")
 FOLD_MODES = ("new_split_kfold", "presplit_kfold")
 MIN_FOLDS = 3
@@ -237,12 +232,7 @@ def would_change(label: str) -> bool:
     return not (digits.isascii() and digits.isdigit() and len(digits) <= 18 and str(int(label)) == label)
 
 
-def check_labels(
-    path: Path,
-    content: Mapping[str, Any],
-    labels: set[str],
-    metadata: Mapping[str, Any],
-) -> None:
+def check_labels(path: Path, content: Mapping[str, Any], labels: set[str], metadata: Mapping[str, Any]) -> None:
     """Raise TaskError for a clip whose entry in SPLIT.json the kit could not use."""
     multiclass = metadata["prediction_type"] == "multiclass"
     event = metadata["embedding_type"] == "event"

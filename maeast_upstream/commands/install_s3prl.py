@@ -11,11 +11,7 @@ from maeast_upstream.integrations.s3prl.checkout import find_package, install, r
 def main(argv: Sequence[str]) -> int:
     """Add mae_ast to a checkout of s3prl, or remove it."""
     parser = Parser(prog="maeast install-s3prl", description=main.__doc__)
-    parser.add_argument(
-        "checkout",
-        type=Path,
-        help="the folder that was cloned, or the s3prl folder in it",
-    )
+    parser.add_argument("checkout", type=Path, help="the folder that was cloned, or the s3prl folder in it")
     parser.add_argument("--remove", action="store_true", help="remove it, which leaves the checkout as it was before")
     args = parser.parse_args(argv)
     package = find_package(args.checkout)

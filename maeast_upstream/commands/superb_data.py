@@ -59,19 +59,9 @@ def build_parser() -> Parser:
     )
     parser.add_argument("task", choices=("er", "ks", "sid"))
     parser.add_argument(
-        "labels",
-        type=Path,
-        metavar="LABELS.csv",
-        help="columns path (relative to the file), label, split",
+        "labels", type=Path, metavar="LABELS.csv", help="columns path (relative to the file), label, split"
     )
-    parser.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder to create",
-    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to create")
     parser.add_argument(
         "--noise",
         nargs="+",
@@ -79,11 +69,6 @@ def build_parser() -> Parser:
         help="ks: recordings without words, each of 2 s or more, or folders of them; "
         "'made' generates a minute each of white and pink noise",
     )
-    parser.add_argument(
-        "--steps",
-        type=int,
-        default=2000,
-        help="training steps in the config; default 2000",
-    )
+    parser.add_argument("--steps", type=int, default=2000, help="training steps in the config; default 2000")
     parser.add_argument("--force", action="store_true", help="replace DIR if superb-data made it")
     return parser

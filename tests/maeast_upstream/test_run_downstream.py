@@ -29,20 +29,7 @@ from maeast_upstream.run_downstream import main
 
 pytest.importorskip("s3prl")
 pytestmark = pytest.mark.s3prl
-WORDS = (
-    "yes",
-    "no",
-    "up",
-    "down",
-    "left",
-    "right",
-    "on",
-    "off",
-    "stop",
-    "go",
-    "_unknown_",
-    "_silence_",
-)
+WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "_unknown_", "_silence_")
 SCRIPT = Path(maeast_upstream.__file__).parent / "run_downstream.py"
 CPU = ["--device", "cpu"]
 
@@ -58,10 +45,7 @@ def data(tmp_path_factory):
 
     for word in WORDS[:2]:
         for number in range(14):
-            write(
-                root / "train" / word / f"{number}{word}_nohash_0.wav",
-                3000 + 900 * number,
-            )
+            write(root / "train" / word / f"{number}{word}_nohash_0.wav", 3000 + 900 * number)
     write(root / "train" / "_background_noise_" / "noise.wav", 40_000)
     for word in WORDS:
         write(root / "test" / word / "a_nohash_0.wav", 8000)
@@ -90,19 +74,7 @@ def override(data, steps, **more):
 
 def train(data, steps, *options, expdir="run"):
     return main(
-        [
-            "-m",
-            "train",
-            "-u",
-            "mae_ast",
-            "-d",
-            "speech_commands",
-            "-p",
-            expdir,
-            *CPU,
-            *override(data, steps),
-            *options,
-        ]
+        ["-m", "train", "-u", "mae_ast", "-d", "speech_commands", "-p", expdir, *CPU, *override(data, steps), *options]
     )
 
 
@@ -112,13 +84,7 @@ def load(path):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        [],
-        ["-f"],
-        ["-s", "last_hidden_state"],
-        ["-l", "1", "--upstream_feature_normalize"],
-    ],
+    "options", [[], ["-f"], ["-s", "last_hidden_state"], ["-l", "1", "--upstream_feature_normalize"]]
 )
 def test_it_trains_without_a_config_file(here, data, write_published, options):
     before = builtins.isinstance, torch.Tensor.cuda, sys.argv
@@ -145,38 +111,27 @@ def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(here, data, write
     assert main(["-m", "evaluate", "-e", "run/states-3.ckpt", "-t", "test", *CPU]) == 0
 
 
-def test_options_of_the_upstream_are_taken(here, data):
+def test_options_of_the_upstream_are_used(here, data):
     Path("options.yaml").write_text(yaml.safe_dump({"hop_ms": 40, "mel": "mean", "precision": "bf16"}))
     assert train(data, 1, "-g", "options.yaml") == 0
     assert load("run/states-1.ckpt")["Downstream"]["projector.weight"].shape[1] == 192
     assert list(Path("run").glob("options_*.yaml"))  # s3prl keeps a copy
 
 
-def test_started_by_its_path_its_neighbours_do_not_pass_for_the_hubs_expert(here, data, write_published):
+def test_started_by_its_path_it_does_not_import_its_neighbours_for_the_hubs_expert(here, data, write_published):
     """And with --hub huggingface, from a folder of `maeast export-s3prl`."""
     from maeast_upstream import cli
     from maeast_upstream.commands import export_s3prl
 
     assert cli.run(export_s3prl.main, [str(write_published("patch")), "hub"]) == 0
-    command = [
-        sys.executable,
-        SCRIPT,
-        "-m",
-        "train",
-        "--hub",
-        "huggingface",
-        "-u",
-        "hub",
-        "-d",
-        "speech_commands",
-    ]
+    command = [sys.executable, SCRIPT, "-m", "train", "--hub", "huggingface", "-u", "hub", "-d", "speech_commands"]
     command += ["-n", "run", *CPU, *override(data, 1)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert load("result/downstream/run/states-1.ckpt")["Downstream"]["projector.weight"].shape[1] == 8 * 48
 
 
-def test_checkpoints_get_their_names_when_they_are_whole(here, data, monkeypatch, capsys):
+def test_checkpoints_get_their_names_when_they_are_complete(here, data, monkeypatch, capsys):
     """Killed while it writes, s3prl would leave half a file that -a then stumbles over."""
     save = torch.save
 
@@ -250,7 +205,7 @@ TRAIN = ["-m", "train", *NAMED, *CPU]
     (["-m", "train", "-u", "mae_ast", "-d", "sv_voxceleb1", "-p", "run", *CPU], "needs 16 time steps"),
     (["-m", "train", "-u", "mae_ast", "-d", "separation_stft2", "-p", "run", *CPU], "hop_ms: 40"),
 ])  # fmt: skip
-def test_what_cannot_work_is_one_line_and_nothing_is_written(here, capfd, arguments, message):
+def test_an_experiment_that_cannot_work_is_a_one_line_error_and_nothing_is_written(here, capfd, arguments, message):
     assert main(arguments) == 1
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -258,13 +213,13 @@ def test_what_cannot_work_is_one_line_and_nothing_is_written(here, capfd, argume
     assert list(here.iterdir()) == []
 
 
-def test_an_option_that_s3prl_does_not_know_is_its_parsers_to_refuse(here, capfd):
+def test_s3prls_parser_refuses_an_unknown_option(here, capfd):
     assert main([*TRAIN, "--bogus"]) == 1
     assert "unrecognized arguments: --bogus" in capfd.readouterr().err
     assert list(here.iterdir()) == []
 
 
-def test_help_is_s3prls_own(capfd):
+def test_help_is_that_of_s3prl(capfd):
     assert main(["--help"]) == 0
     assert "--upstream_feature_selection" in capfd.readouterr().out
 
@@ -279,7 +234,7 @@ def test_a_broken_checkpoint_is_named(here, capfd, content):
 
 
 @pytest.mark.parametrize("option", ["-e", "-i"])
-def test_a_zip_that_is_not_s3prls_is_no_checkpoint_and_runs_nothing(here, capfd, option):
+def test_a_zip_of_another_origin_is_no_checkpoint_and_no_code_of_it_runs(here, capfd, option):
     class Touches:
         def __reduce__(self):
             return Path.touch, (Path("touched"),)
@@ -294,7 +249,7 @@ def test_a_zip_that_is_not_s3prls_is_no_checkpoint_and_runs_nothing(here, capfd,
     assert not Path("touched").exists()
 
 
-def test_a_configs_name_is_not_taken_for_a_folder_of_that_name(here, capfd):
+def test_the_name_of_a_config_is_not_confused_with_a_folder(here, capfd):
     Path("emotion").mkdir()
     assert main([*TRAIN, "-c", "emotion"]) == 1
     assert "-d speech_commands needs" in capfd.readouterr().err
@@ -314,7 +269,7 @@ def test_the_time_step_of_an_exported_folder_is_checked_too(here, capfd, write_p
 
 
 @pytest.mark.parametrize("task", ["voxceleb1", "sv_voxceleb1"])
-def test_a_second_run_of_one_name_has_its_own_data(tmp_path, task):
+def test_a_second_run_of_the_same_name_uses_its_own_data(tmp_path, task):
     pytest.importorskip("sox")
     importlib.import_module("maeast_upstream.superb")
     dataset = importlib.import_module(f"s3prl.downstream.{task}.dataset")
@@ -348,7 +303,7 @@ def test_a_second_run_of_one_name_has_its_own_data(tmp_path, task):
             setattr(dataset, name, value)
 
 
-def test_the_lists_that_sid_and_asv_keep_go_to_the_experiment(tmp_path):
+def test_sid_and_asv_cache_their_lists_in_the_experiments_folder(tmp_path):
     pytest.importorskip("sox")
     importlib.import_module("maeast_upstream.superb")
     sid = importlib.import_module("s3prl.downstream.voxceleb1.dataset")

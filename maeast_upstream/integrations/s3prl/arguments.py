@@ -68,11 +68,7 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
         ("-p", "--expdir"),
     ):
         parser.add_argument(short, long)
-    for short, long in (
-        ("-r", "--upstream_refresh"),
-        ("-f", "--upstream_trainable"),
-        ("-a", "--auto_resume"),
-    ):
+    for short, long in (("-r", "--upstream_refresh"), ("-f", "--upstream_trainable"), ("-a", "--auto_resume")):
         parser.add_argument(short, long, action="store_true")
     parser.add_argument("--device", default="cuda")
     return parser.parse_known_args(arguments)[0]

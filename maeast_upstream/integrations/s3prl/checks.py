@@ -161,8 +161,4 @@ def check_steps(task: str, config: Mapping[str, Any], rate: int) -> None:
     if task == "separation_stft2" and rate > data.get("n_fft", rate):
         raise ValueError(f"-d {task} needs a time step of at most n_fft = {data['n_fft']} samples, and {hop}: {remedy}")
     if task == "ctc" and rate > MAX_CTC_HOP_SAMPLES:
-        logger.warning(
-            "-d ctc: %s, fewer steps than phones; CTC's loss leaves most utterances out: %s",
-            hop,
-            remedy,
-        )
+        logger.warning("-d ctc: %s, fewer steps than phones; CTC's loss leaves most utterances out: %s", hop, remedy)

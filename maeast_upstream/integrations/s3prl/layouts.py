@@ -139,11 +139,7 @@ def er_tables(paths: Mapping[SuperbClip, Path]) -> dict[str, dict[str, Any]]:
     labels = {label: number for number, label in enumerate(sorted({clip.label for clip in paths}))}
 
     def row(clip: SuperbClip) -> dict[str, str]:
-        return {
-            "path": paths[clip].as_posix(),
-            "label": clip.label,
-            "speaker": "unknown",
-        }
+        return {"path": paths[clip].as_posix(), "label": clip.label, "speaker": "unknown"}
 
     by_split = {split: [row(c) for c in paths if c.split == split] for split in ("train", "valid", "test")}
     ordered = by_split["train"] + by_split["valid"]

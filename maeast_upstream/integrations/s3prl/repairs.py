@@ -84,12 +84,7 @@ def _torchcodec_works() -> bool:
 
 
 def _load(
-    uri: Any,
-    frame_offset: int = 0,
-    num_frames: int = -1,
-    normalize: bool = True,
-    channels_first: bool = True,
-    **_: Any,
+    uri: Any, frame_offset: int = 0, num_frames: int = -1, normalize: bool = True, channels_first: bool = True, **_: Any
 ) -> tuple[torch.Tensor, int]:
     stop = None if num_frames < 0 else frame_offset + num_frames
     samples, rate = sox.read(uri, frame_offset, stop)
@@ -102,12 +97,7 @@ def _save(uri: Any, src: torch.Tensor, sample_rate: int, channels_first: bool = 
 
     # float samples, as torchaudio writes them: s3prl's pseudo audio exceeds 1
     subtype = "FLOAT" if str(uri).endswith(".wav") else None
-    soundfile.write(
-        uri,
-        (src.T if channels_first else src).detach().cpu().numpy(),
-        sample_rate,
-        subtype=subtype,
-    )
+    soundfile.write(uri, (src.T if channels_first else src).detach().cpu().numpy(), sample_rate, subtype=subtype)
 
 
 def info() -> bool:
@@ -182,10 +172,7 @@ def hub_download() -> bool:
         return False
 
     def snapshot_download(
-        repo_id: str,
-        revision: str | None = None,
-        use_auth_token: bool | str | None = None,
-        **options: Any,
+        repo_id: str, revision: str | None = None, use_auth_token: bool | str | None = None, **options: Any
     ) -> Any:
         folder = Path(repo_id).expanduser()
         if folder.is_dir():

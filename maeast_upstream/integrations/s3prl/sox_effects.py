@@ -31,10 +31,7 @@ def apply_effects_file(
 
 
 def apply_effects_tensor(
-    tensor: Tensor,
-    sample_rate: int,
-    effects: Sequence[Sequence[str]],
-    channels_first: bool = True,
+    tensor: Tensor, sample_rate: int, effects: Sequence[Sequence[str]], channels_first: bool = True
 ) -> tuple[Tensor, int]:
     """Apply effects to (channels, S) float32 samples, as torchaudio's function of that name."""
     samples = tensor.detach().cpu().numpy() if channels_first else tensor.detach().cpu().numpy().T

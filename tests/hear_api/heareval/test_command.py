@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 from hear_tasks import with_small_head, write_events, write_labels
-from processes import wait_until
 from slugify import slugify
 from sounds import tone, write
 
 import hear_api
 from hear_api.heareval import command as kit
-from hear_api.heareval import runs
-from hear_api.heareval.runs import Processes, locked
+from hear_api.heareval.runs import Processes
 from hear_api.tasks import create
 from maeast_upstream.cli import run
 
@@ -42,23 +40,8 @@ def task_folder(tmp_path_factory):
 
 def hear(folder, out, *options):
     """The command, as a user starts it, from another folder."""
-    command = [
-        sys.executable,
-        "-m",
-        "maeast_upstream.cli",
-        "hear",
-        "--tasks-dir",
-        str(folder),
-        "--out",
-        str(out),
-    ]
-    done = subprocess.run(
-        [*command, *options],
-        cwd=out.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "maeast_upstream.cli", "hear", "--tasks-dir", str(folder), "--out", str(out)]
+    done = subprocess.run([*command, *options], cwd=out.parent, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -102,13 +85,7 @@ def small_task(tmp_path):
     for number in range(3):
         write(tmp_path / f"{number}.wav", tone(16000, 0.2), 16000)
     (tmp_path / "labels.csv").write_text("path,label,split\n0.wav,a,train\n1.wav,b,valid\n2.wav,a,test\n")
-    assert (
-        run(
-            create.main,
-            [str(tmp_path / "labels.csv"), "-o", str(tmp_path / "TASKS" / "small")],
-        )
-        == 0
-    )
+    assert run(create.main, [str(tmp_path / "labels.csv"), "-o", str(tmp_path / "TASKS" / "small")]) == 0
     return tmp_path / "TASKS"
 
 
@@ -152,15 +129,12 @@ def command(small_task, tmp_path):
     """A function that runs the command over the small task, in this process."""
 
     def start(*options):
-        return run(
-            kit.main,
-            ["--tasks-dir", str(small_task), "--out", str(tmp_path / "out"), *options],
-        )
+        return run(kit.main, ["--tasks-dir", str(small_task), "--out", str(tmp_path / "out"), *options])
 
     return start
 
 
-def test_what_is_done_is_not_done_again(command, monkeypatch):
+def test_finished_work_is_not_repeated(command, monkeypatch):
     fake = FakeKit(monkeypatch)
     assert command() == 0
     assert fake.parts == ["embeddings", "predictions"]
@@ -179,11 +153,7 @@ def test_another_grid_trains_again_on_the_same_embeddings(command, monkeypatch):
 def test_a_changed_task_is_embedded_again(command, monkeypatch, small_task):
     fake = FakeKit(monkeypatch)
     assert command() == 0
-    write(
-        small_task / "small" / "16000" / "train" / "0.wav",
-        tone(16000, 0.2, hz=880),
-        16000,
-    )
+    write(small_task / "small" / "16000" / "train" / "0.wav", tone(16000, 0.2, hz=880), 16000)
     os.utime(small_task / "small" / "16000" / "train" / "0.wav", (1, 1))
     assert command() == 0
     assert fake.parts == ["embeddings", "predictions"] * 2
@@ -197,7 +167,7 @@ def test_a_stopped_run_trains_again_but_does_not_embed_again(command, monkeypatc
     assert fake.parts == ["embeddings", "predictions", "predictions"]
 
 
-def test_other_weights_and_other_options_have_folders_of_their_own(command, monkeypatch, make_encoder, tmp_path):
+def test_other_weights_and_other_options_have_other_folders(command, monkeypatch, make_encoder, tmp_path):
     fake = FakeKit(monkeypatch)
     make_encoder("frame").save_pretrained(tmp_path / "other")
     assert command() == 0
@@ -211,7 +181,7 @@ def test_other_weights_and_other_options_have_folders_of_their_own(command, monk
     assert {name.rpartition("-")[0] for name in models} == {"bundled", "other"}
 
 
-def test_retrained_weights_under_the_same_name_are_other_weights(command, monkeypatch, make_encoder, tmp_path):
+def test_retrained_weights_of_the_same_name_are_evaluated_again(command, monkeypatch, make_encoder, tmp_path):
     fake = FakeKit(monkeypatch)
     encoder = make_encoder("frame")
     encoder.save_pretrained(tmp_path / "run")
@@ -225,29 +195,16 @@ def test_retrained_weights_under_the_same_name_are_other_weights(command, monkey
 def test_options_reach_the_kit(command, monkeypatch, make_encoder, tmp_path):
     fake = FakeKit(monkeypatch)
     make_encoder("frame").save_pretrained(tmp_path / "other")
-    options = [
-        "--checkpoint",
-        str(tmp_path / "other"),
-        "--layer",
-        "2",
-        "--pool",
-        "mean_std",
-        "--precision",
-        "bf16",
-    ]
+    options = ["--checkpoint", str(tmp_path / "other"), "--layer", "2", "--pool", "mean_std", "--precision", "bf16"]
     assert command(*options, "--threads", "3", "--device", "cpu") == 0
     _, arguments, environment = fake.calls[0]
     assert arguments[:3] == ["hear_api", "--model", str(tmp_path / "other")]
-    assert json.loads(arguments[-1]) == {
-        "layer": 2,
-        "pool": "mean_std",
-        "precision": "bf16",
-    }
+    assert json.loads(arguments[-1]) == {"layer": 2, "pool": "mean_std", "precision": "bf16"}
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
 
 
-def test_embeddings_have_the_processors_that_no_task_has_and_heads_have_one(command, monkeypatch):
+def test_embeddings_use_a_share_of_the_processors_and_heads_use_one(command, monkeypatch):
     fake = FakeKit(monkeypatch)
     monkeypatch.setattr("os.cpu_count", lambda: 6)
     assert command("--jobs", "2") == 0
@@ -286,56 +243,12 @@ def test_only_the_process_that_loads_no_model_may_unpickle_anything(command, mon
     assert environments["predictions"]["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
 
 
-def test_a_failing_runner_is_told_of_in_its_own_words(command, monkeypatch, capsys):
+def test_the_error_of_a_failing_runner_is_the_last_line_of_its_log(command, monkeypatch, capsys):
     FakeKit(monkeypatch, fail=["embeddings"])
     assert command() == 1
     said = capsys.readouterr().err
     assert "heareval's embeddings ended with exit status 1: ValueError: embeddings did not like it (see" in said
     assert "no task ran to its end" in said
-
-
-def test_a_folder_in_which_another_run_writes_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "LOCK_SECONDS", 0.2)
-    refused = pytest.raises(ValueError, match="model: another maeast hear is writing there")
-    with locked(tmp_path / "model"), refused, locked(tmp_path / "model"):
-        pass
-    with locked(tmp_path / "model"):
-        pass
-
-
-CHILD = """
-import time
-from hear_api.heareval.launch import end_with_parent
-end_with_parent()
-print("ready", flush=True)
-time.sleep(60)
-"""
-PARENT = """
-import subprocess, sys, time
-print(subprocess.Popen([sys.executable, "-c", sys.argv[1]]).pid, flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_runner_ends_when_its_command_is_killed():
-    process = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True)
-    words = {process.stdout.readline().strip() for _ in range(2)}
-    (pid,) = words - {"ready"}
-    process.kill()
-    process.wait()
-    status = Path(f"/proc/{pid}/status")
-    assert wait_until(lambda: not status.exists() or "(zombie)" in status.read_text(), 20)
-
-
-def test_stopped_processes_end_and_no_other_begins(tmp_path):
-    with locked(tmp_path) as lock:
-        processes = Processes(lock)
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-        processes.running.add(child)
-        processes.stop()
-        assert child.wait(20) != 0
-        assert processes.run([sys.executable, "-c", "open('begun', 'w')"], tmp_path / "log", {}) == 1
-    assert not (tmp_path / "begun").exists()
 
 
 @pytest.mark.parametrize(
@@ -374,28 +287,17 @@ def test_a_folder_without_a_usable_task_is_refused(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("name", ["heareval", "pytorch_lightning"])
-def test_a_missing_kit_is_answered_with_the_command_that_brings_it(monkeypatch, tmp_path, capsys, name):
+def test_the_error_for_a_missing_kit_names_the_command_that_installs_it(monkeypatch, tmp_path, capsys, name):
     find = kit.importlib.util.find_spec
-    monkeypatch.setattr(
-        kit.importlib.util,
-        "find_spec",
-        lambda asked: None if asked == name else find(asked),
-    )
+    monkeypatch.setattr(kit.importlib.util, "find_spec", lambda asked: None if asked == name else find(asked))
     assert run(kit.main, ["--tasks-dir", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
-    assert {
-        "heareval": "--install",
-        "pytorch_lightning": "pip install 'maeast-upstream[hear]'",
-    }[name] in said
+    assert {"heareval": "--install", "pytorch_lightning": "pip install 'maeast-upstream[hear]'"}[name] in said
 
 
-def test_heareval_is_installed_only_where_the_user_says_so(monkeypatch):
+def test_heareval_is_installed_only_on_request(monkeypatch):
     find = kit.importlib.util.find_spec
-    monkeypatch.setattr(
-        kit.importlib.util,
-        "find_spec",
-        lambda name: None if name == "heareval" else find(name),
-    )
+    monkeypatch.setattr(kit.importlib.util, "find_spec", lambda name: None if name == "heareval" else find(name))
     commands = []
 
     def pip(command, check):
@@ -405,11 +307,3 @@ def test_heareval_is_installed_only_where_the_user_says_so(monkeypatch):
     monkeypatch.setattr(kit.subprocess, "run", pip)
     assert run(kit.main, ["--install"]) == 0
     assert commands == [[sys.executable, "-m", "pip", "install", "--no-deps", "heareval==2021.1.3"]]
-
-
-def test_the_last_words_of_a_log_are_found(tmp_path):
-    log = tmp_path / "log"
-    log.write_bytes(b"one\ntwo \xff\n\n   \n")
-    assert runs.last_line(log).startswith("two")
-    log.write_bytes(b"")
-    assert runs.last_line(log) == "the log is empty"

@@ -12,11 +12,7 @@ from hear_api.heareval import repairs
 @pytest.fixture
 def without_tensorflow(monkeypatch):
     find = repairs.importlib.util.find_spec
-    monkeypatch.setattr(
-        repairs.importlib.util,
-        "find_spec",
-        lambda name: None if name == "tensorflow" else find(name),
-    )
+    monkeypatch.setattr(repairs.importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name))
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
     yield
     sys.modules.pop("tensorflow", None)
@@ -64,16 +60,8 @@ def test_gpus_become_accelerator_and_devices():
         def __init__(self, *, accelerator, devices="auto", logger):
             self.asked = accelerator, devices, logger
 
-    assert repairs.accepting_gpus(Two)(gpus=[0], logger="csv").asked == (
-        "gpu",
-        [0],
-        "csv",
-    )
-    assert repairs.accepting_gpus(Two)(gpus=None, logger="csv").asked == (
-        "cpu",
-        "auto",
-        "csv",
-    )
+    assert repairs.accepting_gpus(Two)(gpus=[0], logger="csv").asked == ("gpu", [0], "csv")
+    assert repairs.accepting_gpus(Two)(gpus=None, logger="csv").asked == ("cpu", "auto", "csv")
 
 
 def test_the_outputs_of_an_epoch_reach_the_old_hook_once():
@@ -88,9 +76,6 @@ def test_the_outputs_of_an_epoch_reach_the_old_hook_once():
     model = Model()
     assert not hasattr(model, "validation_epoch_end")
     for first in (10, 20):
-        assert [model.validation_step(first, number) for number in range(2)] == [
-            first,
-            first + 1,
-        ]
+        assert [model.validation_step(first, number) for number in range(2)] == [first, first + 1]
         model.on_validation_epoch_end()
         assert model.seen == [first, first + 1]

@@ -27,28 +27,20 @@ def test_published_scores_stand_beside_hears_own_tasks_only():
     assert published_scores("drums-v1-full") == {}
 
 
-def test_shares_are_in_per_cent_and_others_as_they_are(tmp_path):
-    results = {
-        "test": {"test_top1_acc": 0.75, "test_d_prime": float("inf")},
-        "hparams": {},
-    }
+def test_shares_are_converted_to_per_cent_and_other_metrics_are_not(tmp_path):
+    results = {"test": {"test_top1_acc": 0.75, "test_d_prime": float("inf")}, "hparams": {}}
     (tmp_path / "test.predicted-scores.json").write_text(json.dumps(results))
     accuracy, d_prime = read_scores("m", task(tmp_path, "top1_acc", "d_prime"), tmp_path, "default grid")
     assert (accuracy.value, accuracy.primary) == (75.0, True)
     assert (d_prime.value, d_prime.primary) == (float("inf"), False)
 
 
-def test_folds_give_a_mean_and_a_deviation(tmp_path):
+def test_folds_give_a_mean_and_a_standard_deviation(tmp_path):
     aggregated = {"test_mAP_mean": 0.5, "test_mAP_std": 0.05}
     content = {"fold00": {"test_mAP": 0.4}, "aggregated_scores": aggregated}
     (tmp_path / "test.predicted-scores.json").write_text(json.dumps(content))
     parameters = {"task_specific_param_grid": {"lr": [1]}}
-    (one,) = read_scores(
-        "m",
-        task(tmp_path, "mAP", evaluation_params=parameters),
-        tmp_path,
-        "default grid, 8 points",
-    )
+    (one,) = read_scores("m", task(tmp_path, "mAP", evaluation_params=parameters), tmp_path, "default grid, 8 points")
     assert (one.value, one.deviation) == (50.0, 5.0)
     assert one.head == "default grid, 8 points, grid of the task"
 
@@ -58,11 +50,7 @@ def test_a_second_model_joins_the_table_and_a_repeated_task_replaces_its_rows(tm
     merge_csv(path, [score("a", value=1.0), score("a", "esc50-v2.0.0-full", 2.0)])
     merge_csv(path, [score("b", value=3.0)])
     every = merge_csv(path, [score("a", value=4.0)])
-    assert [(one.model, one.value) for one in every] == [
-        ("a", 2.0),
-        ("b", 3.0),
-        ("a", 4.0),
-    ]
+    assert [(one.model, one.value) for one in every] == [("a", 2.0), ("b", 3.0), ("a", 4.0)]
     merge_csv(path, [score("c", "esc50-v2.0.0-full", 5.0)])
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -78,7 +66,7 @@ def test_another_file_of_that_name_is_left_alone(tmp_path):
     assert path.read_text() == "my,own\n1,2\n"
 
 
-def test_the_text_has_a_line_a_score_and_the_published_ones_under_it():
+def test_the_text_has_one_line_per_score_followed_by_the_published_ones():
     text = format_scores([score(value=12.34), score(name="esc50-v2.0.0-full", value=90.0)])
     assert "12.3  (default grid, 8 points)" in text
     assert "published: wav2vec2 56.1, HuBERT (GURA) 60.3" in text

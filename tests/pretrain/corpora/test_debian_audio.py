@@ -68,7 +68,7 @@ def manifest(folder):
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def test_every_sound_is_there_once_with_its_origin(tmp_path, corpus, capsys):
+def test_every_sound_is_written_once_with_its_origin(tmp_path, corpus, capsys):
     assert corpus() == 0
     rows = {(row["package"], row["source"]): row for row in manifest(tmp_path / "out")}
     sources = [("game", f"usr/games/fx/{n}.opus") for n in (1, 2, 3, 4)] + [("game", "usr/games/copy.opus")]
@@ -108,7 +108,7 @@ def test_the_same_packages_give_the_same_bytes_with_more_processes_too(tmp_path,
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, corpus, monkeypatch):
+def test_a_stopped_run_continues_where_it_was(tmp_path, corpus, monkeypatch):
     encode, calls = pieces.encode_opus, []
 
     def stop_in_second(samples):
@@ -162,7 +162,7 @@ def test_nothing_at_all_is_one_clear_error(tmp_path, offline, monkeypatch):
     assert not list((tmp_path / "out").glob("*.tsv"))
 
 
-def test_another_version_is_taken_and_named_where_the_listed_one_is_gone(tmp_path, corpus, caplog):
+def test_another_version_is_used_and_named_if_the_listed_one_is_not_available(tmp_path, corpus, caplog):
     debian.write_deb(tmp_path / "work" / "packages", "newer", {"a.opus": TOMS[1]}, "2-1")
     assert corpus(rows=["newer\t1-1\tGPL\teffect\t\t\t"]) == 0
     assert "newer: using version 2-1, the list has 1-1" in caplog.text
@@ -246,7 +246,7 @@ def test_an_encoding_has_the_fingerprint_of_its_source_and_another_sound_has_not
     assert len(prints) == len(WORDS) + len(KICKS)
 
 
-def test_kinds_share_the_hours_evenly_as_far_as_they_reach():
+def test_kinds_share_the_hours_evenly_as_far_as_they_can():
     assert even_shares({"a": 1.0, "b": 10.0, "c": 10.0}, 9.0) == {"a": 1.0, "b": 4.0, "c": 4.0}
     assert even_shares({"a": 1.0, "b": 2.0}, 9.0) == {"a": 1.0, "b": 2.0}
     made = [
@@ -257,7 +257,7 @@ def test_kinds_share_the_hours_evenly_as_far_as_they_reach():
     assert [sum(clip.kind == kind for clip in chosen) for kind in ("speech", "music")] == [10, 10]
 
 
-def test_clips_of_other_rules_are_not_taken_for_these(tmp_path, corpus, monkeypatch):
+def test_clips_of_another_format_are_not_used(tmp_path, corpus, monkeypatch):
     assert corpus() == 0
     monkeypatch.setattr(clips_of, "FORMAT", clips_of.FORMAT + 1)
     assert corpus() == 0

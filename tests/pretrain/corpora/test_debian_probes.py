@@ -80,7 +80,7 @@ def test_a_set_is_written_as_maeast_probe_reads_it(tones, capsys):
     assert {split: int(source[split]) for split in splits} == splits
 
 
-def test_a_set_that_is_there_is_left_and_the_same_packages_give_the_same_bytes(tones, capsys):
+def test_an_existing_set_is_kept_and_the_same_packages_give_the_same_bytes(tones, capsys):
     assert probes(tones, "--sets", "mandarin_tone") == 0
     shutil.copytree(tones / "out" / "mandarin_tone", tones / "first")
     (tones / "out" / "mandarin_tone" / "labels.csv").write_text("mine")
@@ -110,7 +110,7 @@ def test_stopped_while_writing_leaves_no_set(tones, monkeypatch):
     assert [path.name for path in (tones / "work").iterdir()] == ["packages"]
 
 
-def test_sets_whose_packages_are_gone_are_named_and_the_rest_is_made(tones, monkeypatch, capsys):
+def test_sets_whose_packages_are_missing_are_named_and_the_others_are_made(tones, monkeypatch, capsys):
     program = tones / "bin" / "apt-get"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho 'E: Could not resolve the archive' >&2\nexit 100\n")
@@ -132,7 +132,7 @@ def test_sets_whose_packages_are_gone_are_named_and_the_rest_is_made(tones, monk
         probes(tones, "--sets", "nope")
 
 
-def test_near_copies_leave_and_test_keeps_its_own():
+def test_near_copies_are_removed_and_the_one_in_test_stays():
     sound, other = noise(1), noise(2)
     near = sound + noise(3) * 0.01
     kept = drop_near_copies([clip("a", near, split="train"), clip("b", sound, split="test"), clip("c", other)], 0.985)
@@ -141,20 +141,20 @@ def test_near_copies_leave_and_test_keeps_its_own():
     assert len(drop_near_copies([clip("b", sound), half], 0.5)) == 2  # of another length
 
 
-def test_copies_whose_labels_contradict_each_other_both_leave():
+def test_copies_with_different_labels_are_both_removed():
     sound = noise(1)
     kept = drop_near_copies([clip("x", sound, "a"), clip("y", sound, "b"), clip("z", noise(2), "b")], 0.985)
     assert [one.key for one in kept] == ["z"]
 
 
-def test_a_limit_within_a_split_spares_copies_there_only():
+def test_a_limit_within_a_split_keeps_copies_in_that_split_only():
     sound, near = noise(1), noise(1) + noise(3) * 0.03
     alone = drop_near_copies([clip("x", sound), clip("y", near)], 0.9, limit_in_split=0.99999)
     across = drop_near_copies([clip("x", sound), clip("y", near, split="test")], 0.9, limit_in_split=0.99999)
     assert (len(alone), [one.key for one in across]) == (2, ["y"])
 
 
-def test_silence_is_cut_off_and_loudness_tells_nothing():
+def test_silence_is_trimmed_and_clips_have_one_peak():
     collected = ClipCollector()
     padded = np.concatenate([np.zeros(8000, np.float32), sweep(16_000, 0.5) * 0.1, np.zeros(8000, np.float32)])
     assert collected.add("quiet/one", padded, "a", "train", "p")
@@ -168,21 +168,21 @@ def test_silence_is_cut_off_and_loudness_tells_nothing():
     assert one.samples[0] == one.samples[-1] == 0
 
 
-def test_small_classes_leave():
+def test_small_classes_are_removed():
     clips = [
         clip(f"{n}", noise(n), label, split) for label in "ab" for n, split in enumerate(("train", "valid", "test"))
     ]
     assert {one.label for one in drop_small_classes([*clips, clip("4", noise(4), "a")], 2, 1, 1)} == {"a"}
 
 
-def test_a_group_is_in_one_split_by_chance_of_its_name():
+def test_the_split_of_a_group_depends_on_its_name_only():
     splits = Counter(split_of(str(n), "seed", 0.6, 0.15) for n in range(2000))
     assert splits["train"] == pytest.approx(1200, abs=80)
     assert splits["valid"] == pytest.approx(300, abs=50)
     assert split_of("x", "seed", 0.6, 0.15) == split_of("x", "seed", 0.6, 0.15)
 
 
-def test_every_clip_of_the_stamps_has_a_channel_of_its_own():
+def test_every_clip_of_the_stamps_has_its_own_channel():
     sound = sweep(16_000, 0.5)
     first, again, other = (_channel(sound, key) for key in ("appleda", "appleda", "applede"))
     assert (first == again).all()
@@ -201,7 +201,7 @@ def test_every_clip_of_the_stamps_has_a_channel_of_its_own():
         ("x-data", "sounds/readme.wav", None),
     ],
 )
-def test_an_effect_is_what_its_name_says_if_it_says_one_thing(package, name, label):
+def test_the_name_of_an_effect_gives_its_label_if_it_matches_one_class(package, name, label):
     assert label_of(package, name) == label
 
 
@@ -221,7 +221,7 @@ def test_drums_are_hits_of_the_known_kits(package, name, wanted):
     assert DRUMS.select(package, name) is wanted
 
 
-def test_the_tones_of_a_syllable_are_told_by_its_folder():
+def test_the_folder_of_a_syllable_gives_its_tone():
     assert MANDARIN_TONE.select("gcin-voice", "usr/ogg/\u31053/5.ogg")
     assert not MANDARIN_TONE.select("gcin-voice", "usr/ogg/\u31057/5.ogg")
     assert not MANDARIN_TONE.select("gcin-voice", "usr/ogg/\u31053/4.ogg")
@@ -265,7 +265,7 @@ bank 1
     assert lines == ["bank 0", f"0 {tmp_path}/000000.pat\tamp=120 pan=center", f"40 {tmp_path}/000001.pat"]
 
 
-def test_notes_lie_three_seconds_apart():
+def test_notes_are_three_seconds_apart():
     data = midi_file([Note(0, 60, 100), Note(73, 72, 80)])
     assert data[:4] == b"MThd"
     assert int.from_bytes(data[18:22], "big") == len(data) - 22
@@ -274,14 +274,14 @@ def test_notes_lie_three_seconds_apart():
     assert 96 + (9 << 7) + (12 << 7) + 96 == 3 * 960
 
 
-def test_a_program_that_fails_is_named_with_what_it_says(tmp_path):
+def test_the_error_of_a_failing_program_has_its_name_and_output(tmp_path):
     with pytest.raises(ProgramError, match=re.escape(f"{sys.executable}: exit status 3, no such voice")):
         run_program([sys.executable, "-c", "import sys; sys.stderr.write('no such\\nvoice'); sys.exit(3)"], tmp_path)
     with pytest.raises(ProgramError, match="not-there"):
         run_program(["not-there"], tmp_path)
 
 
-def test_the_committed_tables_are_whole():
+def test_the_committed_tables_are_complete():
     for recipe in debian_probes.RECIPES.values():
         assert debian_probes._packages(recipe)
     with (LISTS / "sets" / "game_effects_splits.tsv").open(newline="") as file:

@@ -1,13 +1,12 @@
+"""A sweep from its YAML to its tables and curves."""
+
 import csv
 import dataclasses
 import shutil
-from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import yaml
 
 from maeast_upstream.cli import run
 from maeast_upstream.encoder import load_model
@@ -16,39 +15,13 @@ from maeast_upstream.evaluation.labelled_set import read_labels
 from maeast_upstream.evaluation.linear_probe import probe
 from pretrain.sweep import __main__
 from pretrain.sweep import scores as sweep_scores
-from pretrain.sweep import table as sweep_table
 from pretrain.sweep.curve import encoder_at
-from pretrain.sweep.plan import digest, read_sweep
+from pretrain.sweep.plan import read_sweep
 from pretrain.sweep.scores import READOUTS
 from pretrain.trainer import Trainer
 from pretrain.training.run_folder import states, steps_done
 
-ROOT = Path(__file__).parents[3]
-SWEEPS = [path for path in sorted((ROOT / "configs" / "ablations").glob("*.yaml")) if path.stem != "common"]
-LABELS = ROOT / "tests" / "data" / "labels.csv"
-
-
-@pytest.fixture
-def settings(recipe, tmp_path):
-    """A sweep of two variants and two seeds, of six batches each."""
-    base = {**dataclasses.asdict(recipe), "tensorboard": False}
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
-    return {
-        "base": "base.yaml",
-        "settings": {"masking.ratio": 0.5},
-        "variants": {"joint": None, "no InfoNCE": {"losses.classification": 0.0}},
-        "seeds": [0, 1],
-    }
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(settings):
-        path = tmp_path / "losses.yaml"
-        path.write_text(yaml.safe_dump(settings, sort_keys=False))
-        return path
-
-    return write
+LABELS = Path(__file__).parents[2] / "data" / "labels.csv"
 
 
 @pytest.fixture
@@ -80,20 +53,7 @@ def write_labels(path, change=lambda row: row):
     return path
 
 
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_every_sweep_of_the_package_is_of_valid_recipes_and_opens_with_its_launch_line(path, tmp_path):
-    planned = list(read_sweep(path).runs(tmp_path))
-    assert len({one.recipe.out for one in planned}) == len(planned)
-    assert f"python -m pretrain.sweep configs/ablations/{path.name} " in path.read_text()
-    assert {one.recipe.device for one in planned} == {"cpu"}
-
-
-def test_the_sweeps_train_what_they_share_once(tmp_path):
-    losses, ratio = (next(read_sweep(path).runs(tmp_path)) for path in SWEEPS if path.stem in ("losses", "mask_ratio"))
-    assert losses.recipe == ratio.recipe
-
-
-def test_a_row_a_run_with_the_losses_and_the_valid_accuracy_of_both_readouts(settings, write, tmp_path, capsys):
+def test_each_run_has_a_row_with_losses_and_the_valid_accuracy_of_both_readouts(settings, write, tmp_path, capsys):
     out = tmp_path / "out"
     assert __main__.main([str(write(settings)), "--out", str(out), "--labels", str(LABELS)]) == 0
     table = rows(out)
@@ -122,7 +82,7 @@ def test_test_clips_are_not_read(settings, write, tmp_path, monkeypatch):
     assert {splits[path] for path in seen} == {"train", "valid"}
 
 
-def test_what_is_finished_is_not_repeated_and_a_begun_run_goes_on(settings, write, tmp_path, monkeypatch):
+def test_finished_runs_are_not_repeated_and_a_started_one_continues(settings, write, tmp_path, monkeypatch):
     command = [str(write(settings)), "--out", str(tmp_path)]
     begun = list(read_sweep(write(settings)).runs(tmp_path))[1].recipe
     Trainer(dataclasses.replace(begun, max_minutes=1e-9)).train()
@@ -140,7 +100,7 @@ def test_what_is_finished_is_not_repeated_and_a_begun_run_goes_on(settings, writ
     assert len(trained) == 3
 
 
-def test_a_killed_sweep_has_the_rows_of_what_was_finished(settings, write, tmp_path, monkeypatch):
+def test_a_killed_sweep_has_the_rows_of_finished_runs(settings, write, tmp_path, monkeypatch):
     real = __main__.complete
 
     def killed_in_the_second(one, sets):
@@ -246,7 +206,7 @@ def test_without_labels_the_table_keeps_the_scores_that_are_known(settings, writ
     assert measured == ["a", "b", "a", "b", "a"]
 
 
-def test_how_many_runs_are_finished_is_said_until_all_are(settings, write, tmp_path, capsys):
+def test_the_number_of_finished_runs_is_printed_until_all_are_finished(settings, write, tmp_path, capsys):
     command = [str(write({**settings, "seeds": [0]})), "--out", str(tmp_path), "--runs"]
     assert __main__.main([*command, "0"]) == 0
     assert capsys.readouterr().out == "0 of 2 runs are finished\n"
@@ -270,7 +230,7 @@ def test_a_run_whose_config_is_broken_is_one_line_before_anything_is_trained(
     assert error == f"error: {config}: no number of steps in it; remove {second} to train the run again\n"
 
 
-def test_scores_that_are_not_ours_a_curve_without_states_and_sets_of_one_name_are_one_line(
+def test_foreign_scores_a_curve_without_states_and_two_sets_of_one_name_are_one_line_errors(
     settings, write, tmp_path, capsys
 ):
     command = [str(write({**settings, "seeds": [0], "curve": True})), "--out", str(tmp_path), "--labels", str(LABELS)]
@@ -290,120 +250,7 @@ def test_scores_that_are_not_ours_a_curve_without_states_and_sets_of_one_name_ar
     assert "error: " in error
 
 
-def test_groups_of_sets_are_averaged_apart(settings, write, tmp_path):
-    path = write({**settings, "groups": {"speech": ["a", "b"], "sound": ["c"]}})
-    table = [
-        {"variant": "joint", "seed": 0, "steps": 6, "step_ms": 1.0, "reconstruction": 0.5, "classification": 2.0}
-        | {"plain": 40.0, "plain_a": 10.0, "plain_b": 30.0, "plain_c": 80.0}
-    ]
-    assert "| 40.0 | 20.0 | 80.0 |" in sweep_table.format_table(read_sweep(path), table)
-    command = [str(path), "--out", str(tmp_path), "--labels", str(LABELS)]
-    assert run(__main__.main, command) == 1
-
-
-def test_a_bar_in_a_name_is_no_column_of_the_table(settings, write):
-    names = ["a | b", "c"]
-    sweep_of_two = {**settings, "variants": dict.fromkeys(names), "groups": {"d | e": ["f"]}}
-    row = {"steps": 6, "step_ms": 1.0, "reconstruction": "", "classification": "", "plain": 1.0, "plain_f": 1.0}
-    text = sweep_table.format_table(read_sweep(write(sweep_of_two)), [{"variant": name, **row} for name in names])
-    assert len({line.replace("\\|", "").count("|") for line in text.splitlines()}) == 1
-    assert "| a \\| b |" in text
-    assert "plain, d \\| e |" in text
-    assert "plain against a \\| b (" in text
-
-
-def test_the_folder_of_a_run_is_named_by_what_decides_its_end(recipe):
-    same = dataclasses.replace(recipe, out="elsewhere", log_every=1)
-    assert digest(same) == digest(recipe)
-    for change in ({"seed": 1}, {"precision": "bf16"}, {"optim": dataclasses.replace(recipe.optim, steps=7)}):
-        assert digest(dataclasses.replace(recipe, **change)) != digest(recipe)
-
-
-def test_the_interval_of_a_difference_is_student_s_with_pooled_deviation():
-    from scipy.stats import ttest_ind
-
-    first, second = np.array([60.0, 61.5, 60.4]), np.array([62.0, 63.1, 64.9])
-    interval = ttest_ind(second, first).confidence_interval(0.95)
-    half = sweep_table.half_interval([first, second], 3, 3)
-    assert half == pytest.approx((interval.high - interval.low) / 2)
-    assert sweep_table.half_interval([[1.0], [2.0]], 1, 1) is None
-
-
-@pytest.mark.parametrize(
-    ("values", "verdict"), [([70.0, 70.2], "higher"), ([50.0, 50.2], "lower"), ([60.0, 60.9], "not decided")]
-)
-def test_the_verdict_says_no_more_than_the_spread_allows(settings, write, values, verdict):
-    pairs = zip(["joint", "joint", "no InfoNCE", "no InfoNCE"], [60.0, 60.5, *values], strict=True)
-    empty = {"steps": 6, "step_ms": 1.0, "reconstruction": "", "classification": ""}
-    table = [{"variant": variant, **empty, "plain": score} for variant, score in pairs]
-    lines = sweep_table.format_table(read_sweep(write(settings)), table).splitlines()
-    assert lines[-1].endswith(f": {verdict} |")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"sedes": [1]}, "unknown key 'sedes'; the keys are base, settings, variants, seeds, groups, curve"),
-        ({"variants": None}, "variants must be a mapping, got None"),
-        ({"variants": {}}, "variants is empty"),
-        ({"seeds": ["a"]}, "seeds must be a list of whole numbers, got ['a']"),
-        ({"curve": "yes, please"}, "curve must be true or false"),
-        ({"groups": {"speech": "drums"}}, "groups.speech must be a list of labelled sets"),
-        ({"variants": {"a": {"masking.ration": 0.5}}}, "losses, variant 'a': unknown option --masking.ration"),
-        ({"variants": {"a": {"masking.ratio": 1.5}}}, "ratio must lie between 0 and 1, got 1.5"),
-        ({"base": "nowhere.yaml"}, "nowhere.yaml"),
-        ({"base": 5}, "losses.yaml: base must be a recipe's file or a list of them, got 5"),
-        ({"base": None}, "losses.yaml: base must be a recipe's file or a list of them, got None"),
-        (
-            {"base": ["base.yaml", 5]},
-            "losses.yaml: base must be a recipe's file or a list of them, got ['base.yaml', 5]",
-        ),
-        (
-            {"settings": {"out": date(2026, 1, 1)}},
-            "losses.yaml: settings.out must be text, a number, true, false, null",
-        ),
-        ({"variants": {"a": {"out": [date(2026, 1, 1)]}}}, "losses.yaml: variants.a.out must be text, a number"),
-    ],
-)
-def test_a_wrong_sweep_is_one_line(settings, write, tmp_path, capsys, change, message):
-    assert run(__main__.main, [str(write({**settings, **change})), "--out", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert message in error
-    assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "base: a\nvariants: {joint: {seed: 1}, joint: {seed: 2}}\nseeds: [0]\n",
-            "'joint' occurs twice, again in line 2",
-        ),
-        ("base: a\nvariants: {75: {seed: 1}, '75': {seed: 2}}\nseeds: [0]\n", "'75' occurs twice, again in line 2"),
-        ("base: a\nvariants: {a: {}}\nseeds: [0]\nseeds: [1]\n", "'seeds' occurs twice, again in line 4"),
-        ("base: 2026-13-01\n", "month must be in 1..12"),
-    ],
-)
-def test_a_key_that_stands_twice_and_a_date_that_is_none_are_one_line(tmp_path, capsys, text, message):
-    path = tmp_path / "losses.yaml"
-    path.write_text(text)
-    assert run(__main__.main, [str(path), "--out", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {path}: not YAML (")
-    assert message in error
-    assert error.count("\n") == 1
-
-
-def test_a_setting_that_differs_from_a_merged_one_stands_once(settings, write, tmp_path):
-    path = write(settings)
-    path.write_text(
-        "base: base.yaml\nseeds: [0]\nvariants:\n  a: &a {seed: 1, log_every: 1}\n  b: {<<: *a, log_every: 2}\n"
-    )
-    assert read_sweep(path).variants["b"] == {"seed": 1, "log_every": 2}
-
-
-def test_a_missing_sweep_and_a_corpus_that_is_not_there_are_one_line(settings, write, tmp_path, capsys):
+def test_a_missing_sweep_and_a_missing_corpus_are_one_line_errors(settings, write, tmp_path, capsys):
     assert run(__main__.main, ["nowhere.yaml"]) == 1
     assert "nowhere.yaml: no such file" in capsys.readouterr().err
     command = [str(write(settings)), "--out", str(tmp_path), "--data.corpus", "nowhere", "--data.packed", "nowhere"]

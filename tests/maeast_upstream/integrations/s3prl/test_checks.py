@@ -55,12 +55,12 @@ def test_every_config_opens_with_its_launch_line_and_has_the_task_s_fields(path)
     assert "no such fo" in (line := said(name, read_config(path))) or "no such file" in line
 
 
-def test_good_data_passes(task, config):
+def test_valid_data_is_accepted(task, config):
     for mode in ("train", "evaluate", "inference"):
         check_task(task, config, mode)
 
 
-def test_a_config_for_another_task_says_whose_it_is(task):
+def test_the_error_for_a_config_of_another_task_names_that_task(task):
     for other in set(TASKS) - {task}:
         line = said(task, read_config(config_path(other)))
         assert f"one for -d {other}" in line
@@ -99,13 +99,13 @@ def test_a_clip_of_ten_samples_is_named(task, config):
     assert f"{clip}: 10 samples at 16000 Hz; expected at least 25 ms" in said(task, config)
 
 
-def test_what_is_no_audio_is_named(task, config):
+def test_a_file_that_is_no_audio_is_named(task, config):
     clip = audio_of(config, task)
     clip.write_text("a letter")
     assert f"{clip}: not audio" in said(task, config)
 
 
-def test_another_rate_or_stereo_is_named_where_the_task_would_not_notice(task, config):
+def test_another_rate_or_stereo_is_named_if_the_task_does_not_convert(task, config):
     clip = audio_of(config, task)
     soundfile.write(clip, np.zeros((4000, 2)), 8000)
     if task in ("speech_commands", "emotion", "sv_voxceleb1"):
@@ -114,7 +114,7 @@ def test_another_rate_or_stereo_is_named_where_the_task_would_not_notice(task, c
         assert f"{clip}: 8000 Hz, 2 channels" in said(task, config)
 
 
-def test_a_lost_clip_is_named(task, config):
+def test_a_missing_clip_is_named(task, config):
     clip = audio_of(config, task)
     if task in ("speech_commands", "ctc", "sv_voxceleb1"):
         pytest.skip("takes what lies there")
@@ -179,7 +179,7 @@ def test_er_labels_that_are_not_in_the_list_are_named(tmp_path):
     assert f"{path}: expected" in said("emotion", config)
 
 
-def test_er_with_the_fold_left_to_v_looks_at_all_folds(tmp_path):
+def test_er_without_a_fold_in_its_config_checks_all_folds(tmp_path):
     config = make("emotion", tmp_path)
     config["downstream_expert"]["datarc"]["test_fold"] = None
     check_task("emotion", config, "train")
@@ -221,7 +221,7 @@ def test_steps_that_are_no_number_above_0_are_named(tmp_path, number):
     assert "runner.save_step: expected a number above 0" in said("emotion", config)
 
 
-def test_tasks_that_are_not_superb_s_are_let_through():
+def test_tasks_that_are_not_superbs_are_not_checked():
     check_task("asr", {}, "train")
 
 

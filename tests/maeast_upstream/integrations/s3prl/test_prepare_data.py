@@ -67,7 +67,7 @@ def failing(capsys, *argv):
     return said
 
 
-def test_the_line_that_trains_is_for_a_shell(tmp_path, capsys):
+def test_the_printed_command_is_quoted_for_a_shell(tmp_path, capsys):
     out = tmp_path / "Anna's clips"
     assert main(["sid", str(LABELS), "-o", str(out)]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
@@ -75,7 +75,7 @@ def test_the_line_that_trains_is_for_a_shell(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("task", sorted(HEADS))
-def test_what_was_made_passes_the_check_before_training(folders, task):
+def test_the_data_passes_the_check_before_training(folders, task):
     check_task(HEADS[task], read_config(folders / task / "config.yaml"), "train")
 
 
@@ -154,7 +154,7 @@ def test_er_takes_any_labels_and_its_random_dev_is_the_valid_split(folders):
 SETS = ("train", "test")
 
 
-def test_the_config_says_how_to_start_and_takes_the_steps(folders):
+def test_the_config_starts_with_its_command_and_has_the_steps(folders):
     text = (folders / "er" / "config.yaml").read_text()
     assert text.startswith(
         f"# maeast-run-downstream -m train -u mae_ast -d emotion -c {folders / 'er' / 'config.yaml'}"
@@ -185,7 +185,7 @@ def test_clips_that_cannot_be_used_are_left_out_and_listed(table, tmp_path, caps
     check_task("voxceleb1", read_config(out / "config.yaml"), "train")
 
 
-def test_nothing_is_left_when_a_class_has_no_clip_that_can_be_used(table, tmp_path, capsys):
+def test_nothing_is_written_if_a_class_has_no_usable_clip(table, tmp_path, capsys):
     labels = table(yes_train=tone(RATE)[:10])
     said = failing(capsys, "sid", labels, "-o", tmp_path / "sid")
     assert "no clip of class 'yes' can be used" in said
@@ -193,14 +193,14 @@ def test_nothing_is_left_when_a_class_has_no_clip_that_can_be_used(table, tmp_pa
     assert not [path for path in tmp_path.iterdir() if "sid" in path.name]
 
 
-def test_ks_without_noise_points_to_the_other_heads(table, tmp_path, capsys):
+def test_the_error_for_ks_without_noise_names_the_other_heads(table, tmp_path, capsys):
     said = failing(capsys, "ks", table(), "-o", tmp_path / "ks")
     assert "--noise" in said
     assert "superb-data sid" in said
     assert not (tmp_path / "ks").exists()
 
 
-def test_ks_without_one_of_its_words_points_to_the_other_heads(table, tmp_path, capsys):
+def test_the_error_for_ks_without_its_words_names_the_other_heads(table, tmp_path, capsys):
     rows = [(f"{label}-{split}.wav", label, split) for label in ("dog", "cat") for split in SPLITS]
     said = failing(capsys, "ks", table(rows), "-o", tmp_path / "ks", "--noise", "made")
     assert "ten words" in said
@@ -239,7 +239,7 @@ def test_hostile_labels_and_names_stay_in_the_folder(table, tmp_path):
     assert {path.name for path in set(tmp_path.iterdir()) - before} == set(HEADS)
 
 
-def test_a_folder_is_replaced_only_by_force_and_only_one_of_ours(table, tmp_path, capsys):
+def test_a_folder_is_replaced_by_force_only_and_only_if_the_command_made_it(table, tmp_path, capsys):
     labels = table()
     out = tmp_path / "er"
     assert main(["er", str(labels), "-o", str(out)]) == 0

@@ -32,7 +32,7 @@ def test_a_second_call_does_nothing():
     ("info", torchaudio, "info"),
     ("hub_login", hub.HfApi, "login"),
 ])  # fmt: skip
-def test_what_is_missing_comes_back_and_what_is_there_stays(monkeypatch, repair, owner, name):
+def test_missing_functions_are_restored_and_existing_ones_stay(monkeypatch, repair, owner, name):
     repair = getattr(repairs, repair)
     mark = object()
     monkeypatch.setattr(owner, name, mark, raising=False)
@@ -43,7 +43,7 @@ def test_what_is_missing_comes_back_and_what_is_there_stays(monkeypatch, repair,
     assert callable(getattr(owner, name))
 
 
-def test_the_backend_is_no_matter(monkeypatch):
+def test_setting_the_backend_does_nothing(monkeypatch):
     monkeypatch.delattr(torchaudio, "set_audio_backend", raising=False)
     repairs.audio_backend()
     assert torchaudio.set_audio_backend("sox_io") is None
@@ -105,12 +105,7 @@ def test_files_are_read_and_written_without_torchcodec(without_torchcodec, tmp_p
     part, _ = torchaudio.load(tmp_path / "a.wav", frame_offset=100, num_frames=50, channels_first=False)
     assert torch.equal(part, wav[:, 100:150].T)
     found = repairs._info(tmp_path / "a.wav")
-    assert (
-        found.num_frames,
-        found.sample_rate,
-        found.num_channels,
-        found.bits_per_sample,
-    ) == (1000, 8000, 2, 32)
+    assert (found.num_frames, found.sample_rate, found.num_channels, found.bits_per_sample) == (1000, 8000, 2, 32)
     soundfile.write(tmp_path / "b.flac", np.zeros(10), 16000, subtype="PCM_24")
     assert repairs._info(tmp_path / "b.flac").bits_per_sample == 24
     with pytest.raises(RuntimeError, match="none.wav: cannot be read"):

@@ -63,12 +63,7 @@ def test_mono_rate_and_gain(tmp_path):
     wav, rate = sox_effects.apply_effects_file(str(tmp_path / "a.wav"), KS)
     assert rate == 16000
     assert torch.allclose(wav[0], torch.from_numpy(stereo.mean(1) * 10 ** (-3 / 20)))
-    soundfile.write(
-        tmp_path / "b.wav",
-        np.sin(2 * np.pi * 440 * np.arange(8000) / 8000) / 2,
-        8000,
-        subtype="FLOAT",
-    )
+    soundfile.write(tmp_path / "b.wav", np.sin(2 * np.pi * 440 * np.arange(8000) / 8000) / 2, 8000, subtype="FLOAT")
     wav, rate = sox_effects.apply_effects_file(str(tmp_path / "b.wav"), [["rate", "16000"]])
     expected = torch.sin(2 * torch.pi * 440 * torch.arange(16000) / 16000) / 2
     assert rate == 16000
@@ -105,12 +100,7 @@ import pickle, sys
 function = pickle.loads({__import__("pickle").dumps(sox_effects.apply_effects_file)!r})
 print(function(sys.argv[1], {ASV!r})[0].shape[1], "torchaudio" in sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "a.wav"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.wav"], capture_output=True, text=True, check=True)
     length, torchaudio = done.stdout.split()
     assert 15_900 < int(length) <= 16_000
     assert torchaudio == "False"

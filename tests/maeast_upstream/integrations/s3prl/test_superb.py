@@ -31,7 +31,7 @@ def hub(nn):
     return importlib.import_module("s3prl.hub")
 
 
-def test_it_is_an_upstream_like_any_other(nn, hub):
+def test_s3prl_lists_it_as_an_upstream(nn, hub):
     assert "mae_ast" in hub.options(only_registered_ckpt=True)
     assert "mae_ast" in nn.S3PRLUpstream.available_names()
     assert callable(hub.mae_ast_local)
@@ -84,11 +84,7 @@ def test_pseudo_wavs_go_forward_and_backward(nn, write_published, tokens):
     from s3prl.util.pseudo_data import get_pseudo_wavs
 
     model = nn.S3PRLUpstream("mae_ast", path_or_url=str(write_published(tokens)))
-    for options in (
-        {},
-        {"n": 1, "min_secs": 0.05, "max_secs": 0.05},
-        {"n": 2, "min_secs": 0.05, "max_secs": 0.05},
-    ):
+    for options in ({}, {"n": 1, "min_secs": 0.05, "max_secs": 0.05}, {"n": 2, "min_secs": 0.05, "max_secs": 0.05}):
         with torch.autograd.set_detect_anomaly(True):
             states, _ = model(*get_pseudo_wavs(**options, padded=True))
             sum(state.sum() for state in states).backward()
@@ -118,12 +114,7 @@ model = UpstreamExpert(ckpt=sys.argv[1] + "/model.pt", model_config=None, refres
 torch.manual_seed(0)
 print(model([torch.randn(16000)])["last_hidden_state"].abs().sum().item())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "out"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True, check=True)
     from maeast_upstream.expert import UpstreamExpert
 
     expert = UpstreamExpert(path).eval()
@@ -137,7 +128,7 @@ print(model([torch.randn(16000)])["last_hidden_state"].abs().sum().item())
     assert "is a file" in capsys.readouterr().err
 
 
-def test_an_export_that_was_used_is_exported_again_and_its_line_is_for_a_shell(make_encoder, tmp_path, capsys):
+def test_a_used_export_is_replaced_and_its_command_is_quoted_for_a_shell(make_encoder, tmp_path, capsys):
     make_encoder().save_pretrained(tmp_path / "model")
     out = tmp_path / "my models" / "out"
     out.parent.mkdir()
@@ -173,23 +164,14 @@ def test_a_checkout_gets_mae_ast_and_loses_it_again(checkout):
         assert (package / "hub.py").read_bytes() == LINE.encode() + before
     code = "import s3prl.hub as h; print(h.__file__); print(type(h.mae_ast(ckpt=None)).__name__, len(h.options()))"
     env = {**os.environ, "PYTHONPATH": str(checkout)}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=env,
-    )
-    assert done.stdout.splitlines()[-2:] == [
-        str(package / "hub.py"),
-        "UpstreamExpert 197",
-    ]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.splitlines()[-2:] == [str(package / "hub.py"), "UpstreamExpert 197"]
     assert cli.run(install_s3prl.main, [str(checkout), "--remove"]) == 0
     assert (package / "hub.py").read_bytes() == before
     assert not (package / "upstream" / FOLDER).exists()
 
 
-def test_what_is_no_checkout_is_refused(checkout, tmp_path, capsys):
+def test_a_folder_that_is_no_checkout_is_refused(checkout, tmp_path, capsys):
     assert cli.run(install_s3prl.main, [str(tmp_path / "none")]) == 1
     assert "not a checkout of s3prl" in capsys.readouterr().err
     assert cli.run(install_s3prl.main, [str(checkout), "--remove"]) == 1

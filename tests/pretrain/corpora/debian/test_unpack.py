@@ -24,7 +24,7 @@ def unpack(deb, folder, wanted=everything):
     return [inner for source in read_deb(deb, unpacked, is_sound) for inner in expand(source, unpacked, wanted)]
 
 
-def test_the_wanted_files_come_in_one_order_whatever_the_package_has(tmp_path):
+def test_selected_files_have_one_order_whatever_the_order_in_the_package(tmp_path):
     files = {"./usr/b/z.ogg": b"1", "./usr/a.wav": b"2", "./usr/b/a.ogg": b"3", "./usr/readme.txt": b"4"}
     backwards = dict(reversed(files.items()))
     deb, other = (debian.write_deb(tmp_path / d, "x", f) for d, f in (("1", files), ("2", backwards)))
@@ -75,20 +75,20 @@ def test_more_files_than_a_package_may_have_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("cut", [4, 30, 200, 400, -300, -60])
-def test_a_package_that_breaks_off_is_one_clear_error(tmp_path, cut):
+def test_a_truncated_package_is_one_clear_error(tmp_path, cut):
     deb = debian.write_deb(tmp_path, "x", {"a.wav": np.random.default_rng(0).bytes(5000)})
     deb.write_bytes(deb.read_bytes()[:cut])
     with pytest.raises(ArchiveError, match=r"^x_1\.0-1_all\.deb: not a"):
         unpack(deb, tmp_path / "out")
 
 
-def test_what_is_no_package_is_one_clear_error(tmp_path):
+def test_a_file_that_is_no_package_is_one_clear_error(tmp_path):
     (tmp_path / "x_1_all.deb").write_bytes(b"<html>404</html>" * 100)
     with pytest.raises(ArchiveError, match=r"x_1_all\.deb: not a"):
         unpack(tmp_path / "x_1_all.deb", tmp_path / "out")
 
 
-def test_game_archives_and_sound_fonts_are_looked_into(tmp_path):
+def test_files_in_game_archives_and_sound_fonts_are_found(tmp_path):
     (clip,) = debian.clips("kick", 1)
     font = debian.font_of(
         [
@@ -107,14 +107,14 @@ def test_game_archives_and_sound_fonts_are_looked_into(tmp_path):
     assert read_audio(sources[2].path).any()
 
 
-def test_a_broken_member_of_a_game_archive_costs_only_itself(tmp_path):
+def test_a_broken_member_of_a_game_archive_does_not_affect_the_others(tmp_path):
     data = debian.zip_of({"a.wav": b"whole " * 500, "b.wav": b"broken " * 500})
     at = data.index(b"b.wav") + 8
     deb = debian.write_deb(tmp_path, "x", {"g.zip": data[:at] + b"\xff" * 6 + data[at + 6 :]})
     assert [source.name for source in unpack(deb, tmp_path / "out")] == ["g.zip!a.wav"]
 
 
-def test_any_bytes_as_a_sound_font_do_no_harm(tmp_path):
+def test_a_damaged_sound_font_does_no_harm(tmp_path):
     font = bytearray(debian.font_of([("A", debian.note(262), 22_050, 1)]))
     random = np.random.default_rng(0)
     for number in range(60):
@@ -127,7 +127,7 @@ def test_any_bytes_as_a_sound_font_do_no_harm(tmp_path):
             assert source.path.stat().st_size <= 2 * len(font)
 
 
-def test_telephone_codecs_are_known_by_their_suffix(tmp_path):
+def test_telephone_codecs_are_recognized_by_their_suffix(tmp_path):
     import av
 
     path = tmp_path / "prompt.g722"
@@ -145,7 +145,7 @@ def test_telephone_codecs_are_known_by_their_suffix(tmp_path):
     assert np.corrcoef(heard[lag:4000], samples[: 4000 - lag])[0, 1] > 0.99
 
 
-def test_what_is_there_of_a_file_that_is_cut_short_is_kept(tmp_path):
+def test_the_samples_of_a_truncated_file_are_kept(tmp_path):
     path = sounds.write(tmp_path / "cut.wav", sounds.sweep(22_050, 2.0), 22_050)
     whole = read_audio(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
