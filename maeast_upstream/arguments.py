@@ -5,6 +5,7 @@ Like everything that a command imports before it has read its options, this modu
 
 import argparse
 import difflib
+import itertools
 from collections.abc import Sequence
 from typing import Any, NoReturn, get_args
 
@@ -79,9 +80,18 @@ def take_output_options(arguments: Sequence[str]) -> list[str]:
     return others
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint, --device and --precision."""
-    parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
+def add_model_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add --checkpoint, --device and --precision; with ``several``, --checkpoint may be repeated."""
+    if several:
+        parser.add_argument(
+            "--checkpoint",
+            action="append",
+            metavar="[NAME=]SOURCE",
+            help="name, path or hub id; default: the one in the package, also called bundled. Give the option again "
+            "for more checkpoints; those of the same NAME are seeds of the same recipe, and their mean is shown",
+        )
+    else:
+        parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ..., or auto: CUDA if there is one; default: cpu")
     parser.add_argument(
         "--precision", default="fp32", help="fp32 (default), bf16 or fp16; int8 if the engine supports it"
@@ -124,6 +134,19 @@ def parse_seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to {2**32 - 1}, got {text!r}")
     return int(text)
+
+
+def readouts_from(args: argparse.Namespace, default: Readout) -> list[Readout]:
+    """Return all combinations of comma-separated options, each once; the checkpoint's own where none is given."""
+    layers = [default.layer] if args.layer is None else [parse_layer(text) for text in args.layer.split(",")]
+    mels = [default.mel] if args.mel is None else args.mel.split(",")
+    pools = [default.pool] if args.pool is None else args.pool.split(",")
+    hops = [default.hop_ms] if args.hop_ms is None else [parse_hop(text) for text in args.hop_ms.split(",")]
+    readouts = [
+        Readout(layer=layer, mel=mel, pool=pool, hop_ms=hop)
+        for layer, mel, pool, hop in itertools.product(layers, mels, pools, hops)
+    ]
+    return list(dict.fromkeys(readouts))
 
 
 def readout_from(args: argparse.Namespace, default: Readout) -> Readout:

@@ -51,12 +51,11 @@ COMMANDS = {
     "map": CommandEntry(
         "maeast_upstream.commands.map", "Draw a table of embeddings as an interactive page or a picture"
     ),
-    "probe": CommandEntry("maeast_upstream.commands.probe", "Train a linear classifier on frozen embeddings"),
+    "probe": CommandEntry(
+        "maeast_upstream.commands.probe", "Train linear classifiers on frozen embeddings; compare checkpoints"
+    ),
     "finetune": CommandEntry(
         "maeast_upstream.commands.finetune", "Fine-tune an encoder with a classifier on labelled clips"
-    ),
-    "report": CommandEntry(
-        "maeast_upstream.commands.report", "Compare checkpoints and other features on labelled sets"
     ),
     "visualize": CommandEntry("pretrain.visualize", "Draw a clip, its masked input and the reconstruction"),
     "info": CommandEntry("maeast_upstream.commands.info", "Show a checkpoint's sizes, settings and model card"),

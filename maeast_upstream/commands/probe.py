@@ -1,77 +1,81 @@
-"""``maeast probe``: train linear classifiers on frozen embeddings and report their accuracy."""
+"""``maeast probe``: scores frozen embeddings on labelled clips, and compares checkpoints and other features."""
 
 import argparse
-import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from maeast_upstream.arguments import (
+    Parser,
+    UsageError,
+    add_model_options,
+    add_readout_options,
+    parse_seed,
+    readouts_from,
+)
+from maeast_upstream.cli import ExitStatus
 
-from maeast_upstream.arguments import Parser, add_model_options, add_readout_options, parse_seed
-from maeast_upstream.encoder import load_model
-from maeast_upstream.evaluation.features import (
-    describe,
-    logmel_features,
-    randomised,
-    readout_grid,
-    refuse_other_readouts,
-)
-from maeast_upstream.evaluation.labelled_set import LabelledSet, read_sets
-from maeast_upstream.evaluation.linear_probe import (
-    Score,
-    Table,
-    best_readout,
-    mean_valid,
-    probe_features,
-    probe_sets,
-)
-from maeast_upstream.evaluation.test_log import READINGS_HELP, Reading, begin_log, log_readings
-from maeast_upstream.fingerprint import fingerprint
-from maeast_upstream.storage.atomic import refuse_unwritable, replacing
+if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
+    from maeast_upstream.encoder import Encoder
+    from maeast_upstream.evaluation.comparison import SystemScores
+    from maeast_upstream.evaluation.labelled_set import LabelledSet
+
+BUNDLED = "bundled"
+FILES = ("probe.md", "probe.csv", "probe.png")
+MODEL, RANDOM, LOGMEL = "model", "random", "logmel"
 
 
 def main(argv: Sequence[str]) -> int:
     """Score frozen embeddings on labelled clips with logistic regression."""
     args = build_parser().parse_args(argv)
-    if args.out is not None:
-        refuse_unwritable(args.out)
+    if args.seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
+    features = features_from(args)
+    checkpoints = checkpoints_from(args.checkpoint)
+    from maeast_upstream.evaluation.comparison import layer_accuracies, load_runs
+    from maeast_upstream.evaluation.labelled_set import read_sets
+    from maeast_upstream.evaluation.tables import format_layers, format_page, format_readouts, format_scores
+    from maeast_upstream.evaluation.vectors import read_finetuned
+
     sets = read_sets(args.labels)
-    begin_log(args.readings)
-    table: Table
-    digest = ""
-    if args.features == "logmel":
-        refuse_options_of_models(args)
-        table = {"mean and deviation": [probe_features(one, logmel_features) for one in sets]}
-    else:
-        encoder = load_model(args.checkpoint, args.device, args.precision)
-        if args.features == "random":
-            encoder = randomised(encoder, args.seed)
-        digest = fingerprint(encoder)
-        own = encoder.config.readout
-        readouts = readout_grid(own, args.layer, args.mel, args.pool, args.hop_ms)
-        refuse_other_readouts(encoder, readouts)
-        scores = probe_sets(sets, encoder, readouts)
-        table = {describe(readout): row for readout, row in scores.items()}
-    best = best_readout(table)
-    if args.readings is not None:
-        names = {"model": args.checkpoint or "bundled", "random": "random weights", "logmel": "log-mel"}
-        read = {"system": names[args.features], "digest": digest, "readout": best}
-        log_readings(args.readings, [Reading(**read, set=one.name, clips=one.shape[-1]) for one in sets])
-    if len(table) > 1:
-        print(format_readouts(table), end="\n\n")
-    print(f"{args.features}: {best}")
-    print(format_scores(sets, table[best]))
+    # whatever can be refused is refused before a clip is read
+    groups = groups_from(args.group, [each.name for each in sets])
+    finetuned = {name: read_finetuned(Path(path), sets) for name, path in named_once(args.finetuned).items()}
     if args.out is not None:
-        write_scores(args.out, args.features, sets, table)
-    return 0
+        check_output(args.out)
+    encoders: dict[str, list[Encoder]] = {}
+    if MODEL in features or RANDOM in features:
+        wanted = checkpoints.items() if MODEL in features else list(checkpoints.items())[:1]
+        encoders = {name: load_runs(name, sources, args.device, args.precision) for name, sources in wanted}
+    scorers = scorers_from(args, features, encoders, sets)
+    refuse_equal_names([*scorers, *finetuned])
+    systems = [score(sets) for score in scorers.values()]
+    main_system = next(iter(encoders)) if MODEL in features else systems[0].name
+    layers = layer_accuracies(encoders[main_system][0], sets) if args.per_layer else {}
+    page = format_page(systems, groups, finetuned, main_system, layers)
+    if len(systems) > 1 or finetuned:
+        print(page)
+    else:
+        (system,) = systems
+        if len(system.valid) > 1:
+            print(format_readouts(system), end="\n\n")
+        print(f"{system.name}: {system.outcomes[0].readout}")
+        print(format_scores(system, groups))
+        if layers:
+            print(f"\n{format_layers(layers)}")
+    if args.out is not None:
+        write(args.out, page, systems, layers)
+    return ExitStatus.DONE
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Build the parser of the command's options."""
     parser = Parser(
         prog="maeast probe",
-        description=f"{main.__doc__} Comma-separated lists for --layer, --mel, --pool and --hop-ms "
-        "try all combinations and choose one on valid.",
+        description=f"{main.__doc__} Several checkpoints or features are compared in a table. Comma-separated lists "
+        "for --layer, --mel, --pool and --hop-ms try all combinations and choose one on valid for each checkpoint.",
     )
     parser.add_argument(
         "labels",
@@ -80,68 +84,200 @@ def build_parser() -> Parser:
         metavar="LABELS.csv",
         help="columns path (relative to the file), label, split (train, valid or test)",
     )
+    add_model_options(parser, several=True)
     parser.add_argument(
         "--features",
-        choices=("model", "random", "logmel"),
-        default="model",
-        help="the checkpoint's embeddings (default); those of the same network with random "
-        "weights; mean and deviation of the log-mel",
+        action="append",
+        metavar="KIND",
+        help="what to probe, as a comma-separated list: model (default), the checkpoints; random, the first "
+        "checkpoint's network with random weights; logmel, mean and standard deviation of the log-mel spectrogram. Or "
+        "NAME=FILE: vectors of another extractor, an .npz with path and vector, or a CSV with path and numbers. "
+        "Give the option again for more",
     )
-    add_model_options(parser)
     add_readout_options(parser)
-    parser.add_argument("--seed", type=parse_seed, default=0, help="of the random weights; default 0")
-    parser.add_argument("-o", "--out", type=Path, help="write the scores as CSV, too")
-    parser.add_argument("--readings", type=Path, metavar="CSV", help=READINGS_HELP)
+    parser.add_argument("--seed", type=parse_seed, default=0, help="seed of the random weights; default 0")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="average N networks of random weights; default 1"
+    )
+    parser.add_argument(
+        "--per-layer", action="store_true", help="also show the valid accuracy of each layer of the first checkpoint"
+    )
+    parser.add_argument(
+        "--group",
+        action="append",
+        default=[],
+        metavar="NAME=SET,SET",
+        help="also show the mean over these sets; again for more",
+    )
+    parser.add_argument(
+        "--finetuned",
+        action="append",
+        default=[],
+        metavar="NAME=SCORES.csv",
+        help="also show the test accuracies that maeast finetune wrote; again for more",
+    )
+    parser.add_argument("-o", "--out", type=Path, help=f"OUT.csv for the scores, or a folder for {', '.join(FILES)}")
     return parser
 
 
-def refuse_options_of_models(args: argparse.Namespace) -> None:
-    """ValueError for an option that the log-mel would not heed."""
-    for name in ("checkpoint", "layer", "mel", "pool", "hop_ms"):
-        if getattr(args, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} says nothing about --features logmel: leave it out")
+def features_from(args: argparse.Namespace) -> dict[str, str | None]:
+    """Return what to probe, in its order: model, random, logmel, or a name with the path of its vectors.
+
+    Raises:
+        UsageError: another word, or an option that does not apply.
+    """
+    features: dict[str, str | None] = {}
+    for value in args.features or [MODEL]:
+        if "=" in value:
+            for name, path in named_once([value]).items():
+                refuse_equal_names([name, *features])
+                features[name] = path
+            continue
+        for kind in value.split(","):
+            if kind not in (MODEL, RANDOM, LOGMEL):
+                raise UsageError(f"--features must be {MODEL}, {RANDOM}, {LOGMEL} or NAME=FILE, got {kind!r}")
+            features[kind] = None
+    if MODEL not in features and args.per_layer:
+        raise UsageError("--per-layer needs --features model")
+    if MODEL not in features and RANDOM not in features:
+        for option in ("checkpoint", "layer", "mel", "pool", "hop_ms"):
+            if getattr(args, option) is not None:
+                raise UsageError(f"--{option.replace('_', '-')} applies to --features model and random only")
+    return features
 
 
-def format_readouts(table: Table) -> str:
-    """The mean valid accuracy of every readout, the best on top."""
-    width = max(map(len, table))
-    ranked = sorted(table, key=lambda readout: -mean_valid(table[readout]))
-    lines = [f"{readout:{width}}  {mean_valid(table[readout]):10.1f}" for readout in ranked]
-    return "\n".join([f"{'readout':{width}}  mean valid", *lines])
+def checkpoints_from(values: Sequence[str] | None) -> dict[str, list[str | None]]:
+    """Return the sources by name of the checkpoint; several of the same name are several seeds of a recipe.
+
+    Args:
+        values: ``SOURCE`` or ``NAME=SOURCE``; an existing path is always a source, though it may hold an "=".
+    """
+    checkpoints: dict[str, list[str | None]] = {}
+    for value in values or [BUNDLED]:
+        name, source = value, value
+        if "=" in value and not Path(value).exists():
+            ((name, (source,)),) = named([value]).items()
+        bundled = source in ("", BUNDLED) and not Path(source or BUNDLED).exists()
+        checkpoints.setdefault(name, []).append(None if bundled else source)
+    return checkpoints
 
 
-def format_scores(sets: Sequence[LabelledSet], scores: Sequence[Score]) -> str:
-    """A line for each set, then the means."""
-    width = max(len("mean"), *(len(one.name) for one in sets))
-    lines = [f"{'set':{width}}  classes  train/valid/test  chance  valid   test"]
-    for one, score in zip(sets, scores, strict=True):
-        classes, *sizes = one.shape
-        lines.append(
-            f"{one.name:{width}}  {classes:7}  {'/'.join(map(str, sizes)):>16}"
-            f"  {100 / classes:6.1f}  {score.valid:5.1f}  {score.test:5.1f}"
-        )
-    test = float(np.mean([score.test for score in scores]))
-    lines.append(f"{'mean':{width + 35}}  {mean_valid(scores):5.1f}  {test:5.1f}")
-    return "\n".join(lines)
+def scorers_from(
+    args: argparse.Namespace,
+    features: Mapping[str, str | None],
+    encoders: Mapping[str, Sequence["Encoder"]],
+    sets: Sequence["LabelledSet"],
+) -> dict[str, Callable[[Sequence["LabelledSet"]], "SystemScores"]]:
+    """Return, for each column of the comparison, the function that scores it on the sets.
+
+    Raises:
+        ValueError: an encoder does not have a readout, a file has not all vectors, or two columns have the same name.
+    """
+    from maeast_upstream.evaluation.comparison import (
+        LOG_MEL,
+        RANDOM_WEIGHTS,
+        score_encoders,
+        score_logmel,
+        score_vectors,
+    )
+    from maeast_upstream.evaluation.features import randomized, refuse_unknown_readouts
+    from maeast_upstream.evaluation.vectors import read_vectors
+
+    readouts = {name: readouts_from(args, runs[0].config.readout) for name, runs in encoders.items()}
+    for name, runs in encoders.items():
+        refuse_unknown_readouts(runs[0], readouts[name])
+    columns: list[tuple[str, Callable[[Sequence[LabelledSet]], SystemScores]]] = []
+    for kind, path in features.items():
+        if path is not None:
+            columns.append((kind, partial(score_vectors, kind, read_vectors(Path(path), sets))))
+        elif kind == LOGMEL:
+            columns.append((LOG_MEL, score_logmel))
+        elif kind == RANDOM:
+            name, runs = next(iter(encoders.items()))
+            networks = [randomized(runs[0], args.seed + number) for number in range(args.seeds)]
+            columns.append((RANDOM_WEIGHTS, partial(score_encoders, RANDOM_WEIGHTS, networks, readouts[name])))
+        else:
+            columns += [(name, partial(score_encoders, name, runs, readouts[name])) for name, runs in encoders.items()]
+    refuse_equal_names([name for name, _ in columns])
+    return dict(columns)
 
 
-def write_scores(path: Path, features: str, sets: Sequence[LabelledSet], table: Table) -> None:
-    """Every readout's valid accuracies as CSV, in per cent; test and C of the chosen one only."""
-    best = best_readout(table)
-    header = "features,readout,set,classes,train,valid,test,chance,valid_accuracy,test_accuracy,C"
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header.split(","))
-        for readout, scores in table.items():
-            for one, score in zip(sets, scores, strict=True):
-                chance = f"{100 / one.shape[0]:.2f}"
-                chosen = [f"{score.test:.2f}", score.c] if readout == best else ["", ""]
-                row = [
-                    features,
-                    readout,
-                    one.name,
-                    *one.shape,
-                    chance,
-                    f"{score.valid:.2f}",
-                ]
-                writer.writerow([*row, *chosen])
+def groups_from(values: Sequence[str], sets: Sequence[str]) -> dict[str, list[str]]:
+    """Return the sets of each ``NAME=SET,SET``.
+
+    Raises:
+        UsageError: a group is given twice, or names a set that is not given.
+    """
+    groups = {name: text.split(",") for name, text in named_once(values).items()}
+    for name, members in groups.items():
+        if unknown := [member for member in members if member not in sets]:
+            raise UsageError(f"--group {name}: no set {unknown[0]!r}; the sets are {', '.join(sets)}")
+    return groups
+
+
+def named(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values by name of ``NAME=VALUE`` options.
+
+    Raises:
+        UsageError: a value has no name.
+    """
+    values: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name.strip() or not name.isprintable():
+            raise UsageError(f"expected NAME=VALUE, got {pair!r}")
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def named_once(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the value of each name.
+
+    Raises:
+        UsageError: as in `named`; a name is given twice.
+    """
+    values = named(pairs)
+    refuse_equal_names([name for name, given in values.items() for _ in given])
+    return {name: value for name, (value,) in values.items()}
+
+
+def refuse_equal_names(names: Sequence[str]) -> None:
+    """Raise UsageError if two columns would have the same name."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageError(f"two are called {twice[0]!r}; give another name")
+
+
+def check_output(out: Path) -> None:
+    """Check, before any work, that the results can be written.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    from maeast_upstream.storage.atomic import refuse_unwritable
+    from maeast_upstream.visualization.figures import refuse_no_matplotlib
+
+    if out.suffix == ".csv":
+        refuse_unwritable(out)
+        return
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: a file; expected a folder, or a name that ends in .csv")
+    refuse_no_matplotlib()
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        refuse_unwritable(out / name)
+
+
+def write(out: Path, page: str, systems: Sequence["SystemScores"], layers: Mapping[str, Sequence[float]]) -> None:
+    """Write the scores as CSV, or into a folder the page, the scores and the picture."""
+    from maeast_upstream.evaluation.charts import draw_comparison
+    from maeast_upstream.evaluation.tables import write_scores
+    from maeast_upstream.storage.atomic import replacing
+
+    if out.suffix == ".csv":
+        write_scores(out, systems)
+        return
+    markdown, scores, picture = (out / name for name in FILES)
+    with replacing(markdown) as part:
+        part.write_text(page + "\n", encoding="utf-8")
+    write_scores(scores, systems)
+    draw_comparison(picture, systems, layers)

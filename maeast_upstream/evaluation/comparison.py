@@ -1,164 +1,144 @@
-"""What a report compares: features of clips, how well labels are read from them, and which clips were right."""
+"""Compares kinds of features on labelled sets: encoders, log-mel statistics, and vectors from files."""
 
-import csv
-import hashlib
 import itertools
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from maeast_upstream.encoder import Encoder
+from maeast_upstream.encoder import Encoder, Precision, load_model
 from maeast_upstream.evaluation.features import describe, embeddings, logmel_features
 from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.evaluation.linear_probe import FittedProbe, fit_probe, valid_accuracies
-from maeast_upstream.evaluation.test_log import Reading
+from maeast_upstream.evaluation.vectors import VectorTable
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.readout import Readout
 
+LOG_MEL, RANDOM_WEIGHTS = "log-mel", "random weights"
+"""How tables call the two baselines."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """One system on one labelled set: of several runs of a system one of them, or in tables their mean."""
+    """The linear probe of one system on one labelled set: of one run, or the mean of several runs."""
 
-    system: str
     digest: str
-    """Of its weights or of its feature file; empty where there is none."""
-    one: LabelledSet
+    """Of the weights or of the feature file; empty for log-mel and for a mean."""
+    labelled_set: LabelledSet
     readout: str
     c: float
+    """The chosen inverse strength of the penalty."""
     valid: float
-    """In per cent."""
-    right: np.ndarray
-    """(test clips,) bool; of a mean the share of the runs."""
+    """Accuracy in per cent."""
+    correct: np.ndarray
+    """(test clips,) bool, True where the probe is right; for a mean of runs the share of them that is right."""
 
     @property
     def test(self) -> float:
-        """In per cent."""
-        return 100 * float(self.right.mean())
-
-    @property
-    def reading(self) -> Reading:
-        """For the log."""
-        own = {"system": self.system, "digest": self.digest, "readout": self.readout}
-        return Reading(**own, set=self.one.name, clips=len(self.right))
-
-
-def features_outcomes(
-    system: str, digest: str, sets: Sequence[LabelledSet], features: Callable[[LabelledSet], np.ndarray]
-) -> list[Outcome]:
-    """A system of fixed features; ``features`` gives (clips, dimensions) in a set's order."""
-    outcomes = []
-    for one in progress_bar(sets, desc=system, leave=False):
-        fitted = fit_probe(features(one), one.labels, one.splits)
-        outcomes.append(Outcome(system, digest, one, "", fitted.c, fitted.valid, read_test(fitted, one)))
-    return outcomes
-
-
-def logmel_outcomes(sets: Sequence[LabelledSet]) -> list[Outcome]:
-    """Mean and deviation of the log-mel."""
-    return features_outcomes("log-mel", "", sets, lambda one: logmel_features(one.paths))
-
-
-def table_outcomes(system: str, table: "VectorTable", sets: Sequence[LabelledSet]) -> list[Outcome]:
-    """Another extractor's vectors."""
-    return features_outcomes(
-        system, table.digest, sets, lambda one: np.stack([table.vectors[clip.resolve()] for clip in one.paths])
-    )
+        """Accuracy in per cent."""
+        return 100 * float(self.correct.mean())
 
 
 @dataclass(frozen=True)
-class VectorTable:
-    """Another extractor's vectors of clips."""
+class SystemScores:
+    """The scores of a system, which is one column of a comparison."""
 
-    digest: str
-    """Of the file."""
-    vectors: dict[Path, np.ndarray]
+    name: str
+    outcomes: list[Outcome]
+    """Run by run, and in each the sets in their order."""
+    valid: dict[str, list[float]]
+    """For each readout that was tried, the valid accuracies in the order of ``outcomes``."""
+
+    @property
+    def means(self) -> list[Outcome]:
+        """The mean over the runs on each set, in the order of the sets."""
+        runs: dict[str, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            runs.setdefault(outcome.labelled_set.name, []).append(outcome)
+        return [mean_outcome(outcomes) for outcomes in runs.values()]
 
 
-def read_table(path: Path, sets: Sequence[LabelledSet]) -> VectorTable:
-    """Vectors by clip: an .npz with ``path`` (n,) and ``vector`` (n, dimensions), or a CSV with ``path`` and numbers.
+def load_runs(
+    name: str, sources: Sequence[str | None], device: str | None = None, precision: Precision = "fp32"
+) -> list[Encoder]:
+    """Load the checkpoints of a recipe's seeds; the arguments are those of `load_model`.
 
     Raises:
-        ValueError: no such file, or not of that form; a clip twice; a clip of the sets is not in the file.
+        ValueError: as in `load_model`; the checkpoints differ in shape or readout, or two have the same weights.
     """
-    try:
-        names, vectors = read_npz(path) if path.suffix == ".npz" else read_numbers(path)
-        clips = [Path(name).resolve() for name in names]
-        if vectors.ndim != 2 or len(vectors) != len(clips) or not vectors.size or not np.isfinite(vectors).all():
-            raise ValueError(f"not a vector of finite numbers for each path, but of shape {vectors.shape}")
-        if len(set(clips)) < len(clips):
-            raise ValueError("a path is there twice")
-    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, csv.Error) as error:
-        raise ValueError(
-            f"{path}: expected an .npz with path and vector, or a CSV with path and numbers ({error})"
-        ) from error
-    table = dict(zip(clips, vectors, strict=True))
-    for one in sets:
-        missing = [clip for clip in one.paths if clip.resolve() not in table]
-        if missing:
-            raise ValueError(f"{path}: no vector of {missing[0]}, a clip of {one.name} ({len(missing)} missing)")
-    with path.open("rb") as file:
-        return VectorTable(hashlib.file_digest(file, "sha256").hexdigest(), table)
+    runs = [load_model(source, device, precision) for source in sources]
+    for source, run in zip(sources, runs, strict=True):
+        if (run.config.model, run.config.readout) != (runs[0].config.model, runs[0].config.readout):
+            raise ValueError(
+                f"runs of {name!r}: {source or 'the bundled checkpoint'} has another shape or readout than "
+                f"{sources[0] or 'the bundled checkpoint'}; give it a name of its own"
+            )
+    if len({fingerprint(run) for run in runs}) < len(runs):
+        raise ValueError(f"two runs of {name!r} have the same weights; give each seed once, or another name")
+    return runs
 
 
-def read_npz(path: Path) -> tuple[list[str], np.ndarray]:
-    """Names and vectors."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return [str(name) for name in arrays["path"]], np.asarray(arrays["vector"], np.float64)
+def mean_outcome(runs: Sequence[Outcome]) -> Outcome:
+    """Return the mean of several runs on the same set."""
+    if len(runs) == 1:
+        return runs[0]
+    correct = np.mean([run.correct for run in runs], axis=0)
+    return replace(runs[0], digest="", correct=correct, valid=float(np.mean([run.valid for run in runs])))
 
 
-def read_numbers(path: Path) -> tuple[list[str], np.ndarray]:
-    """Names and vectors of a CSV; empty lines are passed over."""
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = [row for row in csv.reader(file) if row]
-    place = header.index("path")
-    names = [row.pop(place) for row in rows]
-    return names, np.array([[float(value) for value in row] for row in rows])
+def score_features(
+    name: str, digest: str, readout: str, features: Callable[[LabelledSet], np.ndarray], sets: Sequence[LabelledSet]
+) -> SystemScores:
+    """Probe features that need no readout; ``features`` returns (clips, dimensions) in a set's order."""
+    outcomes = []
+    for each in progress_bar(sets, desc=name, leave=False):
+        fitted = fit_probe(features(each), each.labels, each.splits)
+        outcomes.append(Outcome(digest, each, readout, fitted.c, fitted.valid, score_test(fitted, each)))
+    return SystemScores(name, outcomes, {readout: [outcome.valid for outcome in outcomes]})
 
 
-def encoder_outcomes(
-    system: str, encoders: Sequence[Encoder], readouts: Sequence[Readout], sets: Sequence[LabelledSet]
-) -> tuple[list[Outcome], dict[Readout, list[float]]]:
-    """Runs of one recipe: the readout with their best mean valid accuracy; its test accuracies, and all valid ones.
+def score_logmel(sets: Sequence[LabelledSet]) -> SystemScores:
+    """Probe the mean and standard deviation of the log-mel spectrogram."""
+    readout = "mean and standard deviation"
+    return score_features(LOG_MEL, "", readout, lambda each: logmel_features(each.paths), sets)
 
-    Returns:
-        Each run's outcomes on the sets, and by readout the valid accuracies of all of them.
-    """
+
+def score_vectors(name: str, table: VectorTable, sets: Sequence[LabelledSet]) -> SystemScores:
+    """Probe the vectors of another extractor."""
+    return score_features(name, table.digest, "vectors", table.of, sets)
+
+
+def score_encoders(
+    name: str, encoders: Sequence[Encoder], readouts: Sequence[Readout], sets: Sequence[LabelledSet]
+) -> SystemScores:
+    """Probe the runs of one recipe with the readout that has the best mean valid accuracy over runs and sets."""
     digests = [fingerprint(encoder) for encoder in encoders]
     fits: dict[Readout, list[FittedProbe]] = {readout: [] for readout in readouts}
     for encoder in encoders:
-        for one in progress_bar(sets, desc=system, leave=False):
-            features = embeddings(one.paths, encoder, readouts)
-            for readout in readouts:
-                fits[readout].append(fit_probe(features.pop(readout), one.labels, one.splits))
+        for each in progress_bar(sets, desc=name, leave=False):
+            features = embeddings(each.paths, encoder, readouts)
+            for readout in progress_bar(readouts, desc=f"{each.name}: fit", leave=False):
+                fits[readout].append(fit_probe(features.pop(readout), each.labels, each.splits))
     valid = {readout: [fitted.valid for fitted in row] for readout, row in fits.items()}
     best = max(readouts, key=lambda readout: np.mean(valid[readout]))
     outcomes = [
-        Outcome(system, digest, one, describe(best), fitted.c, fitted.valid, read_test(fitted, one))
-        for (digest, one), fitted in zip(itertools.product(digests, sets), fits[best], strict=True)
+        Outcome(digest, each, describe(best), fitted.c, fitted.valid, score_test(fitted, each))
+        for (digest, each), fitted in zip(itertools.product(digests, sets), fits[best], strict=True)
     ]
-    return outcomes, valid
+    return SystemScores(name, outcomes, {describe(readout): row for readout, row in valid.items()})
 
 
-def layer_scores(encoder: Encoder, sets: Sequence[LabelledSet]) -> Mapping[str, list[float]]:
-    """By set the valid accuracy of each layer, with the checkpoint's own mel, pool and hop; test is not read."""
-    own = encoder.config.readout
-    readouts = [
-        Readout(layer=layer, mel=own.mel, pool=own.pool, hop_ms=own.hop_ms)
-        for layer in range(1, encoder.num_layers + 1)
-    ]
-    scores = {}
-    for one in progress_bar(sets, desc="layers", leave=False):
-        scores[one.name] = list(valid_accuracies(one, encoder, readouts).values())
-    return scores
+def score_test(fitted: FittedProbe, labelled_set: LabelledSet) -> np.ndarray:
+    """Score test, once; (test clips,) bool, True where the probe is right."""
+    return fitted.correct(labelled_set.labels[labelled_set.splits == "test"])
 
 
-def read_test(fitted: FittedProbe, one: LabelledSet) -> np.ndarray:
-    """(test clips,) bool: which the probe names rightly."""
-    test = one.splits == "test"
-    right: np.ndarray = fitted.model.predict(fitted.x[test]) == one.labels[test]
-    return right
+def layer_accuracies(encoder: Encoder, sets: Sequence[LabelledSet]) -> Mapping[str, list[float]]:
+    """Return each set's valid accuracy with each layer, read out as the checkpoint says; test is not scored."""
+    layers = range(1, encoder.num_layers + 1)
+    readouts = [replace(encoder.config.readout, layer=layer) for layer in layers]
+    accuracies = {}
+    for each in progress_bar(sets, desc="layers", leave=False):
+        accuracies[each.name] = list(valid_accuracies(each, encoder, readouts).values())
+    return accuracies

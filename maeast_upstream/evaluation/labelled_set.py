@@ -1,4 +1,4 @@
-"""Labelled sets of clips: reading label tables and their splits."""
+"""Labelled sets of clips: reads label tables and their splits."""
 
 import hashlib
 import json
@@ -14,25 +14,29 @@ from maeast_upstream.data.labels import SPLITS, read_splits
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Clips with labels and splits: what a labels.csv says."""
+    """The clips of a labels.csv with their labels and splits."""
 
     name: str
-    """In tables."""
+    """How tables call the set."""
     paths: list[Path]
-    """Of the clips."""
+    """One file per clip."""
     labels: np.ndarray
     """(clips,) strings."""
     splits: np.ndarray
-    """(clips,) of train, valid and test."""
+    """(clips,) strings: train, valid or test."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Classes, and clips in train, valid and test."""
+        """Numbers of classes, and of clips in train, valid and test."""
         train, valid, test = (int((self.splits == split).sum()) for split in SPLITS)
         return len(set(self.labels)), train, valid, test
 
     def digest(self, splits: Collection[str] = SPLITS) -> str:
-        """12 hexadecimal digits of the clips of ``splits``, their labels and splits, wherever they lie."""
+        """Return 12 hexadecimal digits that depend on the clips, labels and splits, but not on where the files lie.
+
+        Args:
+            splits: which splits count.
+        """
         rows = []
         for path, label, split in zip(self.paths, self.labels.tolist(), self.splits.tolist(), strict=True):
             if split in splits:
@@ -42,22 +46,25 @@ class LabelledSet:
 
 
 def read_sets(paths: Sequence[Path]) -> list[LabelledSet]:
-    """Several labels.csv.
+    """Read several labels.csv.
 
     Raises:
-        ValueError: as in `read_labels`; two of one name, which tables could not tell apart.
+        ValueError: as in `read_labels`; two sets have the same name.
     """
     sets = [read_labels(path) for path in paths]
-    if twice := [name for name, count in Counter(one.name for one in sets).items() if count > 1]:
+    if twice := [name for name, count in Counter(each.name for each in sets).items() if count > 1]:
         raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
     return sets
 
 
 def read_labels(path: Path) -> LabelledSet:
-    """Read a labels.csv with columns path, label, split and check that it can be probed.
+    """Read a labels.csv with columns path, label and split, and check that a classifier can be trained on it.
+
+    Returns:
+        The set, named like the file, or like its folder if the file is called labels.csv.
 
     Raises:
-        ValueError: as in `read_splits`; one class only.
+        ValueError: as in `read_splits`; all clips have the same label.
     """
     rows = read_splits(path)
     labels, splits = (np.array(column) for column in zip(*rows.values(), strict=True))

@@ -1,13 +1,12 @@
-"""Outcomes -> Markdown, CSV and the log of readings; intervals by bootstrap over the test clips."""
+"""Formats scores as text, Markdown and CSV; intervals come from a bootstrap over the test clips."""
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.evaluation.comparison import Outcome
+from maeast_upstream.evaluation.comparison import Outcome, SystemScores
 from maeast_upstream.evaluation.finetune import TunedScore
 from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.storage.atomic import replacing
@@ -15,98 +14,148 @@ from maeast_upstream.storage.atomic import replacing
 RESAMPLES = 2000
 LEVEL = 0.95
 Groups = Mapping[str, Sequence[str]]
-"""Name -> labelled sets that are averaged."""
-Tuned = Mapping[str, Mapping[str, float]]
-"""Name -> test accuracy by set, of fine-tuned encoders."""
+"""Name of a group -> names of the labelled sets that it averages."""
+Finetuned = Mapping[str, Mapping[str, float]]
+"""Name of a column -> test accuracy by set, of fine-tuned encoders."""
 
 
-def by_system(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """In their order; of a system with several runs their mean on each set."""
-    runs: dict[str, dict[str, list[Outcome]]] = {}
-    for outcome in outcomes:
-        runs.setdefault(outcome.system, {}).setdefault(outcome.one.name, []).append(outcome)
-    return {system: [mean_of(own) for own in row.values()] for system, row in runs.items()}
+def format_readouts(system: SystemScores) -> str:
+    """Format the mean valid accuracy of each readout as text, the best first."""
+    width = max(map(len, system.valid))
+    lines = [f"{readout:{width}}  {accuracy:10.1f}" for readout, accuracy in ranked_readouts(system)]
+    return "\n".join([f"{'readout':{width}}  mean valid", *lines])
 
 
-def mean_of(runs: Sequence[Outcome]) -> Outcome:
-    """Runs of one system on one set as one outcome."""
-    if len(runs) == 1:
-        return runs[0]
-    right = np.mean([run.right for run in runs], axis=0)
-    return replace(runs[0], digest="", right=right, valid=float(np.mean([run.valid for run in runs])))
-
-
-def format_report(sets: Sequence[LabelledSet], outcomes: Sequence[Outcome], groups: Groups, tuned: Tuned) -> str:
-    """Test accuracies: a line a set, a column a system; the means with their intervals."""
-    systems = by_system(outcomes)
-    names = [in_cell(name) for name in (*systems, *tuned)]
-    lines = ["| set | classes | train / valid / test | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
-    for number, one in enumerate(sets):
-        classes, *sizes = one.shape
-        cells = [f"{row[number].test:.1f}" for row in systems.values()]
-        cells += [f"{scores[one.name]:.1f}" if one.name in scores else "" for scores in tuned.values()]
-        lines.append(f"| {in_cell(one.name)} | {classes} | {' / '.join(map(str, sizes))} | " + " | ".join(cells) + " |")
-    for group, members in {**groups, "mean": [one.name for one in sets]}.items():
-        own = {name: [o for o in outcomes if o.system == name and o.one.name in members] for name in systems}
-        cells = [mean_and_interval(row) + spread_over_runs(row) for row in own.values()]
-        cells += [tuned_mean(scores, members) for scores in tuned.values()]
-        lines.append(f"| **{group}** | | | " + " | ".join(cells) + " |")
+def format_scores(system: SystemScores, groups: Groups) -> str:
+    """Format the scores of a single system as text: a line for each set, then the means."""
+    outcomes = system.means
+    width = max(len(name) for name in ("mean", *groups, *(each.labelled_set.name for each in outcomes)))
+    lines = [f"{'set':{width}}  classes  train/valid/test  chance  valid   test"]
+    for each in outcomes:
+        classes, *sizes = each.labelled_set.shape
+        lines.append(
+            f"{each.labelled_set.name:{width}}  {classes:7}  {'/'.join(map(str, sizes)):>16}"
+            f"  {100 / classes:6.1f}  {each.valid:5.1f}  {each.test:5.1f}"
+        )
+    for name, members in with_mean(groups, outcomes).items():
+        valid, test = (
+            np.mean([getattr(each, split) for each in outcomes if each.labelled_set.name in members])
+            for split in ("valid", "test")
+        )
+        lines.append(f"{name:{width + 35}}  {valid:5.1f}  {test:5.1f}")
     return "\n".join(lines)
 
 
-def mean_and_interval(outcomes: Sequence[Outcome]) -> str:
-    """A system's mean test accuracy over sets with its interval."""
+def format_page(
+    systems: Sequence[SystemScores],
+    groups: Groups,
+    finetuned: Finetuned,
+    main: str,
+    layers: Mapping[str, Sequence[float]],
+) -> str:
+    """Format a comparison as a Markdown page.
+
+    Args:
+        systems: one column each.
+        groups: sets that are also averaged separately.
+        finetuned: further columns.
+        main: the system whose differences from the others are shown.
+        layers: by set the valid accuracy of each layer of ``main``; may be empty.
+    """
+    parts = ["## Test accuracy, in per cent", format_comparison(systems, groups, finetuned)]
+    if len(systems) > 1:
+        parts.append(format_differences(systems, main))
+    for system in systems:
+        if len(system.valid) > 1:
+            rows = [f"| {readout} | {accuracy:.1f} |" for readout, accuracy in ranked_readouts(system)]
+            table = "\n".join(["| readout | mean valid |", "|---|---|", *rows])
+            parts += [f"## Readouts of {system.name}, valid", table]
+    if layers:
+        parts += [f"## Layers of {main}, valid", format_layers(layers)]
+    return "\n\n".join(parts)
+
+
+def format_comparison(systems: Sequence[SystemScores], groups: Groups, finetuned: Finetuned) -> str:
+    """Format test accuracies as Markdown: a line per set, a column per system, and the means with their intervals."""
+    names = [in_cell(name) for name in (*(system.name for system in systems), *finetuned)]
+    lines = ["| set | classes | train / valid / test | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
+    means = [system.means for system in systems]
+    for row in zip(*means, strict=True):
+        labelled_set = row[0].labelled_set
+        classes, *sizes = labelled_set.shape
+        cells = [f"{outcome.test:.1f}" for outcome in row]
+        cells += [finetuned_mean(scores, [labelled_set.name]) for scores in finetuned.values()]
+        first = f"| {in_cell(labelled_set.name)} | {classes} | {' / '.join(map(str, sizes))} | "
+        lines.append(first + " | ".join(cells) + " |")
+    for group, members in with_mean(groups, means[0]).items():
+        cells = [mean_and_interval(system, members) for system in systems]
+        cells += [finetuned_mean(scores, members) for scores in finetuned.values()]
+        lines.append(f"| **{in_cell(group)}** | | | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def mean_and_interval(system: SystemScores, members: Sequence[str]) -> str:
+    """Format a system's mean test accuracy over some sets, its interval, and the spread over its runs if any."""
+    outcomes = [outcome for outcome in system.means if outcome.labelled_set.name in members]
     low, high = interval(outcomes)
-    return f"{np.mean([outcome.test for outcome in outcomes]):.1f} ({low:.1f} to {high:.1f})"
-
-
-def spread_over_runs(outcomes: Sequence[Outcome]) -> str:
-    """The deviation of the runs' means over sets; empty for one run."""
+    text = f"{np.mean([outcome.test for outcome in outcomes]):.1f} ({low:.1f} to {high:.1f})"
     runs: dict[str, list[float]] = {}
-    for outcome in outcomes:
-        runs.setdefault(outcome.digest, []).append(outcome.test)
+    for outcome in system.outcomes:
+        if outcome.labelled_set.name in members:
+            runs.setdefault(outcome.digest, []).append(outcome.test)
     if len(runs) < 2:
-        return ""
-    return f", ± {np.std([np.mean(tests) for tests in runs.values()], ddof=1):.1f} of {len(runs)} runs"
+        return text
+    spread = np.std([np.mean(tests) for tests in runs.values()], ddof=1)
+    return f"{text}, ± {spread:.1f} of {len(runs)} runs"
 
 
-def tuned_mean(scores: Mapping[str, float], members: Sequence[str]) -> str:
-    """The mean, where every set has a score."""
+def finetuned_mean(scores: Mapping[str, float], members: Sequence[str]) -> str:
+    """Format the mean over some sets; empty unless every set has a score."""
     return f"{np.mean([scores[name] for name in members]):.1f}" if set(members) <= set(scores) else ""
 
 
+def with_mean(groups: Groups, outcomes: Sequence[Outcome]) -> dict[str, Sequence[str]]:
+    """Return the groups, and last the group "mean" of all sets."""
+    return {**groups, "mean": [outcome.labelled_set.name for outcome in outcomes]}
+
+
+def ranked_readouts(system: SystemScores) -> list[tuple[str, float]]:
+    """Return each readout with its mean valid accuracy, the best first."""
+    means = {readout: float(np.mean(accuracies)) for readout, accuracies in system.valid.items()}
+    return sorted(means.items(), key=lambda item: -item[1])
+
+
 def interval(outcomes: Sequence[Outcome]) -> tuple[float, float]:
-    """Of a system's mean: each set's test clips are drawn anew, RESAMPLES times; always the same draws."""
-    (row,) = by_system(outcomes).values()
-    means = resampled([outcome.right.astype(float) for outcome in row])
+    """Return the bootstrap interval of the mean test accuracy over sets, in per cent; always from the same draws."""
+    means = resampled_means([outcome.correct.astype(float) for outcome in outcomes])
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return 100 * float(low), 100 * float(high)
 
 
-def resampled(values: Sequence[np.ndarray]) -> np.ndarray:
-    """(RESAMPLES,) means over the sets of the means of values of clips that are drawn with replacement."""
+def resampled_means(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Draw each set's clips with replacement, RESAMPLES times; (RESAMPLES,) means over the sets of their means."""
     rng = np.random.default_rng(0)
-    means = [own[rng.integers(len(own), size=(RESAMPLES, len(own)))].mean(axis=1) for own in values]
+    means = [clips[rng.integers(len(clips), size=(RESAMPLES, len(clips)))].mean(axis=1) for clips in values]
     result: np.ndarray = np.mean(means, axis=0)
     return result
 
 
-def format_differences(outcomes: Sequence[Outcome], main: str) -> str:
-    """The mean of ``main`` less each other system's, on the same clips, with the interval."""
-    systems = by_system(outcomes)
-    lines = [f"| {in_cell(main)} less | difference | interval ({LEVEL:.0%}) |", "|---|---|---|"]
-    for name, row in systems.items():
+def format_differences(systems: Sequence[SystemScores], main: str) -> str:
+    """Format the mean of ``main`` minus that of each other system, on the same clips, with its interval."""
+    means = {system.name: system.means for system in systems}
+    lines = [f"| {in_cell(main)} minus | difference | interval ({LEVEL:.0%}) |", "|---|---|---|"]
+    for name, outcomes in means.items():
         if name != main:
-            pairs = zip(systems[main], row, strict=True)
-            gains = [own.right.astype(float) - other.right.astype(float) for own, other in pairs]
-            low, high = np.quantile(resampled(gains), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            pairs = zip(means[main], outcomes, strict=True)
+            gains = [ours.correct.astype(float) - theirs.correct.astype(float) for ours, theirs in pairs]
+            low, high = np.quantile(resampled_means(gains), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             difference = round(float(np.mean([gain.mean() for gain in gains])), 4) + 0.0  # no -0.0
             lines.append(f"| {in_cell(name)} | {100 * difference:+.1f} | {100 * low:+.1f} to {100 * high:+.1f} |")
     return "\n".join(lines)
 
 
 def format_layers(layers: Mapping[str, Sequence[float]]) -> str:
-    """Valid accuracy by layer: a line a set, the best of it in bold, then the mean."""
+    """Format valid accuracies by layer as Markdown: a line per set with its best in bold, then the mean."""
     depth = len(next(iter(layers.values())))
     rows = {**layers, "mean": np.mean(list(layers.values()), axis=0).tolist()}
     lines = ["| set | " + " | ".join(str(n) for n in range(1, depth + 1)) + " |", "|---" * (depth + 1) + "|"]
@@ -118,19 +167,25 @@ def format_layers(layers: Mapping[str, Sequence[float]]) -> str:
 
 
 def in_cell(name: str) -> str:
-    """A name that somebody gave, so that Markdown does not take a bar in it for the next column."""
+    """Escape the bars of a name that the user gave, so that Markdown does not begin a column there."""
     return name.replace("|", "\\|")
 
 
-def write_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """A row for each run of a system and set, in per cent."""
-    header = ["system", "model", "readout", "set", "classes", "train", "valid", "test", "C"]
+def write_scores(path: Path, systems: Sequence[SystemScores]) -> None:
+    """Write a CSV with a row per system, run, readout and set, in per cent; test is that of the chosen readout only."""
+    columns = ["system", "model", "readout", "set", "classes", "train", "valid", "test", "chance", "valid_accuracy"]
     with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*header, "valid_accuracy", "test_accuracy", "test_low", "test_high"])
-        for o in outcomes:
-            own = [o.system, o.digest[:12], o.readout, o.one.name, *o.one.shape, o.c]
-            writer.writerow([*own, *(f"{value:.2f}" for value in (o.valid, o.test, *interval([o])))])
+        writer.writerow([*columns, "test_accuracy", "test_low", "test_high", "C"])
+        for system in systems:
+            for readout, accuracies in system.valid.items():
+                for outcome, valid in zip(system.outcomes, accuracies, strict=True):
+                    labelled_set = outcome.labelled_set
+                    classes = labelled_set.shape[0]
+                    cells = [system.name, outcome.digest[:12], readout, labelled_set.name, *labelled_set.shape]
+                    test = [f"{value:.2f}" for value in (outcome.test, *interval([outcome]))]
+                    chosen = [*test, outcome.c] if readout == outcome.readout else [""] * 4
+                    writer.writerow([*cells, f"{100 / classes:.2f}", f"{valid:.2f}", *chosen])
 
 
 def format_tuned(sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) -> str:

@@ -1,3 +1,4 @@
+import argparse
 import builtins
 import csv
 import shutil
@@ -10,13 +11,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import ThreadpoolController
 
-from maeast_upstream import cli
+from maeast_upstream.arguments import readouts_from
 from maeast_upstream.audio.reading import AudioError, read_audio
 from maeast_upstream.commands import probe
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.encoder import Encoder
-from maeast_upstream.evaluation import linear_probe, test_log
-from maeast_upstream.fingerprint import fingerprint
+from maeast_upstream.evaluation import comparison, features, linear_probe
+from maeast_upstream.evaluation.features import embeddings, logmel_features, randomized
+from maeast_upstream.evaluation.labelled_set import read_labels
 from maeast_upstream.frontend import FrontendConfig
 from maeast_upstream.model import ModelConfig
 from maeast_upstream.readout import Readout
@@ -42,12 +44,12 @@ DRUMS = {"cymbal_crash", "kick", "snare", "tom"}
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return linear_probe.randomised(Encoder(TINY))
+    return randomized(Encoder(TINY))
 
 
 @pytest.fixture(autouse=True)
 def bundled(monkeypatch, encoder):
-    monkeypatch.setattr(linear_probe, "load_model", lambda *_: encoder)
+    monkeypatch.setattr(comparison, "load_model", lambda *_: encoder)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_rotating_to_the_train_rows_keeps_their_distances():
     features, _, splits = clusters(400)
     train = splits == "train"
     x = (features - features[train].mean(0)) / features[train].std(0)
-    rotated = linear_probe.standardise(features, train)
+    rotated = linear_probe.standardize(features, train)
     assert rotated.shape[1] < train.sum()
     np.testing.assert_allclose(rotated[train] @ rotated[train].T, x[train] @ x[train].T, atol=1e-8)
     np.testing.assert_allclose(rotated @ rotated[train].T, x @ x[train].T, atol=1e-8)
@@ -122,9 +124,9 @@ def test_a_dimension_without_spread_and_a_far_outlier_do_no_harm():
     features, labels, splits = clusters(20)
     features[:, 3] = 1.0
     features[-1, 4] = 1e30
-    x = linear_probe.standardise(features, splits == "train")
+    x = linear_probe.standardize(features, splits == "train")
     assert np.isfinite(x).all()
-    assert np.abs(x).max() == linear_probe.MAX_DEVIATIONS
+    assert np.abs(x).max() == linear_probe.MAX_STANDARD_DEVIATIONS
     assert not x[:, 3].any()
     assert linear_probe.probe(features, labels, splits).valid > 40
 
@@ -149,18 +151,18 @@ def test_threads_do_not_wait_for_each_other_in_small_products(monkeypatch):
 
 
 def test_features_of_a_batch_are_those_of_embed(encoder, tones):
-    one = linear_probe.read_labels(tones)
+    one = read_labels(tones)
     readouts = [
         Readout(layer=2, pool="mean_std"),
         Readout(layer="all", mel="mean", pool="mean_max"),
         Readout(layer="mean", mel="mean", hop_ms=40.0),
         Readout(layer=1),
     ]
-    features = linear_probe.embeddings(one.paths, encoder, readouts)
+    vectors = embeddings(one.paths, encoder, readouts)
     clips = [torch.from_numpy(read_audio(path)) for path in one.paths]
     for readout in readouts:
         alone = encoder.embed(clips, readout=readout).numpy()
-        np.testing.assert_allclose(features[readout], alone, atol=1e-5)
+        np.testing.assert_allclose(vectors[readout], alone, atol=1e-5)
 
 
 def test_a_grid_costs_one_pass_of_each_clip(encoder, tones, monkeypatch):
@@ -171,23 +173,24 @@ def test_a_grid_costs_one_pass_of_each_clip(encoder, tones, monkeypatch):
         "read",
         lambda self, clips, *a, **k: (seen.extend(clips), read(self, clips, *a, **k))[1],
     )
-    grid = linear_probe.readout_grid(Readout(), "1,2,mean,all", "concat,mean", "mean,mean_std", None)
-    linear_probe.embeddings(linear_probe.read_labels(tones).paths, encoder, grid)
+    args = argparse.Namespace(layer="1,2,mean,all", mel="concat,mean", pool="mean,mean_std", hop_ms=None)
+    grid = readouts_from(args, Readout())
+    embeddings(read_labels(tones).paths, encoder, grid)
     assert len(grid) == 16
     assert len(seen) == 24
 
 
 def test_reading_in_blocks_changes_nothing(tones, monkeypatch):
-    paths = linear_probe.read_labels(tones).paths
-    whole = linear_probe.logmel_features(paths)
-    monkeypatch.setattr(linear_probe, "READ_SECONDS", 1.0)
-    monkeypatch.setattr(linear_probe, "BATCH_SECONDS", 0.5)
-    np.testing.assert_array_equal(linear_probe.logmel_features(paths), whole)
+    paths = read_labels(tones).paths
+    whole = logmel_features(paths)
+    monkeypatch.setattr(features, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(features, "BATCH_SECONDS", 0.5)
+    np.testing.assert_array_equal(logmel_features(paths), whole)
 
 
 def test_logmel_features_are_those_of_torchaudio(drums):
     kaldi = pytest.importorskip("torchaudio").compliance.kaldi
-    path = linear_probe.read_labels(drums).paths[0]
+    path = read_labels(drums).paths[0]
     logmel = kaldi.fbank(
         torch.from_numpy(read_audio(path))[None],
         window_type="hanning",
@@ -197,83 +200,33 @@ def test_logmel_features_are_those_of_torchaudio(drums):
         dither=0.0,
     ).numpy()
     expected = np.concatenate([logmel.mean(0), logmel.std(0)])
-    np.testing.assert_allclose(linear_probe.logmel_features([path])[0], expected, atol=1e-3)
+    np.testing.assert_allclose(logmel_features([path])[0], expected, atol=1e-3)
 
 
 def test_a_clip_under_one_window_has_logmel_features(tmp_path):
     soundfile.write(tmp_path / "click.wav", np.full(100, 0.5), 16000)
-    assert np.isfinite(linear_probe.logmel_features([tmp_path / "click.wav"])).all()
+    assert np.isfinite(logmel_features([tmp_path / "click.wav"])).all()
 
 
 def test_easy_classes_are_told_apart_by_every_kind_of_features(tones, capsys):
-    for features in ("model", "random", "logmel"):
-        assert probe.main([str(tones), "--features", features]) == 0
+    for kind in ("model", "random", "logmel"):
+        assert probe.main([str(tones), "--features", kind]) == 0
         assert capsys.readouterr().out.splitlines()[-1].endswith("100.0  100.0")
 
 
 def test_logmel_beats_chance_on_real_clips(drums):
-    score = linear_probe.probe_features(linear_probe.read_labels(drums), linear_probe.logmel_features)
-    assert score.valid > 50
+    (outcome,) = comparison.score_logmel([read_labels(drums)]).outcomes
+    assert outcome.valid > 50
 
 
 def test_random_weights_come_from_the_seed_and_leave_the_global_generator_alone(
     encoder,
 ):
     state = torch.get_rng_state()
-    weights = [linear_probe.randomised(encoder, seed).network.patch_embed.weight for seed in (0, 0, 1)]
+    weights = [randomized(encoder, seed).network.patch_embed.weight for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-
-
-def test_the_readout_is_chosen_on_valid_and_the_first_wins_a_tie():
-    table = {
-        "good on test": [linear_probe.Score(50, 100, 1.0), linear_probe.Score(50, 100, 1.0)],
-        "good on valid": [linear_probe.Score(40, 0, 1.0), linear_probe.Score(80, 0, 1.0)],
-        "as good": [linear_probe.Score(60, 10, 1.0), linear_probe.Score(60, 10, 1.0)],
-    }
-    assert linear_probe.best_readout(table) == "good on valid"
-
-
-def test_a_reading_of_test_is_logged_where_asked(tones, tmp_path):
-    log = tmp_path / "readings.csv"
-    for features in ("model", "logmel"):
-        assert probe.main([str(tones), "--features", features, "--readings", str(log)]) == 0
-    with log.open(newline="", encoding="utf-8") as file:
-        model, logmel = csv.DictReader(file)
-    assert (model["system"], model["set"], model["clips"]) == ("bundled", tones.parent.name, "6")
-    assert model["model"] == fingerprint(linear_probe.load_model(None))[:12]
-    assert model["readout"] == linear_probe.describe(linear_probe.load_model(None).config.readout)
-    assert (logmel["system"], logmel["model"], logmel["clips"]) == ("log-mel", "", "6")
-
-
-@pytest.mark.parametrize(
-    ("log", "reason"),
-    [("labels.csv", "not a log of readings"), ("", "Is a directory"), ("none/log.csv", "No such file")],
-)
-def test_a_log_that_cannot_be_written_is_told_before_any_work(tones, capsys, monkeypatch, log, reason):
-    monkeypatch.setattr(linear_probe, "logmel_features", None)
-    before = tones.read_text()
-    command = ["probe", str(tones), "--features", "logmel", "--readings", str(tones.parent / log)]
-    assert cli.main(command) == 1
-    error = capsys.readouterr().err
-    assert reason in error
-    assert error.count("\n") == 1
-    assert tones.read_text() == before
-
-
-def test_a_log_goes_on_behind_its_last_line_and_an_empty_one_gets_its_header(tmp_path):
-    log = tmp_path / "log.csv"
-    log.touch()
-    one = test_log.Reading(system="a", digest="", readout="", set="words", clips=3)
-    for _ in range(2):
-        test_log.log_readings(log, [one])
-    header, *lines = log.read_text().splitlines()
-    assert header.split(",") == test_log.HEADER
-    assert [line.split(",")[2] for line in lines] == ["a", "a"]
-    log.write_text(log.read_text().rstrip())
-    with pytest.raises(ValueError, match="not a log of readings"):
-        test_log.log_readings(log, [one])
 
 
 def test_a_grid_prints_valid_of_all_and_writes_test_of_the_best_only(tones, tmp_path, capsys):
@@ -288,7 +241,7 @@ def test_a_grid_prints_valid_of_all_and_writes_test_of_the_best_only(tones, tmp_
     assert all(row["valid_accuracy"] for row in rows)
     chosen = [row for row in rows if row["test_accuracy"]]
     assert len(chosen) == 1
-    assert f"model: {chosen[0]['readout']}" in printed
+    assert f"bundled: {chosen[0]['readout']}" in printed
     assert chosen[0]["set"] == tones.parent.name
     assert (chosen[0]["train"], chosen[0]["valid"], chosen[0]["test"]) == (
         "12",
@@ -377,13 +330,13 @@ def test_sets_of_one_name_are_refused(tones):
         (["--layer", "²"], "layer must be a number"),
         (["--layer", ""], "layer must be a number"),
         (["--features", "random", "--seed", "9" * 20], "a seed is a whole number"),
-        (["--features", "logmel", "--layer", "2"], "--layer says nothing about --features logmel"),
+        (["--features", "logmel", "--layer", "2"], "--layer applies to --features model and random only"),
         (["-o", "nowhere/scores.csv"], "nowhere: no such folder"),
-        (["--features", "mfcc"], "invalid choice"),
+        (["--features", "mfcc"], "--features must be model, random, logmel or NAME=FILE"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_clip_is_read(tones, monkeypatch, options, message):
-    monkeypatch.setattr(linear_probe, "read_batches", None)
+    monkeypatch.setattr(features, "read_batches", None)
     with pytest.raises(ValueError, match=message):
         probe.main([str(tones), *options])
 

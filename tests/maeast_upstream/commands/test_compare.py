@@ -1,3 +1,5 @@
+"""`maeast probe` with several systems: tables, picture, intervals."""
+
 import csv
 import hashlib
 import io
@@ -10,12 +12,12 @@ from small import small_config
 
 from maeast_upstream import checkpoint
 from maeast_upstream.cli import run
-from maeast_upstream.commands import report
+from maeast_upstream.commands import probe as command
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.evaluation import comparison, tables
-from maeast_upstream.evaluation.comparison import Outcome
-from maeast_upstream.evaluation.features import embeddings, logmel_features, randomised
+from maeast_upstream.evaluation import comparison, features, tables, vectors
+from maeast_upstream.evaluation.comparison import Outcome, SystemScores
+from maeast_upstream.evaluation.features import embeddings, logmel_features, randomized
 from maeast_upstream.evaluation.labelled_set import read_labels
 from maeast_upstream.evaluation.linear_probe import probe
 from maeast_upstream.fingerprint import fingerprint
@@ -57,21 +59,22 @@ def rows(path):
 
 @pytest.fixture(scope="module")
 def made(start, sets, tmp_path_factory):
-    """A report with everything in it."""
-    out = tmp_path_factory.mktemp("report")
+    """A comparison with everything in it."""
+    out = tmp_path_factory.mktemp("comparison")
     own = [read_labels(path) for path in sets]
     paths = [clip for one in own for clip in one.paths]
     np.savez(out / "other.npz", path=[str(clip) for clip in paths], vector=logmel_features(paths))
     (out / "scores.csv").write_text("set,test_accuracy\nwords,50.0\ndrums,75.0\n")
-    command = [*map(str, sets), "-o", str(out), "--checkpoint", f"small={start}", "--layer", "1,last,1", "--per-layer"]
-    command += ["--features", f"other={out / 'other.npz'}", "--finetuned", f"tuned={out / 'scores.csv'}"]
-    assert report.main(command) == 0
+    options = [*map(str, sets), "-o", str(out), "--checkpoint", f"small={start}", "--layer", "1,last,1", "--per-layer"]
+    options += ["--features", "logmel", "--features", f"other={out / 'other.npz'}", "--features", "random,model"]
+    options += ["--finetuned", f"tuned={out / 'scores.csv'}", "--group", "noises=drums"]
+    assert command.main(options) == 0
     return out, own
 
 
 def test_the_scores_are_those_of_the_probe(made, start):
     out, own = made
-    table = {(row["system"], row["set"]): row for row in rows(out / "report.csv")}
+    table = {(row["system"], row["set"]): row for row in rows(out / "probe.csv") if row["test_accuracy"]}
     assert {system for system, _ in table} == {"log-mel", "other", "random weights", "small"}
     encoder = load_model(start)
     for one in own:
@@ -91,76 +94,95 @@ def test_the_scores_are_those_of_the_probe(made, start):
 
 def test_one_readout_is_chosen_for_all_sets_by_the_mean_of_valid(made, start):
     out, own = made
-    table = [row for row in rows(out / "report.csv") if row["system"] == "small"]
-    (chosen,) = {row["readout"] for row in table}
-    _, valid = comparison.encoder_outcomes("small", [load_model(start)], [Readout(layer=1), Readout()], own)
-    means = {("1" if readout.layer == 1 else "last"): np.mean(scores) for readout, scores in valid.items()}
-    assert chosen.split(",")[0] == f"layer {max(means, key=means.get)}"
-    assert "| readout | mean valid |" in (out / "report.md").read_text()
+    table = [row for row in rows(out / "probe.csv") if row["system"] == "small"]
+    (chosen,) = {row["readout"] for row in table if row["test_accuracy"]}
+    means = {row["readout"]: [] for row in table}
+    for row in table:
+        means[row["readout"]].append(float(row["valid_accuracy"]))
+    assert [len(accuracies) for accuracies in means.values()] == [len(own)] * 2
+    assert chosen == max(means, key=lambda readout: np.mean(means[readout]))
+    assert "| readout | mean valid |" in (out / "probe.md").read_text()
+
+
+def test_in_a_tie_the_first_readout_is_chosen(start, sets):
+    twins = [Readout(layer=3), Readout(layer="last")]
+    scores = comparison.score_encoders("small", [load_model(start)], twins, [read_labels(sets[0])])
+    assert {outcome.readout.split(",")[0] for outcome in scores.outcomes} == {"layer 3"}
 
 
 def test_the_page_has_the_tuned_column_the_layers_and_a_picture(made):
     out, _ = made
-    text = (out / "report.md").read_text()
+    text = (out / "probe.md").read_text()
     (header,) = [line for line in text.splitlines() if line.startswith("| set | classes")]
     assert header.endswith("| log-mel | other | random weights | small | tuned |")
     (mean,) = [line for line in text.splitlines() if line.startswith("| **mean** | | |")]
     assert mean.endswith("| 62.5 |")
+    (group,) = [line for line in text.splitlines() if line.startswith("| **noises** | | |")]
+    assert group.endswith("| 75.0 |")
     assert "| set | 1 | 2 | 3 |" in text
-    assert "| small less | difference |" in text
-    assert (out / "report.png").stat().st_size > 5000
+    assert "| small minus | difference |" in text
+    assert (out / "probe.png").stat().st_size > 5000
 
 
-def test_every_reading_of_test_is_appended_to_the_log(made, sets, start):
-    out, own = made
-    log = rows(out / "readings.csv")
-    assert len(log) == 4 * 2
-    assert {(row["system"], row["set"]) for row in log} >= {("log-mel", "words"), ("small", "drums")}
-    assert {row["clips"] for row in log if row["set"] == "words"} == {str(own[0].shape[3])}
-    digest = hashlib.sha256((out / "other.npz").read_bytes()).hexdigest()[:12]
-    assert {row["model"] for row in log if row["system"] == "other"} == {digest}
-    assert all(len(row["date"]) == 10 for row in log)
-    again = [str(sets[0]), "-o", str(out / "again"), "--checkpoint", f"small={start}"]
-    assert report.main([*again, "--readings", str(out / "readings.csv")]) == 0
-    assert len(rows(out / "readings.csv")) == 8 + 3
+def test_each_column_names_the_weights_or_the_file_that_it_was_made_of(made, start):
+    out, _ = made
+    models = {row["system"]: row["model"] for row in rows(out / "probe.csv")}
+    assert models["other"] == hashlib.sha256((out / "other.npz").read_bytes()).hexdigest()[:12]
+    assert models["small"] == fingerprint(load_model(start))[:12]
+    assert models["log-mel"] == ""
 
 
-def test_test_is_read_for_the_chosen_readout_only(start, sets, tmp_path, monkeypatch):
-    read = []
-    real = comparison.read_test
-    monkeypatch.setattr(comparison, "read_test", lambda fitted, one: read.append(one.name) or real(fitted, one))
-    command = [str(sets[0]), "-o", str(tmp_path), "--checkpoint", f"small={start}", "--layer", "1,2,last"]
-    assert report.main(command) == 0
-    assert read == ["words"] * 3
+def test_test_is_scored_for_the_chosen_readout_only(start, sets, monkeypatch):
+    scored = []
+    real = comparison.score_test
+    monkeypatch.setattr(comparison, "score_test", lambda fitted, one: scored.append(one.name) or real(fitted, one))
+    assert command.main([str(sets[0]), "--checkpoint", f"small={start}", "--layer", "1,2,last"]) == 0
+    assert scored == ["words"]
 
 
 def test_runs_of_one_name_are_one_column_with_their_spread(start, sets, tmp_path):
     other = tmp_path / "other"
-    randomised(load_model(start), seed=1).save_pretrained(other)
-    command = [str(sets[0]), "-o", str(tmp_path), "--checkpoint", f"small={start}", "--checkpoint", f"small={other}"]
-    assert report.main([*command, "--seeds", "3"]) == 0
-    table = [row for row in rows(tmp_path / "report.csv") if row["system"] == "small"]
+    randomized(load_model(start), seed=1).save_pretrained(other)
+    options = [str(sets[0]), "-o", str(tmp_path), "--checkpoint", f"small={start}", "--checkpoint", f"small={other}"]
+    assert command.main([*options, "--features", "random,model", "--seeds", "3"]) == 0
+    table = [row for row in rows(tmp_path / "probe.csv") if row["system"] == "small"]
     tests = [float(row["test_accuracy"]) for row in table]
     assert len({row["model"] for row in table}) == len(table) == 2
-    text = (tmp_path / "report.md").read_text()
+    text = (tmp_path / "probe.md").read_text()
     (header, mean) = [line for line in text.splitlines() if line.startswith(("| set | classes", "| **mean**"))]
-    assert header.endswith("| log-mel | random weights | small |")
+    assert header.endswith("| random weights | small |")
     cells = mean.split(" | ")
     assert cells[-1].startswith(f"{np.mean(tests):.1f} (")
     assert f", ± {np.std(tests, ddof=1):.1f} of 2 runs" in cells[-1]
     assert cells[-2].endswith("of 3 runs")
-    assert len(rows(tmp_path / "readings.csv")) == 1 + 3 + 2
 
 
-def outcomes(name, right, own):
-    return [Outcome(name, "", one, "", 1.0, 50.0, np.array(row)) for one, row in zip(own, right, strict=True)]
+def test_a_single_checkpoint_is_plain_text_whether_named_or_not(start, sets, capsys):
+    for source in (str(start), f"small={start}"):
+        assert command.main([str(sets[0]), "--checkpoint", source, "--group", "speech=words"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(f"{source.split('=')[0]}: layer last")
+        assert [line.split()[0] for line in lines[1:]] == ["set", "words", "speech", "mean"]
+        assert lines[-1].split()[1:] == lines[-2].split()[1:]
+
+
+def test_a_path_with_an_equals_sign_is_a_path(start, sets, tmp_path, capsys):
+    path = tmp_path / "lr=0.1"
+    path.symlink_to(start)
+    assert command.main([str(sets[0]), "--checkpoint", str(path)]) == 0
+    assert f"{path}: layer" in capsys.readouterr().out
+
+
+def scores(name, correct, own):
+    outcomes = [Outcome("", one, "", 1.0, 50.0, np.array(row)) for one, row in zip(own, correct, strict=True)]
+    return SystemScores(name, outcomes, {"": [50.0] * len(own)})
 
 
 def test_intervals_are_those_of_clips_drawn_with_replacement(made):
     own = made[1]
     rng = np.random.default_rng(1)
     right = [rng.random(400) < 0.6, rng.random(100) < 0.8]
-    low, high = tables.interval(outcomes("a", right, own))
+    low, high = tables.interval(scores("a", right, own).outcomes)
     deviation = 100 * np.sqrt(sum(r.mean() * (1 - r.mean()) / len(r) for r in right)) / 2
     assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.08)
     assert low < 100 * np.mean([r.mean() for r in right]) < high
@@ -170,20 +192,16 @@ def test_differences_are_of_the_same_clips(made):
     own = made[1]
     rng = np.random.default_rng(1)
     right = [rng.random(400) < 0.6, rng.random(100) < 0.8]
-    text = tables.format_differences([*outcomes("a", right, own), *outcomes("b", right, own)], "a")
+    text = tables.format_differences([scores("a", right, own), scores("b", right, own)], "a")
     assert text.splitlines()[-1] == "| b | +0.0 | +0.0 to +0.0 |"
 
 
 def test_a_bar_in_a_name_is_no_new_column(sets):
     own = [read_labels(path) for path in sets]
     right = [np.ones(one.shape[-1], bool) for one in own]
-    outcomes = [
-        Outcome(name, "", one, "", 1.0, 0.0, clips)
-        for name in ("plain", "a|b")
-        for one, clips in zip(own, right, strict=True)
-    ]
-    page = tables.format_report(own, outcomes, {}, {"c|d": {}})
-    page += "\n" + tables.format_differences(outcomes, "a|b")
+    systems = [scores(name, right, own) for name in ("plain", "a|b")]
+    page = tables.format_comparison(systems, {}, {"c|d": {}})
+    page += "\n" + tables.format_differences(systems, "a|b")
     bars = [line.replace("\\|", "").count("|") for line in page.splitlines()]
     assert bars == [7] * (3 + len(own)) + [4] * 3
 
@@ -191,7 +209,7 @@ def test_a_bar_in_a_name_is_no_new_column(sets):
 def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
     (tmp_path / "v.csv").write_text("path,a,b\nx.wav,1,2\n\ny.wav,3,4.5\n\n")
     np.savez(tmp_path / "v.npz", path=["x.wav", "y.wav"], vector=[[1, 2], [3, 4.5]])
-    first, second = (comparison.read_table(tmp_path / f"v.{kind}", []).vectors for kind in ("csv", "npz"))
+    first, second = (vectors.read_vectors(tmp_path / f"v.{kind}", []).vectors for kind in ("csv", "npz"))
     assert list(first) == list(second) == [Path("x.wav").resolve(), Path("y.wav").resolve()]
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
@@ -219,18 +237,19 @@ def test_a_file_without_vectors_is_refused_by_name(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}: expected an .npz with path and vector"):
-        comparison.read_table(path, [])
+        vectors.read_vectors(path, [])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--checkpoint", "nowhere"], "expected NAME=VALUE, got 'nowhere'"),
-        (["--checkpoint", "log-mel=x"], "two are called 'log-mel'"),
+        (["--checkpoint", "nowhere"], "no checkpoint 'nowhere'"),
+        (["--checkpoint", "log-mel={start}", "--features", "logmel,model"], "two are called 'log-mel'"),
         (["--features", "a=x.npz", "--features", "a=y.npz"], "two are called 'a'"),
         (["--checkpoint", "a={start}", "--checkpoint", "a={start}"], "two runs of 'a' have the same weights"),
         (["--checkpoint", "a={start}", "--checkpoint", "a="], "has another shape or readout than"),
-        (["--readings", "{words}"], "words.csv: not a log of readings"),
+        (["--group", "speech=wrods"], "--group speech: no set 'wrods'; the sets are words"),
+        (["--features", "logmel", "--per-layer"], "--per-layer needs --features model"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--features", "other=nowhere.npz"], "nowhere.npz: expected an .npz with path and vector"),
         (["--features", "other={short}"], "no vector of "),
@@ -242,22 +261,23 @@ def test_a_file_without_vectors_is_refused_by_name(tmp_path, name, content):
         (["--layer", "99"], "layers are counted from 1"),
         (["--hop-ms", "7"], "this model's time steps"),
         (["--mel", "foo"], "mel must be concat or mean"),
-        (["-o", "{words}"], "words.csv: a file; expected a folder"),
-        (["-o", "{taken}"], "report.png: a folder"),
+        (["-o", "{text}"], "words.txt: a file; expected a folder"),
+        (["-o", "{taken}"], "probe.png: a folder"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_before_a_clip_is_read(
     start, sets, tmp_path, capsys, monkeypatch, options, message
 ):
-    monkeypatch.setattr(report, "logmel_outcomes", None)
+    monkeypatch.setattr(features, "read_batches", None)
     (tmp_path / "short.csv").write_text("path,a\nx.wav,1\n")
     (tmp_path / "tuned.csv").write_text("set,test_accuracy\ndrums,75.0\n")
     (tmp_path / "wild.csv").write_text("set,test_accuracy\nwords,nan\n")
-    (tmp_path / "taken" / "report.png").mkdir(parents=True)
+    (tmp_path / "taken" / "probe.png").mkdir(parents=True)
     files = {name: tmp_path / f"{name}.csv" for name in ("short", "tuned", "wild")}
-    names = {**files, "words": sets[0], "start": start, "taken": tmp_path / "taken"}
+    (tmp_path / "words.txt").touch()
+    names = {**files, "words": sets[0], "text": tmp_path / "words.txt", "start": start, "taken": tmp_path / "taken"}
     options = [option.format(**names) for option in options]
-    assert run(report.main, [str(sets[0]), "-o", str(tmp_path / "out"), *options]) == 1
+    assert run(command.main, [str(sets[0]), "-o", str(tmp_path / "out"), *options]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
