@@ -49,17 +49,19 @@ demo: $(DEMO_VENV)/ready ## embed the clips of tests/data, reconstruct a clip, d
 	@echo "wrote $(DEMO)/reconstruction.png: a clip, the part of it that the model sees, and what the model fills in"
 	@echo "wrote $(DEMO)/map.html: open it in a browser, and click a dot to hear the clip"
 
-# Two processes take the files one by one, in the order of tests/conftest.py. A process that dies ends the run, since xdist waits
-# for ever for its replacement.
+# Two processes take the files one by one, slow ones first. A process that dies ends the run, since xdist waits for ever for its
+# replacement. The tests that fork have a run of their own: see tests/conftest.py.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 test: $(VENV)/ready ## run the whole suite, as CI does
-	$(PYTEST) -m "not stress and not gpu"
+	$(PYTEST) -m "forks and not stress and not gpu"
+	$(PYTEST) -m "not forks and not stress and not gpu"
 
 test-fast: $(VENV)/ready ## run the tests that need no other processes, s3prl, Ray or HEAR's tools
 	$(PYTEST) -m "not slow and not s3prl and not hear and not stress and not gpu"
 
 coverage: $(VENV)/ready ## run the whole suite, and list the lines that it does not reach
-	$(PYTEST) -m "not stress and not gpu" --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) -m "forks and not stress and not gpu" --cov --cov-report=
+	$(PYTEST) -m "not forks and not stress and not gpu" --cov --cov-append --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/ready ## run ruff, mypy and import-linter
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder
 
 DATA = Path(__file__).parent / "data"
+PRETRAIN = Path(__file__).parent / "pretrain"
 
 
 @pytest.fixture(params=["patch", "frame"])
@@ -76,22 +77,18 @@ def write_published(tmp_path_factory):
     return write
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects tests by their marks
 def pytest_collection_modifyitems(items):
-    """Skip the tests that need a GPU where there is none, and sort the files as `make test` needs them."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-    with_s3prl = {item.path for item in items if item.get_closest_marker("s3prl")}
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (_forks(item.path, with_s3prl), item.path not in slow))
+    """Skip the tests that need a GPU where there is none; mark files whose tests fork, and put them first.
 
-
-def _forks(path, with_s3prl):
-    """Sort files whose tests fork first: 0 for pretraining, 1 for s3prl, 2 for all others.
-
-    torch's DataLoader forks, and a forked process hangs if its parent has threads of an engine, Ray or numba.
+    torch's DataLoader forks, in pretraining and in s3prl's tasks, and a forked process hangs if its parent has threads
+    of an engine, Ray or numba. Slow files come before others, so that the processes of `make test` end together.
     """
-    if path.is_relative_to(Path(__file__).parent / "pretrain"):
-        return 0
-    return 1 if path in with_s3prl else 2
+    forking = {item.path for item in items if PRETRAIN in item.path.parents or item.get_closest_marker("s3prl")}
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    for item in items:
+        if item.path in forking:
+            item.add_marker("forks")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    items.sort(key=lambda item: (PRETRAIN not in item.path.parents, item.path not in forking, item.path not in slow))
