@@ -60,6 +60,17 @@ def test_links_between_pages_point_at_files(page):
         assert (page.parent / target).exists(), target
 
 
+def test_the_map_of_the_tree_shows_what_exists():
+    (tree, *_) = blocks(ROOT / "docs" / "development.md", "text")
+    package = ROOT
+    for line in tree.text.splitlines():
+        names = line.strip().split("  ")[0].split()
+        folder = package if line.startswith("  ") else ROOT
+        missing = [name for name in names if not (folder / name).exists()]
+        assert not missing, line
+        package = folder / names[0] if folder == ROOT else package
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
