@@ -1,4 +1,4 @@
-"""Reads a recipe and overrides from the command line, then trains."""
+"""``python -m pretrain``: reads a recipe and its overrides from the command line, and trains."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from maeast_upstream.arguments import suggest_option, take_output_options
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.config import read_section
-from pretrain.config import Recipe
+from pretrain.recipe import Recipe
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -22,16 +22,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Pretrain an encoder on your own audio.
 
     Returns:
-        0 trained to the end (or for max_minutes), 130 stopped by Ctrl-C and saved.
+        0 if it trained to the end or for max_minutes, 130 if Ctrl-C or SIGTERM stopped it after a save.
 
     Raises:
-        ValueError: a setting that is unknown, of the wrong type or out of range; a corpus or device that is not there.
+        ValueError: a setting is unknown, of the wrong type or out of range; the corpus or device does not exist.
     """
     return train(read_recipe(take_output_options(sys.argv[1:] if argv is None else argv)))
 
 
 def train(recipe: Recipe) -> int:
-    """Train with the log on stderr; the exit status."""
+    """Train with the log on stderr, and return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     from pretrain.trainer import Trainer
 
@@ -39,10 +39,10 @@ def train(recipe: Recipe) -> int:
 
 
 def read_recipe(argv: Sequence[str]) -> Recipe:
-    """The recipe that a command line describes: the file given as --config, then its overrides.
+    """Read the recipe given as --config and apply the other options to it.
 
     Raises:
-        ValueError: in one line, naming the setting and what it may be.
+        ValueError: a setting is wrong; one line with its name and what it may be.
     """
     parser = make_parser()
     from jsonargparse import ArgumentError
@@ -56,7 +56,7 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
 
 
 def make_parser() -> "ArgumentParser":
-    """All of a recipe's settings as options, each with its docstring as help."""
+    """Make a parser with all settings of a recipe as options; the docstrings of the fields are their help."""
     try:
         from jsonargparse import ArgumentParser, set_parsing_settings
     except ImportError as error:
@@ -74,7 +74,7 @@ def make_parser() -> "ArgumentParser":
 
 
 def explain(message: str) -> str:
-    """A message of jsonargparse in one line, with the valid names where a name is unknown."""
+    """Turn a message of jsonargparse into one line, with the valid names if a name is unknown."""
     text = " ".join(message.split())
     if found := re.search(r"Group '(\w+)' does not accept option '([\w.]+)'", text):
         section, name = found.groups()
@@ -102,11 +102,11 @@ def explain(message: str) -> str:
 
 
 def setting_names(section: str | None = None) -> list[str]:
-    """Names of the recipe's settings, or of those in one of its sections."""
-    kinds = {field.name: field for field in fields(Recipe)}
+    """Names of the settings of a recipe, or of one of its sections."""
+    settings = {field.name: field for field in fields(Recipe)}
     if section is None:
-        return list(kinds)
-    return [field.name for field in fields(kinds[section].type)]  # type: ignore[arg-type]
+        return list(settings)
+    return [field.name for field in fields(settings[section].type)]  # type: ignore[arg-type]
 
 
 def option_names() -> list[str]:

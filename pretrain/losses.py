@@ -1,31 +1,38 @@
-"""What pretraining minimises. Source: arXiv 2203.16691, section 2.4; the clip loss: SimCLR, arXiv 2002.05709."""
+"""The pretraining losses. Source: arXiv 2203.16691, section 2.4; the clip loss: SimCLR, arXiv 2002.05709."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-6
-"""Added to a patch's variance: silence has none."""
+"""Added to the variance of a patch, which is zero in silence."""
 
 
 def reconstruction_loss(predicted: Tensor, targets: Tensor, padding: Tensor | None = None) -> Tensor:
-    """Mean squared error over the values of the masked patches; both (B, masked, P).
+    """Mean squared error over the values of the masked patches.
 
-    With ``padding`` (B, masked), True where a clip has no such patch: over each clip's own, then over the clips.
+    Args:
+        predicted: (B, masked, P) predicted patches.
+        targets: (B, masked, P) true patches.
+        padding: (B, masked) bool, True where a clip has no such patch. The loss is then the mean over the clips of
+            each clip's own mean.
     """
     if padding is None:
         return F.mse_loss(predicted.float(), targets.float())
-    return clip_mean((predicted.float() - targets.float()).square().mean(dim=2), padding)
+    return mean_over_clips((predicted.float() - targets.float()).square().mean(dim=2), padding)
 
 
-def clip_mean(values: Tensor, padding: Tensor) -> Tensor:
-    """(B, n) values -> the mean over the clips of each one's mean without ``padding``."""
-    own = (~padding).sum(dim=1).clamp(min=1)
-    return (values.masked_fill(padding, 0.0).sum(dim=1) / own).mean()
+def mean_over_clips(values: Tensor, padding: Tensor) -> Tensor:
+    """(B, n) values -> the mean over the clips of each clip's mean over what is not padding."""
+    valid = (~padding).sum(dim=1).clamp(min=1)
+    return (values.masked_fill(padding, 0.0).sum(dim=1) / valid).mean()
 
 
-def normalised(patches: Tensor) -> Tensor:
-    """(..., P) patches, each less its own mean and over its own deviation. Source: MAE, arXiv 2111.06377, section 4."""
+def normalize_patches(patches: Tensor) -> Tensor:
+    """(..., P) patches, each minus its mean and divided by its standard deviation.
+
+    Source: MAE, arXiv 2111.06377, section 4.
+    """
     patches = patches.float()
     return (patches - patches.mean(dim=-1, keepdim=True)) / (patches.var(dim=-1, keepdim=True) + EPS).sqrt()
 
@@ -33,22 +40,22 @@ def normalised(patches: Tensor) -> Tensor:
 def classification_loss(
     predicted: Tensor, targets: Tensor, padding: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """InfoNCE within each clip: which of its masked patches is this one?
+    """InfoNCE within each clip: match each prediction with the right one among the clip's masked patches.
 
     Args:
         predicted: (B, masked, P) vectors of the classification head.
-        targets: (B, masked, P) the true patches; logits are the plain dot products.
-        padding: (B, masked) bool, True where a clip has no such patch; neither asked for nor a choice.
+        targets: (B, masked, P) true patches; logits are the plain dot products.
+        padding: (B, masked) bool, True where a clip has no such patch, which is then neither query nor candidate.
         temperature: divides the dot products.
     """
     with torch.autocast(predicted.device.type, enabled=False):
         logits = predicted.float() @ (targets.float() / temperature).transpose(1, 2)  # (B, masked, masked)
-    right = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
+    labels = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
     if padding is None:
-        return F.cross_entropy(logits.flatten(0, 1), right.flatten())
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
     logits = logits.masked_fill(padding[:, None, :], torch.finfo(logits.dtype).min)
-    each = F.cross_entropy(logits.flatten(0, 1), right.flatten(), reduction="none").view_as(right)
-    return clip_mean(each, padding)
+    values = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+    return mean_over_clips(values, padding)
 
 
 def clip_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""``python -m pretrain.pack CORPUS -o FOLDER`` decodes a corpus once; `maeast_upstream.data.packed` has the format."""
+"""``python -m pretrain.pack CORPUS -o FOLDER`` decodes a corpus once; see `maeast_upstream.data.packed`."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
     """Decode a corpus into 16 kHz int16 samples in one file, for the fastest pretraining and exact resume.
 
     Returns:
-        0 everything is packed, 3 some files could not be decoded and are named in the log.
+        0 if everything is packed, 3 if some files could not be decoded, which the log names.
     """
     parser = Parser(prog="python -m pretrain.pack", description=main.__doc__)
     parser.add_argument(
@@ -28,13 +28,13 @@ def main(argv: Sequence[str]) -> int:
         "--out",
         type=Path,
         required=True,
-        help="folder to make; data.packed of a recipe",
+        help="folder to create; a recipe refers to it as data.packed",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="processes; default: one a core",
+        help="number of processes; default: one per core",
     )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,4 +1,4 @@
-"""``python -m pretrain.plot RUN... -o curves.png``: the curves of several runs in one picture."""
+"""``python -m pretrain.plot RUN... -o curves.png`` draws the curves of several runs."""
 
 import sys
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from pretrain.training.run_folder import read_metrics
 
 COLUMNS = 3
 HIDDEN = frozenset({"step", "bad_clips"})
-"""What says nothing as a curve."""
+"""Values that are not drawn."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw losses, learning rate, gradient norm and speed of runs, a panel each, a colour a run."""
+    """Draw losses, learning rate, gradient norm and speed of runs: one panel per value, one colour per run."""
     parser = Parser(prog="python -m pretrain.plot", description=main.__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of pretraining runs")
     parser.add_argument("-o", "--out", type=Path, default=Path("curves.png"), help="default: curves.png")
@@ -39,21 +39,21 @@ def main(argv: Sequence[str]) -> int:
 
 
 def panel_names(lines: dict[Path, list[dict[str, Any]]]) -> list[str]:
-    """Every number that some run has, the loss first; a validation is drawn beside its loss, not by itself."""
+    """Names of the values to draw, the loss first; a validation loss shares the panel of its training loss."""
     names = dict.fromkeys(["loss"])
     for run_lines in lines.values():
         for line in run_lines:
             names.update(dict.fromkeys(line))
-    told = [name for name in names if name not in HIDDEN and any(name in x for rows in lines.values() for x in rows)]
-    return [name for name in told if not (name.startswith("valid_") and name.removeprefix("valid_") in told)]
+    shown = [name for name in names if name not in HIDDEN and any(name in x for rows in lines.values() for x in rows)]
+    return [name for name in shown if not (name.startswith("valid_") and name.removeprefix("valid_") in shown)]
 
 
 def draw(axis: Any, name: str, lines: dict[Path, list[dict[str, Any]]]) -> None:
-    """One panel: a line for each run, dashed for its validation."""
+    """Draw a panel: a line for each run, a dashed line for its validation."""
     for number, (folder, run_lines) in enumerate(lines.items()):
         for key, style, label in ((name, "-", str(folder)), (f"valid_{name}", "--", None)):
             points = [(line["step"], line[key]) for line in run_lines if key in line]
-            # a run without this curve keeps its place in the legend
+            # a run without this curve stays in the legend
             axis.plot(
                 *(zip(*points, strict=True) if points else ((), ())), style, color=f"C{number}", label=label, lw=1.2
             )

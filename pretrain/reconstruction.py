@@ -10,19 +10,19 @@ from torch import Tensor
 
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.frontend import HOP_SAMPLES, LOW_HZ, SAMPLE_RATE, num_samples
-from maeast_upstream.model import unpatchify
+from maeast_upstream.model import MaeAst, unpatchify
+from pretrain.masking.mask_types import MASK_TYPES
+from pretrain.masking.rules import Grid, num_masked, split_visible_masked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
-CHUNK_SIDE = 3
-"""Side of the squares that the mask "chunk" removes, in tokens."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A clip before and after masking; (frames, mels) each."""
+    """A clip before and after masking; each array is (frames, mels)."""
 
     original: np.ndarray
     """The log-mel spectrogram."""
@@ -38,57 +38,59 @@ class Reconstruction:
         return float(np.square(self.rebuilt[self.masked] - hidden).mean() / max(hidden.var(), 1e-8))
 
 
-def reconstruct(
-    encoder: Encoder,
-    waveform: Tensor,
-    mask_ratio: float,
-    mask: str,
-    generator: torch.Generator,
+def reconstruct_clip(
+    encoder: Encoder, waveform: Tensor, mask_ratio: float, mask_type: str, generator: torch.Generator
 ) -> Reconstruction:
-    """Mask a clip and let the network predict the masked tokens.
+    """Mask a clip and let the network fill it in.
 
     Args:
-        encoder: must have a decoder.
-        waveform: (S,) at 16 kHz; under one token it is zero-padded to one.
-        mask_ratio: share of removed tokens.
-        mask: "random" or "chunk".
+        encoder: an encoder whose checkpoint has a decoder.
+        waveform: (S,) at 16 kHz; a clip shorter than one token is zero-padded to one.
+        mask_ratio: share of masked tokens.
+        mask_type: one of `MASK_TYPES`.
         generator: draws the mask, on the CPU.
 
+    Returns:
+        Log-mel spectrograms, not normalised.
+
     Raises:
-        ValueError: the checkpoint has no decoder, or the clip has one token only.
+        ValueError: the checkpoint has no decoder, or the clip has only one token.
     """
     config = encoder.config.model
     if config.decoder_depth == 0:
         raise ValueError("this checkpoint has no decoder to reconstruct with; use one from pretraining")
     missing = max(0, num_samples(config.patch_frames) - len(waveform))
     patches = encoder.patches(torch.nn.functional.pad(waveform, (0, missing))[None])  # (1, N, P)
-    scores = mask_scores(patches.shape[1] // config.mel_patches, config.mel_patches, mask, generator)
-    if len(scores) < 2:
-        raise ValueError("the clip is one token long: masking it would leave nothing to see; use a longer one")
-    order = scores.argsort().to(encoder.device)
-    count = min(max(round(mask_ratio * len(order)), 1), len(order) - 1)
-    masked, visible = order[:count].sort().values, order[count:].sort().values
-    with torch.no_grad():
-        predicted = encoder.network.predict(patches, visible[None], masked[None]).reconstruction
-    rebuilt = patches.index_copy(1, masked, predicted)
-    where = torch.zeros_like(patches).index_fill(1, masked, 1.0)
+    grid = Grid(1, patches.shape[1] // config.mel_patches, config.mel_patches)
+    if grid.tokens < 2:
+        raise ValueError("the clip is one token long: nothing would stay visible; use a longer clip")
+    scores = MASK_TYPES[mask_type](grid, mask_ratio, generator)
+    visible, masked = split_visible_masked(scores, num_masked(grid.tokens, mask_ratio))
+    result = reconstruct(encoder.network, patches, visible.to(encoder.device), masked.to(encoder.device))
     normalisation = encoder.config.normalisation
-    original, hidden, filled = (unpatchify(x, config)[0].cpu().numpy() for x in (patches, where, rebuilt))
     scale = normalisation.std / normalisation.scale
-    return Reconstruction(
-        original * scale + normalisation.mean,
-        hidden > 0,
-        filled * scale + normalisation.mean,
+    original, rebuilt = (values * scale + normalisation.mean for values in (result.original, result.rebuilt))
+    return Reconstruction(original, result.masked, rebuilt)
+
+
+@torch.no_grad()
+def reconstruct(network: MaeAst, patches: Tensor, visible: Tensor, masked: Tensor) -> Reconstruction:
+    """The spectrogram of one clip before masking, and with the masked tokens as the decoder predicts them.
+
+    Args:
+        network: a network with a decoder, in eval mode.
+        patches: (1, N, P) normalised patches.
+        visible: (1, K) indices of the visible tokens.
+        masked: (1, N - K) indices of the masked tokens.
+    """
+    predicted = network.predict(patches, visible, masked).reconstruction.float()
+    index = masked[..., None].expand_as(predicted)
+    rebuilt = patches.float().scatter(1, index, predicted)
+    hidden = torch.zeros_like(rebuilt).scatter(1, index, 1.0)
+    original, hidden, rebuilt = (
+        unpatchify(values, network.config)[0].cpu() for values in (patches.float(), hidden, rebuilt)
     )
-
-
-def mask_scores(steps: int, mel_patches: int, mask: str, generator: torch.Generator) -> Tensor:
-    """Draw (N,) numbers of which the lowest are masked: one per token, or one per square of tokens."""
-    side = CHUNK_SIDE if mask == "chunk" else 1
-    squares = torch.rand(-(-steps // side), -(-mel_patches // side), generator=generator)
-    scores = squares.repeat_interleave(side, 0).repeat_interleave(side, 1)[:steps, :mel_patches].flatten()
-    # a second, tiny draw decides which tokens of the last square are masked
-    return scores + 1e-6 * torch.rand(len(scores), generator=generator)
+    return Reconstruction(original.numpy(), hidden.numpy() > 0, rebuilt.numpy())
 
 
 def draw(figure: "Figure", result: Reconstruction) -> None:

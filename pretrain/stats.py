@@ -1,6 +1,6 @@
-"""``python -m pretrain.stats --config RECIPE``: mean and deviation of a corpus's log-mel spectrogram, measured once.
+"""``python -m pretrain.stats --config RECIPE`` measures the statistics of a corpus's log-mel spectrogram.
 
-They are the fixed normalisation of our own checkpoints. A run without them measures them itself, the same way.
+A run normalises with them. A run that finds none measures them itself in the same way.
 """
 
 import logging
@@ -17,15 +17,17 @@ from pretrain.training.run_folder import STATS_NAME
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure a recipe's corpus and write OUT/stats.json, which the run then takes."""
+    """Measure mean and standard deviation of a recipe's corpus and write them to OUT/stats.json for the run."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = read_recipe(argv)
     path = Path(recipe.out) / STATS_NAME
     if path.exists():
-        raise ValueError(f"{path} is there already; remove it to measure again")
-    found = measure(open_training(recipe, BatchSharding(accumulate=recipe.optim.accumulate), 0), recipe)
-    write(path, found)
-    print(f"mean {found.mean} std {found.std}: {path}")
+        raise ValueError(f"{path} exists already; remove it to measure again")
+    sharding = BatchSharding(accumulation_steps=recipe.optim.accumulation_steps)
+    source = open_training(recipe.data, recipe.model, recipe.losses.crops, recipe.seed, sharding)
+    measured = measure(source, recipe.data, recipe.frontend)
+    write(path, measured)
+    print(f"mean {measured.mean} std {measured.std}: {path}")
     return 0
 
 

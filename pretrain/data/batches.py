@@ -1,4 +1,4 @@
-"""Batches of crops: their shapes and how they are shared between processes."""
+"""Batches of crops: their shapes, and how processes share them."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,59 +11,54 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from maeast_upstream.frontend import SAMPLE_RATE
 from pretrain.config import DataConfig
 from pretrain.data.clips import Clips
-from pretrain.data.crops import (
-    Crops,
-    NoClipError,
-    clip_weights,
-    draw_clips,
-)
+from pretrain.data.crops import Crops, NoClipError, clip_weights, draw_clips
 
-LENGTHS = 16
+DRAWN_LENGTHS = 16
 """Crop lengths of a run that draws them. Few, because each new shape costs a GPU's host: while every batch had another
 length, tiny took 0.45 s for 2,048 s of crops on an H100; 2,560 s of one length took 0.04 s."""
 
 
 class Batch(NamedTuple):
-    """One part of an update's batch."""
+    """A micro-batch: the clips of one process in one accumulation step of an update."""
 
     waveforms: Tensor
-    """(views * clips, S) float32, view by view; no rows where nothing could be decoded."""
+    """(views * clips, S) float32, view by view; no rows if nothing could be decoded."""
     lengths: Tensor
-    """(views * clips,) int64 samples of each row, the rest is zeros."""
+    """(views * clips,) int64 samples of each row; the rest of a row is zeros."""
     first: int
-    """Number of its first clip in the whole batch."""
+    """Index of its first clip in the update's whole batch."""
     size: int
     """Clips of the whole batch."""
     clips: tuple[int | str, ...]
-    """Its clips, by number or name."""
+    """Numbers or names of its clips."""
     reads: int
-    """Clips that were opened."""
+    """Number of clips that were opened."""
     bad: tuple[tuple[str, str], ...]
-    """Those that could not be decoded: name, reason."""
+    """Name and reason of each clip that could not be decoded."""
 
 
 @dataclass(frozen=True)
 class BatchSharding:
-    """How an update's batch is shared."""
+    """How the batch of an update is cut into micro-batches."""
 
     processes: int = 1
     rank: int = 0
-    accumulate: int = 1
+    accumulation_steps: int = 1
 
     @property
     def number(self) -> int:
-        """Parts of a batch."""
-        return self.processes * self.accumulate
+        """Micro-batches of a batch."""
+        return self.processes * self.accumulation_steps
 
-    def clips(self, part: int, count: int) -> range:
-        """The clips of this process's ``part`` (0 to accumulate - 1) of a batch of ``count``."""
-        each = count // self.number
-        first = (part * self.processes + self.rank) * each
-        return range(first, first + each)
+    def clips(self, accumulation_step: int, count: int) -> range:
+        """Indices of this process's clips in one accumulation step, of a batch of ``count`` clips."""
+        size = count // self.number
+        first = (accumulation_step * self.processes + self.rank) * size
+        return range(first, first + size)
 
 
 class CropBatches(Dataset[Batch]):
-    """Item ``step * accumulate + part`` is that part of that step's batch."""
+    """Item ``step * accumulation_steps + i`` is accumulation step i of this process in update ``step``."""
 
     def __init__(
         self,
@@ -71,91 +66,72 @@ class CropBatches(Dataset[Batch]):
         config: DataConfig,
         views: int,
         seed: int,
-        parts: BatchSharding | None = None,
+        sharding: BatchSharding | None = None,
     ) -> None:
         self.clips, self.config, self.views, self.seed = clips, config, views, seed
-        self.parts = parts or BatchSharding()
+        self.sharding = sharding or BatchSharding()
         self.weights = clip_weights(clips.kinds, config.kind_power)
-        edge = round(config.crop_seconds * SAMPLE_RATE)
-        self.bucket_samples = bucket_lengths(clips.lengths, edge, config.buckets) if config.short == "pad" else None
+        self.bucket_samples: np.ndarray | None = None
+        if config.padded:
+            longest = round(config.crop_seconds * SAMPLE_RATE)
+            self.bucket_samples = bucket_lengths(clips.lengths, longest, config.length_buckets)
 
     def __getitem__(self, item: int) -> Batch:
-        crops, own, count = self.crops(item)
+        crops, local, count = self.crops(item)
         try:
-            waveforms, lengths = crops.rows(own)
+            waveforms, lengths = crops.rows(local)
         except NoClipError:
-            waveforms, lengths = (
-                torch.zeros(0, crops.samples),
-                torch.zeros(0, dtype=torch.long),
-            )
-        clips = tuple(int(crops.drawn[clip]) for clip in own)
-        return Batch(
-            waveforms,
-            lengths,
-            own.start,
-            count,
-            clips,
-            crops.reads,
-            tuple(crops.bad.items()),
-        )
+            waveforms, lengths = torch.zeros(0, crops.samples), torch.zeros(0, dtype=torch.long)
+        clips = tuple(int(crops.drawn[clip]) for clip in local)
+        return Batch(waveforms, lengths, local.start, count, clips, crops.reads, tuple(crops.bad.items()))
 
-    def crops(self, item: int) -> tuple["Crops", range, int]:
-        """What chance decides of the item's batch, the clips of it that are the item's own, and how many it has."""
-        step, part = divmod(item, self.parts.accumulate)
+    def crops(self, item: int) -> tuple[Crops, range, int]:
+        """The random choices of an item's whole batch, the indices of the item's clips, and the size of the batch."""
+        step, accumulation_step = divmod(item, self.sharding.accumulation_steps)
         random = np.random.default_rng((self.seed, step))
         samples, count, drawn = self._draw(random)
-        crops = Crops(
-            self.clips,
-            self.config,
-            self.views,
-            (self.seed, step),
-            samples,
-            drawn,
-            self.weights,
-        )
+        crops = Crops(self.clips, self.config, self.views, (self.seed, step), samples, drawn, self.weights)
         crops.draw(random)
-        return crops, self.parts.clips(part, count), count
+        return crops, self.sharding.clips(accumulation_step, count), count
 
     def _draw(self, random: np.random.Generator) -> tuple[int, int, np.ndarray]:
-        """Samples of a crop, number of clips, and the clips of this batch."""
+        """Samples of a crop, number of clips, and the numbers of the clips of a batch."""
         if self.bucket_samples is not None:
-            return self._draw_bucket(random)
-        samples, count = crop_shape(self.config, self.parts.number, random)
-        long_enough = self.clips.lengths >= samples / 2  # none shorter than half a crop unless all are
+            return self._draw_bucket(self.bucket_samples, random)
+        samples, count = crop_shape(self.config, self.sharding.number, random)
+        long_enough = self.clips.lengths >= samples / 2  # no clip shorter than half a crop unless all are
         weights = self.weights * long_enough if long_enough.any() else self.weights
         return samples, count, draw_clips(weights, count, random)
 
-    def _draw_bucket(self, random: np.random.Generator) -> tuple[int, int, np.ndarray]:
-        assert self.bucket_samples is not None
-        samples = int(self.bucket_samples[draw_clips(self.weights, 1, random)[0]])
-        seconds = samples / SAMPLE_RATE
-        count = whole_parts(
-            self.config.batch_clips * self.config.crop_seconds / seconds,
-            self.parts.number,
-        )
-        return (
-            samples,
-            count,
-            draw_clips(self.weights * (self.bucket_samples == samples), count, random),
-        )
+    def _draw_bucket(self, bucket_samples: np.ndarray, random: np.random.Generator) -> tuple[int, int, np.ndarray]:
+        samples = int(bucket_samples[draw_clips(self.weights, 1, random)[0]])
+        clips = self.config.batch_clips * self.config.crop_seconds / (samples / SAMPLE_RATE)
+        count = divisible_count(clips, self.sharding.number)
+        return samples, count, draw_clips(self.weights * (bucket_samples == samples), count, random)
 
 
-def crop_shape(config: DataConfig, parts: int, random: np.random.Generator) -> tuple[int, int]:
+def crop_shape(config: DataConfig, micro_batches: int, random: np.random.Generator) -> tuple[int, int]:
     """Samples of a crop and number of clips of a batch."""
     shortest, longest = config.crop_seconds, config.max_crop_seconds
     if longest is None:
         return round(shortest * SAMPLE_RATE), config.batch_clips
-    seconds = float(np.geomspace(shortest, longest, LENGTHS)[random.integers(LENGTHS)])
-    return round(seconds * SAMPLE_RATE), whole_parts(config.batch_clips * shortest / seconds, parts)
+    seconds = float(np.geomspace(shortest, longest, DRAWN_LENGTHS)[random.integers(DRAWN_LENGTHS)])
+    return round(seconds * SAMPLE_RATE), divisible_count(config.batch_clips * shortest / seconds, micro_batches)
 
 
-def whole_parts(count: float, parts: int) -> int:
-    """About ``count`` clips that ``parts`` can share, two each at least."""
-    return max(2, round(count / parts)) * parts
+def divisible_count(count: float, micro_batches: int) -> int:
+    """About ``count`` clips that can be cut into equal micro-batches of at least two clips."""
+    return max(2, round(count / micro_batches)) * micro_batches
 
 
 def bucket_lengths(lengths: np.ndarray, longest: int, buckets: int) -> np.ndarray:
-    """For each clip the length that it is padded to: of equal ratios between the shortest and ``longest``."""
+    """The length to which each clip is padded.
+
+    Args:
+        lengths: (clips,) samples.
+        longest: the most samples of a row, to which longer clips are cropped.
+        buckets: number of padded lengths, whose ratios are equal.
+    """
     cut = lengths.clip(max=longest)
     edges = np.geomspace(cut.min(), longest, buckets + 1)[1:].round().astype(np.int64)
     edges[-1] = longest
@@ -170,13 +146,15 @@ def batches(
     workers: int,
     pin: bool = False,
 ) -> DataLoader[Any]:
-    """The parts of the batches of steps ``start`` to ``stop - 1``, in order, made ahead in ``workers`` processes."""
-    indexed = isinstance(dataset, CropBatches)
-    each = dataset.parts.accumulate if isinstance(dataset, CropBatches) else 1
+    """A loader of the micro-batches of steps ``start`` to ``stop - 1``; ``workers`` processes make them ahead."""
+    sampler = None
+    if isinstance(dataset, CropBatches):
+        accumulation_steps = dataset.sharding.accumulation_steps
+        sampler = range(start * accumulation_steps, stop * accumulation_steps)
     return DataLoader(
         dataset,
         batch_size=None,
-        sampler=range(start * each, stop * each) if indexed else None,
+        sampler=sampler,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=pin,

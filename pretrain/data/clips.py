@@ -1,4 +1,4 @@
-"""Clips that a batch draws by their number: of a packed corpus, or files of a folder or manifest."""
+"""Corpora whose clips have numbers: a packed corpus, or the files of a folder or manifest."""
 
 import logging
 import os
@@ -22,33 +22,33 @@ class Clips(Protocol):
     """A corpus whose clips have numbers."""
 
     lengths: np.ndarray
-    """(clips,) int64 samples at 16 kHz; of files about, as manifest or header say."""
+    """(clips,) int64 samples at 16 kHz; for files an estimate from the manifest or the header."""
     kinds: np.ndarray
-    """(clips,) what each is (speech, music, ...), "" where nothing is said."""
+    """(clips,) kind of audio (speech, music, ...), "" if unknown."""
     bad: dict[str, str]
-    """What could not be listed, by name, with the reason."""
+    """Name and reason of each file that could not be listed."""
 
     def name(self, clip: int) -> str:
         """A clip's name, for messages."""
 
-    def read(self, clip: int, count: int, place: float) -> np.ndarray:
-        """A random crop.
+    def read(self, clip: int, count: int, position: float) -> np.ndarray:
+        """Read a crop.
 
         Args:
-            clip: its number.
-            count: samples asked for.
-            place: in [0, 1), where the crop lies between the first and the last possible one.
+            clip: number of the clip.
+            count: samples of the crop.
+            position: in [0, 1); 0 gives the first possible crop, just below 1 the last one.
 
         Returns:
-            (count,) float32, fewer only if the whole clip has fewer.
+            (count,) float32; fewer only if the whole clip has fewer.
 
         Raises:
-            AudioError: it cannot be decoded.
+            AudioError: the clip cannot be decoded.
         """
 
 
 class PackedClips:
-    """A corpus that `pretrain.pack` wrote: a crop is a copy of mapped memory."""
+    """A corpus that `pretrain.pack` wrote; a crop is a copy of mapped memory."""
 
     def __init__(self, corpus: Packed, folder: Path | None = None) -> None:
         self.lengths, self.kinds = corpus.lengths, corpus.kinds
@@ -56,17 +56,17 @@ class PackedClips:
         self.corpus, self._folder = corpus, folder
 
     def name(self, clip: int) -> str:
-        """As clips.tsv says; read from there only when somebody asks, because millions of names fill memory."""
+        """Look the name up in clips.tsv, because millions of names would fill the memory."""
         names = packed_clips(self._folder) if self._folder else ()
         return next(
             (name for number, (name, *_) in enumerate(names) if number == clip),
             f"clip {clip}",
         )
 
-    def read(self, clip: int, count: int, place: float) -> np.ndarray:
+    def read(self, clip: int, count: int, position: float) -> np.ndarray:
         """See `Clips`."""
         first, length = int(self.corpus.offsets[clip]), int(self.corpus.lengths[clip])
-        start = first + first_sample(length, count, place)
+        start = first + first_sample(length, count, position)
         return to_float(self.corpus.audio[start : min(start + count, first + length)])
 
 
@@ -83,38 +83,38 @@ class FileClips:
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
 
     def name(self, clip: int) -> str:
-        """Its path."""
+        """The path of the file."""
         first = int(self._ends[clip - 1]) if clip else 0
         return str(self._root / os.fsdecode(self._names[first : self._ends[clip]].tobytes()))
 
-    def read(self, clip: int, count: int, place: float) -> np.ndarray:
+    def read(self, clip: int, count: int, position: float) -> np.ndarray:
         """See `Clips`."""
-        return read_crop(self.name(clip), count, place)
+        return read_crop(self.name(clip), count, position)
 
 
-def first_sample(length: int, count: int, place: float) -> int:
-    """Where a crop of ``count`` of ``length`` samples begins."""
-    return int(place * max(1, length - count + 1))
+def first_sample(length: int, count: int, position: float) -> int:
+    """The first sample of a crop with ``count`` of ``length`` samples, for a position in [0, 1)."""
+    return int(position * max(1, length - count + 1))
 
 
-def read_crop(source: Source, count: int, place: float) -> np.ndarray:
-    """`Clips.read` of a file or stream: only the crop is decoded where the container can seek.
+def read_crop(source: Source, count: int, position: float) -> np.ndarray:
+    """Read a crop of a file or stream as `Clips.read` does.
 
-    Where it cannot, what lies before the crop is decoded and dropped.
+    Only the crop is decoded if the container can seek; otherwise everything before it is decoded and dropped.
     """
     length = int(duration_ms(source) * SAMPLES_PER_MS)
-    first = first_sample(length, count, place)
+    first = first_sample(length, count, position)
     if length > count:
         try:
             _rewind(source)
             crop = read_audio(source, first / SAMPLES_PER_MS, (first + count) / SAMPLES_PER_MS)
             if len(crop) == count:
                 return crop
-        except AudioError:  # the header promised too much, perhaps: the whole file tells
+        except AudioError:  # the header may promise too much: decode the whole file
             pass
     _rewind(source)
     whole = read_audio(source)
-    first = first_sample(len(whole), count, place)
+    first = first_sample(len(whole), count, position)
     return whole[first : first + count]
 
 
@@ -124,13 +124,13 @@ def _rewind(source: Source) -> None:
 
 
 def open_manifest(path: Path) -> FileClips:
-    """A manifest as fairseq writes it: the root on the first line, then path, tab, samples on each.
+    """Open a manifest as fairseq writes it: the root on the first line, then lines of path, tab, samples.
 
-    A third column, if there is one, is the kind of audio. Samples are taken as at 16 kHz; a file of another rate is
-    cropped by what its header says.
+    A third column, if there is one, is the kind of audio. Samples count at 16 kHz; a file with another rate is cropped
+    by the length in its header.
 
     Raises:
-        ValueError: no such root, a line of another form, no clip.
+        ValueError: the root does not exist, a line has another form, or there is no clip.
     """
     root, rows = read_manifest(path)
     names, lengths, kinds = [], [], []
@@ -170,10 +170,10 @@ def read_manifest(path: Path) -> tuple[Path, Iterator[tuple[str, int, str]]]:
 
 
 def open_folder(folder: Path) -> FileClips:
-    """All audio files of a folder, at any depth, their lengths from their headers.
+    """Open all audio files below a folder; their lengths come from their headers.
 
     Raises:
-        ValueError: none of them is audio.
+        ValueError: none of the files is audio.
     """
     names, lengths, bad = [], [], {}
     for path in progress_bar(find_audio([folder]), unit="file", desc="reading headers"):
@@ -193,27 +193,23 @@ def open_folder(folder: Path) -> FileClips:
 
 
 class ChosenClips:
-    """The clips of another corpus that are long enough."""
+    """A selection of the clips of another corpus."""
 
     def __init__(self, clips: Clips, chosen: np.ndarray) -> None:
-        self.lengths, self.kinds, self.bad = (
-            clips.lengths[chosen],
-            clips.kinds[chosen],
-            clips.bad,
-        )
+        self.lengths, self.kinds, self.bad = clips.lengths[chosen], clips.kinds[chosen], clips.bad
         self.clips, self.chosen = clips, chosen
 
     def name(self, clip: int) -> str:
-        """As the corpus says."""
+        """The name in the other corpus."""
         return self.clips.name(int(self.chosen[clip]))
 
-    def read(self, clip: int, count: int, place: float) -> np.ndarray:
+    def read(self, clip: int, count: int, position: float) -> np.ndarray:
         """See `Clips`."""
-        return self.clips.read(int(self.chosen[clip]), count, place)
+        return self.clips.read(int(self.chosen[clip]), count, position)
 
 
 def packed_corpus(clips: Clips) -> Packed | None:
-    """Where the clips lie in decoded audio, if that is what they are read from."""
+    """The decoded audio that the clips are read from; None if they are files."""
     if isinstance(clips, PackedClips):
         return clips.corpus
     if not isinstance(clips, ChosenClips):
@@ -225,23 +221,24 @@ def packed_corpus(clips: Clips) -> Packed | None:
 
 
 def drop_short(clips: Clips, min_samples: int) -> Clips:
-    """Those of at least ``min_samples``; ValueError if none is."""
-    enough = clips.lengths >= min_samples
-    if enough.all():
+    """The clips with at least ``min_samples`` samples; ValueError if there are none."""
+    long_enough = clips.lengths >= min_samples
+    if long_enough.all():
         return clips
-    if not enough.any():
+    if not long_enough.any():
         raise ValueError(
-            f"all {len(enough)} clips are shorter than {min_samples / SAMPLE_RATE:.3f} s (data.min_seconds, or with "
-            f"data.short pad one patch of the model); the longest has {clips.lengths.max() / SAMPLE_RATE:.3f} s"
+            f"all {len(long_enough)} clips are shorter than {min_samples / SAMPLE_RATE:.3f} s (data.min_seconds, or "
+            "with data.short_clips pad one patch of the model); the longest has "
+            f"{clips.lengths.max() / SAMPLE_RATE:.3f} s"
         )
     logger.warning(
         "%d clips shorter than %.3f s are left out",
-        (~enough).sum(),
+        (~long_enough).sum(),
         min_samples / SAMPLE_RATE,
     )
-    return ChosenClips(clips, np.flatnonzero(enough))
+    return ChosenClips(clips, np.flatnonzero(long_enough))
 
 
 def open_packed_clips(folder: Path) -> PackedClips:
-    """A folder that `pretrain.pack` wrote."""
+    """Open a folder that `pretrain.pack` wrote."""
     return PackedClips(open_packed(folder), folder)

@@ -1,11 +1,12 @@
-"""The audio of a recipe: which kind of source it is, opened."""
+"""Opens the audio that a recipe names, whatever kind of source it is."""
 
 import logging
 from pathlib import Path
 
 from maeast_upstream.data.packed import is_packed
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
-from pretrain.config import DataConfig, Recipe
+from maeast_upstream.model import ModelConfig
+from pretrain.config import DataConfig
 from pretrain.data.batches import BatchSharding, CropBatches
 from pretrain.data.clips import Clips, drop_short, open_folder, open_manifest, open_packed_clips, packed_corpus
 from pretrain.data.packing import pack
@@ -14,59 +15,60 @@ from pretrain.data.shards import ShardBatches, find_shards
 logger = logging.getLogger(__name__)
 
 VALIDATION_SEED = 1 << 30
-"""So that validation draws other crops than training, the same each time."""
+"""Added to a run's seed, so that validation draws other crops than training, the same ones each time."""
 
 
-def open_training(recipe: Recipe, parts: BatchSharding, start: int) -> CropBatches | ShardBatches:
-    """What a run trains on, from batch ``start`` on.
+def open_training(
+    data: DataConfig, model: ModelConfig, views: int, seed: int, sharding: BatchSharding, start: int = 0
+) -> CropBatches | ShardBatches:
+    """Open the training corpus.
+
+    Args:
+        data: the corpus and how crops are cut from it.
+        model: the network; padded clips must have at least two of its tokens.
+        views: crops of each clip.
+        seed: decides the crops.
+        sharding: how batches are shared.
+        start: the first batch that will be read.
 
     Raises:
-        ValueError: no audio there, or settings that it does not go with, in one line.
+        ValueError: there is no audio, or a setting does not fit it; in one line.
     """
-    data = recipe.data
-    if data.batch_clips % parts.number or data.batch_clips < 2 * parts.number:
+    if data.batch_clips % sharding.number or data.batch_clips < 2 * sharding.number:
         raise ValueError(
-            f"data.batch_clips {data.batch_clips} is not to be shared by {parts.processes} processes x "
-            f"optim.accumulate {parts.accumulate}: give a multiple of {parts.number}, two clips a part at least"
+            f"data.batch_clips {data.batch_clips} cannot be shared by {sharding.processes} processes x "
+            f"optim.accumulation_steps {sharding.accumulation_steps}: give a multiple of {sharding.number} with at "
+            "least two clips for each"
         )
-    clips = open_clips(data.corpus, recipe)
-    if data.resident and (clips is None or packed_corpus(clips) is None):
-        raise ValueError("data.resident wants a decoded corpus: give data.pack true, or data.resident false")
+    clips = open_clips(data.corpus, data, model)
+    if data.on_gpu and (clips is None or packed_corpus(clips) is None):
+        raise ValueError("data.on_gpu needs a decoded corpus: give data.pack true, or data.on_gpu false")
     if clips is not None:
-        return CropBatches(clips, data, recipe.losses.crops, recipe.seed, parts)
+        return CropBatches(clips, data, views, seed, sharding)
     refuse_for_shards(data)
     if start:
-        logger.warning(
-            "shards have no position to go back to: a fresh shuffle from batch %d on",
-            start + 1,
-        )
-    shards = find_shards(data.corpus)
-    return ShardBatches(shards, data, recipe.losses.crops, (recipe.seed, start), parts)
+        logger.warning("streamed shards cannot resume at a position: a new shuffle from batch %d on", start + 1)
+    return ShardBatches(find_shards(data.corpus), data, views, (seed, start), sharding)
 
 
-def open_validation(recipe: Recipe, parts: BatchSharding) -> CropBatches | None:
-    """What a run is validated on; None without data.validation."""
-    if recipe.data.validation is None:
+def open_validation(
+    data: DataConfig, model: ModelConfig, views: int, seed: int, sharding: BatchSharding
+) -> CropBatches | None:
+    """Open the validation corpus; None without data.validation. Arguments as of `open_training`."""
+    if data.validation is None:
         return None
-    clips = open_clips(recipe.data.validation, recipe, validation=True)
+    clips = open_clips(data.validation, data, model, validation=True)
     if clips is None:
         raise ValueError(
-            f"data.validation {recipe.data.validation}: streamed shards would be other clips each time; pack them"
+            f"data.validation {data.validation}: streamed shards would give other clips each time; pack them"
         )
-    seed = recipe.seed + VALIDATION_SEED
-    return CropBatches(
-        clips,
-        recipe.data,
-        recipe.losses.crops,
-        seed,
-        BatchSharding(parts.processes, parts.rank),
-    )
+    return CropBatches(clips, data, views, seed + VALIDATION_SEED, BatchSharding(sharding.processes, sharding.rank))
 
 
-def open_clips(corpus: str, recipe: Recipe, validation: bool = False) -> Clips | None:
-    """A corpus whose clips have numbers; None for shards that are to be streamed."""
-    clips = _open(corpus, recipe.data, recipe.data.pack and not validation)
-    return None if clips is None else drop_short(clips, min_samples(recipe))
+def open_clips(corpus: str, data: DataConfig, model: ModelConfig, validation: bool = False) -> Clips | None:
+    """Open a corpus whose clips have numbers; None if it is shards that are to be streamed."""
+    clips = _open(corpus, data, data.pack and not validation)
+    return None if clips is None else drop_short(clips, min_samples(data, model))
 
 
 def _open(corpus: str, data: DataConfig, packs: bool) -> Clips | None:
@@ -74,9 +76,8 @@ def _open(corpus: str, data: DataConfig, packs: bool) -> Clips | None:
     if is_packed(corpus):
         return open_packed_clips(path)
     if packs and (path.exists() or not find_shards(corpus)):
-        folder = (
-            Path(data.packed) if data.packed else (path / "packed" if path.is_dir() else path.with_suffix(".packed"))
-        )
+        folder = path / "packed" if path.is_dir() else path.with_suffix(".packed")
+        folder = Path(data.packed) if data.packed else folder
         pack(path, folder, data.workers)
         return open_packed_clips(folder)
     if packs:
@@ -94,34 +95,31 @@ def _open(corpus: str, data: DataConfig, packs: bool) -> Clips | None:
 
 
 def refuse_for_shards(data: DataConfig) -> None:
-    """ValueError for what needs numbered clips, naming both settings."""
+    """ValueError if a setting needs numbered clips; names it and data.pack."""
     for name, unset in (("kind_power", 1.0), ("min_seconds", 0.0)):
         if getattr(data, name) != unset:
             raise ValueError(
                 f"data.{name} {getattr(data, name)} and streamed shards (data.pack false) do not go together: give "
                 f"data.pack true, or data.{name} {unset}"
             )
-    if data.short == "pad":
+    if data.padded:
         raise ValueError(
-            "data.short pad and streamed shards (data.pack false) do not go together: give data.pack true, or "
-            "data.short repeat"
+            "data.short_clips pad and streamed shards (data.pack false) do not go together: give data.pack true, or "
+            "data.short_clips repeat"
         )
 
 
-def min_samples(recipe: Recipe) -> int:
-    """Length of the shortest clip that is of use."""
-    least = round(recipe.data.min_seconds * SAMPLE_RATE)
-    if recipe.data.short == "pad":  # it must hold a token to see and one to predict
-        steps = -(-2 // recipe.model.mel_patches)
-        least = max(
-            least,
-            WINDOW_SAMPLES + (steps * recipe.model.patch_frames - 1) * HOP_SAMPLES,
-        )
+def min_samples(data: DataConfig, model: ModelConfig) -> int:
+    """Length of the shortest clip that can be used."""
+    least = round(data.min_seconds * SAMPLE_RATE)
+    if data.padded:  # a clip must hold a token to see and one to predict
+        steps = -(-2 // model.mel_patches)
+        least = max(least, WINDOW_SAMPLES + (steps * model.patch_frames - 1) * HOP_SAMPLES)
     return max(least, 1)
 
 
 def describe(source: CropBatches | ShardBatches, corpus: str) -> str:
-    """For a checkpoint's provenance."""
+    """A few words on the corpus for a checkpoint's provenance."""
     if isinstance(source, ShardBatches):
         return f"{len(source.shards)} shards of {Path(corpus).name}"
     lengths = source.clips.lengths

@@ -1,7 +1,7 @@
-"""The batches of `CropBatches`, cut from a decoded corpus that lies in the memory of the device that trains.
+"""The batches of `CropBatches`, cut from a decoded corpus in GPU memory.
 
-What chance decides is drawn as there, on the host; cutting, mixing and gain are the device's, so that a GPU need not
-wait for processes that copy samples. The numbers are the same but for the rounding of a level.
+The random choices are made on the host, as `CropBatches` makes them. The device cuts, mixes and amplifies, so a GPU
+need not wait for processes that copy samples. The numbers are the same except for the rounding of a level.
 """
 
 from collections.abc import Iterator
@@ -13,25 +13,25 @@ from torch import Tensor
 from maeast_upstream.data.packed import FULL_SCALE, SAMPLE_BYTES
 from pretrain.data.batches import Batch, CropBatches
 from pretrain.data.clips import packed_corpus
-from pretrain.data.crops import LEAST_LEVEL
+from pretrain.data.crops import MIN_LEVEL
 
 CHUNK_SAMPLES = 1 << 26
-"""Copied to the device at once."""
-ROOM = 0.9
-"""Share of the device's free memory that a corpus may take: training needs some besides."""
+"""Samples that are copied to the device at once."""
+MAX_MEMORY_SHARE = 0.9
+"""Share of the device's free memory that a corpus may fill, because training needs some too."""
 
 
-class ResidentBatches:
-    """Item i is ``source[i]``, its waveforms on the device."""
+class GpuBatches:
+    """Item i is ``source[i]`` with its waveforms on the device."""
 
     def __init__(self, source: CropBatches, device: torch.device) -> None:
-        """Copy the corpus, which `open_training` has seen to be a decoded one.
+        """Copy the corpus of ``source``, which must be a decoded one.
 
         Raises:
-            ValueError: the device has no room for it.
+            ValueError: the device has too little memory.
         """
         corpus = packed_corpus(source.clips)
-        assert corpus is not None
+        assert corpus is not None, "`open_training` accepts only decoded corpora"
         refuse_if_full(device, len(corpus.audio) * SAMPLE_BYTES)
         self.source, self.device = source, device
         self.offsets, self.lengths = corpus.offsets, corpus.lengths
@@ -41,65 +41,65 @@ class ResidentBatches:
             self.audio[first : first + len(chunk)].copy_(torch.from_numpy(chunk))
 
     def range(self, start: int, stop: int) -> Iterator[Batch]:
-        """The parts of the batches of steps ``start`` to ``stop - 1``, in order."""
-        each = self.source.parts.accumulate
-        return (self[item] for item in range(start * each, stop * each))
+        """The micro-batches of steps ``start`` to ``stop - 1``, in order."""
+        accumulation_steps = self.source.sharding.accumulation_steps
+        return (self[item] for item in range(start * accumulation_steps, stop * accumulation_steps))
 
     def __getitem__(self, item: int) -> Batch:
-        crops, own, count = self.source.crops(item)
+        crops, local, count = self.source.crops(item)
         config, views = self.source.config, self.source.views
-        view, clip = np.repeat(np.arange(views), len(own)), np.tile(np.arange(own.start, own.stop), views)
-        rows = [self._places(crops.drawn[clip], crops.places[view, clip], crops.samples)]
+        view, clip = np.repeat(np.arange(views), len(local)), np.tile(np.arange(local.start, local.stop), views)
+        cuts = [self._cuts(crops.drawn[clip], crops.positions[view, clip], crops.samples)]
         gains = [crops.gains[view, clip]]
         if config.mix:
-            its_view, its_clip = crops.partners[view, clip].T
-            rows.append(self._places(crops.drawn[its_clip], crops.places[its_view, its_clip], crops.samples))
-            gains.append(crops.below[view, clip])
-        places, factors = self._send(np.stack(rows)), self._send(np.stack(gains).astype(np.float32))
-        waveforms = self._cut(places[0], crops.samples)
+            partner_view, partner = crops.partners[view, clip].T
+            cuts.append(self._cuts(crops.drawn[partner], crops.positions[partner_view, partner], crops.samples))
+            gains.append(crops.mix_gains[view, clip])
+        sent_cuts, sent_gains = self._send(np.stack(cuts)), self._send(np.stack(gains).astype(np.float32))
+        waveforms = self._cut(sent_cuts[0], crops.samples)
         if config.mix:
-            partners = self._cut(places[1], crops.samples)
-            waveforms += partners * (level(waveforms) / level(partners) * factors[1, :, None])
+            partners = self._cut(sent_cuts[1], crops.samples)
+            waveforms += partners * (level(waveforms) / level(partners) * sent_gains[1, :, None])
         return Batch(
-            waveforms.mul_(factors[0, :, None]),
+            waveforms.mul_(sent_gains[0, :, None]),
             torch.full((len(clip),), crops.samples),
-            own.start,
+            local.start,
             count,
-            tuple(crops.drawn[own.start : own.stop].tolist()),
+            tuple(crops.drawn[local.start : local.stop].tolist()),
             len(clip),
             (),
         )
 
-    def _places(self, clips: np.ndarray, places: np.ndarray, samples: int) -> np.ndarray:
-        """(3, R) int64: each crop's clip begins there, is so long, and the crop begins so far into it."""
+    def _cuts(self, clips: np.ndarray, positions: np.ndarray, samples: int) -> np.ndarray:
+        """(3, R) int64: the offset of each crop's clip, the clip's length, and where the crop begins in the clip."""
         lengths = self.lengths[clips]
-        # a clip shorter than the crop goes round from any of its samples on
-        room = np.where(lengths < samples, lengths, lengths - samples + 1)
-        return np.stack([self.offsets[clips], lengths, (places * room).astype(np.int64)])
+        # a clip that is shorter than the crop is repeated from any of its samples on
+        choices = np.where(lengths < samples, lengths, lengths - samples + 1)
+        return np.stack([self.offsets[clips], lengths, (positions * choices).astype(np.int64)])
 
-    def _cut(self, places: Tensor, samples: int) -> Tensor:
-        """(3, R) of `_places` -> (R, samples) float32 in [-1, 1)."""
-        first, length, shift = places[..., None]
+    def _cut(self, cuts: Tensor, samples: int) -> Tensor:
+        """(3, R) of `_cuts` -> (R, samples) float32 in [-1, 1)."""
+        first, length, shift = cuts[..., None]
         return self.audio[first + (shift + torch.arange(samples, device=self.device)) % length] / FULL_SCALE
 
     def _send(self, array: np.ndarray) -> Tensor:
-        """On its way to the device, without waiting for it."""
+        """Copy an array to the device without waiting for it."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
 
 def level(waveforms: Tensor) -> Tensor:
     """(R, S) -> (R, 1) root mean square."""
-    return waveforms.square().mean(dim=1, keepdim=True).sqrt() + LEAST_LEVEL
+    return waveforms.square().mean(dim=1, keepdim=True).sqrt() + MIN_LEVEL
 
 
 def refuse_if_full(device: torch.device, needed: int) -> None:
-    """ValueError if a GPU has no room for so many bytes and some besides."""
+    """ValueError if a GPU's free memory does not hold ``needed`` bytes with some to spare."""
     if device.type != "cuda":
         return
     free, _ = torch.cuda.mem_get_info(device)
-    if needed > ROOM * free:
+    if needed > MAX_MEMORY_SHARE * free:
         raise ValueError(
-            f"data.resident: the corpus takes {needed / 1e9:.1f} GB, {device} has {free / 1e9:.1f} GB free, and "
-            "training needs some besides; give data.resident false"
+            f"data.on_gpu: the corpus needs {needed / 1e9:.1f} GB, {device} has {free / 1e9:.1f} GB free, and "
+            "training needs some too; give data.on_gpu false"
         )

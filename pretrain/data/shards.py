@@ -1,6 +1,6 @@
-"""Batches streamed from WebDataset tar shards, local or remote: shuffled, shared out over processes and workers.
+"""Batches streamed from local or remote WebDataset tar shards, shuffled and divided among processes and workers.
 
-Not a function of the step: a resumed run draws a fresh shuffle.
+They are not a function of the step: a resumed run draws a new shuffle.
 """
 
 import importlib
@@ -25,12 +25,12 @@ from pretrain.data.crops import MIX_DB, draw_partners, mix, repeat
 
 logger = logging.getLogger(__name__)
 
-WHOLE_MS = 60_000
-"""A clip up to this length is decoded once and cut for all its views."""
+MAX_WHOLE_MS = 60_000
+"""A clip up to this length is decoded once for all its views."""
 
 
 def find_shards(corpus: str) -> list[str]:
-    """A folder's ``*.tar``, or addresses with WebDataset's notation ({000..999}, a::b); empty if it is neither."""
+    """The ``*.tar`` files of a folder, or addresses in WebDataset's notation ({000..999}, a::b); empty if neither."""
     folder = Path(corpus)
     if folder.is_dir():
         return [str(path) for path in sorted(folder.glob("*.tar"))]
@@ -44,7 +44,7 @@ def find_shards(corpus: str) -> list[str]:
 
 
 class ShardBatches(IterableDataset[Batch]):
-    """An endless stream of this process's parts of batches."""
+    """An endless stream of this process's micro-batches."""
 
     def __init__(
         self,
@@ -52,41 +52,33 @@ class ShardBatches(IterableDataset[Batch]):
         config: DataConfig,
         views: int,
         seed: tuple[int, ...],
-        parts: BatchSharding | None = None,
+        sharding: BatchSharding | None = None,
     ) -> None:
-        """``seed`` must be another one at each start."""
+        """Describe the stream; ``seed`` must differ at each start of a run."""
         _webdataset()
         self.shards, self.config, self.views, self.seed = shards, config, views, seed
-        self.parts = parts or BatchSharding()
+        self.sharding = sharding or BatchSharding()
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        stream = Stream(self, self.parts.rank * workers + worker, self.parts.processes * workers)
-        accumulate = self.parts.accumulate
-        number = worker  # the loader takes a batch from each worker in turn
+        sharding = self.sharding
+        stream = Stream(self, sharding.rank * workers + worker, sharding.processes * workers)
+        number = worker  # the loader takes a micro-batch from each worker in turn
         while True:
-            update, part = divmod(number, accumulate)
-            shape = crop_shape(
-                self.config,
-                self.parts.number,
-                np.random.default_rng((*self.seed, update)),
-            )
-            yield stream.batch(*shape, part)
+            step, accumulation_step = divmod(number, sharding.accumulation_steps)
+            random = np.random.default_rng((*self.seed, step))
+            yield stream.batch(*crop_shape(self.config, sharding.number, random), accumulation_step)
             if stream.ended:
                 return
             number += workers
 
 
 class Stream:
-    """What one worker reads."""
+    """The clips that one worker reads."""
 
     def __init__(self, batches: ShardBatches, reader: int, readers: int) -> None:
-        self.config, self.views, self.parts = (
-            batches.config,
-            batches.views,
-            batches.parts,
-        )
+        self.config, self.views, self.sharding = batches.config, batches.views, batches.sharding
         self.shards, self.seed = batches.shards, batches.seed
         self.reader, self.readers = reader, readers
         self.random = np.random.default_rng((*self.seed, 0, reader))
@@ -95,12 +87,12 @@ class Stream:
         self._shard = ""
         self._members = iter(self._shuffled())
 
-    def batch(self, samples: int, count: int, part: int) -> Batch:
-        """The next one; without rows at the end, which comes when no shard holds a clip."""
-        own = self.parts.clips(part, count)
+    def batch(self, samples: int, count: int, accumulation_step: int) -> Batch:
+        """The next micro-batch; it has no rows if a whole pass over the shards found no clip."""
+        local = self.sharding.clips(accumulation_step, count)
         names: list[str] = []
         clips: list[np.ndarray] = []
-        while len(clips) < len(own) and not self.ended:
+        while len(clips) < len(local) and not self.ended:
             name, crops = self._next(samples)
             if crops is not None:
                 names.append(name)
@@ -112,17 +104,17 @@ class Stream:
         reads, bad = self.reads, tuple(self.bad.items())
         self.reads, self.bad = 0, {}
         lengths = torch.full((len(rows),), samples)
-        return Batch(rows, lengths, own.start, count, tuple(names), reads, bad)
+        return Batch(rows, lengths, local.start, count, tuple(names), reads, bad)
 
     def _augment(self, crops: np.ndarray) -> np.ndarray:
-        """(views, clips, S), mixed and with gains."""
+        """(views, clips, S) crops -> the same, mixed and amplified."""
         views, clips = crops.shape[:2]
         if self.config.mix and clips > 1:
             partners = draw_partners(views, clips, self.random)
-            below = 10 ** (self.random.uniform(*MIX_DB, (views, clips)) / 20)
+            mix_gains = 10 ** (self.random.uniform(*MIX_DB, (views, clips)) / 20)
             plain = crops.copy()
-            for place in np.ndindex(views, clips):
-                crops[place] = mix(plain[place], plain[tuple(partners[place])], float(below[place]))
+            for index in np.ndindex(views, clips):
+                crops[index] = mix(plain[index], plain[tuple(partners[index])], float(mix_gains[index]))
         gains = 10 ** (self.random.uniform(self.config.min_gain_db, self.config.max_gain_db, (views, clips, 1)) / 20)
         return crops * gains.astype(np.float32)
 
@@ -142,20 +134,20 @@ class Stream:
 
     def _crops(self, data: bytes, samples: int) -> Iterator[np.ndarray]:
         source = io.BytesIO(data)
-        if duration_ms(source) > WHOLE_MS:
-            for place in self.random.random(self.views):
-                yield read_crop(source, samples, float(place))
+        if duration_ms(source) > MAX_WHOLE_MS:
+            for position in self.random.random(self.views):
+                yield read_crop(source, samples, float(position))
             return
         source.seek(0)
         whole = read_audio(source)
-        for place in self.random.random(self.views):
-            first = first_sample(len(whole), samples, float(place))
+        for position in self.random.random(self.views):
+            first = first_sample(len(whole), samples, float(position))
             yield whole[first : first + samples]
 
     def _fill(self, crop: np.ndarray, samples: int) -> np.ndarray:
         if len(crop) >= samples:
             return crop
-        if self.config.short == "repeat":
+        if self.config.short_clips == "repeat":
             return repeat(crop, samples, self.random.random())
         pieces, missing = [crop], samples - len(crop)
         while missing > 0:
@@ -172,7 +164,7 @@ class Stream:
         return np.concatenate(pieces)
 
     def _shuffled(self) -> Iterator[dict[str, Any]]:
-        """Members of the shards, drawn from a buffer."""
+        """Members of the shards in the order of a shuffle buffer."""
         wds = _webdataset()
         streams = wds.tariterators.url_opener(self._order(), handler=self._note)
         files = wds.tariterators.tar_file_expander(streams, handler=self._note, select_files=is_audio, eof_value=None)
@@ -181,7 +173,7 @@ class Stream:
         yield from shuffle(self._counted(files))
 
     def _order(self) -> Iterator[dict[str, str]]:
-        """Shards, pass after pass in another order, each reader's share of it; all where there are too few to share."""
+        """This reader's shards, in another order in each pass; all shards if there are fewer than readers."""
         number = 0
         while True:
             before = self.passed
@@ -195,7 +187,7 @@ class Stream:
                 yield {"url": self._shard}
             number += 1
             if self.passed == before:
-                return  # a whole pass without a clip
+                return  # a whole pass found no clip
 
     def _counted(self, files: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for file in files:
@@ -203,14 +195,14 @@ class Stream:
             yield file
 
     def _note(self, error: Exception) -> bool:
-        """Count the shard that webdataset could not open or read to its end, and go on."""
+        """Note a shard that webdataset could not open or read to its end; True lets it continue."""
         reason = str(error.args[0] if error.args else type(error).__name__).split(" @ ")[0]
         self.bad[self._shard] = f"not a whole tar file, or not to be read ({reason})"
         return True
 
 
 def is_audio(name: str) -> bool:
-    """Whether a member of a shard is a clip."""
+    """Whether a member of a shard is a clip, by its name."""
     return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122  (names in tars are no paths here)
 
 
@@ -219,7 +211,7 @@ def _open_by_fsspec(url: str, mode: str = "rb", bufsize: int = 8192, **_: object
 
 
 def _webdataset() -> Any:
-    """The library, with fsspec for the addresses that it has no opener for; ImportError names the extra."""
+    """Import webdataset, with fsspec for addresses that it cannot open itself; ImportError names the extra."""
     try:
         import webdataset
 

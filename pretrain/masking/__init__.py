@@ -1,1 +1,1 @@
-"""Rules that decide which tokens are masked."""
+"""Masking: which tokens of a clip the encoder does not see."""

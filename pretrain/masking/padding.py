@@ -1,4 +1,4 @@
-"""Masks of clips that are padded to the longest of their batch: padding is neither seen nor predicted."""
+"""Masks of clips that are padded to the longest clip of their batch; padding is neither visible nor predicted."""
 
 import torch
 from torch import Tensor
@@ -17,30 +17,26 @@ def token_padding(lengths: Tensor, num_tokens: int, model: ModelConfig) -> Tenso
 def fit_masks(
     visible: Tensor, masked: Tensor, padding: Tensor, mask_ratio: float, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Masks that were drawn for whole rows, fitted to each row's own tokens.
+    """Fit masks that were drawn for whole rows to the valid tokens of each row.
 
-    Each row gets the exact count of masked tokens that a clip of its length has; where that is not what is left of the
-    mask without the padding, tokens change sides at random.
+    Each row gets the exact number of masked tokens that a clip of its length has. Where the drawn mask without the
+    padding has another number, random tokens change between visible and masked.
 
     Args:
         visible: (B, K) indices of visible tokens.
-        masked: (B, N - K) indices of all others.
+        masked: (B, N - K) indices of all other tokens.
         padding: (B, N) bool, True where padded.
-        mask_ratio: share of removed tokens.
-        noise: (B, N) uniform in [0, 1): chance.
+        mask_ratio: share of masked tokens.
+        noise: (B, N) uniform random numbers in [0, 1).
 
     Returns:
-        The same shapes. Where a row has fewer tokens, both are filled up with indices of its padding.
+        The same shapes. In a row with padding, both are filled up with indices of its padding.
     """
     scores = noise.scatter_add(1, visible, torch.ones_like(noise).gather(1, visible))  # masked below 1, visible above
-    own = (~padding).sum(dim=1, keepdim=True)
-    rank = scores.masked_fill(padding, torch.inf).argsort(dim=1).argsort(dim=1)  # padding last
-    count = own - ((1.0 - mask_ratio) * own.double()).long().clamp(min=1)  # masked of each row
-    fill = num_masked(padding.shape[1], mask_ratio) - count  # padding among the masked
-    group = torch.where(
-        rank < count,
-        0,
-        torch.where(rank < own, 2, torch.where(rank - own < fill, 1, 3)),
-    )
+    valid = (~padding).sum(dim=1, keepdim=True)
+    rank = scores.masked_fill(padding, torch.inf).argsort(dim=1).argsort(dim=1)  # padding ranks last
+    count = valid - ((1.0 - mask_ratio) * valid.double()).long().clamp(min=1)  # masked tokens of each row
+    fill = num_masked(padding.shape[1], mask_ratio) - count  # padding among the masked indices
+    group = torch.where(rank < count, 0, torch.where(rank < valid, 2, torch.where(rank - valid < fill, 1, 3)))
     order = group.argsort(dim=1, stable=True)
     return order[:, masked.shape[1] :], order[:, : masked.shape[1]]

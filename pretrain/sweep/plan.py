@@ -12,7 +12,7 @@ import yaml
 
 from maeast_upstream.storage.settings import flatten
 from pretrain.cli import read_recipe
-from pretrain.config import Recipe
+from pretrain.recipe import Recipe
 from pretrain.training.run_folder import CHANGEABLE
 
 KEYS = {"base": True, "settings": False, "variants": True, "seeds": True, "groups": False, "curve": False}

@@ -1,4 +1,4 @@
-"""One process or many: which device, who writes, and how gradients meet. Started by torchrun or accelerate launch."""
+"""The processes of a run (torchrun or accelerate launch): their devices, and how they share gradients and weights."""
 
 import contextlib
 import os
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 class Parallel:
-    """The processes of a run. Alone, everything here does nothing."""
+    """The processes of a run. With one process, every method does nothing."""
 
     def __init__(self, device: str | None, sharding: str, skips_layers: bool = True) -> None:
-        """Join the others, if the launcher started several.
+        """Connect the processes, if the launcher started several.
 
         Args:
-            device: cpu, cuda or cuda:N; None takes a GPU if there is one.
+            device: cpu, cuda or cuda:N; None uses a GPU if there is one.
             sharding: ddp or fsdp.
-            skips_layers: whether some weights get no gradient in some updates, for which DDP must look each time.
+            skips_layers: whether some weights may get no gradient in an update, for which DDP must search each time.
 
         Raises:
-            ValueError: no such device.
-            ImportError: several processes without accelerate.
+            ValueError: the device does not exist.
+            ImportError: there are several processes, and accelerate is not installed.
         """
         self.processes = int(os.environ.get("WORLD_SIZE", "1"))
         self.sharding = sharding if self.processes > 1 else "ddp"
@@ -62,7 +62,7 @@ class Parallel:
             yield
 
     def shard(self, module: nn.Module) -> None:
-        """With fsdp: leave each process its share of the weights, gathered layer by layer when they are needed."""
+        """With fsdp, leave each process its share of the weights; layers are gathered when they are needed."""
         if self.sharding == "fsdp":
             from torch.distributed.fsdp import fully_shard
 
@@ -71,40 +71,40 @@ class Parallel:
             fully_shard(module)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """What to call in place of ``module``, so that gradients are averaged over the processes."""
+        """The module to call instead of ``module``, so that gradients are averaged over the processes."""
         if self.accelerator is None or self.sharding == "fsdp":
             return module
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
 
     def without_sync(self, wrapped: nn.Module) -> AbstractContextManager[Any]:
-        """For all parts of an accumulated batch but the last."""
+        """A context that keeps gradients local, for all micro-batches of an update except the last."""
         if self.accelerator is None or self.sharding == "fsdp":
             return contextlib.nullcontext()
         waiting: AbstractContextManager[Any] = self.accelerator.no_sync(wrapped)
         return waiting
 
     def add(self, value: Tensor, largest: bool = False) -> Tensor:
-        """The sum over the processes, or the largest; on the device, nobody waits for it."""
+        """The sum over the processes, or the largest value; stays on the device, and the host does not wait for it."""
         if self.processes > 1:
             dist.all_reduce(value, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so. Between hosts: no device waits for it."""
+        """Whether the flag is true in any process. The hosts exchange it without their devices."""
         if self.processes == 1:
             return flag
-        told = torch.tensor(int(flag))
-        dist.all_reduce(told, dist.ReduceOp.MAX, group=self._control)
-        return bool(told)
+        largest = torch.tensor(int(flag))
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._control)
+        return bool(largest)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         if self.processes > 1:
             dist.barrier(group=self._control)
 
     def close(self) -> None:
-        """Leave the others."""
+        """Disconnect from the other processes."""
         if self.accelerator is not None:
             self.accelerator.end_training()
             if dist.is_initialized():
@@ -112,6 +112,6 @@ class Parallel:
 
 
 def full(value: Tensor) -> Tensor:
-    """A tensor whole, where fsdp left a share of it; all processes have to ask."""
-    whole = getattr(value, "full_tensor", None)
-    return whole() if whole is not None else value
+    """The whole of a tensor of which fsdp left a share; all processes must call it."""
+    gather = getattr(value, "full_tensor", None)
+    return gather() if gather is not None else value

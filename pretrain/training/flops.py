@@ -1,76 +1,82 @@
-"""How much arithmetic a training step is, and how much this device does at its best."""
+"""Floating-point operations of a training step by formula, and the rate that a device reaches at its best."""
 
 import time
+from dataclasses import dataclass
 
 import torch
-from numpy.polynomial import Polynomial
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from maeast_upstream.config import Normalisation
-from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
-from pretrain.config import Recipe
-from pretrain.objective import Objective
+from maeast_upstream.frontend import HOP_SAMPLES, WINDOW_SAMPLES
+from maeast_upstream.model import ModelConfig
+from pretrain.config import LossConfig
+from pretrain.masking.rules import num_masked
+from pretrain.recipe import ObjectiveName
 
-SIDE = {"cpu": 1024, "cuda": 8192}
-"""Of the square matrices whose product is timed."""
-BACKWARD = 2
-"""The backward pass multiplies twice what the forward pass does."""
+MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
+"""Side of the square matrices whose product is timed."""
+FORWARD_AND_BACKWARD = 3
+"""The backward pass has twice the operations of the forward pass."""
 
 
+@dataclass(frozen=True)
 class StepFlops:
-    """Floating point operations of forward and backward for waveforms of a shape, counted without computing them.
+    """Counts the floating-point operations of the matrix products in forward and backward passes."""
 
-    Counting takes a quarter of a second, so where each batch draws another length (``data.max_crop_seconds``) three
-    lengths are counted, and those between lie on the parabola that attention makes of it, within rounding.
-    """
+    model: ModelConfig
+    losses: LossConfig
+    mask_ratio: float
+    objective: ObjectiveName = "mae_ast"
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self._shapes = FakeTensorMode()  # tensors without values
-        with self._shapes:
-            self._objective = Objective(recipe, Normalisation()).eval()  # no layer is dropped
-        self._known: dict[int, float] = {}
-        self._curve: Polynomial | None = None
-        shortest, longest = recipe.data.crop_seconds, recipe.data.max_crop_seconds
-        if longest is not None:
-            steps = {self._steps(round(SAMPLE_RATE * (shortest + (longest - shortest) * at))) for at in (0, 0.5, 1)}
-            counted = {number: self._count(number) for number in sorted(steps)}
-            self._curve = Polynomial.fit(list(counted), list(counted.values()), len(counted) - 1)
+    def __call__(self, crops: int, samples: int) -> int:
+        """Operations for ``crops`` crops of ``samples`` samples, without the front end and the clip loss."""
+        model, losses = self.model, self.losses
+        frames = (samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1
+        tokens = frames // model.patch_frames * model.mel_patches
+        masked = num_masked(tokens, self.mask_ratio)
+        predicted = max(1, round(losses.masked_share * masked))
+        heads = sum(weight > 0 for weight in (losses.reconstruction, losses.classification))
+        logits = 2 * predicted**2 * model.patch_dim if losses.classification else 0
+        if self.objective == "mae_ast":
+            row = self._encoder(tokens - masked)
+            if losses.predicts:
+                head = 2 * predicted * model.decoder_dim * model.patch_dim
+                row += self._decoder(tokens - masked, predicted) + heads * head + logits
+            return FORWARD_AND_BACKWARD * crops * (2 * row if losses.disjoint_views else row)
+        passes = 2 if self.objective == "ssast_two_pass" else 1
+        head = 2 * predicted * model.embed_dim * (model.embed_dim + model.patch_dim)
+        return FORWARD_AND_BACKWARD * crops * (passes * self._encoder(tokens) + heads * head + logits)
 
-    def __call__(self, rows: int, samples: int) -> int:
-        """For (rows, samples) waveforms; what the front end does is not counted, nor that a clip loss compares rows."""
-        steps = self._steps(samples)
-        if self._curve is not None:
-            return round(rows * float(self._curve(steps)))
-        if steps not in self._known:
-            self._known[steps] = self._count(steps)
-        return round(rows * self._known[steps])
+    def _encoder(self, tokens: int) -> int:
+        """Patch embedding and encoder layers of one row."""
+        model = self.model
+        layer = layer_flops(tokens, tokens, tokens, model.embed_dim, model.ffn_dim)
+        return 2 * tokens * model.patch_dim * model.embed_dim + model.depth * layer
 
-    def _steps(self, samples: int) -> int:
-        """Time steps of a row."""
-        return ((samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1) // self.recipe.model.patch_frames
+    def _decoder(self, visible: int, predicted: int) -> int:
+        """Decoder layers of one row."""
+        model, tokens = self.model, visible + predicted
+        dim, ffn_dim, depth = model.decoder_dim, model.decoder_ffn_dim, model.decoder_depth
+        embed = 2 * visible * model.embed_dim * dim if dim != model.embed_dim else 0
+        if model.decoder_attention == "cross":
+            return embed + depth * layer_flops(predicted, predicted, visible, dim, ffn_dim)
+        last = layer_flops(predicted, tokens, tokens, dim, ffn_dim)  # computes the predicted tokens only
+        return embed + (depth - 1) * layer_flops(tokens, tokens, tokens, dim, ffn_dim) + last
 
-    def _count(self, steps: int) -> float:
-        """Of a row of so many time steps."""
-        model, rows = self.recipe.model, 2  # as many as a clip loss and two passes need
-        # as plain products, because the counter does not know a CPU's fused attention
-        with self._shapes, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            patches = torch.empty(rows * self.recipe.passes, steps * model.mel_patches, model.patch_dim)
-            self._objective(patches, *self._objective.draw_batch(patches, torch.Generator()))
-        return (1 + BACKWARD) * int(counter.get_total_flops()) / rows
+
+def layer_flops(outputs: int, queries: int, keys: int, dim: int, ffn_dim: int) -> int:
+    """Operations of a layer that projects ``queries`` and ``keys`` tokens and computes ``outputs`` tokens."""
+    projections = 2 * dim**2 * (queries + 2 * keys + outputs)
+    return projections + 4 * outputs * keys * dim + 4 * outputs * dim * ffn_dim
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product, measured in a fraction of a second."""
-    side = SIDE.get(device.type, 1024)
-    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    """Operations per second of a large matrix product, measured in a fraction of a second."""
+    side = MATRIX_SIDE.get(device.type, 1024)
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best = 0.0
     for _ in range(4):
         _wait(device)
         start = time.perf_counter()
-        one @ other
+        left @ right
         _wait(device)
         best = max(best, 2 * side**3 / (time.perf_counter() - start))
     return best

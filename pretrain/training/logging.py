@@ -1,10 +1,10 @@
-"""What a run shows: a progress bar, metrics.jsonl, TensorBoard."""
+"""What a run reports: a progress bar, the log, metrics.jsonl and trackers."""
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,110 +12,100 @@ from torch import Tensor
 
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.progress import progress_bar
+from pretrain.data.batches import Batch
 from pretrain.training import run_folder
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from pretrain.training.flops import StepFlops
+from pretrain.training.trackers import Trackers
 
 logger = logging.getLogger(__name__)
 
-BOARD_NAME = "tensorboard"
-
 
 class Meter:
-    """Sums over the batches since the last line; the losses stay on their device, because reading would wait for it."""
+    """Sums over the batches since the last line; losses stay on their device, so that nobody waits for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, flops: StepFlops, peak: float, processes: int) -> None:
+        """Begin to measure.
+
+        Args:
+            flops: counts the operations of a step.
+            peak: operations per second that a device reaches at its best.
+            processes: processes of the run, which all do as much as this one.
+        """
+        self.flops, self.peak, self.processes = flops, peak, processes
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Begin again."""
         self.sums: dict[str, Tensor] = {}
-        self.batches = self.clips = self.flops = 0
-        self.seconds = 0.0
+        self.batches = self.crops = self.samples = self.operations = 0
         self.since = time.monotonic()
 
-    def add(self, values: Mapping[str, Tensor], clips: int, samples: int, flops: int) -> None:
-        """Take up one batch: its losses, and what all processes did in it."""
+    def add(self, values: Mapping[str, Tensor], micro_batches: Sequence[Batch]) -> None:
+        """Add the losses and the micro-batches of an update."""
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.batches += 1
-        self.clips += clips
-        self.seconds += samples / SAMPLE_RATE
-        self.flops += flops
+        for batch in micro_batches:
+            self.crops += len(batch.waveforms)
+            self.samples += int(batch.lengths.sum())
+            self.operations += self.flops(*batch.waveforms.shape)
 
     def means(self) -> dict[str, Tensor]:
-        """The losses' means, as one would log them."""
+        """The mean of each loss."""
         return {name: value / self.batches for name, value in self.sums.items()}
 
-    def rates(self, peak: float) -> dict[str, float]:
-        """Crops and hours of audio a second, and the share of ``peak`` operations a second."""
+    def rates(self) -> dict[str, float]:
+        """Crops per second, hours of audio per second, and the share of the devices' peak rate, in all processes."""
         passed = max(time.monotonic() - self.since, 1e-9)
         return {
-            "crops_per_second": round(self.clips / passed, 1),
-            "hours_per_second": round(self.seconds / 3600 / passed, 5),
-            "share_of_peak": round(self.flops / passed / peak, 3),
+            "crops_per_second": round(self.processes * self.crops / passed, 1),
+            "hours_per_second": round(self.processes * self.samples / SAMPLE_RATE / 3600 / passed, 5),
+            "share_of_peak": round(self.operations / passed / self.peak, 3),
         }
 
 
 class Report:
-    """Writes for people; only the first process of a run has one."""
+    """Writes what people read; only the first process of a run has one."""
 
-    def __init__(self, folder: Path, step: int, steps: int, tensorboard: bool) -> None:
-        """Begin at batch ``step``; ImportError if TensorBoard is wanted and not installed."""
-        self.folder = folder
+    def __init__(self, folder: Path, step: int, steps: int, trackers: Trackers) -> None:
+        """Begin at batch ``step`` of ``steps``, and drop the lines of metrics.jsonl beyond."""
+        self.folder, self.trackers = folder, trackers
         run_folder.cut_metrics(folder, step)
-        self.board = open_board(folder / BOARD_NAME, step) if tensorboard else None
         self.first = self.done = step
         self.steps, self.begun = steps, time.monotonic()
         self.bar = progress_bar(total=steps, initial=step, unit="batch")
 
     def step(self) -> None:
-        """One batch is done."""
+        """Count a finished batch."""
         self.done += 1
         self.bar.update()
 
     def line(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl, of the log, and a point of each curve."""
+        """Add a line to metrics.jsonl and to the log, and a point to each curve."""
         text = " ".join(f"{key} {value}" for key, value in values.items())
-        logger.info("batch %d of %d: %s, %s left", step, self.steps, text, self._left())
+        logger.info("batch %d of %d: %s, %s left", step, self.steps, text, self._remaining())
         self.bar.set_postfix_str(text, refresh=False)
         run_folder.append_metrics(self.folder, {"step": step, **values})
-        if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name.replace("valid_", "valid/"), value, step)
-            self.board.flush()
+        self.trackers.log(values, step)
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
-        """(height, width, 3) uint8, where there is TensorBoard."""
-        if self.board is not None:
-            self.board.add_image(name, image, step, dataformats="HWC")
+        """Show a (height, width, 3) uint8 picture in the trackers."""
+        self.trackers.picture(name, image, step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """End the progress bar and the trackers."""
         self.bar.close()
-        if self.board is not None:
-            self.board.close()
+        self.trackers.close()
 
-    def _left(self) -> str:
+    def _remaining(self) -> str:
+        """Time to the last batch at the speed so far."""
         passed = time.monotonic() - self.begun
-        left = (self.steps - self.done) * passed / max(1, self.done - self.first)
-        return str(self.bar.format_interval(left))
-
-
-def open_board(folder: Path, step: int) -> "SummaryWriter":
-    """Curves from ``step`` on: what an earlier process wrote past it is not shown."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            "tensorboard is not installed: pip install 'maeast-upstream[pretrain]', or give --tensorboard false"
-        ) from error
-    return SummaryWriter(str(folder), purge_step=step + 1)
+        remaining = (self.steps - self.done) * passed / max(1, self.done - self.first)
+        return str(self.bar.format_interval(remaining))
 
 
 def rounded(values: Mapping[str, Any]) -> dict[str, float]:
-    """Tensors as numbers of five digits after the point; waits for the device once."""
+    """Tensors as numbers with five digits after the point; waits for the device once."""
     names = list(values)
     if not names:
         return {}

@@ -1,4 +1,4 @@
-"""The optimiser of a recipe: its parameter groups and its learning rate over time."""
+"""The optimizer of a run: its parameter groups, its learning rate over time, and a moving average of the weights."""
 
 import math
 
@@ -10,9 +10,9 @@ from pretrain.config import OptimConfig
 
 
 class Average:
-    """average = decay * average + (1 - decay) * weight, after each update.
+    """An exponential moving average: average = decay * average + (1 - decay) * weight, after each update.
 
-    In the first updates the decay is (1 + n) / (10 + n), lest the average keeps the random weights it began with.
+    In the first updates the decay is (1 + n) / (10 + n), so that the average forgets the random weights it began with.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -22,7 +22,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take up the weights as they are now."""
+        """Add the present weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
@@ -30,7 +30,7 @@ class Average:
         )
 
     def load(self, values: dict[str, Tensor], updates: int) -> None:
-        """What a run saved."""
+        """Restore a saved average and its number of updates."""
         self.updates = updates
         with torch.no_grad():
             for name, value in self.values.items():
@@ -38,20 +38,20 @@ class Average:
 
 
 def learning_rate(step: int, optim: OptimConfig) -> float:
-    """The rate of batch ``step`` (counted from 0): linear warm-up, constant, decay to 0."""
+    """The learning rate of batch ``step``, counted from 0: linear warm-up, constant, decay to 0."""
     warm = min(1.0, (step + 1) / max(1, optim.warmup_steps))
-    left = min(1.0, (optim.steps - step) / max(1, optim.decay_steps))
+    decay = min(1.0, (optim.steps - step) / max(1, optim.decay_steps))
     if optim.decay == "cosine":
-        left = 0.5 - 0.5 * math.cos(math.pi * left)
+        decay = 0.5 - 0.5 * math.cos(math.pi * decay)
     else:
-        left **= optim.decay_power
-    return optim.lr * min(warm, left)
+        decay **= optim.decay_power
+    return optim.lr * min(warm, decay)
 
 
 def make_optimizer(module: nn.Module, optim: OptimConfig, fused: bool = False) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices, and none on biases, norms and mask embeddings.
+    """Make an AdamW with weight decay for matrices, and none for biases, norms and mask embeddings.
 
-    ``fused`` is one kernel for all weights, which on CUDA can skip an update on the device's own word.
+    ``fused`` uses one kernel for all weights, which on CUDA can skip an update without waiting for the device.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.dim() > 1]

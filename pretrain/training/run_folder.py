@@ -1,4 +1,4 @@
-"""A run folder on disk: recipe, metrics, and the states that a run goes on from.
+"""A run folder on disk: the recipe, the metrics, and the states that a run resumes from.
 
 Every file appears whole or not at all.
 """
@@ -21,26 +21,10 @@ from safetensors import SafetensorError
 
 from maeast_upstream.storage.settings import refuse_changes
 
-
-def steps_done(run_folder: Path) -> int:
-    """Batches that a run has saved."""
-    config = run_folder / "last" / "config.json"
-    return int(json.loads(config.read_text(encoding="utf-8"))["provenance"]["steps"]) if config.exists() else 0
-
-
 logger = logging.getLogger(__name__)
 
-
-STATES_NAME, METRICS_NAME, RECIPE_NAME, STATS_NAME = (
-    "states",
-    "metrics.jsonl",
-    "config.yaml",
-    "stats.json",
-)
-
-
+STATES_NAME, METRICS_NAME, RECIPE_NAME, STATS_NAME = "states", "metrics.jsonl", "config.yaml", "stats.json"
 BEST_NAME, LOCK_NAME = "best.pt", ".lock"
-
 
 CHANGEABLE = frozenset(
     {
@@ -55,32 +39,33 @@ CHANGEABLE = frozenset(
         "probe",
         "probe_every",
         "tensorboard",
+        "tracker",
         "max_minutes",
         "data.corpus",
         "data.packed",
         "data.validation",
         "data.workers",
-        "data.resident",
+        "data.on_gpu",
         "data.shuffle_clips",
         "data.max_bad_share",
         "optim.steps",
         "optim.warmup_steps",
         "optim.decay_steps",
-        "optim.accumulate",
+        "optim.accumulation_steps",
     }
 )
-"""What may differ when a run is continued: the length of the schedule, where things lie, and how fast it goes."""
+"""Settings that may differ when a run is continued: the length of the schedule, paths, logging and speed."""
 
 
 class Lock:
-    """One process may write to a run folder."""
+    """A lock that lets only one process write to a run folder."""
 
     def __init__(self, run: Path) -> None:
-        """Take it, and make the folder; ValueError if another process has it."""
+        """Make and lock the folder; ValueError if another process holds the lock."""
         run.mkdir(parents=True, exist_ok=True)
         self._file = (run / LOCK_NAME).open("a+", encoding="utf-8")
         try:
-            # lockf, because the other kind of lock would live on in the loader's processes when this one is killed
+            # lockf, because a flock would survive in the loader's processes when this process is killed
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.seek(0)
@@ -94,7 +79,7 @@ class Lock:
         self._file.flush()
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         self._file.close()
 
 
@@ -115,7 +100,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def write_recipe(run: Path, recipe: dict[str, Any]) -> None:
-    """config.yaml, which ``--config`` reads again."""
+    """Write config.yaml, which ``--config`` can read."""
     text = yaml.safe_dump(recipe, sort_keys=False)
     write_atomically(run / RECIPE_NAME, lambda file: file.write(text.encode()))
 
@@ -126,7 +111,7 @@ def states(run: Path) -> list[Path]:
 
 
 def write_state(run: Path, state: dict[str, Any], keep: int) -> None:
-    """One more state, named by its batch; only the last ``keep`` stay."""
+    """Write a state, named by its batch, and remove all but the last ``keep`` states."""
     path = run / STATES_NAME / f"{state['step']:08d}.pt"
     write_atomically(path, lambda file: torch.save(state, file))
     for old in states(run)[:-keep]:
@@ -134,7 +119,7 @@ def write_state(run: Path, state: dict[str, Any], keep: int) -> None:
 
 
 def keep_best(run: Path) -> None:
-    """Keep the newest state under another name, too, whatever follows it."""
+    """Keep the newest state as best.pt, too."""
     folder = run / STATES_NAME
     part = folder / f"{BEST_NAME}.part"
     part.unlink(missing_ok=True)
@@ -147,10 +132,10 @@ def keep_best(run: Path) -> None:
 
 
 def read_state(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """The newest whole state, or None in a new run folder.
+    """Read the newest whole state; None in a new run folder.
 
     Raises:
-        ValueError: no state is whole, or the run was begun with other settings.
+        ValueError: there are states but none is whole, or the run was begun with other settings.
     """
     paths = states(run)
     for path in reversed(paths):
@@ -158,18 +143,9 @@ def read_state(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             begun_with = state["recipe"]
         except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError):
-            logger.warning(
-                "%s: not the state of a run, or a broken one; going back to the one before",
-                path,
-            )
+            logger.warning("%s: not the state of a run, or a broken one; trying the one before", path)
             continue
-        refuse_changes(
-            begun_with,
-            recipe,
-            run,
-            "give another --out, or the same setting",
-            CHANGEABLE,
-        )
+        refuse_changes(begun_with, recipe, run, "give another --out, or the same setting", CHANGEABLE)
         return state
     if paths:
         raise ValueError(f"{paths[-1]}: not the state of a run, or a broken one; remove it to begin anew")
@@ -178,18 +154,18 @@ def read_state(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def saving(run: Path, step: int) -> Iterator[None]:
-    """Turns what a full disk raises into one line; the body writes what is to be kept of batch ``step``.
+    """A context for writing the save of batch ``step``, which explains a full disk in one line.
 
     Raises:
-        OSError: which says what is left.
+        OSError: with the reason and the save that stays.
     """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "write" not in str(error):
             raise
-        left = states(run)
-        kept = f"the save of batch {int(left[-1].stem)} stays" if left else "there is no earlier save"
+        earlier = states(run)
+        kept = f"the save of batch {int(earlier[-1].stem)} stays" if earlier else "there is no earlier save"
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise OSError(
             f"{run}: batch {step} could not be saved ({reason}); {kept}: make room and start the same command again"
@@ -197,16 +173,16 @@ def saving(run: Path, step: int) -> Iterator[None]:
 
 
 def append_metrics(run: Path, line: dict[str, Any]) -> None:
-    """One more line of metrics.jsonl, which tells its step; OSError as of `saving`."""
+    """Append a line with a ``step`` to metrics.jsonl; OSError as in `saving`."""
     with saving(run, line["step"]), (run / METRICS_NAME).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without one that was cut short.
+    """Read the lines of metrics.jsonl, except one that was cut short.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: there is no metrics.jsonl.
     """
     path = run / METRICS_NAME
     if not path.is_file():
@@ -221,8 +197,14 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def cut_metrics(run: Path, step: int) -> None:
-    """Drop the lines past batch ``step``, which a killed run wrote after its last save and will write again."""
+    """Drop the lines after batch ``step``, which a killed run wrote after its last save and will write again."""
     path = run / METRICS_NAME
     if path.exists():
         kept = "".join(json.dumps(line) + "\n" for line in read_metrics(run) if line["step"] <= step)
         write_atomically(path, lambda file: file.write(kept.encode()))
+
+
+def steps_done(run: Path) -> int:
+    """Number of batches that a run has saved."""
+    config = run / "last" / "config.json"
+    return int(json.loads(config.read_text(encoding="utf-8"))["provenance"]["steps"]) if config.exists() else 0

@@ -1,4 +1,4 @@
-"""Ctrl-C between batches: a run that is asked to stop finishes its batch, so that what it saves is consistent."""
+"""Ctrl-C and SIGTERM between batches: a run finishes its batch before it stops, so that its save is consistent."""
 
 import contextlib
 import signal
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second signal breaks in with KeyboardInterrupt."""
+    """An event that SIGINT or SIGTERM sets; a second signal raises KeyboardInterrupt at once."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield stop
         return
 

@@ -1,4 +1,4 @@
-"""All that a run goes on from, taken from the devices of all its processes, and put back."""
+"""The state that a run resumes from: collected from all its processes, and restored."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from pretrain.training.step import Updater
 
 
 def snapshot(updater: Updater) -> dict[str, Any]:
-    """On the CPU; with fsdp all processes have to call it."""
+    """Collect the state on the CPU; with fsdp all processes must call it."""
     average = updater.average
     return {
         "objective": {name: full(value).cpu() for name, value in updater.objective.state_dict().items()},
@@ -25,7 +25,7 @@ def snapshot(updater: Updater) -> dict[str, Any]:
 
 
 def restore(updater: Updater, state: dict[str, Any]) -> None:
-    """What `snapshot` gave."""
+    """Restore what `snapshot` collected."""
     if updater.parallel.sharding == "fsdp":
         _restore_shares(updater, state)
     else:
@@ -41,7 +41,7 @@ def restore(updater: Updater, state: dict[str, Any]) -> None:
 
 
 def whole(value: Any) -> Any:
-    """Nested tensors, each gathered and brought to the CPU."""
+    """Gather nested tensors and copy them to the CPU."""
     if isinstance(value, Tensor):
         return full(value).cpu()
     if isinstance(value, dict):
@@ -52,7 +52,7 @@ def whole(value: Any) -> Any:
 
 
 def _restore_shares(updater: Updater, state: dict[str, Any]) -> None:
-    """Each process takes its share of the whole tensors, cut as the live weight is."""
+    """Give each process its share of the whole tensors, cut as the live weights are."""
     with torch.no_grad():
         for name, value in updater.objective.state_dict().items():
             value.copy_(_like(state["objective"][name], value))

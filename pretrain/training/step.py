@@ -1,23 +1,21 @@
-"""One update of the weights: parts of a batch in, new weights out, and no waiting for the device in between."""
+"""One update of the weights: micro-batches in, new weights out, without waiting for the device in between."""
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pretrain.config import Recipe
+from pretrain.config import OptimConfig
 from pretrain.data.batches import Batch
-from pretrain.masking.padding import fit_masks, token_padding
+from pretrain.masking.sampler import BatchRows, Masks, MaskSampler
 from pretrain.objective import Objective
+from pretrain.recipe import Precision
 from pretrain.training.distributed import Parallel, full
 from pretrain.training.optimizer import Average, learning_rate, make_optimizer
 
-MASK_ROWS = {"cpu": 64, "cuda": 2048}
-"""Masks are drawn for so many rows of the whole batch at once, so that a row's mask does not depend on how many
-processes share the batch: on a CPU few, because a process draws those of others too; on a GPU many, because each draw
-is some 50 kernels to start."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -25,47 +23,93 @@ class NonFiniteError(Exception):
     """A loss or gradient became NaN or infinite."""
 
     def __init__(self, step: int, clips: list[int | str]) -> None:
-        """At batch ``step`` (counted from 0), made of ``clips``."""
+        """Remember the batch: ``step``, counted from 0, and its ``clips``."""
         super().__init__(step, clips)
         self.step, self.clips = step, clips
 
 
-class Updater:
-    """Weights, optimiser, loss scaler and moving average of a run."""
+@dataclass(frozen=True)
+class Preparation:
+    """Turns a micro-batch of waveforms into patches and masks on the device that trains."""
 
-    def __init__(self, recipe: Recipe, objective: Objective, parallel: Parallel) -> None:
-        self.recipe, self.objective, self.parallel = recipe, objective, parallel
+    objective: Objective
+    sampler: MaskSampler
+    device: torch.device
+    passes: int = 1
+    """Rows that each crop becomes, each with its own mask."""
+    padded: bool = False
+    """Whether rows may be padded."""
+
+    def __call__(self, batch: Batch, seed: tuple[int, int]) -> tuple[Tensor, Masks]:
+        """(B, N, P) patches and the masks of the B rows, as `Objective.forward` takes them."""
+        waveforms = batch.waveforms.to(self.device, non_blocking=True)
+        lengths = batch.lengths.to(self.device, non_blocking=True) if self.padded else None
+        patches = self.objective.patches(waveforms, lengths).repeat(self.passes, 1, 1)
+        if lengths is not None:
+            lengths = lengths.repeat(self.passes)
+        rows = BatchRows(len(batch.clips), batch.first, batch.size, views=len(patches) // len(batch.clips))
+        return patches, self.sampler.sample(rows, patches.shape[1], seed, patches.device, lengths)
+
+
+class Updater:
+    """The weights, optimizer, loss scaler and moving average of a run."""
+
+    def __init__(
+        self,
+        prepare: Preparation,
+        parallel: Parallel,
+        optim: OptimConfig,
+        *,
+        seed: int,
+        precision: Precision,
+        compiled: bool = False,
+    ) -> None:
+        """Build the optimizer for the weights of ``prepare.objective``.
+
+        Args:
+            prepare: makes patches and masks; holds the objective.
+            parallel: the processes of the run.
+            optim: settings of the optimizer.
+            seed: decides masks and dropout, together with the step.
+            precision: of the matrix products.
+            compiled: whether to compile the objective.
+        """
+        objective = prepare.objective
+        self.prepare, self.objective, self.parallel = prepare, objective, parallel
+        self.optim, self.seed, self.dtype = optim, seed, DTYPES[precision]
         self.device = parallel.device
-        # where a kernel can be told on the device to leave the weights alone, nobody has to ask the device
-        self.asks = self.device.type == "cpu" or parallel.sharding == "fsdp"
-        self.optimizer = make_optimizer(objective, recipe.optim, fused=parallel.sharding != "fsdp")
-        self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
-        decay = recipe.optim.ema_decay
-        self.average = Average(objective.network, decay) if decay is not None else None
+        # otherwise the device itself skips a bad update, so that the host need not wait for its loss
+        self.checks_on_host = self.device.type == "cpu" or parallel.sharding == "fsdp"
+        self.optimizer = make_optimizer(objective, optim, fused=parallel.sharding != "fsdp")
+        self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.average = Average(objective.network, optim.ema_decay) if optim.ema_decay is not None else None
         self.forward: nn.Module = parallel.wrap(objective)
-        if recipe.compile:
+        if compiled:
             objective.compile()
         self._bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
-        self._seen: dict[int, list[int | str]] = {}
+        self._clips: dict[int, list[int | str]] = {}
 
-    def update(self, parts: Sequence[Batch], step: int) -> dict[str, Tensor]:
-        """One optimiser step on the parts of this process; losses and the gradient's norm, left on the device.
+    def update(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
+        """Make one optimizer step with the micro-batches of this process.
+
+        Returns:
+            The losses and the norm of the gradient, left on the device.
 
         Raises:
-            NonFiniteError: on a CPU at once, before the update; on a GPU the update is left out and `check` raises.
+            NonFiniteError: on a CPU before the update; on a GPU the update is skipped, and `check` raises.
         """
-        seed_everything(self.recipe.seed * 1_000_003 + step, self.parallel.rank, self.device)
+        seed_everything(self.seed * 1_000_003 + step, self.parallel.rank, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
-        self._seen[step] = [clip for part in parts for clip in part.clips]
+        self._clips[step] = [clip for batch in batches for clip in batch.clips]
         losses: dict[str, Tensor] = {}
-        for number, part in enumerate(parts):
-            last = number == len(parts) - 1
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
             with contextlib.nullcontext() if last else self.parallel.without_sync(self.forward):
-                for name, value in self._part(part, step, len(parts)).items():
+                for name, value in self._accumulate(batch, step, len(batches)).items():
                     losses[name] = losses[name] + value if name in losses else value
         self.scaler.unscale_(self.optimizer)
-        norm = full(nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.optim.grad_norm))
+        norm = full(nn.utils.clip_grad_norm_(self.objective.parameters(), self.optim.grad_norm))
         self._guard(losses["loss"], norm, step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -76,30 +120,30 @@ class Updater:
 
     def rate(self, step: int) -> float:
         """The learning rate of batch ``step``, counted from 0."""
-        return learning_rate(step, self.recipe.optim)
+        return learning_rate(step, self.optim)
 
-    def _part(self, part: Batch, step: int, parts: int) -> dict[str, Tensor]:
-        patches, masks = prepare(self.objective, part, (self.recipe.seed, step), self.device)
+    def _accumulate(self, batch: Batch, step: int, count: int) -> dict[str, Tensor]:
+        """Add the gradients of one of ``count`` micro-batches; its share of the losses."""
+        patches, masks = self.prepare(batch, (self.seed, step))
         with self.arithmetic():
             losses = self.forward(patches, *masks)
-            self.scaler.scale(losses["loss"] / parts).backward()
-        return {name: value.detach() / parts for name, value in losses.items()}
+            self.scaler.scale(losses["loss"] / count).backward()
+        return {name: value.detach() / count for name, value in losses.items()}
 
     def arithmetic(self) -> contextlib.ExitStack:
-        """Precision of the matrix products, and the attention that is fastest for the few tokens of a masked crop."""
+        """A context with the run's precision, and the fastest attention for the few tokens of a masked crop."""
         stack = contextlib.ExitStack()
-        kind = DTYPES[self.recipe.precision]
         if self.device.type == "cpu":  # torch's flash attention is slower there than plain products (1.18x)
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(torch.autocast(self.device.type, kind, enabled=kind != torch.float32))
+        stack.enter_context(torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32))
         return stack
 
     def _guard(self, loss: Tensor, norm: Tensor, step: int) -> None:
-        """No update with a loss or gradient that is not finite, nor any after it."""
-        fp16 = self.scaler.is_enabled()  # there gradients may overflow; the scaler leaves such updates out by itself
+        """Allow no update with a loss or gradient that is not finite, nor any update after it."""
+        fp16 = self.scaler.is_enabled()  # its gradients may overflow, and the scaler skips such updates itself
         bad = ~loss.isfinite() if fp16 else ~(loss.isfinite() & norm.isfinite())
         flag = self.parallel.add(bad.float(), largest=True)
-        if self.asks:
+        if self.checks_on_host:
             if bool(flag):
                 self._refuse(step)
             return
@@ -109,79 +153,23 @@ class Updater:
             self.optimizer.found_inf = (self._bad_step >= 0).float()  # type: ignore[attr-defined]
 
     def check(self) -> None:
-        """Wait for the device; NonFiniteError if some batch since the last call was not to be used."""
-        bad = -1 if self.asks else int(self._bad_step)
+        """Wait for the device; NonFiniteError if a batch since the last call had a loss that is not finite."""
+        bad = -1 if self.checks_on_host else int(self._bad_step)
         if bad >= 0:
             self._refuse(bad)
-        self._seen.clear()
+        self._clips.clear()
 
     def _refuse(self, step: int) -> None:
-        clips = self._seen.get(step, [])
-        self._seen = {step: clips}
+        clips = self._clips.get(step, [])
+        self._clips = {step: clips}
         raise NonFiniteError(step, clips)
 
 
 def seed_everything(seed: int, rank: int, device: torch.device) -> None:
-    """So that a resumed run draws what an uninterrupted one would.
+    """Seed torch's generators for a step, so that a resumed run draws the same numbers as an uninterrupted one.
 
-    The CPU's generator is the same everywhere: it says which layers layerdrop skips, and all processes skip the same.
+    The CPU's generator is the same in all processes: it decides which layers layerdrop skips.
     """
     torch.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed + 7919 * rank)
-
-
-def prepare(
-    objective: Objective, part: Batch, key: tuple[int, int], device: torch.device
-) -> tuple[Tensor, list[Tensor]]:
-    """A part's patches on the device, and the masks (with padding, where it may be) that `Objective.forward` takes."""
-    waveforms = part.waveforms.to(device, non_blocking=True)
-    passes = objective.recipe.passes
-    if objective.recipe.data.short != "pad":
-        patches = objective.patches(waveforms).repeat(passes, 1, 1)
-        return patches, draw_masks(objective, patches, part, key)
-    lengths = part.lengths.to(device, non_blocking=True)
-    patches = objective.patches(waveforms, lengths).repeat(passes, 1, 1)
-    padding = token_padding(lengths.repeat(passes), patches.shape[1], objective.recipe.model)
-    visible, masked, noise = draw_masks(objective, patches, part, key, noise=True)
-    return patches, [
-        *fit_masks(visible, masked, padding, objective.recipe.masking.ratio, noise),
-        padding,
-    ]
-
-
-def draw_masks(
-    objective: Objective,
-    patches: Tensor,
-    part: Batch,
-    key: tuple[int, int],
-    noise: bool = False,
-) -> list[Tensor]:
-    """The masks of a part's rows: what `Objective.draw_batch` gives for the whole batch, cut to this part.
-
-    With ``noise``, a uniform number for each token besides.
-    """
-    views, together = len(patches) // len(part.clips), MASK_ROWS.get(patches.device.type, MASK_ROWS["cpu"])
-    clips = torch.arange(part.first, part.first + len(part.clips))
-    rows = torch.cat([clips * views + view for view in range(views)])  # number of each row in the whole batch
-    first, last = int(rows.min()) // together, int(rows.max()) // together
-    blocks = []
-    for block in range(first, last + 1):
-        size = min(together, part.size * views - block * together)
-        generator = torch.Generator(patches.device).manual_seed(hash_key(*key, block))
-        masks = list(objective.draw_batch(patches[:1].expand(size, -1, -1), generator))
-        if noise:
-            masks.append(torch.rand(size, patches.shape[1], generator=generator, device=patches.device))
-        blocks.append(masks)
-    # through pinned memory, because the copy would else wait for the device
-    own = rows - first * together
-    own = own.pin_memory().to(patches.device, non_blocking=True) if patches.is_cuda else own
-    return [torch.cat(masks)[own] for masks in zip(*blocks, strict=True)]
-
-
-def hash_key(*numbers: int) -> int:
-    """One seed of several numbers (Knuth's multiplicative hash)."""
-    value = 0
-    for number in numbers:
-        value = (value * 2654435761 + number + 1) % (1 << 63)
-    return value

@@ -19,13 +19,14 @@ from timing import in_turn, seconds
 
 from maeast_upstream.config import Normalisation
 from maeast_upstream.model import preset
-from pretrain.config import DataConfig, LossConfig, OptimConfig, Recipe
-from pretrain.data.batches import Batch, BatchSharding, batches
+from pretrain.config import DataConfig, LossConfig, OptimConfig
+from pretrain.data.batches import Batch, BatchSharding, CropBatches, batches
 from pretrain.data.corpus import open_training
 from pretrain.data.packing import pack
-from pretrain.objective import Objective
+from pretrain.data.shards import ShardBatches
+from pretrain.recipe import Recipe
+from pretrain.training.build import build_objective, build_updater
 from pretrain.training.distributed import Parallel
-from pretrain.training.step import Updater
 
 ROOT = Path(__file__).parents[2]
 CLIPS, SECONDS, BATCH = 64, 10.0, 16
@@ -62,12 +63,10 @@ def make_corpus(folder: Path) -> dict[str, Recipe]:
 def _loader_rows(sources: dict[str, Recipe], rounds: int, loads: int, sizes: tuple[str, ...]) -> Rows:
     works: dict[str, Callable[[], object]] = {}
     for kind, recipe in sources.items():
-        loader = iter(
-            batches(open_training(recipe, BatchSharding(), 0), 0, (rounds + 1) * loads + 1, recipe.data.workers)
-        )
+        loader = iter(batches(opened(recipe), 0, (rounds + 1) * loads + 1, recipe.data.workers))
         next(loader)  # the worker's start
         works[kind] = lambda loader=loader: list(islice(loader, loads))
-    batch = open_training(sources["packed"], BatchSharding(), 0)[0]
+    batch = opened(sources["packed"])[0]
     for size in sizes:
         works[size] = step(dataclasses.replace(sources["packed"], model=preset(size)), batch)
     times = in_turn(works, rounds)
@@ -81,12 +80,17 @@ def _loader_rows(sources: dict[str, Recipe], rounds: int, loads: int, sizes: tup
             yield f"over the {size} patch step (bf16, batch {BATCH}: {consumed:.3g} hours/s)", f"{over:.3g}x", ">= 1.5x"
 
 
+def opened(recipe: Recipe) -> CropBatches | ShardBatches:
+    """The corpus of a recipe."""
+    return open_training(recipe.data, recipe.model, recipe.losses.crops, recipe.seed, BatchSharding())
+
+
 def step(recipe: Recipe, batch: Batch) -> Callable[[], object]:
     """One update."""
     torch.manual_seed(0)
     parallel = Parallel("cpu", "ddp")
-    objective = Objective(recipe, Normalisation(mean=-5.0, std=4.0))
-    updater = Updater(recipe, objective, parallel)
+    objective = build_objective(recipe, Normalisation(mean=-5.0, std=4.0))
+    updater = build_updater(recipe, objective, parallel)
     return lambda: updater.update([batch], 0)
 
 

@@ -17,11 +17,11 @@ from maeast_upstream.frontend import Fbank, FrontendConfig
 from maeast_upstream.model import ModelConfig, preset
 from maeast_upstream.modules.cpu.memory import keep_freed_memory
 from maeast_upstream.visualization.figures import drawing
-from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Recipe
+from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig
 from pretrain.data.batches import Batch
-from pretrain.objective import Objective
+from pretrain.recipe import Recipe
+from pretrain.training.build import build_flops, build_objective, build_updater
 from pretrain.training.distributed import Parallel
-from pretrain.training.flops import StepFlops
 from pretrain.training.step import DTYPES, Updater
 
 Rows = list[tuple[str, str, str]]
@@ -73,8 +73,8 @@ def updater_of(recipe: Recipe) -> Updater:
     """What a run has."""
     torch.manual_seed(0)
     parallel = Parallel(recipe.device, "ddp")
-    objective = Objective(recipe, Normalisation(mean=-5.0, std=4.0)).train().to(parallel.device)
-    return Updater(recipe, objective, parallel)
+    objective = build_objective(recipe, Normalisation(mean=-5.0, std=4.0)).train().to(parallel.device)
+    return build_updater(recipe, objective, parallel)
 
 
 def our_step(recipe: Recipe, clips: torch.Tensor) -> Callable[[], object]:
@@ -83,11 +83,14 @@ def our_step(recipe: Recipe, clips: torch.Tensor) -> Callable[[], object]:
         keep_freed_memory()  # as a run does; the other side has it too, since it is the process's
     else:
         clips = clips.pin_memory()
-    updater = updater_of(recipe)
-    count = len(clips)
-    lengths = torch.full((count,), clips.shape[1])
-    batch = Batch(clips, lengths, 0, count, tuple(range(count)), count, ())
+    updater, batch = updater_of(recipe), whole_batch(clips)
     return lambda: updater.update([batch], 0)
+
+
+def whole_batch(clips: torch.Tensor) -> Batch:
+    """(count, S) clips as a loader gives them."""
+    count = len(clips)
+    return Batch(clips, torch.full((count,), clips.shape[1]), 0, count, tuple(range(count)), count, ())
 
 
 def published(rounds: int = 2, batch: int = BATCH, size: str = "base") -> Rows:
@@ -109,7 +112,7 @@ def published(rounds: int = 2, batch: int = BATCH, size: str = "base") -> Rows:
     if size != "base":
         return rows
     for precision in PRECISIONS:
-        ideal = StepFlops(recipes[precision])(batch, clips.shape[1]) / PRODUCTS_FLOPS  # runs of `products`
+        ideal = build_flops(recipes[precision])(batch, clips.shape[1]) / PRODUCTS_FLOPS  # runs of `products`
         share = ideal * ratio(times[f"products {precision}"], times[precision])
         peak = PRODUCTS_FLOPS / statistics.median(times[f"products {precision}"])
         rate = f"{batch / statistics.median(times[precision]):.2f} clips/s"
@@ -134,7 +137,7 @@ def ssast(precision: str, rounds: int = 1, batch: int = BATCH, size: str = "base
     clips, model = waveforms(batch), preset(size)
     recipes = {kind: recipe(model, kind, precision) for kind in ("mae_ast", "ssast", "ssast_two_pass")}
     times = in_turn({kind: our_step(own, clips) for kind, own in recipes.items()}, rounds)
-    flops = {kind: StepFlops(own)(batch, clips.shape[1]) for kind, own in recipes.items()}
+    flops = {kind: build_flops(own)(batch, clips.shape[1]) for kind, own in recipes.items()}
     goals = {"ssast_two_pass": "at least 4.7", "ssast": "at least 2.3"} if size == "base" else {}
     return [
         (
@@ -153,7 +156,7 @@ def decoders(precision: str, rounds: int = 1, batch: int = BATCH) -> Rows:
     for name, (shape, share) in DECODERS.items():
         recipes[name] = recipe(preset("base", **shape), precision=precision, share=share)
     times = in_turn({name: our_step(own, clips) for name, own in recipes.items()}, rounds)
-    flops = {name: StepFlops(own)(batch, clips.shape[1]) for name, own in recipes.items()}
+    flops = {name: build_flops(own)(batch, clips.shape[1]) for name, own in recipes.items()}
     rows = []
     for name in DECODERS:
         faster, bound = ratio(times["ssast"], times[name]), flops["ssast"] / flops[name]
@@ -176,9 +179,8 @@ def memory(batch: int = 4) -> Rows:
 def kept_bytes(recipe: Recipe, batch: int, seconds: float = SECONDS) -> int:
     """Bytes that autograd keeps of a forward pass, each storage once, without the weights and their casts."""
     updater = updater_of(recipe)
-    objective = updater.objective
-    patches = objective.patches(waveforms(batch, seconds)).repeat(recipe.passes, 1, 1)
-    masks = objective.draw_batch(patches, torch.Generator().manual_seed(0))
+    objective, clips = updater.objective, waveforms(batch, seconds)
+    patches, masks = updater.prepare(whole_batch(clips), (0, 0))
     weights = {shape for p in objective.parameters() for shape in (tuple(p.shape), tuple(reversed(p.shape)))}
     storages: dict[int, int] = {}
     alive = []

@@ -18,11 +18,11 @@ from timing import in_turn, ratio
 from maeast_upstream.frontend import SAMPLE_RATE, Fbank, FrontendConfig
 from maeast_upstream.model import preset
 from pretrain.cli import read_recipe
-from pretrain.config import Recipe
 from pretrain.data.batches import Batch, BatchSharding, batches
 from pretrain.data.corpus import open_training
-from pretrain.data.gpu import ResidentBatches
-from pretrain.training.flops import StepFlops
+from pretrain.data.gpu import GpuBatches
+from pretrain.recipe import Recipe
+from pretrain.training.build import build_flops
 
 Rows = list[tuple[str, str, str]]
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -65,7 +65,7 @@ def step_of(size: str, batch: int, rounds: int) -> Rows:
     ]
     taken = statistics.median(times["mae_ast"]) / STEPS
     peak = matmul_peak()
-    share = StepFlops(recipes["mae_ast"])(batch, clips.shape[1]) / taken / peak
+    share = build_flops(recipes["mae_ast"])(batch, clips.shape[1]) / taken / peak
     goal = "at least 45 %" if size == "base" else ""
     rows.append(
         (f"{what}: {batch / taken:.0f} clips/s; share of {peak / 1e12:.0f} TFLOP/s", f"{100 * share:.0f} %", goal)
@@ -106,7 +106,7 @@ def resident(hours: float = 0.5, seconds: float = 5.0) -> Rows:
             recipe = read_recipe(["--config", config, "--data.corpus", str(corpus), "--data.workers", str(workers)])
             rates = {}
             for kind in (True, False):  # what the first one warms is the loader's
-                data = dataclasses.replace(recipe.data, resident=kind)
+                data = dataclasses.replace(recipe.data, on_gpu=kind)
                 rates[kind] = crop_rate(dataclasses.replace(recipe, data=data, device="cuda"), seconds)
             what = (
                 f"{name}, {recipe.data.batch_clips * recipe.data.crop_seconds:g} s of crops twice, {recipe.precision}"
@@ -121,9 +121,9 @@ def resident(hours: float = 0.5, seconds: float = 5.0) -> Rows:
 def crop_rate(recipe: Recipe, seconds: float) -> float:
     """Hours of crops a second that training takes up, measured over so many seconds."""
     updater = bench_pretrain.updater_of(recipe)
-    source = open_training(recipe, BatchSharding(), 0)
-    if recipe.data.resident:
-        incoming = ResidentBatches(source, updater.device).range(0, 100_000)
+    source = open_training(recipe.data, recipe.model, recipe.losses.crops, recipe.seed, BatchSharding())
+    if recipe.data.on_gpu:
+        incoming = GpuBatches(source, updater.device).range(0, 100_000)
     else:
         incoming = iter(batches(source, 0, 100_000, recipe.data.workers, pin=True))
     begun, samples = time.monotonic(), 0

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from small import small_config
 
-from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, Recipe
+from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig
 from pretrain.data.packing import pack
+from pretrain.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 AUDIO = ROOT / "tests" / "data" / "audio"

@@ -1,13 +1,11 @@
 """The benchmark of the training step runs, on models too small to say anything."""
 
-import dataclasses
-
 import bench_pretrain
 import pytest
 import torch
 from small import small_config
 
-from pretrain.objective import Objective
+from pretrain.training.build import build_objective, build_sampler
 
 
 @pytest.fixture
@@ -53,11 +51,11 @@ def test_the_published_loss_is_ours_on_the_same_prediction(small):
     """The clip by clip loop of the published criterion and our batched losses."""
     from published_step import published_loss
 
-    own = dataclasses.replace(bench_pretrain.recipe(small_config()))
+    own = bench_pretrain.recipe(small_config())
     torch.manual_seed(0)
-    objective = Objective(own, bench_pretrain.Normalisation()).eval()
+    objective = build_objective(own, bench_pretrain.Normalisation()).eval()
     patches = torch.randn(3, 48, 256)
-    visible, masked = objective.draw_batch(patches, torch.Generator().manual_seed(0))
+    visible, masked, _ = build_sampler(own).draw(3, 48, torch.Generator().manual_seed(0))
     prediction = objective.network.predict(patches, visible, masked)
     output = {
         "logit_m_list_recon": prediction.reconstruction,

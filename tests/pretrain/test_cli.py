@@ -11,7 +11,7 @@ from maeast_upstream.cli import main as maeast
 from maeast_upstream.cli import run
 from pretrain import cli
 from pretrain.cli import main, read_recipe
-from pretrain.config import Recipe
+from pretrain.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 AUDIO = ROOT / "tests" / "data" / "audio"
@@ -128,7 +128,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path
             "data.crop_seconds 0.21 gives 0 tokens",
         ),
         ("losses: {clip_views: both}", "losses.clip_views: expected one of 'crops', 'masks', got both"),
-        ("losses: {normalised_targets: 1}", "losses.normalised_targets: expected bool, got 1"),
+        ("losses: {normalize_targets: 1}", "losses.normalize_targets: expected bool, got 1"),
         ("losses: {masked_share: most}", "losses.masked_share: expected float, got most"),
         ("losses: {temp: 1.0}", "losses has no setting 'temp'; it has reconstruction, classification, temperature"),
         ("masking: {spans: 1.0}", "masking has no setting 'spans'; it has ratio, chunk_share, span_share"),
@@ -191,10 +191,10 @@ def test_help_lists_every_setting_with_its_meaning(capsys):
     for name in leaves(dataclasses.asdict(Recipe())):
         assert f"--{name} " in text
     for meaning in (
-        "Share of removed tokens",
+        "Share of masked tokens",
         "Peak learning rate",
         "Encoder width D",
         "Mel bins between",
-        "Decides",
+        "Seed of",
     ):
         assert meaning in text

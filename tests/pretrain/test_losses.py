@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from pretrain.losses import classification_loss, clip_loss, normalised, reconstruction_loss
+from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss
 
 
 def test_reconstruction_is_the_mean_squared_error():
@@ -44,7 +44,7 @@ def test_temperature_divides_the_dot_products():
 def test_normalised_patches_have_mean_0_and_deviation_1_and_silence_stays_finite():
     patches = 3 + 7 * torch.randn(2, 3, 256)
     patches[0, 0] = -15.9
-    own = normalised(patches)
+    own = normalize_patches(patches)
     torch.testing.assert_close(own.mean(-1), torch.zeros(2, 3), atol=2e-3, rtol=0)
     torch.testing.assert_close(own[1].std(-1), torch.ones(3), atol=1e-3, rtol=0)
     assert own[0, 0].abs().max() < 0.1

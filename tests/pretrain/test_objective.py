@@ -10,21 +10,29 @@ from pretrain.data.batches import BatchSharding
 from pretrain.data.corpus import open_training
 from pretrain.losses import classification_loss, reconstruction_loss
 from pretrain.masking import rules
-from pretrain.objective import Objective
 from pretrain.trainer import Trainer
+from pretrain.training.build import build_objective, build_sampler, build_updater
+from pretrain.training.distributed import Parallel
 from pretrain.training.optimizer import make_optimizer
-from pretrain.training.step import prepare
 
 
 def prepared(recipe, rows=4):
     torch.manual_seed(0)
-    objective = Objective(recipe, Normalisation(mean=-5.0, std=4.0))
+    objective = build_objective(recipe, Normalisation(mean=-5.0, std=4.0))
     patches = objective.patches(0.1 * torch.randn(rows, 16000))
-    return (
-        objective,
-        patches,
-        objective.draw_masks(patches, torch.Generator().manual_seed(0)),
-    )
+    return objective, patches, draw(recipe, patches)
+
+
+def draw(recipe, patches):
+    """All visible and masked tokens of each row."""
+    return build_sampler(recipe).draw(*patches.shape[:2], torch.Generator().manual_seed(0))[:2]
+
+
+def first_batch(recipe, objective):
+    """The first micro-batch of a run, its patches and its masks."""
+    batch = open_training(recipe.data, recipe.model, recipe.losses.crops, recipe.seed, BatchSharding())[0]
+    prepare = build_updater(recipe, objective, Parallel("cpu", "ddp")).prepare
+    return batch, *prepare(batch, (0, 0))
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "classification", "clip"])
@@ -48,7 +56,7 @@ def test_without_a_clip_loss_there_is_no_head_and_one_view(recipe):
 
 def test_patches_are_normalised_with_the_fixed_statistics(recipe):
     objective, patches, _ = prepared(recipe)
-    other = Objective(recipe, Normalisation(mean=-5.0, std=8.0))
+    other = build_objective(recipe, Normalisation(mean=-5.0, std=8.0))
     other.load_state_dict(objective.state_dict())
     torch.manual_seed(1)
     waveforms = 0.1 * torch.randn(2, 16000)
@@ -72,7 +80,7 @@ LOSSES = {
     "reconstruction": {"classification": 0.0},
     "classification": {"reconstruction": 0.0},
     "clip": {"reconstruction": 0.0, "classification": 0.0, "clip": 1.0},
-    "all": {"clip": 1.0, "clip_views": "masks", "masked_share": 0.5, "normalised_targets": True},
+    "all": {"clip": 1.0, "clip_views": "masks", "masked_share": 0.5, "normalize_targets": True},
 }
 
 
@@ -115,10 +123,9 @@ def test_the_views_of_a_clip_loss_may_be_two_visible_sets_without_a_common_token
     recipe = changed(recipe, clip=1.0, clip_views="masks")
     assert (recipe.losses.crops, recipe.passes) == (1, 2)
     objective = prepared(recipe)[0]
-    source = open_training(recipe, BatchSharding(), 0)
-    patches, (visible, masked) = prepare(objective, source[0], (0, 0), torch.device("cpu"))
+    batch, patches, (visible, masked, _) = first_batch(recipe, objective)
     clips = len(patches) // 2
-    assert len(source[0].waveforms) == clips == recipe.data.batch_clips
+    assert len(batch.waveforms) == clips == recipe.data.batch_clips
     assert torch.equal(patches[:clips], patches[clips:])
     for one, other in zip(visible[:clips].tolist(), visible[clips:].tolist(), strict=True):
         assert not set(one) & set(other)
@@ -128,21 +135,21 @@ def test_the_views_of_a_clip_loss_may_be_two_visible_sets_without_a_common_token
 
 def test_a_share_of_the_masked_tokens_is_decoded_and_predicted(recipe):
     recipe = changed(recipe, masked_share=1 / 3)
-    objective, patches, _ = prepared(recipe)
-    visible, predicted = objective.draw_batch(patches, torch.Generator().manual_seed(0))
-    assert predicted.shape == (4, 12)
+    objective, *_ = prepared(recipe)
+    _, patches, (visible, predicted, _) = first_batch(recipe, objective)
+    assert predicted.shape == (4, 6)
     seen = []
     objective.network.decoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
     objective(patches, visible, predicted)
-    assert seen == [24], "12 visible tokens and 12 of the 36 masked ones"
+    assert seen == [12], "6 visible tokens and 6 of the 18 masked ones"
 
 
-def test_normalised_targets_and_temperature_are_used(recipe):
+def test_normalize_targets_and_temperature_are_used(recipe):
     def losses(**change):
         objective, patches, masks = prepared(changed(recipe, **change))
         return objective.eval()(patches, *masks)
 
-    plain, own, cold = losses(), losses(normalised_targets=True), losses(temperature=0.1)
+    plain, own, cold = losses(), losses(normalize_targets=True), losses(temperature=0.1)
     assert own["reconstruction"] > 1.5 * plain["reconstruction"], "patches have a variance below 1 / 4"
     assert cold["classification"] != plain["classification"]
     assert cold["reconstruction"] == plain["reconstruction"]
@@ -163,9 +170,9 @@ def test_ssast_equals_the_plain_steps(recipe):
     def head(layers):
         return layers[2](torch.relu(layers[0](hidden)))
 
-    expected = reconstruction_loss(head(objective.ssast.reconstruction), targets)
+    expected = reconstruction_loss(head(objective.ssast["reconstruction"]), targets)
     torch.testing.assert_close(losses["reconstruction"], expected)
-    expected = classification_loss(head(objective.ssast.classification), targets)
+    expected = classification_loss(head(objective.ssast["classification"]), targets)
     torch.testing.assert_close(losses["classification"], expected)
     losses["loss"].backward()
     reached = {name for name, p in objective.named_parameters() if p.grad is not None}
@@ -177,15 +184,13 @@ def test_ssast_equals_the_plain_steps(recipe):
 def test_ssast_in_two_passes_has_a_mask_for_each_loss(recipe):
     """The first rows of the batch are the reconstruction's pass, the second the classification's."""
     both = changed(recipe, "ssast_two_pass")
-    objective, patches, _ = prepared(both)
-    objective.eval()
-    batch = open_training(both, BatchSharding(), 0)[0]
-    patches, (visible, masked) = prepare(objective, batch, (0, 0), torch.device("cpu"))
+    objective = prepared(both)[0].eval()
+    batch, patches, (visible, masked, _) = first_batch(both, objective)
     assert len(patches) == 2 * len(batch.waveforms)
     half = len(patches) // 2
     assert not torch.equal(masked[:half], masked[half:])
     losses = objective(patches, visible, masked)
-    one = Objective(changed(recipe, "ssast"), Normalisation()).eval()
+    one = build_objective(changed(recipe, "ssast"), Normalisation()).eval()
     one.load_state_dict(objective.state_dict())
     first, second = (
         one(patches[:half], visible[:half], masked[:half]),
@@ -204,10 +209,10 @@ def test_ssast_has_the_heads_that_it_computes(recipe, name):
 
 
 @pytest.mark.parametrize("objective", ["ssast", "ssast_two_pass"])
-@pytest.mark.parametrize("short", ["repeat", "pad"])
-def test_a_run_of_ssast_is_an_encoder_without_a_decoder(recipe, objective, short):
+@pytest.mark.parametrize("short_clips", ["repeat", "pad"])
+def test_a_run_of_ssast_is_an_encoder_without_a_decoder(recipe, objective, short_clips):
     recipe = changed(recipe, objective)
-    data = dataclasses.replace(recipe.data, short=short)
+    data = dataclasses.replace(recipe.data, short_clips=short_clips)
     trainer = Trainer(dataclasses.replace(recipe, data=data, optim=OptimConfig(steps=3, warmup_steps=1, decay_steps=1)))
     before = trainer.objective.network.encoder_mask.clone()
     assert trainer.train()
@@ -227,10 +232,10 @@ def test_a_run_of_ssast_is_an_encoder_without_a_decoder(recipe, objective, short
     ],
     ids=["views", "cross", "masks"],
 )
-def test_a_run_goes_on_with_every_choice(recipe, tmp_path, settings):
-    kinds = {"losses": LossConfig, "masking": MaskConfig}
+def test_a_run_resumes_with_every_choice(recipe, tmp_path, settings):
+    sections = {"losses": LossConfig, "masking": MaskConfig}
     for name, values in settings.items():
-        section = kinds[name](**values) if name in kinds else dataclasses.replace(recipe.model, **values)
+        section = sections[name](**values) if name in sections else dataclasses.replace(recipe.model, **values)
         recipe = dataclasses.replace(recipe, **{name: section})
     Trainer(recipe).train()
     parts = dataclasses.replace(recipe, out=str(tmp_path / "parts"))

@@ -133,7 +133,7 @@ def test_the_parts_of_a_batch_are_the_same_batch_however_it_is_shared(short):
         mix=True,
         min_gain_db=-6,
         max_gain_db=6,
-        short=short,
+        short_clips=short,
     )
     whole = CropBatches(corpus, config, 2, seed=1)[7]
     for processes, accumulate in ((2, 1), (1, 3), (2, 2)):
@@ -148,7 +148,7 @@ def test_the_parts_of_a_batch_are_the_same_batch_however_it_is_shared(short):
 
 
 def test_short_clips_are_joined_with_others():
-    config = DataConfig(crop_seconds=0.3, batch_clips=8, short="join")
+    config = DataConfig(crop_seconds=0.3, batch_clips=8, short_clips="join")
     batch = CropBatches(ramp_corpus([900] * 40), config, 1, seed=0)[0]
     clips = (batch.waveforms * 32768).round().long() // 1000
     assert (batch.lengths == 4800).all()
@@ -157,7 +157,7 @@ def test_short_clips_are_joined_with_others():
 
 def test_padded_clips_share_a_batch_with_clips_of_like_length():
     lengths = [1600 * n for n in range(2, 12)]
-    config = DataConfig(crop_seconds=1.0, batch_clips=16, short="pad", buckets=4)
+    config = DataConfig(crop_seconds=1.0, batch_clips=16, short_clips="pad", length_buckets=4)
     crops = CropBatches(ramp_corpus(lengths), config, 1, seed=0)
     assert len(set(crops.bucket_samples.tolist())) == 4
     shapes = set()

@@ -56,9 +56,7 @@ def test_a_manifest_trains_like_its_files_packed(recipe, tmp_path):
     rows = [f"{clip.name}\t{len(read_audio(clip))}\tsound" for clip in CLIPS]
     manifest.write_text("\n".join([str(AUDIO), *rows]) + "\n")
     assert run(pack.main, [str(manifest), "-o", str(tmp_path / "packed"), "--workers", "0"]) == 0
-    one, other = (
-        open_training(direct(recipe, corpus), BatchSharding(), 0) for corpus in (manifest, tmp_path / "packed")
-    )
+    one, other = (opened(direct(recipe, corpus)) for corpus in (manifest, tmp_path / "packed"))
     assert one.clips.kinds.tolist() == ["sound"] * 24
     assert one.clips.name(3) == str(CLIPS[3])
     for step in range(3):
@@ -139,7 +137,7 @@ def test_a_corrupt_file_is_counted_named_and_skipped(recipe, tmp_path, caplog):
     bad = [json.loads(line).get("bad_clips") for line in (Path(recipe.out) / "metrics.jsonl").read_text().splitlines()]
     assert bad[-1] in (1, 2)
     caplog.clear()
-    source = open_training(recipe, BatchSharding(), 0)
+    source = opened(recipe)
     failures = [name for step in range(40) for name, _ in source[step].bad]
     assert set(failures) == {str(good)}
 
@@ -173,8 +171,8 @@ def test_where_nothing_can_be_decoded_the_run_ends_with_one_line(recipe, tmp_pat
 def test_clips_shorter_than_a_patch_are_left_out_and_if_all_are_so_it_is_an_error(recipe, tmp_path, caplog):
     for number, samples in enumerate((300, 2000, 20_000, 30_000)):
         soundfile.write(tmp_path / f"{number}.wav", sweep(16_000, 2.0)[:samples], 16_000)
-    padded = direct(recipe, tmp_path, short="pad", mix=False)
-    assert len(open_training(padded, BatchSharding(), 0).clips.lengths) == 2
+    padded = direct(recipe, tmp_path, short_clips="pad", mix=False)
+    assert len(opened(padded).clips.lengths) == 2
     assert "2 clips shorter than 0.175 s are left out" in caplog.text
     for name in ("2.wav", "3.wav"):
         (tmp_path / name).unlink()
@@ -182,6 +180,10 @@ def test_clips_shorter_than_a_patch_are_left_out_and_if_all_are_so_it_is_an_erro
         Trainer(padded)
     with pytest.raises(ValueError, match=r"all 2 clips are shorter than 1\.000 s"):
         Trainer(direct(recipe, tmp_path, min_seconds=1.0))
+
+
+def opened(recipe):
+    return open_training(recipe.data, recipe.model, recipe.losses.crops, recipe.seed, BatchSharding())
 
 
 def take(source, number, workers=0):
@@ -257,12 +259,12 @@ def test_shards_without_one_clip_end_with_one_line(recipe, tmp_path):
         Trainer(direct(recipe, tmp_path))
 
 
-def test_a_run_on_shards_goes_on_with_a_fresh_shuffle_and_says_so(recipe, tmp_path, caplog):
+def test_a_run_on_shards_resumes_with_a_new_shuffle_and_says_so(recipe, tmp_path, caplog):
     recipe = direct(recipe, write_shards(tmp_path / "shards", 2), workers=1, shuffle_clips=8)
     recipe = dataclasses.replace(recipe, losses=LossConfig())
     assert Trainer(dataclasses.replace(recipe, max_minutes=1e-9)).train()
     assert Trainer(recipe).train()
-    assert "shards have no position to go back to: a fresh shuffle from batch 2 on" in caplog.text
+    assert "a new shuffle from batch 2 on" in caplog.text
     assert load_model(recipe.out).config.provenance.steps == 6
     assert load_model(recipe.out).config.provenance.data == "2 shards of shards"
 
@@ -272,7 +274,7 @@ def test_a_run_on_shards_goes_on_with_a_fresh_shuffle_and_says_so(recipe, tmp_pa
     [
         ({"kind_power": 0.5}, r"data\.kind_power 0\.5 and streamed shards \(data\.pack false\) do not go together"),
         ({"min_seconds": 1.0}, r"data\.min_seconds 1\.0 and streamed shards"),
-        ({"short": "pad"}, r"data\.short pad and streamed shards"),
+        ({"short_clips": "pad"}, r"data\.short_clips pad and streamed shards"),
         ({"corpus": "nowhere/{000..003}.tar"}, r"no such shard: nowhere/000\.tar"),
         ({"corpus": "s3://bucket/{000..003}.tar", "pack": True}, r"data\.corpus s3.* and data\.pack true do not go"),
     ],
@@ -286,7 +288,7 @@ def test_what_does_not_go_with_shards_is_refused_with_both_settings(recipe, tmp_
 def test_validation_on_shards_is_refused(recipe, tmp_path):
     folder = write_shards(tmp_path / "shards", 1)
     data = dataclasses.replace(recipe.data, validation=str(folder))
-    with pytest.raises(ValueError, match=r"data\.validation .*streamed shards would be other clips each time"):
+    with pytest.raises(ValueError, match=r"data\.validation .*streamed shards would give other clips each time"):
         Trainer(dataclasses.replace(recipe, data=data))
 
 

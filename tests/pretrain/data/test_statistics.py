@@ -18,18 +18,18 @@ from pretrain.data import statistics
 from pretrain.data.batches import BatchSharding, CropBatches, batches
 from pretrain.data.clips import PackedClips, open_packed_clips
 from pretrain.data.corpus import open_training
-from pretrain.objective import Normaliser
+from pretrain.objective import Normalizer
 from pretrain.trainer import Trainer
 
 
-def test_mean_and_deviation_are_those_of_all_values_at_once(packed, recipe):
+def test_mean_and_standard_deviation_are_those_of_all_values_at_once(packed, recipe):
     crops = CropBatches(
         open_packed_clips(packed),
         DataConfig(crop_seconds=0.5, batch_clips=4),
         1,
         seed=0,
     )
-    measured = statistics.measure(crops, recipe, num_batches=3)
+    measured = statistics.measure(crops, recipe.data, recipe.frontend, num_batches=3)
     values = torch.cat([Fbank()(crops[step].waveforms).flatten() for step in range(3)]).double().numpy()
     assert measured.mean == np.round(values.mean(), 4)
     assert measured.std == np.round(values.std(), 4)
@@ -39,7 +39,7 @@ def test_a_corpus_of_silence_is_refused_in_one_line(recipe):
     silence = Packed(np.zeros(9000, np.int16), np.array([0]), np.array([9000]), np.array([""]))
     crops = CropBatches(PackedClips(silence), DataConfig(crop_seconds=0.5, batch_clips=4), 1, seed=0)
     with pytest.raises(ValueError, match=r"its spectrogram is the same everywhere; is it all silence\?$"):
-        statistics.measure(crops, recipe)
+        statistics.measure(crops, recipe.data, recipe.frontend)
 
 
 def test_large_batches_are_measured_by_their_seconds(recipe, monkeypatch):
@@ -47,21 +47,19 @@ def test_large_batches_are_measured_by_their_seconds(recipe, monkeypatch):
     monkeypatch.setattr(
         statistics, "batches", lambda source, start, stop, workers: seen.append(stop) or batches(source, 0, 1, 0)
     )
-    source = open_training(recipe, BatchSharding(), 0)
+    source = open_training(recipe.data, recipe.model, 1, 0, BatchSharding())
     for clips, wanted in ((4, 16), (600, 10), (9000, 4)):
-        statistics.measure(
-            source, dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch_clips=clips))
-        )
+        statistics.measure(source, dataclasses.replace(recipe.data, batch_clips=clips), recipe.frontend)
         assert seen[-1] == wanted
 
 
 def test_padding_does_not_count(packed, recipe):
-    padded = dataclasses.replace(recipe.data, short="pad", crop_seconds=1.0, mix=False)
+    padded = dataclasses.replace(recipe.data, short_clips="pad", crop_seconds=1.0, mix=False)
     crops = CropBatches(open_packed_clips(packed), padded, 1, seed=0)
     values = []
     for batch in (crops[step] for step in range(3)):
         values += [Fbank()(row[None, :n]).flatten() for row, n in zip(batch.waveforms, batch.lengths, strict=True)]
-    measured = statistics.measure(crops, recipe, num_batches=3)
+    measured = statistics.measure(crops, recipe.data, recipe.frontend, num_batches=3)
     assert measured.mean == pytest.approx(float(torch.cat(values).double().mean()), abs=2e-4)
 
 
@@ -70,20 +68,20 @@ def test_the_command_measures_once_and_the_run_takes_it(recipe, tmp_path, capsys
     path.write_text(yaml.safe_dump(dataclasses.asdict(recipe)))
     assert run(stats.main, ["--config", str(path)]) == 0
     assert "mean -" in capsys.readouterr().out
-    told = Path(recipe.out) / "stats.json"
-    told.write_text(json.dumps({"mean": -7.0, "std": 3.0}))
+    written = Path(recipe.out) / "stats.json"
+    written.write_text(json.dumps({"mean": -7.0, "std": 3.0}))
     Trainer(recipe).train()
     assert load_model(recipe.out).config.normalisation == Normalisation(mean=-7.0, std=3.0)
     assert run(stats.main, ["--config", str(path)]) == 1
-    assert "stats.json is there already; remove it to measure again" in capsys.readouterr().err
-    told.write_text("{")
-    with pytest.raises(ValueError, match=r"stats\.json: not what pretrain\.stats writes"):
-        statistics.read(told)
+    assert "stats.json exists already; remove it to measure again" in capsys.readouterr().err
+    written.write_text("{")
+    with pytest.raises(ValueError, match=r"stats\.json: not written by pretrain\.stats"):
+        statistics.read(written)
 
 
 def test_batch_normalisation_is_that_of_the_published_batch_norm():
     theirs = torch.nn.BatchNorm2d(1, affine=False)
-    ours = Normaliser("batch", Normalisation(mean=0.0, std=1.0))
+    ours = Normalizer("batch", Normalisation(mean=0.0, std=1.0))
     torch.manual_seed(0)
     for _ in range(3):
         fbank = 4 * torch.randn(3, 50, 128) - 5

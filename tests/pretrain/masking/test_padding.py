@@ -8,8 +8,8 @@ from maeast_upstream.frontend import num_frames
 from pretrain.config import LossConfig
 from pretrain.masking.padding import fit_masks, token_padding
 from pretrain.masking.rules import num_masked
-from pretrain.objective import Objective
 from pretrain.trainer import Trainer
+from pretrain.training.build import build_objective, build_sampler
 
 SAMPLES = (16_000, 9_000, 5_200, 16_000)
 
@@ -18,16 +18,16 @@ SAMPLES = (16_000, 9_000, 5_200, 16_000)
 def padded(recipe):
     """An objective in eval mode, and a padded batch of two views of two clips with its masks."""
     torch.manual_seed(0)
-    data = dataclasses.replace(recipe.data, short="pad", crop_seconds=1.0)
+    data = dataclasses.replace(recipe.data, short_clips="pad", crop_seconds=1.0)
     recipe = dataclasses.replace(recipe, losses=LossConfig(), data=data)
-    objective = Objective(recipe, Normalisation(mean=-5.0, std=4.0)).eval()
+    objective = build_objective(recipe, Normalisation(mean=-5.0, std=4.0)).eval()
     lengths = torch.tensor(SAMPLES)
     waveforms = 0.1 * torch.randn(4, 16_000)
     waveforms[torch.arange(16_000) >= lengths[:, None]] = 0.0
     patches = objective.patches(waveforms, lengths)
     padding = token_padding(lengths, patches.shape[1], recipe.model)
     generator = torch.Generator().manual_seed(0)
-    drawn = objective.draw_masks(patches, generator)
+    drawn = build_sampler(recipe).draw(*patches.shape[:2], generator)[:2]
     noise = torch.rand(patches.shape[:2], generator=generator)
     return (
         objective,
@@ -42,7 +42,7 @@ def padded(recipe):
 def test_padding_begins_behind_the_last_whole_time_step(padded):
     objective, _, _, padding, _, _ = padded
     frames = num_frames(torch.tensor(SAMPLES))
-    assert (~padding).sum(1).tolist() == (frames // objective.recipe.model.patch_frames * 8).tolist()
+    assert (~padding).sum(1).tolist() == (frames // objective.network.config.patch_frames * 8).tolist()
 
 
 def test_every_row_has_its_own_exact_count_and_padding_is_neither(padded):
@@ -86,9 +86,9 @@ def test_what_lies_in_the_padding_changes_nothing(padded):
     assert float(one) == float(other)
 
 
-@pytest.mark.parametrize("kinds", [LossConfig(clip=1.0), LossConfig()])
-def test_a_run_on_clips_of_all_lengths(recipe, kinds):
-    data = dataclasses.replace(recipe.data, short="pad", crop_seconds=2.0)
-    trainer = Trainer(dataclasses.replace(recipe, data=data, losses=kinds))
+@pytest.mark.parametrize("losses", [LossConfig(clip=1.0), LossConfig()])
+def test_a_run_on_clips_of_all_lengths(recipe, losses):
+    data = dataclasses.replace(recipe.data, short_clips="pad", crop_seconds=2.0)
+    trainer = Trainer(dataclasses.replace(recipe, data=data, losses=losses))
     assert trainer.train()
     assert all(bool(p.isfinite().all()) for p in trainer.objective.parameters())

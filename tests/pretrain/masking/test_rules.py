@@ -2,12 +2,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small import small_config
 
-from pretrain.config import MaskConfig
-from pretrain.mask_map import main, removal_frequency
+from pretrain.config import LossConfig, MaskConfig
+from pretrain.mask_map import main
 from pretrain.masking import rules
-from pretrain.masking.kinds import KINDS, recipe_scores
-from pretrain.masking.rules import Grid
+from pretrain.masking.mask_types import MASK_TYPES
+from pretrain.masking.rules import Grid, removal_frequency
+from pretrain.masking.sampler import MaskSampler
 
 OURS = ("random", "chunk", "span", "inverse")
 
@@ -16,10 +18,10 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def masked_of(kind, grid, ratio, seed=0):
+def masked_of(mask_type, grid, ratio, seed=0):
     """(B, T, M) bool."""
-    scores = KINDS[kind](grid, ratio, generator(seed))
-    masked = rules.split(scores, rules.num_masked(grid.tokens, ratio))[1]
+    scores = MASK_TYPES[mask_type](grid, ratio, generator(seed))
+    masked = rules.split_visible_masked(scores, rules.num_masked(grid.tokens, ratio))[1]
     picture = torch.zeros(grid.batch, grid.tokens, dtype=torch.bool).scatter(1, masked, True)
     return picture.view(*grid)
 
@@ -30,45 +32,45 @@ def test_the_count_is_the_published_one_and_leaves_a_token(tokens, ratio):
     assert visible == max(1, int((1 - ratio) * tokens))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mask_type", MASK_TYPES)
 @given(st.integers(1, 4), st.integers(1, 30), st.sampled_from([1, 2, 8]), st.floats(0.01, 0.99), st.integers(0, 9))
-def test_every_kind_removes_the_exact_count_of_any_grid(kind, batch, steps, mels, ratio, seed):
+def test_every_kind_removes_the_exact_count_of_any_grid(mask_type, batch, steps, mels, ratio, seed):
     grid = Grid(batch, steps, mels)
-    scores = KINDS[kind](grid, ratio, generator(seed))
+    scores = MASK_TYPES[mask_type](grid, ratio, generator(seed))
     assert scores.shape == (batch, grid.tokens)
-    visible, masked = rules.split(scores, rules.num_masked(grid.tokens, ratio))
+    visible, masked = rules.split_visible_masked(scores, rules.num_masked(grid.tokens, ratio))
     assert masked.shape[1] == rules.num_masked(grid.tokens, ratio)
     every = torch.cat([visible, masked], 1).sort(1).values
     assert torch.equal(every, torch.arange(grid.tokens).expand(batch, -1))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_same_generator_state_gives_the_same_mask(kind):
+@pytest.mark.parametrize("mask_type", MASK_TYPES)
+def test_same_generator_state_gives_the_same_mask(mask_type):
     grid = Grid(16, 40, 8)
-    assert torch.equal(masked_of(kind, grid, 0.75, 3), masked_of(kind, grid, 0.75, 3))
-    assert not torch.equal(masked_of(kind, grid, 0.75, 3), masked_of(kind, grid, 0.75, 4))
+    assert torch.equal(masked_of(mask_type, grid, 0.75, 3), masked_of(mask_type, grid, 0.75, 3))
+    assert not torch.equal(masked_of(mask_type, grid, 0.75, 3), masked_of(mask_type, grid, 0.75, 4))
 
 
-@pytest.mark.parametrize("kind", OURS)
-def test_every_clip_has_its_own_mask(kind):
-    masks = masked_of(kind, Grid(16, 40, 8), 0.75).flatten(1)
+@pytest.mark.parametrize("mask_type", OURS)
+def test_every_clip_has_its_own_mask(mask_type):
+    masks = masked_of(mask_type, Grid(16, 40, 8), 0.75).flatten(1)
     assert len({tuple(row) for row in masks.tolist()}) == 16
 
 
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("mask_type", OURS)
 @pytest.mark.parametrize("grid", [Grid(250, 62, 8), Grid(250, 500, 1)], ids=["patch", "frame"])
-def test_every_token_is_equally_likely_to_be_removed(kind, grid):
+def test_every_token_is_equally_likely_to_be_removed(mask_type, grid):
     """Within five deviations of what 2,000 masks give; spans on few steps know an edge, see the next test."""
-    frequency = removal_frequency(KINDS[kind], grid, 0.75, 8)
+    frequency = removal_frequency(MASK_TYPES[mask_type], grid, 0.75, generator(), 8)
     assert frequency.mean() == pytest.approx(0.75, abs=1e-3)
     allowed = 5 * (0.75 * 0.25 / 2000) ** 0.5
-    if kind == "span" and grid.mels > 1:
+    if mask_type == "span" and grid.mels > 1:
         allowed += 0.02
     assert (frequency - 0.75).abs().max() < allowed
 
 
 def test_where_a_span_is_a_large_part_of_a_clip_its_ends_are_removed_less():
-    frequency = removal_frequency(KINDS["span"], Grid(500, 12, 1), 0.75, 8).flatten()
+    frequency = removal_frequency(MASK_TYPES["span"], Grid(500, 12, 1), 0.75, generator(), 8).flatten()
     assert frequency[[0, -1]].max() < 0.72
     assert frequency[6] > 0.78
 
@@ -103,11 +105,11 @@ def test_spans_are_ten_steps_of_all_mel_patches():
     assert short <= 50, "only a clip's last span is cut"
 
 
-@pytest.mark.parametrize(("kind", "visible"), [("chunk", False), ("inverse", True)])
-def test_the_first_block_is_square_and_does_not_wrap_around_the_mel_edge(kind, visible):
+@pytest.mark.parametrize(("mask_type", "visible"), [("chunk", False), ("inverse", True)])
+def test_the_first_block_is_square_and_does_not_wrap_around_the_mel_edge(mask_type, visible):
     """Five by five tokens are the first that are covered: of at most five neighbouring mel patches."""
     grid = Grid(300, 12, 8)
-    first = rules.first_block(grid, rules.CHUNK_SIDES if kind == "chunk" else (5,), 0.5, generator()) < 1
+    first = rules.block_scores(grid, rules.CHUNK_SIDES if mask_type == "chunk" else (5,), 0.5, generator()) < 1
     for row in first.view(*grid):
         places = row.nonzero()
         if len(places):
@@ -115,20 +117,20 @@ def test_the_first_block_is_square_and_does_not_wrap_around_the_mel_edge(kind, v
             assert extent.max() <= 5
             assert len(places) == extent[0] * extent[1]
     ratio = 0.9 if visible else 0.1  # 9 tokens, fewer than two chunks of 3 x 3
-    group = masked_of(kind, grid, ratio) != visible
+    group = masked_of(mask_type, grid, ratio) != visible
     for row in group:
         places = row.nonzero()
         assert (places.amax(0) - places.amin(0)).max() < 12
 
 
 def test_a_mix_has_its_shares():
-    shares = MaskConfig(chunk_share=0.25, inverse_share=0.25, span_share=0.25)
+    masking = MaskConfig(chunk_share=0.25, inverse_share=0.25, span_share=0.25)
     grid = Grid(2000, 20, 8)
     random, span = rules.random_scores, lambda grid, *_: torch.full((grid.batch, grid.tokens), 7.0)
     mixed = rules.mixed_scores([(span, 0.25)], grid, 0.75, generator())
     assert ((mixed == 7.0).all(1).float().mean() - 0.25).abs() < 0.04
     assert ((mixed < 1.0).all(1).float().mean() - 0.75).abs() < 0.04
-    scores = recipe_scores(grid, shares.shares, shares.ratio, generator())
+    scores = MaskSampler(masking, LossConfig(), small_config()).scores(grid, masking.ratio, generator())
     assert ((scores < 0).all(1).float().mean() - 0.25).abs() < 0.04, "inverse blocks"
     assert ((scores <= 0).any(1) | (scores > 1).any(1)).float().mean() == pytest.approx(0.75, abs=0.04)
     assert random(grid, 0.5, generator()).max() < 1
@@ -145,35 +147,35 @@ def test_no_loop_over_clips():
             self.number += 1
             return func(*args, **(kwargs or {}))
 
-    for kind, scores in KINDS.items():
+    for mask_type, scores in MASK_TYPES.items():
         counts = []
         for batch in (2, 60):
             with Count() as count:
-                rules.split(scores(Grid(batch, 30, 8), 0.75, generator()), 180)
+                rules.split_visible_masked(scores(Grid(batch, 30, 8), 0.75, generator()), 180)
             counts.append(count.number)
-        assert counts[0] == counts[1], kind
+        assert counts[0] == counts[1], mask_type
 
 
-def test_rows_that_are_apart_share_no_visible_token():
+def test_disjoint_rows_share_no_visible_token():
     grid = Grid(40, 20, 8)
-    for kind in OURS:
-        scores = rules.apart(KINDS[kind](grid, 0.75, generator()), 120)
-        visible, masked = rules.split(scores, 120)
+    for mask_type in OURS:
+        scores = rules.make_disjoint(MASK_TYPES[mask_type](grid, 0.75, generator()), 120)
+        visible, masked = rules.split_visible_masked(scores, 120)
         assert visible.shape == (40, 40)
         for one, other in zip(visible[::2].tolist(), visible[1::2].tolist(), strict=True):
             assert not set(one) & set(other)
         assert masked.shape == (40, 120)
 
 
-def test_some_of_the_masked_are_each_rows_own():
+def test_subsampled_masked_tokens_differ_between_rows():
     masked = torch.arange(100).expand(30, -1) + 5
-    chosen = rules.some(masked, 0.34, generator())
+    chosen = rules.subsample_masked(masked, 0.34, generator())
     assert chosen.shape == (30, 34)
     assert (chosen[:, 1:] > chosen[:, :-1]).all()
     assert len({tuple(row) for row in chosen.tolist()}) == 30
-    assert rules.some(masked, 1e-9, generator()).shape == (30, 1)
+    assert rules.subsample_masked(masked, 1e-9, generator()).shape == (30, 1)
 
 
-def test_the_map_of_all_kinds_is_drawn_by_a_command(tmp_path):
+def test_the_map_of_all_mask_types_is_drawn_by_a_command(tmp_path):
     assert main(["-o", str(tmp_path / "masks.png"), "--batches", "1"]) == 0
     assert (tmp_path / "masks.png").stat().st_size > 5000

@@ -69,14 +69,14 @@ def test_two_processes_give_the_losses_of_one_and_continue_after_a_stop(shared, 
 
 def test_an_accumulated_batch_is_the_same_batch(shared, train, tmp_path):
     for steps in ("1", "2"):
-        status, errors = train(shared, 1, "--out", str(tmp_path / steps), "--optim.accumulate", steps)
+        status, errors = train(shared, 1, "--out", str(tmp_path / steps), "--optim.accumulation_steps", steps)
         assert status == 0, errors
     assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=1e-4)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_with_both_numbers(shared, train, tmp_path):
-    status, errors = train(shared, 1, "--out", str(tmp_path / "x"), "--optim.accumulate", "3")
+    status, errors = train(shared, 1, "--out", str(tmp_path / "x"), "--optim.accumulation_steps", "3")
     assert status == 1
     assert errors.count("\n") == 1
     assert "batch_clips 8" in errors
-    assert "accumulate 3" in errors
+    assert "accumulation_steps 3" in errors

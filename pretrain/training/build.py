@@ -1,0 +1,38 @@
+"""Builds the parts of a run from its recipe. Each part gets only the sections that it needs."""
+
+from maeast_upstream.config import Normalisation
+from pretrain.masking.sampler import MaskSampler
+from pretrain.objective import Normalizer, Objective
+from pretrain.recipe import Recipe
+from pretrain.training.distributed import Parallel
+from pretrain.training.flops import StepFlops
+from pretrain.training.step import Preparation, Updater
+
+
+def build_objective(recipe: Recipe, statistics: Normalisation) -> Objective:
+    """The network with its losses, with random weights from torch's global generator."""
+    normalizer = Normalizer(recipe.normalisation, statistics)
+    return Objective(recipe.model, recipe.losses, recipe.frontend, normalizer, recipe.objective)
+
+
+def build_sampler(recipe: Recipe) -> MaskSampler:
+    """The sampler of the recipe's masks."""
+    return MaskSampler(recipe.masking, recipe.losses, recipe.model)
+
+
+def build_preparation(recipe: Recipe, objective: Objective, parallel: Parallel) -> Preparation:
+    """What turns waveforms into patches and masks."""
+    return Preparation(objective, build_sampler(recipe), parallel.device, recipe.passes, recipe.data.padded)
+
+
+def build_updater(recipe: Recipe, objective: Objective, parallel: Parallel) -> Updater:
+    """What updates the weights."""
+    prepare = build_preparation(recipe, objective, parallel)
+    return Updater(
+        prepare, parallel, recipe.optim, seed=recipe.seed, precision=recipe.precision, compiled=recipe.compile
+    )
+
+
+def build_flops(recipe: Recipe) -> StepFlops:
+    """What counts the operations of a step."""
+    return StepFlops(recipe.model, recipe.losses, recipe.masking.ratio, recipe.objective)
