@@ -11,11 +11,15 @@ from unittest import mock
 import pytest
 from pages import README, ROOT, blocks, run_block, working_folder
 
+from maeast_upstream.cli import COMMANDS
+
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 IN_README = {block.text for block in blocks(README, "python", "sh")}
 RUN = [block for page in GUIDES for block in blocks(page, "python", "sh") if block.text not in IN_README]
 CHECKED = [block for page in (README, *GUIDES) for block in blocks(page, "bash")]
-COMMAND = re.compile(r"^(maeast|.*python -m(?= pretrain)|torchrun .*-m(?= pretrain)) ([\w.-]+)(.*)")
+LINE = re.compile(r"^(maeast|.*python -m(?= pretrain)|torchrun .*-m(?= pretrain)) ([\w.-]+)(.*)")
+OTHERS = {"--hub", "--address", "--head"}
+"""Options of s3prl and Ray."""
 OPTION = re.compile(r"(?<= )--?[a-zA-Z][\w.-]*")
 
 
@@ -45,12 +49,23 @@ def help_of(runner: str, name: str) -> str:
 @pytest.mark.parametrize("block", CHECKED, ids=str)
 def test_its_commands_and_options_exist(block):
     for line in block.text.replace("\\\n", " ").splitlines():
-        if not (command := COMMAND.match(line.split("  #")[0].strip())):
+        if not (command := LINE.match(line.split("  #")[0].strip())):
             continue
         runner, name, rest = command.groups()
         for option in OPTION.findall(rest):
             listed = help_of("python", "pretrain") if "." in option else help_of(runner, name)
             assert re.search(rf"(?<![\w-]){re.escape(option)}\b", listed), f"{name} has no {option}"
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_options_in_the_text_exist():
+    modules = ("pretrain", "pretrain.sweep", "pretrain.pack", "pretrain.corpora.debian_audio")
+    listed = [help_of("maeast", name) for name in COMMANDS] + [help_of("python", name) for name in modules]
+    known = set(re.findall(r"--[\w.-]+", " ".join(listed))) | OTHERS
+    for page in (README, *GUIDES):
+        code = " ".join(re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page.read_text(encoding="utf-8")))
+        unknown = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", code)) - known
+        assert not unknown, page.name
 
 
 @pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.stem)
