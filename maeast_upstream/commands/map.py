@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.storage.atomic import replacing
     from maeast_upstream.visualization.figures import drawing
     from maeast_upstream.visualization.map.page import MapPage, write_page
-    from maeast_upstream.visualization.map.projection import METHODS, draw, neighbours, place, reduce
+    from maeast_upstream.visualization.map.projection import METHODS, draw, neighbours, project, reduce
     from maeast_upstream.visualization.map.sound import sound_of
     from maeast_upstream.visualization.map.table import read_embeddings
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         if len(table.layers) > 1 and args.layer is None:
             print(f"layer {table.layer} of {', '.join(table.layers)}; --layer chooses another")
         reduced = reduce(table.vectors, args.seed)
-        points = place(reduced, method, args.seed)
+        points = project(reduced, method, args.seed)
         if figure:
             draw(figure, points, labels)
             title = f"{args.embeddings.name}: {len(labels)} embeddings, {method}"

@@ -1,1 +1,1 @@
-"""Linear probes and fine-tuning on labelled sets."""
+"""Linear probes, fine-tuning and comparisons on labelled sets."""

@@ -1,4 +1,4 @@
-"""Augmentation for fine-tuning: SpecAugment, mixup and random gain."""
+"""Augmentation for fine-tuning: SpecAugment and mixup."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,35 +11,35 @@ from maeast_upstream.encoder import Encoder
 
 @dataclass(frozen=True, kw_only=True)
 class SpecAugment:
-    """Bands of a spectrogram that are hidden in training. Source: Park et al., arXiv 1904.08779."""
+    """Hides a segment of time and a band of mel bins of each spectrogram. Source: Park et al., arXiv 1904.08779."""
 
     frames: int = 0
-    """Of 10 ms: the widest stretch of time; each clip draws its own width."""
+    """Longest hidden segment, in frames of 10 ms; each clip draws its own length."""
     mels: int = 0
-    """The widest band of the 128 mel bins."""
+    """Widest hidden band of the 128 mel bins."""
 
     def hidden(self, clips: int, frames: int, mels: int, generator: torch.Generator) -> Tensor:
-        """(clips, frames, mels) bool, True where hidden: in each clip one stretch and one band."""
+        """Draw what is hidden: (clips, frames, mels) bool, True in one segment and one band of each clip."""
         time = _band(clips, frames, min(self.frames, frames), generator)
         return time[:, :, None] | _band(clips, mels, min(self.mels, mels), generator)[:, None, :]
 
 
 def _band(clips: int, size: int, widest: int, generator: torch.Generator) -> Tensor:
-    """(clips, size) bool: a band of 0 to ``widest`` places anywhere."""
+    """(clips, size) bool, True in a band of 0 to ``widest`` positions anywhere."""
     width = (torch.rand(clips, 1, generator=generator) * (widest + 1)).floor()
     first = (torch.rand(clips, 1, generator=generator) * (size - width + 1)).floor()
-    place = torch.arange(size)
-    return (place >= first) & (place < first + width)
+    position = torch.arange(size)
+    return (position >= first) & (position < first + width)
 
 
 class AugmentedEncoder(Encoder):
-    """An encoder that hides bands of the spectrogram while it trains."""
+    """An encoder that applies SpecAugment in training mode."""
 
     augment = SpecAugment()
     generator = torch.Generator()
 
     def patchify(self, fbank: Tensor) -> Tensor:
-        """As of `Encoder`; what is hidden has the mean's value."""
+        """Patchify like `Encoder`, after hiding parts of the spectrogram, which get the mean's value."""
         if self.training:
             B, frames, mels = fbank.shape
             hidden = self.augment.hidden(B, frames, mels, self.generator).to(fbank.device)
@@ -50,16 +50,16 @@ class AugmentedEncoder(Encoder):
 def mix(
     clips: Sequence[Tensor], targets: Tensor, alpha: float, generator: torch.Generator
 ) -> tuple[list[Tensor], Tensor]:
-    """Mixup of waveforms: each clip with another of the batch, which goes round to its length.
+    """Mix each waveform with another of the batch, which is repeated to its length (mixup).
 
     Args:
         clips: (S_i,) waveforms.
         targets: (B, classes) shares of the classes.
-        alpha: of the Beta distribution of the share; 0 mixes nothing.
-        generator: chance.
+        alpha: parameter of the Beta distribution of the share; 0 mixes nothing.
+        generator: source of the random numbers.
 
     Returns:
-        The mixtures, as long as the first of the two each, and their (B, classes) shares. Source: arXiv 1710.09412.
+        The mixtures, each as long as its clip, and their (B, classes) shares. Source: arXiv 1710.09412.
     """
     if alpha == 0:
         return list(clips), targets
@@ -67,11 +67,11 @@ def mix(
     # Beta(a, a) as a share of two gammas: torch's Beta takes no generator
     gammas = torch._standard_gamma(torch.full((2, len(clips)), alpha), generator=generator).clamp(min=1e-30)
     share = gammas[0] / gammas.sum(dim=0)
-    others = [around(clips[int(other)], len(clip)) for clip, other in zip(clips, order, strict=True)]
+    others = [repeat_to(clips[int(other)], len(clip)) for clip, other in zip(clips, order, strict=True)]
     mixed = [s * clip + (1 - s) * other for s, clip, other in zip(share, clips, others, strict=True)]
     return mixed, share[:, None] * targets + (1 - share[:, None]) * targets[order]
 
 
-def around(clip: Tensor, length: int) -> Tensor:
-    """A clip again and again, cut to ``length`` samples."""
+def repeat_to(clip: Tensor, length: int) -> Tensor:
+    """Repeat a clip, and cut it to ``length`` samples."""
     return clip.repeat(-(-length // len(clip)))[:length]

@@ -1,4 +1,4 @@
-"""What is fine-tuned: an encoder, mean pooling and a linear head; and how its training data are changed."""
+"""The classifier that is fine-tuned: an encoder, mean pooling and a linear head."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,11 @@ from maeast_upstream.evaluation.augment import AugmentedEncoder, SpecAugment
 from maeast_upstream.readout import Readout
 
 READOUT = Readout(layer="last", mel="mean", pool="mean")
-"""The mean over all tokens of the last layer. Source: arXiv 2203.16691, section 3.2."""
+"""Mean over all tokens of the last layer. Source: arXiv 2203.16691, section 3.2."""
 
 
 class Classifier(nn.Module):
-    """Clips -> scores of the classes."""
+    """An encoder with a linear head, from waveforms to scores of the classes."""
 
     def __init__(self, encoder: AugmentedEncoder, classes: int, seed: int) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class Classifier(nn.Module):
         self.to(encoder.device)
 
     def forward(self, clips: Sequence[Tensor]) -> Tensor:
-        """(S_i,) waveforms at 16 kHz -> (B, classes) logits; a clip's do not depend on the others."""
+        """Classify (S_i,) waveforms at 16 kHz: (B, classes) logits; a clip's do not depend on the other clips."""
         logits: Tensor = self.head(self.encoder.embed(clips, readout=READOUT))
         return logits
 
     def parameter_groups(self, lr: float, encoder_lr: float, layer_decay: float) -> list[dict[str, Any]]:
-        """For the optimiser: the head at ``lr``; the last layer at ``encoder_lr``, each one below times the decay."""
+        """Group for the optimizer: the head at ``lr``, the last layer at ``encoder_lr``, each below times the decay."""
         network = self.encoder.network
         below = [nn.ModuleList([network.patch_embed, network.encoder.norm]), *network.encoder.blocks]
         rates = [encoder_lr * layer_decay**distance for distance in reversed(range(len(below)))]
@@ -51,19 +51,19 @@ def load_encoder(
     positions: Literal["sinusoid", "none"] | None,
     augment: SpecAugment,
 ) -> AugmentedEncoder:
-    """A checkpoint's encoder to train on.
+    """Load a checkpoint's encoder for training.
 
     Args:
         source: as in `load_model`.
         device: as in `load_model`.
         precision: as in `load_model`.
-        positions: of the tokens; None for the checkpoint's own.
-        augment: what is hidden in training.
+        positions: position embeddings of the tokens; None for the checkpoint's.
+        augment: how spectrograms are augmented in training.
 
     Raises:
         ValueError: as in `load_model`.
     """
-    where = usable_device(device)
+    target = usable_device(device)
     loaded = checkpoint.read(checkpoint.resolve(source))
     config = loaded.config
     if positions is not None:
@@ -71,16 +71,16 @@ def load_encoder(
     encoder = AugmentedEncoder(config, precision)
     encoder.network.load_state_dict(loaded.state)
     encoder.augment, encoder.generator = augment, torch.Generator()
-    return encoder.to(where)
+    return encoder.to(target)
 
 
 def one_hot(classes: Tensor, count: int) -> Tensor:
-    """(B,) int64 -> (B, count) float."""
+    """Encode (B,) class numbers as (B, count) float."""
     return F.one_hot(classes, count).float()
 
 
 def shuffled(count: int, size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Every number below ``count`` once, in random batches."""
+    """Yield every number below ``count`` once, in random batches of ``size``."""
     order = torch.randperm(count, generator=generator).tolist()
     for first in range(0, count, size):
         yield order[first : first + size]

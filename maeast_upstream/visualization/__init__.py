@@ -1,1 +1,1 @@
-"""Figures and the map page."""
+"""Figures, and the map of a table of embeddings."""

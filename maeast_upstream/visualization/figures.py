@@ -1,4 +1,4 @@
-"""Pictures without pyplot: no display, nothing global, and a file that appears whole or not at all."""
+"""Draws pictures without pyplot, so without a display or global state; a file appears whole or not at all."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ DPI = 130
 
 @contextlib.contextmanager
 def drawing(path: Path, width: float, height: float) -> Iterator["Figure"]:
-    """An empty figure of width x height inches, saved as ``path`` when the body is done.
+    """Yield an empty figure of width x height inches, and save it as ``path`` when the body is done.
 
     Raises:
         ValueError: matplotlib is not installed, does not know the suffix, or ``path`` cannot be
-            written; before the body runs.
+            written; raised before the body runs.
     """
     refuse_no_matplotlib()
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ def drawing(path: Path, width: float, height: float) -> Iterator["Figure"]:
 
 
 def refuse_no_matplotlib() -> None:
-    """ValueError if no picture can be drawn: to be asked before long work, too."""
+    """Raise ValueError if matplotlib is not installed; also called before long work."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:

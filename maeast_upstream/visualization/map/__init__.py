@@ -1,1 +1,1 @@
-"""The interactive map of a table of embeddings."""
+"""The map of a table of embeddings, as an interactive page or a picture."""

@@ -1,4 +1,4 @@
-"""A map as one HTML page that needs nothing else: no network, no file beside it."""
+"""Writes a map as a single HTML page that needs no network and no other file."""
 
 import base64
 import gzip
@@ -18,16 +18,16 @@ from maeast_upstream.visualization.map.sound import MAX_SECONDS, Sound
 from maeast_upstream.visualization.map.table import Embeddings
 
 MEDIA = {"embed": "blob:", "link": "'self' file:", "none": "'none'"}
-"""What the page may play, for its content security policy."""
+"""Sources of sound that the page's content security policy allows, by the mode of its sound."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapPage:
-    """What the page shows."""
+    """The content of a map page."""
 
     title: str
     method: str
-    """How the points came to their places, as the reader is told."""
+    """Name of the projection, as the reader sees it."""
     table: Embeddings
     labels: Sequence[str]
     points: np.ndarray
@@ -38,7 +38,7 @@ class MapPage:
 
 
 def plotly_source() -> str:
-    """plotly.js.
+    """Return the source of plotly.js.
 
     Raises:
         ValueError: the package plotly is not installed.
@@ -55,8 +55,8 @@ def write_page(path: Path, page: MapPage, folder: Path) -> None:
 
     Args:
         path: the file to write.
-        page: what it shows.
-        folder: where the page is going to lie, from which its links count.
+        page: its content.
+        folder: where the page will lie, to which its links are relative.
 
     Raises:
         ValueError: plotly is not installed.
@@ -66,7 +66,7 @@ def write_page(path: Path, page: MapPage, folder: Path) -> None:
 
 
 def _pieces(page: MapPage, folder: Path) -> Iterator[str]:
-    """The template, with what its comments ask for in their places."""
+    """Yield the template with its insert comments replaced."""
     scripts = [
         plotly_source(),
         *(_resource(name) for name in ("sound.js", "clip.js", "map.js")),
@@ -92,7 +92,7 @@ def _resource(name: str) -> str:
 
 
 def _policy(mode: str, scripts: Sequence[str]) -> str:
-    """A content security policy: these scripts and no others, nothing over the network."""
+    """Return a content security policy that allows these scripts only, and nothing over the network."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     connect = "'self'" if mode == "link" else "'none'"
     policy = {
@@ -109,7 +109,7 @@ def _policy(mode: str, scripts: Sequence[str]) -> str:
 
 
 def _blocks(page: MapPage, folder: Path) -> Iterator[str]:
-    """Everything that came from the user, as base64: whatever a file's name holds, it cannot become markup."""
+    """Yield everything that comes from the user as base64, so that no file name can become markup."""
     root, names = short_names(page.table.paths)
     classes = sorted(set(page.labels))
     number = {name: index for index, name in enumerate(classes)}
@@ -128,7 +128,7 @@ def _blocks(page: MapPage, folder: Path) -> Iterator[str]:
     yield _block("class-of", np.array([number[label] for label in page.labels], "<u4").tobytes())
     yield _block("points", page.points.astype("<f4").tobytes())
     yield _block(
-        "stretches",
+        "segments",
         np.stack([page.table.start_ms, page.table.end_ms], axis=1).astype("<f4").tobytes(),
     )
     yield _block("neighbours", page.neighbours[0].astype("<u4").tobytes())
@@ -147,10 +147,10 @@ def _block(name: str, data: bytes) -> str:
 
 
 def short_names(paths: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The folder that all paths have in common, and what follows it; None and the paths where one is an address."""
+    """Split paths into the folder that they have in common and the rest; None and the paths if one is an address."""
     if any("://" in path for path in paths):
         return None, list(paths)
-    whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100  # Path.resolve asks the disk for each part
-    root = os.path.commonpath({os.path.dirname(path) for path in whole})  # noqa: PTH120
+    absolute = [os.path.abspath(path) for path in paths]  # noqa: PTH100  # Path.resolve reads the disk for each part
+    root = os.path.commonpath({os.path.dirname(path) for path in absolute})  # noqa: PTH120
     skip = len(root.rstrip(os.sep)) + 1
-    return root, [path[skip:].replace(os.sep, "/") for path in whole]
+    return root, [path[skip:].replace(os.sep, "/") for path in absolute]

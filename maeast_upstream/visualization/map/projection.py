@@ -1,4 +1,4 @@
-"""``maeast map``: embeddings as points on a plane, coloured by class: a page to look at and listen to, or a picture."""
+"""Projects embeddings to a plane, finds nearest neighbours, and draws the points coloured by class."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,26 +8,17 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 PCA_DIMENSIONS = 50
-"""Before t-SNE, UMAP and the search for neighbours, as is usual: what is below is mostly noise."""
-
-
+"""Principal components kept for t-SNE, UMAP and the neighbours, as is usual: the others are mostly noise."""
 NEIGHBOURS = 10
-
-
 METHODS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
-
-
 MARKERS = "os^DvP*X"
-"""One for each ten classes, as there are ten colours."""
-
-
+"""The next marker for every ten classes, as there are ten colours."""
 LEGEND_ROWS = 30
 
 
 def reduce(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """(rows, dimensions) -> (rows, at most 50): each dimension standardised, then PCA.
+    """Standardize each dimension, then reduce by PCA: (rows, dimensions) -> (rows, at most 50).
 
     Raises:
         ValueError: scikit-learn is not installed.
@@ -37,14 +28,22 @@ def reduce(vectors: np.ndarray, seed: int) -> np.ndarray:
     except ImportError as error:
         raise ValueError("maeast map needs scikit-learn: pip install 'maeast-upstream[plot]'") from error
     scaled = vectors - vectors.mean(0)
-    variance = np.einsum("nd,nd->d", scaled, scaled, dtype=np.float64) / len(scaled)  # std() would copy them once more
+    variance = np.einsum("nd,nd->d", scaled, scaled, dtype=np.float64) / len(scaled)  # std() would make another copy
     scaled /= np.maximum(np.sqrt(variance), 1e-8).astype(scaled.dtype)
     reduced: np.ndarray = PCA(min(PCA_DIMENSIONS, *scaled.shape), random_state=seed, copy=False).fit_transform(scaled)
     return reduced
 
 
-def place(reduced: np.ndarray, method: str, seed: int) -> np.ndarray:
-    """(rows, dimensions) of `reduce` -> (rows, 2): its first two, or by t-SNE or UMAP.
+def project(reduced: np.ndarray, method: str, seed: int) -> np.ndarray:
+    """Project the output of `reduce` to a plane.
+
+    Args:
+        reduced: (rows, dimensions) of `reduce`.
+        method: "pca", the first two components; "tsne" or "umap".
+        seed: seed of t-SNE and UMAP.
+
+    Returns:
+        (rows, 2).
 
     Raises:
         ValueError: umap-learn is not installed.
@@ -65,37 +64,37 @@ def place(reduced: np.ndarray, method: str, seed: int) -> np.ndarray:
 
 
 def neighbours(reduced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest rows of each row by cosine, at most 10, itself left out.
+    """Find the nearest other rows of each row by cosine, at most 10.
 
     Args:
         reduced: (rows, dimensions) of `reduce`.
 
     Returns:
-        (rows, K) their numbers, nearest first, and (rows, K) their cosines.
+        (rows, K) their indices, nearest first, and (rows, K) their cosines.
     """
     from sklearn.neighbors import NearestNeighbors
 
     unit = (reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)).astype(np.float32)
     count = min(NEIGHBOURS, len(unit) - 1)
     # on unit vectors the order of distances is the order of cosines, and distances are scikit-learn's fast path
-    found = NearestNeighbors(n_neighbors=count + 1, algorithm="brute").fit(unit).kneighbors(unit)[1]
-    itself = found == np.arange(len(unit))[:, None]
-    itself[~itself.any(1), -1] = True  # more than 10 equal rows: itself may be missing, the last one goes
-    near = found[~itself].reshape(len(unit), count)
+    nearest = NearestNeighbors(n_neighbors=count + 1, algorithm="brute").fit(unit).kneighbors(unit)[1]
+    itself = nearest == np.arange(len(unit))[:, None]
+    itself[~itself.any(1), -1] = True  # among more than 10 equal rows the row itself may be missing: drop the last
+    near = nearest[~itself].reshape(len(unit), count)
     cosine = np.stack([np.einsum("nd,nd->n", unit, unit[column]) for column in near.T], axis=1)
     return near, cosine
 
 
 def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str]) -> None:
-    """(rows, 2) points coloured by label, with a legend beside."""
+    """Draw (rows, 2) points coloured by label, with a legend beside them."""
     axis = figure.subplots()
     names = sorted(set(labels))
     size = float(np.clip(8000 / len(points), 6, 40))
     for number, name in enumerate(names):
-        here = points[[label == name for label in labels]]
+        members = points[[label == name for label in labels]]
         axis.scatter(
-            here[:, 0],
-            here[:, 1],
+            members[:, 0],
+            members[:, 1],
             s=size,
             color=f"C{number % 10}",
             marker=MARKERS[number // 10 % len(MARKERS)],
@@ -108,5 +107,5 @@ def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str]) -> None:
     columns = -(-len(names) // LEGEND_ROWS)
     legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9, ncols=columns)
     for text, name in zip(legend.get_texts(), names, strict=True):
-        # set only now: of labels, those with $ are parsed as TeX, and those that begin with _ are left out
+        # not as label= above, where names with $ are parsed as TeX and names that begin with _ are left out
         text.set(text=name, parse_math=False)

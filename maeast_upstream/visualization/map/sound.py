@@ -1,4 +1,4 @@
-"""The sound of a map's page: short pieces of the clips as Ogg/Opus, small enough to stand in the page itself."""
+"""Encodes the beginnings of clips as Ogg/Opus, small enough to be embedded in a map page."""
 
 import functools
 import io
@@ -15,33 +15,33 @@ from maeast_upstream.visualization.map.table import Embeddings
 
 MAX_CLIPS = 2000
 MAX_BYTES = 50_000_000
-"""In the page. Beyond, it becomes slow to open and to send."""
+"""Size of all embedded clips; with more, the page is slow to open and to send."""
 MAX_SECONDS = 10.0
-"""Of each clip, from its start."""
+"""Length of the beginning of each clip that is embedded."""
 BIT_RATE = 32_000
-"""Opus at 16 kHz mono is hardly to be told from the original there: 40 kB for ten seconds."""
+"""Bits per second of Opus: hard to distinguish from 16 kHz mono originals, at 40 kB for ten seconds."""
 
 
 @dataclass
 class Sound:
-    """What a page can play."""
+    """The sound of a page."""
 
     mode: str
-    """"embed": it holds the sound; "link": it names the files; "none"."""
+    """"embed": the page holds the sound; "link": it names the files; "none"."""
     clips: dict[int, bytes] = field(default_factory=dict)
-    """Row -> an Ogg/Opus file, where the mode is embed."""
+    """Row -> an Ogg/Opus file, if the mode is embed."""
     unread: dict[int, str] = field(default_factory=dict)
-    """Row -> why there is no sound."""
+    """Row -> why it has no sound."""
     note: str = ""
-    """For the one who made the page; empty where all went as asked."""
+    """Message for the user who makes the page; may be empty."""
 
 
 def sound_of(table: Embeddings, mode: str | None) -> Sound:
-    """The sound of every row, in the page or as a link.
+    """Return the sound of every row, embedded or linked.
 
     Args:
-        table: whose files are read.
-        mode: "embed", "link" or "none"; None embeds what is small enough and links the rest.
+        table: the rows, whose files are read.
+        mode: "embed", "link" or "none"; None embeds if that is small enough, and links otherwise.
     """
     if mode in ("link", "none"):
         return Sound(mode)
@@ -72,29 +72,29 @@ def _linked(reason: str) -> Sound:
 
 
 def read_clip(path: str, start_ms: float, end_ms: float) -> np.ndarray:
-    """(S,) float32 at 16 kHz: what was embedded, at most its first ten seconds.
+    """Read the clip of a row, at most its first ten seconds; (S,) float32 at 16 kHz.
 
     Raises:
-        AudioError: the file cannot be read, or ends before the stretch begins.
+        AudioError: the file cannot be read, or ends before the clip begins.
     """
     start = round(start_ms * SAMPLE_RATE / 1000)
     length = MAX_SECONDS if np.isnan(end_ms) else min(MAX_SECONDS, (end_ms - start_ms) / 1000)
-    samples = _whole(path)[start : start + max(round(length * SAMPLE_RATE), 1)]
+    samples = _read_file(path)[start : start + max(round(length * SAMPLE_RATE), 1)]
     if not len(samples):
         raise AudioError(f"{path}: ends before {start_ms:.0f} ms, where the clip begins")
     return samples
 
 
 @functools.lru_cache(maxsize=1)
-def _whole(path: str) -> np.ndarray:
-    """The last file is kept, because a long one comes once for each of its segments."""
+def _read_file(path: str) -> np.ndarray:
+    """Read a file; the last one is kept, because each segment of a long file reads it."""
     return read_segment(segment_of(path))
 
 
 def opus(samples: np.ndarray) -> bytes:
-    """(S,) float32 at 16 kHz -> an Ogg/Opus file, the same bytes every time.
+    """Encode (S,) float32 at 16 kHz as an Ogg/Opus file, always to the same bytes.
 
-    By FFmpeg's libraries, because libsndfile gives every Ogg stream a number by chance.
+    FFmpeg's libraries do it, because libsndfile gives every Ogg stream a random number.
     """
     import av
 

@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from maeast_upstream import cli
 from maeast_upstream.commands import map as map_command
-from maeast_upstream.visualization.map import projection as maeast_map
+from maeast_upstream.visualization.map import projection
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -23,7 +23,7 @@ def clusters(classes: int, each: int, dimensions: int = 60) -> tuple[np.ndarray,
 
 
 def project(vectors: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
-    return maeast_map.place(maeast_map.reduce(vectors, seed), method, seed)
+    return projection.project(projection.reduce(vectors, seed), method, seed)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_rows_without_a_label_are_counted_and_left_out(table, tmp_path, capsys):
 def test_every_class_has_its_own_look_and_a_place_in_the_legend():
     names = [f"class {number:02}" for number in range(45)]
     figure = Figure()
-    maeast_map.draw(figure, np.random.default_rng(0).normal(size=(45, 2)), names)
+    projection.draw(figure, np.random.default_rng(0).normal(size=(45, 2)), names)
     dots = figure.axes[0].collections
     looks = {(tuple(dot.get_facecolor()[0]), dot.get_paths()[0].vertices.tobytes()) for dot in dots}
     assert len(looks) == 45
@@ -127,7 +127,7 @@ def test_every_class_has_its_own_look_and_a_place_in_the_legend():
 def test_a_class_is_drawn_under_any_name(table, tmp_path):
     names = ["_other", "$5", "$x_", "a$\\b$", "dog"]
     figure = Figure(layout="constrained")
-    maeast_map.draw(figure, np.random.default_rng(0).normal(size=(5, 2)), names)
+    projection.draw(figure, np.random.default_rng(0).normal(size=(5, 2)), names)
     figure.canvas.draw()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == sorted(names)
     run(table.rename(tmp_path / "$\\b$.parquet"), "--method", "pca")
@@ -158,11 +158,11 @@ def test_labels_that_do_not_fit_are_refused(table, tmp_path, labels, message):
     ],
 )
 def test_a_page_is_placed_by_pca_and_a_picture_alone_by_tsne(table, monkeypatch, options, methods):
-    used, place = [], maeast_map.place
+    used, real = [], projection.project
     monkeypatch.setattr(
-        maeast_map,
-        "place",
-        lambda x, method, seed: used.append(method) or place(x, method, seed),
+        projection,
+        "project",
+        lambda x, method, seed: used.append(method) or real(x, method, seed),
     )
     monkeypatch.chdir(table.parent)
     assert map_command.main([str(table), *options]) == 0
@@ -186,23 +186,23 @@ def test_the_layer_taken_is_told_and_can_be_chosen(tmp_path, capsys):
 
 def test_neighbours_are_those_of_the_greatest_cosine_without_the_row_itself():
     vectors = np.random.default_rng(0).normal(size=(40, 8))
-    near, cosine = maeast_map.neighbours(vectors)
+    near, cosine = projection.neighbours(vectors)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     every = unit @ unit.T
     np.fill_diagonal(every, -2)
-    np.testing.assert_array_equal(near, np.argsort(-every, axis=1)[:, : maeast_map.NEIGHBOURS])
+    np.testing.assert_array_equal(near, np.argsort(-every, axis=1)[:, : projection.NEIGHBOURS])
     np.testing.assert_allclose(cosine, np.take_along_axis(every, near, axis=1), atol=1e-6)
 
 
 def test_equal_rows_are_neighbours_but_none_is_its_own():
-    near, cosine = maeast_map.neighbours(np.ones((30, 4)))
-    assert near.shape == (30, maeast_map.NEIGHBOURS)
+    near, cosine = projection.neighbours(np.ones((30, 4)))
+    assert near.shape == (30, projection.NEIGHBOURS)
     assert not (near == np.arange(30)[:, None]).any()
     np.testing.assert_allclose(cosine, 1, atol=1e-6)
 
 
 def test_a_table_of_three_has_two_neighbours_each():
-    near, _ = maeast_map.neighbours(clusters(3, 1)[0])
+    near, _ = projection.neighbours(clusters(3, 1)[0])
     np.testing.assert_array_equal(np.sort(near, axis=1), [[1, 2], [0, 2], [0, 1]])
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // The clip that was clicked: its sound, its spectrogram, its neighbours.
 
-const MOST_BYTES = 60e6; // of a linked file that is fetched for its spectrogram
+const MAX_FETCHED_BYTES = 60e6; // larger linked files are not fetched for their spectrogram
 
 function select(row) {
   state.selected = row;
@@ -11,7 +11,7 @@ function select(row) {
   $("clip").dataset.row = row;
   $("class").replaceChildren(swatch(groupOf(row)), make("span", className(row)));
   $("name").textContent = data.names[row];
-  $("stretch").textContent = pieceText(row);
+  $("segment").textContent = heardText(row);
   const near = neighboursOf(row).map(({ row: other, cosine }) => clipButton(other, cosine));
   $("neighbours").replaceChildren(...near.map((button) => {
     const item = make("li");
@@ -23,14 +23,14 @@ function select(row) {
   return sound(row);
 }
 
-/** What the player cannot tell: that a clip is a piece of its file, or that the page holds only a piece of the clip. */
-function pieceText(row) {
-  const [start, end] = stretch(row), cutShort = data.audio === "embed" && end - start > data.held_s + 0.05;
-  const place = start > 0 ? `at ${stretchText(row)} of its file` : "";
-  return [cutShort ? `first ${data.held_s} s of ${seconds(end - start)} s` : "", place].filter(Boolean).join(", ");
+/** Say that a clip is a segment of its file, or that the page holds only the beginning of the clip. */
+function heardText(row) {
+  const [start, end] = segmentOf(row), cutShort = data.audio === "embed" && end - start > data.held_s + 0.05;
+  const position = start > 0 ? `at ${segmentText(row)} of its file` : "";
+  return [cutShort ? `first ${data.held_s} s of ${seconds(end - start)} s` : "", position].filter(Boolean).join(", ");
 }
 
-/** The address of a linked file, each part of its path escaped. */
+/** Address of a linked file, with each part of its path escaped. */
 const link = (row) => [data.base, data.names[row]].join("/").split("/").map(encodeURIComponent).join("/");
 
 /** Play the clip and draw its spectrogram, or say why not. */
@@ -46,7 +46,7 @@ async function sound(row) {
   if (!bytes && (data.audio !== "link" || data.base === null)) return say(whySilent(row));
   $("play").disabled = false;
   if (bytes) state.url = URL.createObjectURL(new Blob([bytes], { type: "audio/ogg" }));
-  play(bytes ? state.url : link(row), bytes ? [0, NaN] : stretch(row), say);
+  play(bytes ? state.url : link(row), bytes ? [0, NaN] : segmentOf(row), say);
   if (!bytes && location.protocol === "file:") {
     return say("No spectrogram: a browser lets a page opened from disk play a linked file but not read it. Serve the " +
       "folder over HTTP, or make the page with --audio embed.");
@@ -80,21 +80,21 @@ function prepare() {
   $("seconds").replaceChildren();
 }
 
-/** Bytes of a linked file, where a server hands them out. */
+/** Fetch the bytes of a linked file from a server. */
 async function fetched(row) {
   const response = await fetch(link(row));
-  if (!response.ok) throw new Error(`${data.names[row]} is not where it was (${response.status})`);
-  if (Number(response.headers.get("content-length")) > MOST_BYTES) throw new Error("the file is too large to be read here");
+  if (!response.ok) throw new Error(`${data.names[row]} was not found (${response.status})`);
+  if (Number(response.headers.get("content-length")) > MAX_FETCHED_BYTES) throw new Error("the file is too large to be read here");
   return response.arrayBuffer();
 }
 
-/** The clip's samples out of its whole file's. */
+/** Cut the clip's samples out of those of its file. */
 function cut(row, samples) {
-  const [start, end] = stretch(row);
+  const [start, end] = segmentOf(row);
   return samples.subarray(start * RATE, Number.isNaN(end) ? undefined : end * RATE);
 }
 
-/** Play a file from start to end, in seconds; an end that is not known comes with the samples. */
+/** Play a file from start to end, in seconds; an unknown end follows from the samples, once they are decoded. */
 function play(source, [start, end], say) {
   const audio = $("audio");
   state.start = start;
@@ -104,7 +104,7 @@ function play(source, [start, end], say) {
   };
   audio.src = source;
   if (start) audio.currentTime = start;
-  audio.play().catch(() => {}); // refused before the first click on the page, and told by onerror if it cannot be read
+  audio.play().catch(() => {}); // browsers refuse before the first click on the page; onerror reports a file that cannot be read
 }
 
 function drawSpectrogram(samples) {
@@ -129,7 +129,7 @@ function drawHertz() {
   }));
 }
 
-/** Follows the sound; stops it where the clip ends inside its file. */
+/** Move the playhead with the sound, and stop it where the clip ends inside its file. */
 function follow() {
   const audio = $("audio"), passed = audio.currentTime - (state.start ?? 0);
   if (state.length) {

@@ -5,17 +5,17 @@ const COLOURS = [
   "#3b7dd8", "#f0803c", "#2fa36b", "#d93a56", "#8a5cd6", "#d1a211", "#1fa9bd", "#e46bb4", "#7b8794", "#8c5a3c",
   "#3f3fb0", "#93c83d", "#ff9aa2", "#0b6e6e", "#7a1f3d", "#6fc7e8", "#b8a0ec", "#2b5d2b", "#b3329b", "#c9b48a",
 ];
-const SHAPES = ["circle", "square", "diamond", "triangle-up"]; // one for each twenty classes, as there are twenty colours
-const MOST_CLASSES = 200; // traces of their own; the rest share one
-const MOST_RESULTS = 50, MOST_RINGS = 200;
+const SHAPES = ["circle", "square", "diamond", "triangle-up"]; // the next one for every twenty classes, as there are twenty colours
+const MAX_CLASSES = 200; // classes with a trace of their own; the rest share one
+const MAX_RESULTS = 50, MAX_RINGS = 200;
 
-const WEBGL = Boolean(document.createElement("canvas").getContext("webgl")); // without it the map is slower, but there
+const WEBGL = Boolean(document.createElement("canvas").getContext("webgl")); // without it the map is drawn, but slower
 
 const $ = (id) => document.getElementById(id);
 const state = { selected: null, found: [], token: 0, url: null };
 let data, plot;
 
-/** A new element with text and class. */
+/** Create an element with text and class. */
 function make(tag, text = "", className = "") {
   const element = document.createElement(tag);
   element.textContent = text;
@@ -23,7 +23,7 @@ function make(tag, text = "", className = "") {
   return element;
 }
 
-// --- what the page holds -------------------------------------------------------------------------------------------
+// --- the data of the page -------------------------------------------------------------------------------------------
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
@@ -39,7 +39,7 @@ async function load() {
     names: await text("names"),
     classOf: new Uint32Array(await unpack("class-of")),
     points: new Float32Array(await unpack("points")),
-    stretches: new Float32Array(await unpack("stretches")),
+    segments: new Float32Array(await unpack("segments")),
     neighbours: new Uint32Array(await unpack("neighbours")),
     similarity: new Float32Array(await unpack("similarity")),
   };
@@ -49,17 +49,17 @@ async function load() {
   return found;
 }
 
-/** One group for each class: {name, rows, colour, shape, shown}; past MOST_CLASSES the rare ones share a grey one. */
+/** Return a group {name, rows, colour, shape, shown} for each class; beyond MAX_CLASSES the rare ones share a grey one. */
 function grouped({ classes, classOf }) {
   const rows = classes.map(() => []);
   classOf.forEach((number, row) => rows[number].push(row));
-  const own = rows.map((_, number) => number).sort((a, b) => rows[b].length - rows[a].length).slice(0, MOST_CLASSES);
-  const groups = own.sort((a, b) => a - b).map((number, i) => ({
+  const frequent = rows.map((_, number) => number).sort((a, b) => rows[b].length - rows[a].length).slice(0, MAX_CLASSES);
+  const groups = frequent.sort((a, b) => a - b).map((number, i) => ({
     name: classes[number], rows: rows[number], shown: true,
     colour: COLOURS[i % COLOURS.length], shape: SHAPES[Math.floor(i / COLOURS.length) % SHAPES.length],
   }));
-  if (classes.length > own.length) {
-    const kept = new Set(own), others = rows.filter((_, number) => !kept.has(number));
+  if (classes.length > frequent.length) {
+    const kept = new Set(frequent), others = rows.filter((_, number) => !kept.has(number));
     groups.unshift({ name: `${others.length} rarer classes`, rows: others.flat(), shown: true, // first, so that it lies below
       colour: "#9aa0a8", shape: "circle" });
   }
@@ -70,14 +70,14 @@ const className = (row) => data.classes[data.classOf[row]];
 const groupOf = (row) => data.groupOf[row];
 const shortName = (row) => data.names[row].split("/").pop();
 
-/** Where a clip begins and ends in its file, in seconds; the end is NaN where the table does not say. */
-const stretch = (row) => [data.stretches[2 * row] / 1000, data.stretches[2 * row + 1] / 1000];
+/** Begin and end of a clip in its file, in seconds; the end is NaN if the table does not say. */
+const segmentOf = (row) => [data.segments[2 * row] / 1000, data.segments[2 * row + 1] / 1000];
 
 const seconds = (value) => value.toFixed(value < 10 ? 2 : 1);
 
-/** "2.00 – 12.0 s" where a clip is a piece of its file, else its length. */
-function stretchText(row) {
-  const [start, end] = stretch(row);
+/** Return "2.00 – 12.0 s" if a clip is a segment of its file, otherwise its length. */
+function segmentText(row) {
+  const [start, end] = segmentOf(row);
   if (start > 0) return Number.isNaN(end) ? `from ${seconds(start)} s` : `${seconds(start)} – ${seconds(end)} s`;
   return Number.isNaN(end) ? "" : `${seconds(end)} s`;
 }
@@ -115,14 +115,14 @@ async function drawMap() {
 function showTip(row, { clientX, clientY }) {
   const tip = $("tip");
   tip.querySelector("b").textContent = shortName(row);
-  tip.querySelector("span").textContent = [className(row), stretchText(row)].filter(Boolean).join(" · ");
+  tip.querySelector("span").textContent = [className(row), segmentText(row)].filter(Boolean).join(" · ");
   tip.hidden = false;
   const { width, height: tall } = tip.getBoundingClientRect(), { right } = plot.getBoundingClientRect();
   tip.style.left = `${Math.max(clientX + width + 22 > right ? clientX - width - 14 : clientX + 14, 8)}px`;
   tip.style.top = `${clientY + tall + 22 > innerHeight ? clientY - tall - 12 : clientY + 14}px`;
 }
 
-/** Rings and lines over the points. As shapes: plotly redraws those without touching the points. */
+/** Draw rings and lines over the points, as shapes, which plotly redraws without touching the points. */
 function mark() {
   const { color: ink, accentColor } = getComputedStyle(document.body);
   const at = (row) => [data.points[2 * row], data.points[2 * row + 1]];
@@ -130,7 +130,7 @@ function mark() {
     type: "circle", xsizemode: "pixel", ysizemode: "pixel", xanchor: at(row)[0], yanchor: at(row)[1],
     x0: -radius, x1: radius, y0: -radius, y1: radius, line: { color: colour, width },
   });
-  const shapes = state.found.slice(0, MOST_RINGS).map((row) => ring(row, 8, 2, accentColor));
+  const shapes = state.found.slice(0, MAX_RINGS).map((row) => ring(row, 8, 2, accentColor));
   if (state.selected !== null) {
     const near = neighboursOf(state.selected), [x0, y0] = at(state.selected);
     for (const { row } of near) {
@@ -174,9 +174,9 @@ function drawLegend() {
   show(() => true);
 }
 
-/** Show the classes that are wanted, hide the others. */
-function show(wanted) {
-  const shown = data.groups.map(wanted), changed = shown.some((value, i) => value !== data.groups[i].shown);
+/** Show the groups for which the predicate is true, and hide the others. */
+function show(predicate) {
+  const shown = data.groups.map(predicate), changed = shown.some((value, i) => value !== data.groups[i].shown);
   data.groups.forEach((group, i) => {
     group.shown = shown[i];
     group.button.setAttribute("aria-pressed", String(shown[i]));
@@ -184,12 +184,12 @@ function show(wanted) {
   return changed ? Plotly.restyle(plot, { visible: shown }) : null;
 }
 
-/** A button that selects a clip: its class's mark and its name; how near it is, where that is known. */
+/** Create a button that selects a clip, with the mark of its class, its name and, if given, its similarity. */
 function clipButton(row, cosine = null) {
   const button = make("button", "", "row"), text = make("span", shortName(row), "text");
   button.type = "button";
   button.title = data.names[row];
-  text.append(make("small", [className(row), stretchText(row)].filter(Boolean).join(" · ")));
+  text.append(make("small", [className(row), segmentText(row)].filter(Boolean).join(" · ")));
   button.append(swatch(groupOf(row)), text);
   if (cosine !== null) {
     const value = make("span", cosine.toFixed(2), "value");
@@ -201,21 +201,21 @@ function clipButton(row, cosine = null) {
 }
 
 function search() {
-  const wanted = $("search").value.trim().toLowerCase(), results = $("results");
+  const query = $("search").value.trim().toLowerCase(), results = $("results");
   state.found = [];
-  if (wanted) {
-    const classes = data.classes.map((name) => name.toLowerCase().includes(wanted));
+  if (query) {
+    const classes = data.classes.map((name) => name.toLowerCase().includes(query));
     data.names.forEach((name, row) => {
-      if (classes[data.classOf[row]] || name.toLowerCase().includes(wanted)) state.found.push(row);
+      if (classes[data.classOf[row]] || name.toLowerCase().includes(query)) state.found.push(row);
     });
   }
-  const shown = state.found.slice(0, MOST_RESULTS);
-  const total = state.found.length.toLocaleString("en"), more = shown.length < state.found.length ? `, the first ${MOST_RESULTS}:` : "";
+  const shown = state.found.slice(0, MAX_RESULTS);
+  const total = state.found.length.toLocaleString("en"), more = shown.length < state.found.length ? `, the first ${MAX_RESULTS}:` : "";
   results.replaceChildren(
     make("p", state.found.length ? `${total} found${more}` : "nothing found"),
     ...shown.map((row) => clipButton(row)),
   );
-  results.hidden = !wanted;
+  results.hidden = !query;
   return mark();
 }
 

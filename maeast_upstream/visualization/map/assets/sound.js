@@ -7,7 +7,7 @@ const MAGMA = ["000004", "1c1044", "4f127b", "812581", "b5367a", "e55064", "fb87
 
 const mel = (hertz) => 1127 * Math.log(1 + hertz / 700);
 
-/** Mono samples at 16 kHz of an audio file's bytes. */
+/** Decode the bytes of an audio file to mono samples at 16 kHz. */
 async function decode(bytes) {
   const audio = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(bytes);
   const samples = new Float32Array(audio.length);
@@ -17,7 +17,7 @@ async function decode(bytes) {
   return samples;
 }
 
-/** In place: the discrete Fourier transform of FFT complex numbers. */
+/** Compute the discrete Fourier transform of FFT complex numbers in place. */
 function transform(real, imag) {
   for (let i = 1, j = 0; i < FFT; i++) {
     let bit = FFT >> 1;
@@ -41,33 +41,33 @@ function transform(real, imag) {
   }
 }
 
-/** For each mel bin the weights of the FFT bins: triangles, evenly spaced in mel from 20 Hz to 8 kHz. */
+/** Return the weights of the FFT bins for each mel bin: triangles, evenly spaced in mel from 20 Hz to 8 kHz. */
 function melBanks() {
   const low = mel(LOW_HZ), step = (mel(RATE / 2) - low) / (MELS + 1);
   return Array.from({ length: MELS }, (_, m) => {
     const weights = [];
     for (let bin = 0; bin < FFT / 2; bin++) {
-      const place = (mel((bin * RATE) / FFT) - low) / step - m;
-      const weight = Math.min(place, 2 - place);
+      const position = (mel((bin * RATE) / FFT) - low) / step - m;
+      const weight = Math.min(position, 2 - position);
       if (weight > 0) weights.push([bin, weight]);
     }
     return weights;
   });
 }
 
-/** {frames, values}: values[m * frames + t] is the log energy of mel bin m in frame t. */
+/** Return {frames, values}, where values[m * frames + t] is the log energy of mel bin m in frame t. */
 function logMel(samples) {
   const frames = Math.max(1, 1 + Math.floor((samples.length - WINDOW) / HOP));
   const values = new Float32Array(MELS * frames), banks = melBanks();
   const real = new Float64Array(FFT), imag = new Float64Array(FFT);
   for (let t = 0; t < frames; t++) {
     real.fill(0); imag.fill(0);
-    const piece = samples.subarray(t * HOP, t * HOP + WINDOW);
-    const mean = piece.reduce((sum, value) => sum + value, 0) / Math.max(piece.length, 1);
-    for (let i = 0; i < piece.length; i++) {
-      const before = piece[Math.max(i - 1, 0)];
+    const frame = samples.subarray(t * HOP, t * HOP + WINDOW);
+    const mean = frame.reduce((sum, value) => sum + value, 0) / Math.max(frame.length, 1);
+    for (let i = 0; i < frame.length; i++) {
+      const before = frame[Math.max(i - 1, 0)];
       const window = (0.5 - 0.5 * Math.cos((2 * Math.PI * i) / (WINDOW - 1))) ** 0.85;
-      real[i] = (piece[i] - mean - 0.97 * (before - mean)) * window;
+      real[i] = (frame[i] - mean - 0.97 * (before - mean)) * window;
     }
     transform(real, imag);
     banks.forEach((weights, m) => {
@@ -79,12 +79,12 @@ function logMel(samples) {
   return { frames, values };
 }
 
-/** 256 colours from black over red to white. */
+/** Return 256 colours from black through red to white. */
 function palette() {
   const stops = MAGMA.map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
   return Array.from({ length: 256 }, (_, i) => {
-    const place = (i / 255) * (stops.length - 1), left = Math.min(Math.floor(place), stops.length - 2);
-    return stops[left].map((value, c) => value + (stops[left + 1][c] - value) * (place - left));
+    const position = (i / 255) * (stops.length - 1), left = Math.min(Math.floor(position), stops.length - 2);
+    return stops[left].map((value, c) => value + (stops[left + 1][c] - value) * (position - left));
   });
 }
 
@@ -106,15 +106,15 @@ function paint(canvas, samples) {
   wipe(canvas).drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 
-/** An empty canvas, as fine as the screen. */
+/** Empty the canvas and give it the resolution of the screen. */
 function wipe(canvas) {
   canvas.width = canvas.clientWidth * devicePixelRatio;
   canvas.height = canvas.clientHeight * devicePixelRatio;
   return canvas.getContext("2d");
 }
 
-/** Where a frequency stands in the picture: 0 at its foot, 1 at its top. */
+/** Position of a frequency in the picture, from 0 at the bottom to 1 at the top. */
 const height = (hertz) => (mel(hertz) - mel(LOW_HZ)) / (mel(RATE / 2) - mel(LOW_HZ));
 
-/** A round distance of ticks, so that at most six fit. */
+/** A round distance between ticks, so that at most six fit. */
 const tick = (seconds) => [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10].find((step) => seconds / step <= 6) ?? seconds / 6;

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from map_tables import write_table
 
-from maeast_upstream.commands import map
+from maeast_upstream.commands import map as map_command
 from maeast_upstream.data.labels import read_rows
 from maeast_upstream.visualization.map.page import short_names
 
@@ -47,7 +47,7 @@ class Tags(HTMLParser):
 
 def make_page(table: Path, *options: str) -> str:
     out = table.with_suffix(".html")
-    assert map.main([str(table), "-o", str(out), *options]) == 0
+    assert map_command.main([str(table), "-o", str(out), *options]) == 0
     return out.read_text()
 
 
@@ -315,7 +315,7 @@ def test_a_linked_clip_is_played_from_disk_and_the_missing_spectrogram_explained
 
 
 @pytest.mark.parametrize("audio", ["embed", "link"])
-def test_of_a_segment_only_its_stretch_is_played(browser, tmp_path, audio):
+def test_only_the_segment_of_a_file_is_played(browser, tmp_path, audio):
     clip, starts = (
         DATA / "audio" / "long_drums.opus",
         np.array([500.0, 1500.0, 2500.0, 3500.0]),
@@ -330,7 +330,7 @@ def test_of_a_segment_only_its_stretch_is_played(browser, tmp_path, audio):
     make_page(table, "--audio", audio)
     open_page(browser, table.with_suffix(".html"))
     browser.execute_script("select(1)")
-    assert browser.find_element("id", "stretch").text == "at 1.50 \N{EN DASH} 2.10 s of its file"
+    assert browser.find_element("id", "segment").text == "at 1.50 \N{EN DASH} 2.10 s of its file"
     browser.find_element("id", "play").click()  # before a first click on a page, a browser plays nothing
     wait_for(browser, "document.getElementById('audio').currentTime > state.start + 0.5")
     wait_for(browser, "document.getElementById('audio').paused")
