@@ -1,9 +1,11 @@
-"""The three functions of HEAR (Turian et al. 2022, the common API) over an `Encoder`.
+"""The three functions of HEAR's common API over an `Encoder`.
 
-A token of a patch model spans 160 ms and reacts to a sound wherever in them it falls: the token whose centre is nearest
-to a click moves most for 7 of 100 clicks. At a hop of 40 ms the time step of a stretch of 40 ms is therefore the mean
-of the four tokens that span it. A sound in the stretch is in all four of its own step's tokens, and in fewer of any
-other's: 98 of 100.
+A token of a patch model spans 160 ms and reacts to a sound anywhere in them: the token whose centre is nearest to a
+click changes most for only 7 of 100 clicks. At a hop of 40 ms a time step is therefore the mean of the four tokens that
+span its 40 ms. A sound in these 40 ms is in all four tokens of its time step and in fewer tokens of any other one, so
+that the right time step changes most for 98 of 100 clicks.
+
+Source: Turian et al., HEAR: Holistic Evaluation of Audio Representations, 2022.
 """
 
 from typing import Any, Literal
@@ -21,24 +23,27 @@ from maeast_upstream.readout import Mel, Pool, Readout
 from maeast_upstream.time_grid import FINE_HOP_MS
 
 MAX_SIZE = 8192
-"""The longest embedding that is given: HEAR's heads grow with it, and so do its files."""
-
-
+"""Maximum length of an embedding; HEAR's heads and files grow with it."""
 MEAN_STEPS = 1024
-"""Time steps averaged at once, in place: bounds what is copied (25 MB of 8 x 768)."""
+"""Number of time steps that are averaged at once, which limits the copied memory to 25 MB for 8 x 768 numbers."""
 
 
 class HearModel(nn.Module):
-    """What HEAR's tools hold: an encoder, how scenes and time steps are read, and the sizes that follow.
+    """The model that HEAR's tools use: an encoder, the readouts of scenes and time steps, and their sizes.
 
-    Frozen: `train` changes nothing, because HEAR's kit never calls `eval`.
+    It stays in eval mode, since HEAR's kit never calls `eval`.
     """
 
     def __init__(self, encoder: Encoder, scene: Readout, steps: Readout) -> None:
-        """``steps`` is the readout of time steps, whose pool is not used.
+        """Check that the encoder supports the readouts.
+
+        Args:
+            encoder: the encoder.
+            scene: the readout of scene embeddings.
+            steps: the readout of timestamp embeddings; its pool is not used.
 
         Raises:
-            ValueError: a layer or hop that the encoder lacks, or an embedding longer than `MAX_SIZE`.
+            ValueError: The encoder lacks a layer or hop, or an embedding is longer than `MAX_SIZE`.
         """
         super().__init__()
         for readout in (scene, steps):
@@ -54,11 +59,11 @@ class HearModel(nn.Module):
         if size > MAX_SIZE:
             raise ValueError(
                 f"these options give embeddings of {size} numbers, more than {MAX_SIZE}: "
-                "take mel='mean', pool='mean' or one layer"
+                "use mel='mean', pool='mean' or one layer"
             )
 
     def train(self, mode: bool = True) -> "HearModel":
-        """Stay as it is, whatever ``mode``."""
+        """Stay in eval mode, whatever ``mode`` is."""
         return super().train(False)
 
 
@@ -71,28 +76,28 @@ def load_model(
     hop_ms: float | Literal["native"] | None = None,
     precision: Precision = "fp32",
 ) -> HearModel:
-    """A model for HEAR's tools, on the CPU and in eval mode.
+    """Load a model for HEAR's tools, on the CPU and in eval mode.
 
     Args:
-        model_file_path: "" for the checkpoint in the package; else what `maeast_upstream.load_model` takes.
-        layer: 1..depth, "last", "mean" or "all"; None for the checkpoint's own readout, as with the next two.
+        model_file_path: "" for the checkpoint in the package, or a checkpoint as for `maeast_upstream.load_model`.
+        layer: 1..depth, "last", "mean" or "all"; None for the checkpoint's readout, as for the next two.
         mel: "concat" or "mean" over the mel patches of an instant.
-        pool: of scenes: "mean", "mean_max" or "mean_std". The checkpoint's own becomes "mean" where a scene would
-            have more than `MAX_SIZE` numbers.
-        hop_ms: of time steps; None for 40 (patch models) or 20 (frame models), "native" for the tokens' own. Scenes
-            keep the checkpoint's own.
-        precision: of the matrix products: fp32, bf16 or fp16. Embeddings are float32 in any case.
+        pool: pooling of scenes: "mean", "mean_max" or "mean_std". The checkpoint's pooling is replaced by "mean" if a
+            scene would have more than `MAX_SIZE` numbers.
+        hop_ms: hop of time steps; None for 40 (patch models) or 20 (frame models), "native" for that of the tokens.
+            Scenes keep the checkpoint's hop.
+        precision: precision of the matrix products: fp32, bf16 or fp16. Embeddings are always float32.
 
     Raises:
-        ValueError: no such checkpoint, or not one of this model; options that it does not have.
+        ValueError: There is no such checkpoint of this model, or it does not support an option.
     """
     encoder = load_encoder(model_file_path or None, precision=precision)
-    own = encoder.config.readout
+    default = encoder.config.readout
     scene = Readout(
-        layer=own.layer if layer is None else layer,
-        mel=mel or own.mel,
-        pool=pool or own.pool,
-        hop_ms=own.hop_ms,
+        layer=default.layer if layer is None else layer,
+        mel=mel or default.mel,
+        pool=pool or default.pool,
+        hop_ms=default.hop_ms,
     )
     if pool is None and scene_width(encoder.config, scene) > MAX_SIZE:
         scene = Readout(layer=scene.layer, mel=scene.mel, pool="mean", hop_ms=scene.hop_ms)
@@ -103,17 +108,17 @@ def load_model(
 
 
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
-    """One embedding a clip, the same that ``maeast embed`` gives.
+    """One embedding per clip, equal to that of ``maeast embed``.
 
     Args:
         audio: (n_sounds, n_samples) float32 at 16 kHz, in about [-1, 1].
-        model: of `load_model`.
+        model: a model that `load_model` returned.
 
     Returns:
         (n_sounds, scene_embedding_size) float32, on the audio's device.
 
     Raises:
-        ValueError: audio of another kind, or with values that are no numbers.
+        ValueError: The audio has another shape or type, or values that are not finite.
     """
     check_audio(audio)
     with torch.no_grad():
@@ -121,15 +126,15 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
 
 
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
-    """Embeddings at a constant hop over the whole clip, and the centres of what each of them saw.
+    """Embeddings at a constant hop over the whole clip, and the centres of their time steps.
 
-    A time step is a token, or at 40 ms the mean of the four tokens that span its 40 ms. Silence is put around the clip
-    where its first and last steps reach beyond it: the first centre is less than a hop after its start, the last less
-    than a hop before its end. A clip that ends before the first centre has one embedding, in its middle.
+    A time step is a token, or at 40 ms the mean of the four tokens that span its 40 ms. The clip is padded with silence
+    where its first and last steps reach beyond it: the first centre is less than a hop after its start, the last one
+    less than a hop before its end. A clip that ends before the first centre has one embedding, in its middle.
 
     Args:
         audio: as in `get_scene_embeddings`.
-        model: of `load_model`.
+        model: a model that `load_model` returned.
 
     Returns:
         (n_sounds, n_timestamps, timestamp_embedding_size) float32, and (n_sounds, n_timestamps) float32 milliseconds;
@@ -149,7 +154,7 @@ def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, T
 
 
 def running_mean(tokens: Tensor, width: int) -> Tensor:
-    """(B, T, C) -> (B, T - width + 1, C): each is the mean of ``width`` neighbours. Overwrites ``tokens``."""
+    """Average ``width`` neighbours: (B, T, C) -> (B, T - width + 1, C). Overwrites ``tokens``."""
     steps = tokens.shape[1] - width + 1
     if width == 1:
         return tokens
@@ -163,21 +168,21 @@ def running_mean(tokens: Tensor, width: int) -> Tensor:
 
 
 def check_audio(audio: Any) -> None:
-    """ValueError for what is not (n_sounds, n_samples) float32 of finite numbers that can be sound."""
-    wanted = "expected audio of shape (n_sounds, n_samples), float32 at 16 kHz"
+    """Raise ValueError unless the audio is (n_sounds, n_samples) float32 with finite samples of about -1 to 1."""
+    expected = "expected audio of shape (n_sounds, n_samples), float32 at 16 kHz"
     if not isinstance(audio, Tensor):
-        raise ValueError(f"{wanted}; got {type(audio).__name__}: convert it with torch.from_numpy")
+        raise ValueError(f"{expected}; got {type(audio).__name__}: convert it with torch.from_numpy")
     if audio.dim() != 2:
         remedy = "mix it to mono" if audio.dim() == 3 else "give one clip as audio[None]"
-        raise ValueError(f"{wanted}; got {audio.dim()} dimensions, {tuple(audio.shape)}: {remedy}")
+        raise ValueError(f"{expected}; got {audio.dim()} dimensions, {tuple(audio.shape)}: {remedy}")
     if audio.dtype != torch.float32:
         scale = " / 32768" if audio.dtype == torch.int16 else ""
-        raise ValueError(f"{wanted}; got {audio.dtype}: give audio.float(){scale}")
+        raise ValueError(f"{expected}; got {audio.dtype}: give audio.float(){scale}")
     if not len(audio) or not audio.shape[1]:
-        raise ValueError(f"{wanted}; got {tuple(audio.shape)}: give at least one clip and one sample")
+        raise ValueError(f"{expected}; got {tuple(audio.shape)}: give at least one clip and one sample")
     if not torch.isfinite(audio).all():
         clip = int((~torch.isfinite(audio).all(dim=1)).nonzero()[0])
-        raise ValueError(f"{wanted}; got NaN or infinite samples in clip {clip}: leave it out")
+        raise ValueError(f"{expected}; got NaN or infinite samples in clip {clip}: leave it out")
     if (peaks := audio.abs().amax(dim=1)).max() > MAX_AMPLITUDE:
         clip = int(peaks.argmax())
-        raise ValueError(f"{wanted}; got samples up to {peaks[clip]:.2g} in clip {clip}: expected about -1 to 1")
+        raise ValueError(f"{expected}; got samples up to {peaks[clip]:.2g} in clip {clip}: expected about -1 to 1")

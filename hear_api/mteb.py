@@ -1,4 +1,4 @@
-"""The model for MTEB: ``python -m hear_api.mteb BeijingOpera GTZANGenre``, or ``mteb.evaluate(MaeAst(), tasks)``."""
+"""A model for MTEB: ``python -m hear_api.mteb BeijingOpera GTZANGenre``, or ``mteb.evaluate(MaeAst(), tasks)``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,11 +31,11 @@ METADATA: dict[str, Any] = {
     "training_datasets": None,
     "modalities": ["audio"],
 }
-"""What MTEB wants to be told, beside that which follows from the checkpoint."""
+"""Metadata that MTEB requires and that do not depend on the checkpoint."""
 
 
 class MaeAst(AbsEncoder):  # type: ignore[misc]
-    """Scene embeddings, as MTEB's tasks take them."""
+    """Gives scene embeddings to MTEB's tasks."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class MaeAst(AbsEncoder):  # type: ignore[misc]
         """Load a model.
 
         Args:
-            model_name: a checkpoint as `maeast_upstream.load_model` takes it; None for the bundled one.
-            revision: not looked at: MTEB files results under a digest of the weights, the readout and the precision.
-            device: None for CUDA if there is one, else the CPU.
+            model_name: a checkpoint as for `maeast_upstream.load_model`; None for the bundled one.
+            revision: ignored; MTEB stores results under a digest of the weights, the readout and the precision.
+            device: None for CUDA if it is available, otherwise the CPU.
             precision: fp32, bf16 or fp16.
         """
         self.model = load_model(model_name, device or "auto", precision)
@@ -64,16 +64,20 @@ class MaeAst(AbsEncoder):  # type: ignore[misc]
         )
 
     def encode(self, inputs: Any, **_: Any) -> Tensor:
-        """The clips of a DataLoader -> (clips, dimensions) float32 on the CPU.
+        """Embed the clips of a DataLoader.
 
-        Each batch has, under "audio", a list of dictionaries: ``array``, (samples,) or (channels, samples), and its
-        ``sampling_rate``.
+        Args:
+            inputs: batches with a list of dictionaries under "audio": ``array``, (samples,) or (channels, samples),
+                and its ``sampling_rate``.
+
+        Returns:
+            (clips, dimensions) float32 on the CPU.
         """
         return torch.cat([self.model.embed([waveform(item) for item in batch["audio"]]).cpu() for batch in inputs])
 
 
 def waveform(item: Any) -> Tensor:
-    """One of MTEB's recordings -> (S,) mono at 16 kHz."""
+    """Convert one of MTEB's recordings to (S,) mono samples at 16 kHz."""
     samples = np.asarray(item["array"], dtype=np.float32)
     return torch.from_numpy(from_samples(samples.T if samples.ndim == 2 else samples, int(item["sampling_rate"])))
 

@@ -1,7 +1,7 @@
-"""The encoder for X-ARES: ``python -m xares.run hear_api/xares.py tasks/esc50_task.py``.
+"""An encoder for X-ARES: ``python -m xares.run hear_api/xares.py tasks/esc50_task.py``.
 
-X-ARES makes names of modules out of both paths: the installed ones are taken, wherever the command runs. Without a GPU
-it needs ``--max-jobs 0``.
+X-ARES turns both paths into module names, so that it imports the installed modules, wherever the command runs. Without
+a GPU it needs ``--max-jobs 0``.
 """
 
 import importlib.util
@@ -19,17 +19,17 @@ from maeast_upstream.readout import combine_layers
 from maeast_upstream.time_grid import FINE_HOP_MS
 
 CHECKPOINT_VARIABLE = "MAEAST_CHECKPOINT"
-"""Names the checkpoint, since X-ARES builds its encoder without arguments."""
+"""Environment variable with the checkpoint, since X-ARES creates its encoder without arguments."""
 
 
 class MaeAstEncoder(nn.Module):
-    """Time steps as the checkpoint's readout makes them, for X-ARES, which names its results after this class."""
+    """Gives X-ARES the time steps of the checkpoint's readout. X-ARES names its results after this class."""
 
     def __init__(self, checkpoint: str | Path | None = None) -> None:
         """Load a model.
 
         Args:
-            checkpoint: as `load_model` takes it; None for what MAEAST_CHECKPOINT names, else the bundled one.
+            checkpoint: a checkpoint as for `load_model`; None for that of MAEAST_CHECKPOINT, or else the bundled one.
         """
         super().__init__()
         read_by_soundfile()
@@ -39,11 +39,11 @@ class MaeAstEncoder(nn.Module):
         self.hop_size_in_ms = min(native, FINE_HOP_MS)
         self.output_dim = self(torch.zeros(1, 1)).shape[2]
         digest = results_key(self.model)
-        # X-ARES would take the scores of another checkpoint that it finds under the same name, which must end so
+        # under the same class name X-ARES would reuse the scores of another checkpoint; the name must end in Encoder
         self.__class__ = type(f"MaeAst-{digest[:8]}-Encoder", (type(self),), {})
 
     def forward(self, audio: Tensor) -> Tensor:
-        """(B, S) or (S,) waveforms at ``sampling_rate`` -> (B, T, output_dim), a step every ``hop_size_in_ms``."""
+        """Encode (B, S) or (S,) waveforms at ``sampling_rate`` as (B, T, output_dim), a step per ``hop_size_in_ms``."""
         readout = self.model.config.readout
         encoded = self.model.encode(
             audio[None] if audio.ndim == 1 else audio,
@@ -55,9 +55,9 @@ class MaeAstEncoder(nn.Module):
 
 
 def read_by_soundfile() -> None:
-    """Let X-ARES's ``torchaudio.load`` read where it cannot.
+    """Replace ``torchaudio.load``, which X-ARES uses, if torchcodec is missing.
 
-    From 2.9 on it needs torchcodec and FFmpeg's libraries; without them X-ARES drops every clip in silence.
+    torchaudio needs torchcodec and FFmpeg's libraries from 2.9 on; without them X-ARES silently drops every clip.
     """
     torchaudio = sys.modules.get("torchaudio")
     if torchaudio is not None and importlib.util.find_spec("torchcodec") is None:
@@ -65,7 +65,7 @@ def read_by_soundfile() -> None:
 
 
 def load(file: Any, *_: Any, **__: Any) -> tuple[Tensor, int]:
-    """A path or binary file -> (channels, samples) float32 in [-1, 1], and its rate."""
+    """Read a path or binary file as (channels, samples) float32 in [-1, 1], and its sample rate."""
     import soundfile
 
     samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
