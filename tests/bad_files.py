@@ -1,4 +1,4 @@
-"""Files as they are found in the world."""
+"""Writes audio files with the faults that occur in practice."""
 
 import io
 import os
@@ -12,7 +12,7 @@ CLIP = Path(__file__).parent / "data" / "audio" / "long_drums.opus"
 
 
 def write_sparse_wav(path, seconds):
-    """Silence that takes no room on the disk."""
+    """Write silence that takes no space on the disk."""
     size = int(seconds * 44100) * 2
     path.write_bytes(wav_header(44100, data_bytes=size))
     os.truncate(path, 44 + size)
@@ -25,7 +25,7 @@ def wav_bytes(samples, rate, **options):
 
 
 def make_bad_files(folder):
-    """Name -> the reason that is expected, None where the file is good; and the files."""
+    """Write the files; return the expected reason by name, None for a good file."""
     good, loud = wav_bytes(tone(16000), 16000), tone(16000)
     loud[100] = np.nan
     contents = {

@@ -1,4 +1,4 @@
-"""Real processes of `maeast embed` that tests kill."""
+"""Starts processes of `maeast embed` for tests that kill them."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ raise SystemExit(main(sys.argv[2:]))
 
 
 def make_clips(tmp_path, count):
-    """Copies of real clips; every fortieth is broken."""
+    """Copy real clips to a folder; every fortieth is broken."""
     clips = tmp_path / "clips"
     clips.mkdir()
     paths = sorted(path for path in AUDIO.glob("*.opus") if path.name != "long_drums.opus")
@@ -36,46 +36,35 @@ def make_clips(tmp_path, count):
 
 
 def start(folder, out, *options):
-    """A process that embeds a folder in parts of 8 clips, a few at a time."""
-    command = [
-        sys.executable,
-        "-c",
-        RUN,
-        "8",
-        "embed",
-        str(folder),
-        "-o",
-        str(out),
-        "--batch-seconds",
-        "2",
-    ]
+    """Start a process that embeds a folder in parts of 8 clips and in small batches."""
+    command = [sys.executable, "-c", RUN, "8", "embed", str(folder), "-o", str(out), "--batch-seconds", "2"]
     command += ["--engine", "torch", "--hop-ms", "native", *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe, which nobody reads meanwhile)
-    process = subprocess.Popen(command, stdout=said, stderr=said, text=True, env=env)
-    process.said = said
+    output = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe, which nobody would read meanwhile)
+    process = subprocess.Popen(command, stdout=output, stderr=output, text=True, env=env)
+    process.output = output
     return process
 
 
 def ended(process, seconds=120):
-    """Wait for it; its exit status and what it said."""
+    """Wait for a process; return its exit status and output."""
     try:
         status = process.wait(seconds)
     finally:
         process.kill()
-    process.said.seek(0)
-    with process.said as said:
-        return status, said.read()
+    process.output.seek(0)
+    with process.output as output:
+        return status, output.read()
 
 
 def whole_parts(out):
-    """How many parts a run has written."""
+    """Return the number of parts that a run has written."""
     parts = out.with_name(f"{out.name}.parts")
     return len(list(parts.glob("part-*.parquet"))) if parts.exists() else 0
 
 
 def assert_same_tables(one, other, rows, atol):
-    """The same rows in both parquet files, vectors within ``atol``, and the same errors listed beside them."""
+    """Check that two parquet files have the same rows, with vectors within ``atol``, and the same lists of errors."""
     expected, found = pq.read_table(one).to_pylist(), pq.read_table(other).to_pylist()
     assert len(found) == rows
     for left, right in zip(expected, found, strict=True):
@@ -86,7 +75,7 @@ def assert_same_tables(one, other, rows, atol):
 
 
 def wait_until(condition, seconds=60):
-    """Wait, but not for ever; whether the condition came true."""
+    """Wait for a condition up to a time limit; return whether it is true."""
     until = time.monotonic() + seconds
     while not condition() and time.monotonic() < until:
         time.sleep(0.002)

@@ -1,4 +1,4 @@
-"""Audio files of every format, made for tests."""
+"""Writes audio files of many formats for tests."""
 
 import struct
 from pathlib import Path
@@ -8,7 +8,7 @@ import soundfile
 
 FORMATS = ("wav", "flac", "ogg", "opus", "mp3", "aiff", "au", "m4a", "mkv", "webm")
 CODECS = {"m4a": "aac", "mp4": "aac", "mkv": "aac", "webm": "libopus"}
-"""Of what libsndfile does not write."""
+"""Codecs for containers that libsndfile does not write."""
 
 
 def tone(rate, seconds=0.5, hz=440.0):
@@ -16,7 +16,7 @@ def tone(rate, seconds=0.5, hz=440.0):
 
 
 def sweep(rate, seconds):
-    """A signal in which no stretch is like another."""
+    """Return a signal of which no two segments are alike."""
     time = np.arange(round(rate * seconds)) / rate
     noise = np.random.default_rng(0).normal(0, 0.02, len(time))
     return (0.3 * np.sin(2 * np.pi * (200 + 40 * time) * time) + noise).astype(np.float32)
@@ -46,12 +46,7 @@ def write_pyav(path, samples, rate, codec):
         stream = container.add_stream(codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate = rate
-        resampler = av.AudioResampler(
-            format=stream.format,
-            layout="mono",
-            rate=rate,
-            frame_size=stream.frame_size or None,
-        )
+        resampler = av.AudioResampler(stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or None)
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(part))
         container.mux(stream.encode(None))
@@ -59,15 +54,5 @@ def write_pyav(path, samples, rate, codec):
 
 def wav_header(rate=16000, channels=1, data_bytes=0, bits=16):
     frame = channels * bits // 8
-    fmt = struct.pack(
-        "<4sIHHIIHH",
-        b"fmt ",
-        16,
-        1,
-        channels,
-        rate,
-        (rate * frame) % 2**32,
-        frame,
-        bits,
-    )
+    fmt = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, (rate * frame) % 2**32, frame, bits)
     return struct.pack("<4sI4s", b"RIFF", 36 + data_bytes, b"WAVE") + fmt + struct.pack("<4sI", b"data", data_bytes)

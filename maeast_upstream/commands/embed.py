@@ -39,12 +39,11 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.engines.selection import check_names
     from maeast_upstream.extract.job import Job
     from maeast_upstream.extract.outputs import output_at
-    from maeast_upstream.extract.survey import Listing, take_survey
+    from maeast_upstream.extract.survey import Survey
     from maeast_upstream.storage.settings import refuse_changes
 
     output = output_at(args.out, args.format)
-    listing = Listing(args.inputs)
-    survey = take_survey(listing)
+    survey = Survey(args.inputs)
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)
     spec = spec_from(args, encoder.config.readout)
@@ -54,14 +53,14 @@ def main(argv: Sequence[str]) -> int:
     engine = start_engine(args, encoder, spec, survey, before)
     # before the job's own check, which would name the engine that follows from the precision
     refuse_changes(before, {"precision": engine.precision}, output.address, "give the same, another -o, or --force")
-    job = Job(listing, survey, output, encoder, spec, engine, args.checkpoint or "bundled")
+    job = Job(survey, output, encoder, spec, engine, args.checkpoint or "bundled")
     if args.force:
         output.remove()
     if output.whole():
         job.refuse_other_table()
         output.store.remove()  # a run that was killed at its very end leaves its parts
         print(f"{output.address} is complete already; --force makes it again")
-        return ExitStatus.PARTIAL if output.place.exists(output.error_list) else ExitStatus.DONE
+        return ExitStatus.PARTIAL if output.parent.exists(output.error_list) else ExitStatus.DONE
     command = "the same command without --force" if args.force else "the same command"
     try:
         report = job.run(args.workers, args.batch_seconds, args.ray)
@@ -171,6 +170,6 @@ def print_report(report: "PartReport", dimensions: int, output: "Output") -> int
     print(f"{report.clips} files, {report.rows} rows of {dimensions} dimensions: {output.address}")
     if not report.errors:
         return ExitStatus.DONE
-    error_list = output.place.path(output.error_list)
+    error_list = output.parent.path(output.error_list)
     print(f"{len(report.errors)} files left out, listed in {error_list}", file=sys.stderr)
     return ExitStatus.PARTIAL

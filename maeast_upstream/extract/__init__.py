@@ -1,4 +1,4 @@
-"""Many audio files to a table of embeddings."""
+"""Embeds many audio files into a table."""
 
 from maeast_upstream.extract.api import Embedder, embed_files
 

@@ -18,7 +18,7 @@ from maeast_upstream.extract.pipeline import (
     BATCH_SECONDS,
     embed_decoded,
 )
-from maeast_upstream.extract.table import Embedded, EmbeddingSpec, Kind
+from maeast_upstream.extract.table import Embedded, EmbeddingKind, EmbeddingSpec
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.readout import Readout
 
@@ -27,7 +27,7 @@ def embed_files(
     inputs: str | Path | Iterable[str | Path],
     encoder: Encoder | None = None,
     *,
-    kind: Kind = "scene",
+    kind: EmbeddingKind = "scene",
     readout: Readout | Sequence[Readout] | None = None,
     workers: int = 1,
     on_error: Callable[[str, str], None] | None = None,

@@ -1,4 +1,4 @@
-"""One run of `maeast embed`: from a list of inputs, through parts on disk, to an output."""
+"""Runs one `maeast embed`: from a list of inputs, through parts on disk, to the output."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ from maeast_upstream.extract.part_store import PartReport
 from maeast_upstream.extract.parts import Work, cut_parts, write_parts
 from maeast_upstream.extract.progress import Progress
 from maeast_upstream.extract.ray import connected, write_parts_on_ray
-from maeast_upstream.extract.survey import Listing, Survey
+from maeast_upstream.extract.survey import Survey
 from maeast_upstream.extract.table import METADATA_KEY, EmbeddingSpec
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.storage.settings import refuse_changes
@@ -21,42 +21,37 @@ from maeast_upstream.version import __version__
 
 @dataclass(frozen=True)
 class Job:
-    """One run: from inputs to an output."""
+    """One run, from inputs to an output."""
 
-    listing: Listing
     survey: Survey
     output: Output
     encoder: Encoder
-    wanted: EmbeddingSpec
+    spec: EmbeddingSpec
     engine: Choice
     checkpoint: str
-    """As the user named it."""
+    """Its name as the user gave it."""
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """What decides the rows: a run goes on with the same ones only."""
+        """Return everything that determines the rows; a run can be continued only with the same settings."""
         return {
             "version": __version__,
             "checkpoint": fingerprint(self.encoder),
             "engine": self.engine.engine,
             "precision": self.engine.precision,
-            **self.wanted.to_dict(),
+            **self.spec.to_dict(),
             "format": self.output.format,
             "inputs": {"segments": self.survey.segments, "digest": self.survey.digest},
         }
 
     def metadata(self) -> dict[str, str]:
-        """How the table was made, for its schema."""
+        """Return the metadata of the table's schema, which tells how the table was made."""
         config = self.encoder.config.to_dict()
-        made = {
-            "settings": self.settings,
-            "checkpoint": self.checkpoint,
-            "config": config,
-        }
-        return {METADATA_KEY: json.dumps(made)}
+        content = {"settings": self.settings, "checkpoint": self.checkpoint, "config": config}
+        return {METADATA_KEY: json.dumps(content)}
 
     def refuse_other_table(self) -> None:
-        """ValueError if what lies at the output is not this job's table."""
+        """Raise ValueError if the existing output is not the table of this job."""
         before = self.output.recorded()
         if not before:
             raise ValueError(f"{self.output.address} exists already; give --force to replace it, or another name")
@@ -64,30 +59,33 @@ class Job:
         refuse_changes(before, self.settings, self.output.address, remedy)
 
     def standing(self) -> str:
-        """How far it came, in words."""
+        """Return a sentence about the parts that are done."""
         store = self.output.store
         clips = sum(store.report(number).clips for number in store.numbers())
-        return f"{clips} of {self.survey.segments} clips are safe in {store.storage.root}"
+        return f"{clips} of {self.survey.segments} clips are saved in {store.storage.root}"
 
     def run(self, workers: int, batch_seconds: float | None = None, ray: str | None = None) -> PartReport:
-        """Do what is not done yet, then put the table together.
+        """Embed the parts that are not done yet, then assemble the table.
 
         Args:
-            workers: processes that decode, of each actor with Ray.
-            batch_seconds: audio that goes to the model at once; None for what suits its device.
-            ray: a cluster's address; None for this process.
+            workers: Number of decoding processes; with Ray, of each actor.
+            batch_seconds: Seconds of audio in a batch; None for the default of the device.
+            ray: Address of a Ray cluster; None to run in this process.
+
+        Returns:
+            The report of the whole table.
 
         Raises:
-            ValueError: begun with other settings, another run at work, or not one input could be read.
-            OSError: a disk that is full, or the like; whole parts stay.
+            ValueError: The run was begun with other settings, another process is running it, or no input can be read.
+            OSError: Writing failed, for example on a full disk; complete parts stay.
         """
         store = self.output.store
-        sink = self.output.sink(self.wanted, self.wanted.width(self.encoder.config), self.metadata())
+        builder = self.output.table_builder(self.spec, self.spec.width(self.encoder.config), self.metadata())
         with store.locked():
             store.open(self.settings)
             done = {number: store.report(number).segments for number in store.numbers()}
-            parts = cut_parts(self.listing, done)
-            work = Work(store, sink, self.encoder, self.engine, workers, batch_seconds)
+            parts = cut_parts(self.survey, done)
+            work = Work(store, builder, self.encoder, self.engine, workers, batch_seconds)
             with Progress(self.survey.segments, store.total()) as progress:
                 if ray is None:
                     write_parts(parts, work, progress.add)
@@ -99,6 +97,6 @@ class Job:
             if not total.clips:
                 store.remove()
                 count, reason = self.survey.segments, total.errors[0][1]
-                raise ValueError(f"not one of {count} files could be read; the first: {reason}")
-            self.output.finish(sink.schema)
+                raise ValueError(f"none of the {count} input files could be read; first error: {reason}")
+            self.output.finish(builder.schema)
         return total

@@ -1,7 +1,7 @@
-"""The parts of a table on disk: each whole or not there at all, so that a killed run goes on where it was.
+"""The parts of a table on disk. Each appears when it is complete, so that an interrupted run can be continued.
 
-A run of `maeast embed` cuts its inputs into parts of bounded work. A part is a parquet file that tells in its
-metadata which inputs could not be read. The folder says with which settings it was begun.
+A run of `maeast embed` cuts its inputs into parts of bounded work. A part is a parquet file whose metadata lists the
+inputs that could not be read. The folder also holds the settings that the run was begun with.
 """
 
 import contextlib
@@ -21,30 +21,31 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 SETTINGS_NAME, LOCK_NAME = "_settings.json", "_lock"
-"""Readers of parquet folders pass over names that begin with an underscore."""
+"""Names of other files in the folder; readers of parquet folders ignore names that begin with an underscore."""
 PART_NAME = re.compile(r"part-(\d{7,})\.parquet")
 REPORT_KEY = b"maeast.part"
+"""Key of a part's metadata for its report, as JSON."""
 
 
 @dataclass
 class PartReport:
-    """What became of a part's inputs."""
+    """The results of a part's inputs."""
 
     clips: int = 0
-    """Embedded."""
+    """Number of clips that were embedded."""
     rows: int = 0
     samples: int = 0
-    """Of the audio, at 16 kHz."""
+    """Number of samples of their audio at 16 kHz."""
     errors: list[tuple[str, str, int]] = field(default_factory=list)
-    """Names, reasons and segments of what could not be read."""
+    """Name, reason and segment number of each input that could not be read."""
 
     @property
     def segments(self) -> int:
-        """Inputs that were tried."""
+        """Number of all inputs, with those that could not be read."""
         return self.clips + len(self.errors)
 
     def add(self, other: "PartReport") -> None:
-        """Sum up."""
+        """Add another report to this one."""
         self.clips += other.clips
         self.rows += other.rows
         self.samples += other.samples
@@ -52,37 +53,38 @@ class PartReport:
 
 
 class PartStore:
-    """The folder of a run's parts."""
+    """The folder with the parts of a run."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
     @property
     def begun(self) -> bool:
-        """Whether a run began here."""
+        """Whether a run was begun in this folder."""
         return self.storage.exists(SETTINGS_NAME)
 
     def settings(self) -> dict[str, Any]:
-        """What the run was begun with."""
+        """Return the settings that the run was begun with."""
         try:
             with self.storage.open(SETTINGS_NAME) as file:
                 settings: dict[str, Any] = json.load(file)
         except ValueError as error:
-            raise ValueError(f"{self.storage.path(SETTINGS_NAME)}: broken; give --force to begin anew") from error
+            raise ValueError(f"{self.storage.path(SETTINGS_NAME)}: broken; give --force to start again") from error
         return settings
 
     def open(self, settings: Mapping[str, Any]) -> None:
-        """Begin, or go on with the same settings.
+        """Begin a run, or continue one with the same settings.
 
         Raises:
-            ValueError: begun with other settings, naming the first that differs; or a folder of something else.
+            ValueError: The run was begun with other settings, and the message names the first one that differs; or the
+                folder holds other files.
         """
         self.storage.remove_scratch()
         if self.begun:
-            remedy = "give the same settings, another -o, or --force to begin anew"
+            remedy = "give the same settings, another -o, or --force to start again"
             refuse_changes(self.settings(), settings, self.storage.root, remedy)
         elif others := [name for name in self.storage.names() if name != LOCK_NAME]:
-            raise self._strange(others[0])
+            raise self._foreign(others[0])
         else:
             with self.storage.writing(SETTINGS_NAME) as file:
                 file.write(json.dumps(settings, indent=1).encode())
@@ -104,17 +106,17 @@ class PartStore:
             yield
 
     def numbers(self) -> list[int]:
-        """Parts that are whole, ascending."""
-        found = (PART_NAME.fullmatch(name) for name in self.storage.names())
-        return sorted(int(number[1]) for number in found if number)
+        """Return the numbers of the complete parts in ascending order."""
+        matches = (PART_NAME.fullmatch(name) for name in self.storage.names())
+        return sorted(int(match[1]) for match in matches if match)
 
     @contextlib.contextmanager
     def write(self, number: int, schema: "pa.Schema") -> Iterator[tuple["pq.ParquetWriter", PartReport]]:
-        """A writer for a part, and the report to fill; the part appears when the body ends well."""
+        """Yield a writer for a part and its report to fill; the part appears when the body ends without an error."""
         import pyarrow.parquet as pq
 
         report = PartReport()
-        # a dictionary of paths and layers is worth it, one of vectors is not
+        # dictionary encoding saves space for paths and layers, but not for vectors
         with (
             self.storage.writing(_name(number)) as file,
             pq.ParquetWriter(file, schema, use_dictionary=["path", "layer"]) as writer,
@@ -123,33 +125,32 @@ class PartStore:
             writer.add_key_value_metadata({REPORT_KEY: json.dumps(asdict(report)).encode()})
 
     def report(self, number: int) -> PartReport:
-        """What a part says of its inputs.
+        """Read the report of a part.
 
         Raises:
-            ValueError: the file is broken (not by a killed run: that leaves none).
+            ValueError: The file is broken, which an interrupted run does not cause.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             with self.storage.open(_name(number)) as file:
-                said = json.loads((pq.read_metadata(file).metadata or {})[REPORT_KEY])
+                report = json.loads((pq.read_metadata(file).metadata or {})[REPORT_KEY])
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             path = self.storage.path(_name(number))
-            raise ValueError(f"{path}: not a whole part; remove it and run the same command again") from error
-        # parts of an older run have no segment
-        said["errors"] = [(name, reason, *(segment or [0])) for name, reason, *segment in said["errors"]]
-        return PartReport(**said)
+            raise ValueError(f"{path}: not a complete part; remove it and run the same command again") from error
+        report["errors"] = [(name, reason, segment) for name, reason, segment in report["errors"]]
+        return PartReport(**report)
 
     def total(self) -> PartReport:
-        """All parts together."""
+        """Return the report of all parts together."""
         total = PartReport()
         for number in self.numbers():
             total.add(self.report(number))
         return total
 
     def tables(self) -> Iterator["pa.Table"]:
-        """The rows of all parts, in order, a row group at a time."""
+        """Yield the rows of all parts in order, one row group at a time."""
         import pyarrow.parquet as pq
 
         for number in self.numbers():
@@ -161,18 +162,21 @@ class PartStore:
                     yield file.read_row_group(group)
 
     def remove(self) -> None:
-        """What runs wrote, the settings first: what is left half-way is no run. The folder too, if nothing is left."""
+        """Remove the files of the run, the settings first, so that no run remains if this is interrupted.
+
+        The folder is removed if it is then empty.
+        """
         for name in (SETTINGS_NAME, *filter(_is_ours, self.storage.names())):
             self.storage.remove(name)
         self.storage.remove_if_empty()
 
-    def refuse_others(self) -> None:
-        """ValueError if anything lies here that no run wrote."""
+    def refuse_foreign_files(self) -> None:
+        """Raise ValueError if the folder holds files that are not of a run."""
         for name in self.storage.names():
             if not _is_ours(name):
-                raise self._strange(name)
+                raise self._foreign(name)
 
-    def _strange(self, name: str) -> ValueError:
+    def _foreign(self, name: str) -> ValueError:
         return ValueError(f"{self.storage.root}: a folder with other things in it, such as {name}; give another -o")
 
 

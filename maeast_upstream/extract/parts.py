@@ -1,4 +1,4 @@
-"""Cuts a list of inputs into parts and writes each part as it is embedded."""
+"""Cuts the list of inputs into parts and writes each part while it is embedded."""
 
 import itertools
 from collections import deque
@@ -9,29 +9,24 @@ from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
-from maeast_upstream.extract.outputs import Sink
+from maeast_upstream.extract.outputs import TableBuilder
 from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
 from maeast_upstream.extract.table import Embedded
 from maeast_upstream.frontend import SAMPLE_RATE
 
-PART_CLIPS = 1000
-
-
-PART_BYTES = 32 << 20
-"""A part is closed at so many clips, or so much audio as it lies on disk: a quarter of an hour of wav, two of opus."""
-
-
-STEPS_BYTES = 64 << 20
-"""Time steps are written when they take so much memory."""
+PART_CLIPS, PART_BYTES = 1000, 32 << 20
+"""Limits of a part: clips, and bytes of encoded audio, which are a quarter of an hour of wav or two hours of opus."""
+ROW_GROUP_BYTES = 64 << 20
+"""Vectors are written when they take this much memory."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive segments that are done, or not, as one."""
+    """Consecutive segments that are embedded into one file."""
 
     number: int
-    """Segments before it."""
+    """Number of segments before it."""
     segments: list[Segment]
 
 
@@ -39,50 +34,50 @@ def cut_parts(segments: Iterable[Segment], done: Mapping[int, int] | None = None
     """Cut a list of segments into parts of bounded work; the same list gives the same parts.
 
     Args:
-        segments: all of a run.
-        done: parts that are not wanted, each one's number and how many segments it has. They stay what they are, also
-            where a file's size is another now than when they were cut.
+        segments: All segments of a run.
+        done: Number and count of segments of the parts that exist. Their segments are left out, even if they would be
+            cut differently now because the size of a file has changed.
     """
     done = done or {}
     part: list[Segment] = []
     size = until = 0
     for number, segment in enumerate(segments):
         until = max(until, number + done.get(number, 0))
-        own = cost(segment)
-        if part and (number < until or len(part) == PART_CLIPS or size + own > PART_BYTES):
+        segment_bytes = cost(segment)
+        if part and (number < until or len(part) == PART_CLIPS or size + segment_bytes > PART_BYTES):
             yield Part(number - len(part), part)
             part, size = [], 0
         if number >= until:
             part.append(segment)
-            size += own
+            size += segment_bytes
     if part:
         yield Part(number + 1 - len(part), part)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is done with every part, and by what."""
+    """How parts are embedded and where they are written."""
 
     store: PartStore
-    """Where parts go."""
-    sink: Sink
-    """Makes rows of clips, and says what is wanted of each."""
+    """Receives the parts."""
+    builder: TableBuilder
+    """Makes the rows of clips."""
     encoder: Encoder
     engine: Choice | None = None
-    """What runs its transformer, where that is to be attached again on another machine."""
+    """The engine that runs the transformer, to attach it again on another machine."""
     workers: int = 1
-    """Processes that decode; 0 for a thread."""
+    """Number of decoding processes; 0 for a thread."""
     batch_seconds: float | None = None
-    """Audio that goes to the model at once; None for what suits its device."""
+    """Seconds of audio in a batch; None for the default of the device."""
 
 
 def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:
-    """Embed parts and write each as it is done; decoding goes ahead into the next ones.
+    """Embed parts and write each of them; decoding is ahead by several parts.
 
     Args:
-        parts: those that are to be done.
-        work: how.
-        progress: is told what has been done since it was told last.
+        parts: The parts to embed.
+        work: How to embed and where to write them.
+        progress: Called with a report of each input when it is done.
     """
     begun: deque[Part] = deque()
 
@@ -92,11 +87,11 @@ def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartRepor
             yield from part.segments
 
     with DecodePool(work.workers) as pool:
-        outcomes = embed_decoded(pool.decode(segments()), work.encoder, work.sink.wanted, work.batch_seconds)
+        outcomes = embed_decoded(pool.decode(segments()), work.encoder, work.builder.spec, work.batch_seconds)
         while (first := next(outcomes, None)) is not None:
             part = begun.popleft()
-            own = itertools.chain([first], itertools.islice(outcomes, len(part.segments) - 1))
-            write_part(part.number, own, work, progress)
+            outcomes_of_part = itertools.chain([first], itertools.islice(outcomes, len(part.segments) - 1))
+            write_part(part.number, outcomes_of_part, work, progress)
 
 
 def write_part(
@@ -105,12 +100,12 @@ def write_part(
     work: Work,
     progress: Callable[[PartReport], object],
 ) -> None:
-    """One part, as its outcomes come."""
-    with work.store.write(number, work.sink.schema) as (writer, report):
-        for some in flushed(counted(outcomes, report, progress)):
-            clips = [outcome for outcome in some if isinstance(outcome, Embedded)]
+    """Write one part while its outcomes arrive."""
+    with work.store.write(number, work.builder.schema) as (writer, report):
+        for group in row_groups(counted(outcomes, report, progress)):
+            clips = [outcome for outcome in group if isinstance(outcome, Embedded)]
             if clips:
-                writer.write_table(work.sink.table(clips))
+                writer.write_table(work.builder.table(clips))
 
 
 def counted(
@@ -118,16 +113,16 @@ def counted(
     report: PartReport,
     progress: Callable[[PartReport], object],
 ) -> Iterator[Embedded | FailedInput]:
-    """Outcomes as they come, each counted in its part's report and told."""
+    """Pass outcomes on; add each to the report of the part and report it to ``progress``."""
     for outcome in outcomes:
-        one = report_of(outcome)
-        report.add(one)
-        progress(one)
+        outcome_report = report_of(outcome)
+        report.add(outcome_report)
+        progress(outcome_report)
         yield outcome
 
 
 def report_of(outcome: Embedded | FailedInput) -> PartReport:
-    """Of one input."""
+    """Return the report of one input."""
     if isinstance(outcome, FailedInput):
         return PartReport(errors=[(outcome.path, outcome.reason, outcome.segment)])
     return PartReport(
@@ -137,15 +132,15 @@ def report_of(outcome: Embedded | FailedInput) -> PartReport:
     )
 
 
-def flushed(outcomes: Iterable[Embedded | FailedInput]) -> Iterator[list[Embedded | FailedInput]]:
-    """Outcomes in lists that are worth a row group and take bounded memory."""
-    some: list[Embedded | FailedInput] = []
+def row_groups(outcomes: Iterable[Embedded | FailedInput]) -> Iterator[list[Embedded | FailedInput]]:
+    """Collect outcomes into lists for a row group each, which take bounded memory."""
+    group: list[Embedded | FailedInput] = []
     size = 0
     for outcome in outcomes:
-        some.append(outcome)
+        group.append(outcome)
         size += outcome.vectors.nbytes if isinstance(outcome, Embedded) else 0
-        if size > STEPS_BYTES:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+        if size > ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

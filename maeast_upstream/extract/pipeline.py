@@ -134,7 +134,7 @@ def read_back(block: list[Decoded], pending: Sequence[tuple[list[int], *Vectors]
                 end_ms=start_ms + len(audio) * 1000 / SAMPLE_RATE,
                 vectors=np.stack([array[i, :count] for array in arrays]),
                 times_ms=start_ms + times_ms[i, :count].numpy(),
-                stretch=segment.start_ms is not None or segment.end_ms is not None,
+                is_segment=segment.start_ms is not None or segment.end_ms is not None,
             )
     for row, (segment, audio) in enumerate(block):
         if isinstance(audio, AudioError):

@@ -36,7 +36,7 @@ class PartActor:
                 encoder,
                 choice.engine,
                 choice.precision,
-                self.work.sink.wanted.layers(encoder.num_layers),
+                self.work.builder.spec.layers(encoder.num_layers),
             )
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[PartReport | OSError]]:

@@ -1,53 +1,57 @@
-"""Lists the inputs of a run once and counts what has to be done."""
+"""Lists the inputs of a run once and counts the work to be done."""
 
+import gzip
 import hashlib
-import shutil
+import itertools
+import pickle
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 from maeast_upstream.data.inputs import STDIN, Segment, cost, list_segments
 
+BLOCK_SEGMENTS = 1000
+"""Segments that are stored at once."""
+MAX_MEMORY_BYTES = 1 << 24
+"""Size of the compressed list from which on it is kept on disk rather than in memory."""
 
-@dataclass(frozen=True)
+
 class Survey:
-    """What the inputs are, before any is decoded."""
+    """The segments of all inputs, which are listed once; iterating reads the stored list."""
 
     segments: int
+    """Number of segments."""
     bytes: int
-    """About the size of the audio, see `inputs.cost`."""
+    """Estimated size of their audio, see `inputs.cost`."""
     digest: str
-    """Of their names and places."""
-
-
-class Listing:
-    """The inputs' segments, as often as they are asked for; what comes on stdin is kept for that."""
+    """Digest of the list, which identifies the inputs when a run is continued."""
 
     def __init__(self, inputs: Sequence[str]) -> None:
-        self.inputs = inputs
-        self.spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=1 << 24)  # noqa: SIM115  (lives as long as the run)
-        if STDIN in inputs:
-            if sys.stdin is None:
-                raise ValueError(f"{STDIN}: stdin is closed; expected a list of paths")
-            shutil.copyfileobj(sys.stdin.buffer, self.spool)
+        """List the inputs, see `list_segments`.
+
+        Raises:
+            ValueError: An input does not exist, a manifest is invalid, or there is no audio.
+        """
+        if STDIN in inputs and sys.stdin is None:
+            raise ValueError(f"{STDIN}: stdin is closed; expected a list of paths")
+        digest = hashlib.sha256()
+        self.segments = self.bytes = 0
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES)  # noqa: SIM115  (lives as long as this)
+        with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as file:
+            listed = list_segments(inputs)
+            while block := list(itertools.islice(listed, BLOCK_SEGMENTS)):
+                pickle.dump(block, file)
+                self.segments += len(block)
+                self.bytes += sum(map(cost, block))
+                for segment in block:
+                    digest.update(f"{segment!r}\n".encode("utf-8", "surrogateescape"))
+        if not self.segments:
+            raise ValueError(f"no audio in {', '.join(inputs)}")
+        self.digest = digest.hexdigest()[:16]
 
     def __iter__(self) -> Iterator[Segment]:
-        self.spool.seek(0)
-        return list_segments(self.inputs, cast(BinaryIO, self.spool))
-
-
-def take_survey(listing: Listing) -> Survey:
-    """Go through the list once: it is counted, and what is wrong with it shows before the model is loaded.
-
-    Raises:
-        ValueError: an input does not exist, or there is no audio at all.
-    """
-    digest, count, size = hashlib.sha256(), 0, 0
-    for segment in listing:
-        digest.update(f"{segment!r}\n".encode("utf-8", "surrogateescape"))
-        count, size = count + 1, size + cost(segment)
-    if not count:
-        raise ValueError(f"no audio in {', '.join(listing.inputs)}")
-    return Survey(count, size, digest.hexdigest()[:16])
+        self._file.seek(0)
+        with gzip.GzipFile(fileobj=self._file, mode="rb") as file:
+            for _ in range(0, self.segments, BLOCK_SEGMENTS):
+                yield from cast(list[Segment], pickle.load(file))  # written by this object

@@ -1,4 +1,4 @@
-"""The table of embeddings: its columns, and rows from what the model gave."""
+"""The table of embeddings: its columns, and its rows from the output of the model."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,22 +12,22 @@ from maeast_upstream.readout import Readout
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Kind = Literal["scene", "frames"]
-Vectors = Literal["float32", "float16"]
+EmbeddingKind = Literal["scene", "frames"]
+VectorType = Literal["float32", "float16"]
 METADATA_KEY = "maeast"
-"""Of the schema's metadata: how the table was made, as JSON."""
+"""Key of the schema's metadata that tells, as JSON, how the table was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingSpec:
-    """What is asked of every clip."""
+    """The embeddings to compute of each clip."""
 
-    kind: Kind = "scene"
-    """One row a clip, or a time step."""
+    kind: EmbeddingKind = "scene"
+    """One row per clip (scene) or per time step (frames)."""
     readouts: tuple[Readout, ...] = (Readout(),)
-    """One row for each; they share a hop and give vectors of the same length."""
-    vectors: Vectors = "float32"
-    """How they are stored."""
+    """One row for each; they have the same hop and give vectors of the same length."""
+    vectors: VectorType = "float32"
+    """Type of the stored vectors."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("scene", "frames"):
@@ -35,13 +35,13 @@ class EmbeddingSpec:
         if self.vectors not in ("float32", "float16"):
             raise ValueError(f"vectors must be float32 or float16, got {self.vectors!r}")
         if len({readout.layer for readout in self.readouts}) != len(self.readouts) or not self.readouts:
-            raise ValueError(f"each layer once, got {[readout.layer for readout in self.readouts]}")
+            raise ValueError(f"expected each layer once, got {[readout.layer for readout in self.readouts]}")
 
     def width(self, config: EncoderConfig) -> int:
-        """Length of a vector.
+        """Return the length of a vector.
 
         Raises:
-            ValueError: a layer that the model does not have, or layers whose vectors differ in length.
+            ValueError: The model does not have one of the layers, or their vectors differ in length.
         """
         for readout in self.readouts:
             if isinstance(readout.layer, int) and readout.layer > config.model.depth:
@@ -49,15 +49,15 @@ class EmbeddingSpec:
         width = scene_width if self.kind == "scene" else step_width
         widths = {width(config, readout) for readout in self.readouts}
         if len(widths) > 1:
-            raise ValueError("layer all gives longer vectors than the others: ask for it by itself")
+            raise ValueError("layer all gives longer vectors than the others; give it without other layers")
         return widths.pop()
 
     def layers(self, depth: int) -> list[int]:
-        """The encoder's layers that all this takes, of ``depth``."""
+        """Return the layers, of ``depth``, that the readouts use."""
         return sorted({layer for readout in self.readouts for layer in readout.layers(depth)})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, to be compared and stored as JSON."""
+        """Return plain data, to compare and to store as JSON."""
         return {
             "kind": self.kind,
             "vectors": self.vectors,
@@ -68,43 +68,37 @@ class EmbeddingSpec:
 
 @dataclass(frozen=True)
 class Embedded:
-    """One clip's embeddings."""
+    """The embeddings of a clip."""
 
     path: str
-    """As text: bytes that are not UTF-8 are spelt out."""
+    """Path of the clip as tables store it, see `inputs.as_text`."""
     segment: int
     start_ms: float
     end_ms: float
     vectors: np.ndarray
-    """(readouts, steps, E): a scene has one step."""
+    """(readouts, steps, E); a scene has one step."""
     times_ms: np.ndarray
-    """(steps,) centres, counted from the start of the file."""
-    stretch: bool = False
-    """Whether a start or an end was asked for, also where that is the file's own."""
+    """(steps,) centres of the time steps in ms from the start of the file."""
+    is_segment: bool = False
+    """Whether a start or an end was given, even if it is that of the file."""
 
 
-def make_schema(wanted: EmbeddingSpec, width: int, metadata: dict[str, str] | None = None) -> "pa.Schema":
-    """The columns: a scene's stretch of its file, or a step's centre; ``vector`` is a fixed-size list."""
+def make_schema(spec: EmbeddingSpec, width: int, metadata: dict[str, str] | None = None) -> "pa.Schema":
+    """Return the columns: the times of a scene or the centre of a time step; ``vector`` is a fixed-size list."""
     import pyarrow as pa
 
-    vector = pa.list_(pa.float32() if wanted.vectors == "float32" else pa.float16(), width)
-    place = [("start_ms", pa.float64()), ("end_ms", pa.float64())] if wanted.kind == "scene" else []
-    time = [("time_ms", pa.float64())] if wanted.kind == "frames" else []
-    columns = [
-        ("path", pa.string()),
-        ("segment", pa.int64()),
-        *place,
-        ("layer", pa.string()),
-        *time,
-    ]
+    vector = pa.list_(pa.float32() if spec.vectors == "float32" else pa.float16(), width)
+    times = [("start_ms", pa.float64()), ("end_ms", pa.float64())] if spec.kind == "scene" else []
+    centre = [("time_ms", pa.float64())] if spec.kind == "frames" else []
+    columns = [("path", pa.string()), ("segment", pa.int64()), *times, ("layer", pa.string()), *centre]
     return pa.schema([*columns, ("vector", vector)], metadata=metadata)
 
 
-def make_table(clips: Sequence[Embedded], wanted: EmbeddingSpec, schema: "pa.Schema") -> "pa.Table":
-    """Rows in the order of the clips; a clip's rows by readout, then time."""
+def make_table(clips: Sequence[Embedded], spec: EmbeddingSpec, schema: "pa.Schema") -> "pa.Table":
+    """Return the rows of clips in their order; those of a clip are in the order of readouts, then of time."""
     import pyarrow as pa
 
-    layers = [str(readout.layer) for readout in wanted.readouts]
+    layers = [str(readout.layer) for readout in spec.readouts]
     rows = np.array([clip.vectors.shape[0] * clip.vectors.shape[1] for clip in clips])
     steps = [clip.vectors.shape[1] for clip in clips]
 
@@ -121,6 +115,6 @@ def make_table(clips: Sequence[Embedded], wanted: EmbeddingSpec, schema: "pa.Sch
     }
     arrays = [pa.array(columns[field.name], field.type) for field in schema if field.name != "vector"]
     vectors = np.concatenate([clip.vectors.reshape(-1, clip.vectors.shape[2]) for clip in clips])
-    stored = vectors.astype(np.dtype(wanted.vectors), copy=False)
+    stored = vectors.astype(np.dtype(spec.vectors), copy=False)
     flat = pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), stored.shape[1])
     return pa.table([*arrays, flat], schema=schema)

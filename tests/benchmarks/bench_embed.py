@@ -26,7 +26,7 @@ from maeast_upstream.engines.selection import attach
 from maeast_upstream.engines.streams import streams_on
 from maeast_upstream.extract.job import Job
 from maeast_upstream.extract.outputs import output_at
-from maeast_upstream.extract.survey import Listing, take_survey
+from maeast_upstream.extract.survey import Survey
 from maeast_upstream.extract.table import EmbeddingSpec
 from maeast_upstream.readout import Readout
 
@@ -36,7 +36,7 @@ GOALS = {
     "mixed": {"openvino-fp32": "at least 5", "openvino-bf16": "at least 9"},
     "equal": {"openvino-fp32": "at least 2.2", "openvino-bf16": "at least 4"},
 }
-WANTED = EmbeddingSpec(readouts=(Readout(layer="last", mel="concat", pool="mean"),))
+SPEC = EmbeddingSpec(readouts=(Readout(layer="last", mel="concat", pool="mean"),))
 
 
 def run(checkpoint: Path, rounds: int = 2) -> list[tuple[str, str, str]]:
@@ -162,16 +162,7 @@ def ours(system: str, checkpoint: Path, folder: Path) -> float:
     out = folder.parent / f"{system}.parquet"
     out.unlink(missing_ok=True)
     start = time.perf_counter()
-    listing = Listing([str(folder)])
-    Job(
-        listing,
-        take_survey(listing),
-        output_at(str(out)),
-        encoder,
-        WANTED,
-        choice,
-        "base",
-    ).run(workers=1)
+    Job(Survey([str(folder)]), output_at(str(out)), encoder, SPEC, choice, "base").run(workers=1)
     return time.perf_counter() - start
 
 

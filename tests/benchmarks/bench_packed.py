@@ -16,13 +16,13 @@ from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import attach
 from maeast_upstream.extract.job import Job
 from maeast_upstream.extract.outputs import output_at
-from maeast_upstream.extract.survey import Listing, take_survey
+from maeast_upstream.extract.survey import Survey
 from maeast_upstream.extract.table import EmbeddingSpec
 from maeast_upstream.readout import Readout
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
 CLIP_SECONDS = 10
-WANTED = EmbeddingSpec(readouts=(Readout(layer="last", mel="concat", pool="mean"),))
+SPEC = EmbeddingSpec(readouts=(Readout(layer="last", mel="concat", pool="mean"),))
 GOAL = "at least 11.6 on one H200"
 
 
@@ -36,8 +36,7 @@ def run(device: str, checkpoint: Path, hours: float = 24.0, rounds: int = 2) -> 
         def work() -> None:
             out = Path(folder) / "table.parquet"
             out.unlink(missing_ok=True)
-            listing = Listing([str(corpus)])
-            Job(listing, take_survey(listing), output_at(str(out)), encoder, WANTED, choice, "base").run(workers=1)
+            Job(Survey([str(corpus)]), output_at(str(out)), encoder, SPEC, choice, "base").run(workers=1)
 
         work()  # the device's memory, its kernels and the disk's cache are warm afterwards
         rate = hours / min(seconds(work) for _ in range(rounds))

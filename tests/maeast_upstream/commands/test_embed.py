@@ -138,7 +138,7 @@ def test_nothing_readable_is_status_1_and_no_table(tmp_path, capsys):
     (tmp_path / "a.wav").write_bytes(b"nothing")
     out = tmp_path / "e.parquet"
     assert main(["embed", str(tmp_path / "a.wav"), "-o", str(out)]) == 1
-    assert errors(capsys).splitlines()[-1].startswith("error: not one of 1 files could be read; the first: ")
+    assert errors(capsys).splitlines()[-1].startswith("error: none of the 1 input files could be read; first error: ")
     assert not out.exists()
     assert not list(tmp_path.glob(".*"))
 
@@ -424,10 +424,10 @@ def fail_at(monkeypatch, clip, error):
         (
             OSError(errno.ENOSPC, "No space left on device"),
             1,
-            "No space left on device; 4 of 6 clips are safe",
+            "No space left on device; 4 of 6 clips are saved",
         ),
         (OSError(errno.EACCES, "Permission denied"), 1, "e.parquet.parts; the same command"),
-        (KeyboardInterrupt(), 130, "stopped: 4 of 6 clips are safe"),
+        (KeyboardInterrupt(), 130, "stopped: 4 of 6 clips are saved"),
     ],
 )
 def test_what_is_whole_stays_and_the_same_command_goes_on(
@@ -522,7 +522,7 @@ def test_all_that_waits_may_go_to_the_model_at_once(folder, tmp_path):
     assert len(rows(out)) == 6
 
 
-def test_segments_of_a_manifest_are_rows_with_their_stretch(tmp_path, long_clip):
+def test_segments_of_a_manifest_are_rows_of_that_audio(tmp_path, long_clip):
     manifest = tmp_path / "m.tsv"
     name = DATA / "audio" / "long_drums.opus"
     manifest.write_text(f"path\tstart\tend\n{name}\t0.5\t1.5\n{name}\t2\t4.25\n")
@@ -534,8 +534,8 @@ def test_segments_of_a_manifest_are_rows_with_their_stretch(tmp_path, long_clip)
         (0, 500, 1500),
         (1, 2000, 4250),
     ]
-    for row, stretch in zip(table, (long_clip[8000:24000], long_clip[32000:68000]), strict=True):
-        assert np.allclose(row["vector"], model.embed([stretch])[0].numpy(), atol=1e-4)
+    for row, segment in zip(table, (long_clip[8000:24000], long_clip[32000:68000]), strict=True):
+        assert np.allclose(row["vector"], model.embed([segment])[0].numpy(), atol=1e-4)
     frames = tmp_path / "f.parquet"
     assert main(["embed", str(manifest), "-o", str(frames), "--kind", "frames"]) == 0
     second = [row["time_ms"] for row in rows(frames) if row["segment"] == 1]
@@ -627,7 +627,7 @@ def test_a_folder_of_parts_takes_no_npy_files_even_by_force(folder, tmp_path, ca
     there = sorted(path.name for path in (tmp_path / "out").iterdir())
     for options in ([], ["--force"]):
         assert main([*command, "--format", "npy", *options]) == 1
-        assert "a folder of parquet, not of npy" in errors(capsys)
+        assert "a folder of parquet files, not of npy" in errors(capsys)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == there
 
 
@@ -641,7 +641,7 @@ def test_an_output_that_is_not_utf8_is_told_where_printing_is_strict(folder, tmp
     assert out.exists()
 
 
-def test_stretches_of_two_manifests_and_the_whole_file_have_an_npy_file_each(tmp_path, monkeypatch):
+def test_segments_of_two_manifests_and_the_whole_file_have_an_npy_file_each(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(DATA / "audio" / "long_drums.opus", "one.opus")
     for name, end in (("short", 0.1), ("long", 0.3)):

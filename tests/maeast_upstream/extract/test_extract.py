@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from maeast_upstream import Readout, load_model
 from maeast_upstream.audio.reading import AudioError, read_audio
 from maeast_upstream.data.inputs import Segment
+from maeast_upstream.extract import parts as extract_parts
 from maeast_upstream.extract import pipeline
 from maeast_upstream.extract.api import Embedder, embed_files, waveform_of
-from maeast_upstream.extract.outputs import Sink
+from maeast_upstream.extract.outputs import TableBuilder
 from maeast_upstream.extract.part_store import PartStore
 from maeast_upstream.extract.parts import PART_CLIPS, Part, Work, cut_parts, write_parts
 from maeast_upstream.extract.pipeline import blocks, embed_decoded
@@ -174,9 +175,9 @@ def test_blocks_hold_everything_once_and_little_more_than_asked(lengths, seconds
 
 
 def test_parts_are_cut_by_number_and_size_and_the_same_each_time(monkeypatch):
-    monkeypatch.setattr(pipeline, "cost", lambda segment: segment.number)
-    monkeypatch.setattr(pipeline, "PART_CLIPS", 3)
-    monkeypatch.setattr(pipeline, "PART_BYTES", 10)
+    monkeypatch.setattr(extract_parts, "cost", lambda segment: segment.number)
+    monkeypatch.setattr(extract_parts, "PART_CLIPS", 3)
+    monkeypatch.setattr(extract_parts, "PART_BYTES", 10)
     segments = [segment for segment, _ in made_up([1] * 9)]
     parts = list(cut_parts(segments))
     assert [[segment.number for segment in part.segments] for part in parts] == [
@@ -192,8 +193,8 @@ def test_parts_are_cut_by_number_and_size_and_the_same_each_time(monkeypatch):
 
 
 def test_what_is_done_is_left_out_wherever_it_would_be_cut_today(monkeypatch):
-    monkeypatch.setattr(pipeline, "cost", lambda segment: 1)
-    monkeypatch.setattr(pipeline, "PART_CLIPS", 3)
+    monkeypatch.setattr(extract_parts, "cost", lambda segment: 1)
+    monkeypatch.setattr(extract_parts, "PART_CLIPS", 3)
     segments = [segment for segment, _ in made_up([1] * 10)]
     parts = list(cut_parts(segments, {1: 2, 3: 1, 5: 4}))
     assert [(part.number, [segment.number for segment in part.segments]) for part in parts] == [
@@ -205,10 +206,9 @@ def test_what_is_done_is_left_out_wherever_it_would_be_cut_today(monkeypatch):
 
 def test_progress_is_told_while_a_part_is_made(model, tmp_path):
     store = PartStore(Storage(tmp_path))
-    wanted = EmbeddingSpec(readouts=(model.config.readout,))
-    work = Work(
-        store, Sink(make_schema(wanted, wanted.width(model.config)), wanted), model, workers=0, batch_seconds=0.5
-    )
+    spec = EmbeddingSpec(readouts=(model.config.readout,))
+    builder = TableBuilder(make_schema(spec, spec.width(model.config)), spec)
+    work = Work(store, builder, model, workers=0, batch_seconds=0.5)
     segments = [Segment(str(path)) for path in CLIPS[:4]] + [Segment("gone.wav")]
     told = []
     write_parts([Part(0, segments)], work, lambda report: told.append((report.segments, store.numbers())))

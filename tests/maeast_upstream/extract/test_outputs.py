@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tables import SCHEMA, WANTED, table
+from tables import SCHEMA, SPEC, table
 
-from maeast_upstream.extract.outputs import NpyFiles, npy_name, output_at
+from maeast_upstream.extract.outputs import NpyTableBuilder, npy_name, output_at
 from maeast_upstream.extract.part_store import PartReport
 from maeast_upstream.extract.table import Embedded, make_schema
 from maeast_upstream.storage.folder import Storage
@@ -35,7 +35,7 @@ def filled(address, parts=3):
 
 def test_parts_become_one_parquet_file_and_go(tmp_path):
     output = filled(tmp_path / "e.parquet")
-    output.finish(make_schema(WANTED, 3, METADATA))
+    output.finish(make_schema(SPEC, 3, METADATA))
     rows = pq.read_table(tmp_path / "e.parquet").to_pylist()
     assert [row["path"] for row in rows] == ["x", "x", "xx", "xx", "xxx", "xxx"]
     assert output.recorded() == {"precision": "fp32"}
@@ -44,7 +44,7 @@ def test_parts_become_one_parquet_file_and_go(tmp_path):
 
 def test_parts_become_one_npz_file_that_needs_no_pickle(tmp_path):
     output = filled(tmp_path / "e.npz")
-    output.finish(make_schema(WANTED, 3, METADATA))
+    output.finish(make_schema(SPEC, 3, METADATA))
     with np.load(tmp_path / "e.npz") as arrays:
         assert arrays["path"].tolist() == ["x", "x", "xx", "xx", "xxx", "xxx"]
         assert arrays["layer"].tolist() == ["1", "2"] * 3
@@ -57,19 +57,19 @@ def test_parts_become_one_npz_file_that_needs_no_pickle(tmp_path):
 
 def test_a_folder_keeps_its_parts(tmp_path):
     output = filled(tmp_path / "out")
-    output.finish(make_schema(WANTED, 3, METADATA))
+    output.finish(make_schema(SPEC, 3, METADATA))
     assert pq.read_table(tmp_path / "out").num_rows == 6
     assert not output.whole()
 
 
 def test_a_remote_address_works_alike():
     output = filled("memory://bucket/e.parquet") if Storage("memory://bucket").make() is None else None
-    output.finish(make_schema(WANTED, 3, METADATA))
-    assert output.place.names() == ["e.parquet"]
-    with output.place.open("e.parquet") as file:
+    output.finish(make_schema(SPEC, 3, METADATA))
+    assert output.parent.names() == ["e.parquet"]
+    with output.parent.open("e.parquet") as file:
         assert pq.read_table(file).num_rows == 6
     output.remove()
-    assert output.place.names() == []
+    assert output.parent.names() == []
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_folder_of_one_format_takes_no_other(there, wanted, tmp_path):
     store = output_at(str(tmp_path / "out"), there).store
     store.storage.make()
     store.open({})
-    with pytest.raises(ValueError, match=f"a folder of {there}, not of {wanted}: give --format {there}, or another -o"):
+    with pytest.raises(ValueError, match=f"a folder of {there} files, not of {wanted}: give --format {there}"):
         output_at(str(tmp_path / "out"), wanted)
     assert output_at(str(tmp_path / "out"), there).store.begun
 
@@ -135,9 +135,9 @@ def test_errors_are_listed_beside_and_go_when_there_are_none(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def clip(path, segment=0, start_ms=0.0, end_ms=None, stretch=False):
+def clip(path, segment=0, start_ms=0.0, end_ms=None, is_segment=False):
     end_ms = start_ms + 500.0 if end_ms is None else end_ms
-    return Embedded(path, segment, start_ms, end_ms, np.zeros((1, 1, 2), np.float32), np.zeros(1), stretch)
+    return Embedded(path, segment, start_ms, end_ms, np.zeros((1, 1, 2), np.float32), np.zeros(1), is_segment)
 
 
 def test_a_clip_has_its_npy_file_where_its_path_says():
@@ -147,20 +147,20 @@ def test_a_clip_has_its_npy_file_where_its_path_says():
     assert npy_name(clip("clip.wav", 7)) == "clip.wav.7.npy"
 
 
-def test_a_stretch_has_its_row_start_and_end_in_the_name():
-    assert npy_name(clip("clip.wav", 7, 1000.0, 1250.5, stretch=True)) == "clip.wav.7.1000-1250.5.npy"
-    assert npy_name(clip("clip.wav", 0, 0.0, 100.0, stretch=True)) == "clip.wav.0.0-100.npy"
+def test_a_is_segment_has_its_row_start_and_end_in_the_name():
+    assert npy_name(clip("clip.wav", 7, 1000.0, 1250.5, is_segment=True)) == "clip.wav.7.1000-1250.5.npy"
+    assert npy_name(clip("clip.wav", 0, 0.0, 100.0, is_segment=True)) == "clip.wav.0.0-100.npy"
 
 
-def test_stretches_of_the_same_row_of_two_manifests_and_the_whole_file_have_a_file_each():
+def test_segments_of_the_same_row_of_two_manifests_and_the_whole_file_have_a_file_each():
     places = [(0, 0.0, 100.0), (0, 0.0, 300.0), (0, 50.0, 300.0), (7, 1000.0, 3000.0), (7, 2000.0, 3000.0)]
-    names = [npy_name(clip("clip.wav", *place, stretch=True)) for place in places]
+    names = [npy_name(clip("clip.wav", *place, is_segment=True)) for place in places]
     assert len({*names, npy_name(clip("clip.wav"))}) == len(places) + 1
 
 
 def test_a_name_that_leaves_no_room_for_an_ending_is_shortened_and_stays_its_own(tmp_path):
     clips = [clip("é" * 124 + f"{number}.wav") for number in range(2)]
-    files = NpyFiles(SCHEMA, WANTED, Storage(tmp_path))
+    files = NpyTableBuilder(SCHEMA, SPEC, Storage(tmp_path))
     names = files.table(clips)["file"].to_pylist()
     assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
     assert len(set(names)) == 2

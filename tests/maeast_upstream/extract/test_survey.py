@@ -1,0 +1,51 @@
+import io
+import os
+import sys
+import types
+
+import pytest
+
+from maeast_upstream.data.inputs import Segment, list_segments
+from maeast_upstream.extract import survey
+from maeast_upstream.extract.survey import Survey
+
+
+def make_clips(folder, count):
+    for number in range(count):
+        (folder / f"{number:04d}.wav").write_bytes(bytes(number))
+    return str(folder)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_inputs_are_listed_once_and_read_again_as_often_as_needed(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(survey, "BLOCK_SEGMENTS", block)
+    folder = make_clips(tmp_path, 21)
+    expected = list(list_segments([folder]))
+    found = Survey([folder])
+    monkeypatch.setattr(survey, "list_segments", None)
+    assert list(found) == list(found) == expected
+    assert (found.segments, found.bytes) == (21, sum(range(21)))
+
+
+def test_the_digest_identifies_the_inputs(tmp_path):
+    folder = make_clips(tmp_path, 3)
+    before = Survey([folder]).digest
+    assert Survey([folder]).digest == before
+    make_clips(tmp_path, 4)
+    assert Survey([folder]).digest != before
+
+
+def test_a_list_on_stdin_is_read_once(monkeypatch):
+    lines = io.BytesIO(b"a.wav\n" + os.fsencode("b\udce9.wav"))
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=lines))
+    found = Survey(["-"])
+    assert list(found) == list(found) == [Segment("a.wav"), Segment("b\udce9.wav")]
+
+
+def test_no_audio_and_no_stdin_are_refused(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO()))
+    with pytest.raises(ValueError, match="no audio in -"):
+        Survey(["-"])
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ValueError, match="stdin is closed"):
+        Survey(["-"])
