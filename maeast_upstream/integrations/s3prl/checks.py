@@ -22,7 +22,7 @@ MAX_CTC_HOP_SAMPLES = 1280
 """CTC cannot output more phones than there are time steps, and speech has up to 15 phones per second."""
 
 
-def check_task(task: str, config: Mapping[str, Any], mode: str) -> Clips | None:
+def check_superb_task(task: str, config: Mapping[str, Any], mode: str) -> Clips | None:
     """Refuse a config or data that cannot work. Tasks other than SUPERB's are not checked.
 
     Headers of small files and of some of the others are read, no samples: a few seconds for large corpora.
@@ -48,8 +48,8 @@ def check_task(task: str, config: Mapping[str, Any], mode: str) -> Clips | None:
     except OSError as error:
         raise ValueError(f"{error.filename}: {error.strerror}") from error
     check_counts(task, config, clips, mode)
-    check_audio([*clips.train, *clips.dev, *clips.test], WINDOW_SAMPLES, "25 ms", clips.rate)
-    check_audio(clips.noise, SAMPLE_RATE, "a second", None)
+    check_audio_files([*clips.train, *clips.dev, *clips.test], WINDOW_SAMPLES, "25 ms", clips.rate)
+    check_audio_files(clips.noise, SAMPLE_RATE, "a second", None)
     return clips
 
 
@@ -96,7 +96,7 @@ def check_counts(task: str, config: Mapping[str, Any], clips: Clips, mode: str) 
             raise ValueError(f"-d {task}: runner.eval_dataloaders lists {split}, which has no clips")
 
 
-def check_audio(paths: Iterable[Path], samples: int, duration: str, rate: int | None) -> None:
+def check_audio_files(paths: Iterable[Path], samples: int, duration: str, rate: int | None) -> None:
     """Raise ValueError for the first file that `check_file` refuses; of large files only a sample is opened.
 
     Args:

@@ -18,7 +18,7 @@ import torch
 from maeast_upstream.checkpoint.folder import CONFIG_NAME, WEIGHTS_NAME
 from maeast_upstream.expert import UpstreamExpert
 from maeast_upstream.integrations.s3prl.arguments import STATES
-from maeast_upstream.integrations.s3prl.checks import check_steps, check_task
+from maeast_upstream.integrations.s3prl.checks import check_steps, check_superb_task
 from maeast_upstream.integrations.s3prl.tasks import TASKS
 from maeast_upstream.storage.atomic import replacing
 
@@ -78,7 +78,7 @@ def prepare(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
     if exported or (not from_hub and args.upstream == NAME):
         expert = UpstreamExpert(args.upstream if exported else args.upstream_ckpt, args.upstream_model_config)
         check_steps(args.downstream, config, expert.get_downsample_rates())
-    clips = check_task(args.downstream, config, args.mode)
+    clips = check_superb_task(args.downstream, config, args.mode)
     if clips is not None:
         # The digest keeps the caches of two experiments apart that have the same name and different data.
         redirect_caches(args.downstream, Path(args.expdir) / f"cache-{clips.digest()}")

@@ -9,7 +9,7 @@ import soundfile
 import superb_sets
 from superb_sets import RATE, make
 
-from maeast_upstream.integrations.s3prl.checks import check_task
+from maeast_upstream.integrations.s3prl.checks import check_superb_task
 from maeast_upstream.integrations.s3prl.configs import config_path, read_config
 from maeast_upstream.integrations.s3prl.tasks import TASKS
 
@@ -30,7 +30,7 @@ def config(task, tmp_path):
 def said(task, config, mode="train"):
     """The check's one line."""
     with pytest.raises(ValueError, match=r".") as caught:
-        check_task(task, config, mode)
+        check_superb_task(task, config, mode)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -57,7 +57,7 @@ def test_every_config_opens_with_its_launch_line_and_has_the_task_s_fields(path)
 
 def test_valid_data_is_accepted(task, config):
     for mode in ("train", "evaluate", "inference"):
-        check_task(task, config, mode)
+        check_superb_task(task, config, mode)
 
 
 def test_the_error_for_a_config_of_another_task_names_that_task(task):
@@ -109,7 +109,7 @@ def test_another_rate_or_stereo_is_named_if_the_task_does_not_convert(task, conf
     clip = audio_of(config, task)
     soundfile.write(clip, np.zeros((4000, 2)), 8000)
     if task in ("speech_commands", "emotion", "sv_voxceleb1"):
-        check_task(task, config, "train")  # these convert
+        check_superb_task(task, config, "train")  # these convert
     else:
         assert f"{clip}: 8000 Hz, 2 channels" in said(task, config)
 
@@ -127,7 +127,7 @@ def test_no_training_clips_are_refused_where_s3prl_would_loop(task, config, monk
     clips.train = []
     monkeypatch.setitem(TASKS, task, type(TASKS[task])(TASKS[task].fields, lambda config: clips))
     assert "0 training clips" in said(task, config)
-    check_task(task, config, "evaluate")
+    check_superb_task(task, config, "evaluate")
 
 
 def test_fewer_ks_clips_than_a_batch_are_refused(tmp_path):
@@ -138,9 +138,9 @@ def test_fewer_ks_clips_than_a_batch_are_refused(tmp_path):
     line = said("speech_commands", config)
     assert "loops for ever" in line
     assert f"{count} training clips" in line
-    check_task("speech_commands", config, "evaluate")
+    check_superb_task("speech_commands", config, "evaluate")
     data["batch_size"] = count + 2
-    check_task("speech_commands", config, "train")
+    check_superb_task("speech_commands", config, "train")
 
 
 def test_ks_noise_of_less_than_a_second_is_named(tmp_path):
@@ -182,7 +182,7 @@ def test_er_labels_that_are_not_in_the_list_are_named(tmp_path):
 def test_er_without_a_fold_in_its_config_checks_all_folds(tmp_path):
     config = make("emotion", tmp_path)
     config["downstream_expert"]["datarc"]["test_fold"] = None
-    check_task("emotion", config, "train")
+    check_superb_task("emotion", config, "train")
     (Path(config["downstream_expert"]["datarc"]["meta_data"]) / "Session2").mkdir()
     assert "Session2/train_meta_data.json" in said("emotion", config)
 
@@ -222,7 +222,7 @@ def test_steps_that_are_no_number_above_0_are_named(tmp_path, number):
 
 
 def test_tasks_that_are_not_superbs_are_not_checked():
-    check_task("asr", {}, "train")
+    check_superb_task("asr", {}, "train")
 
 
 def test_the_sets_are_real_clips():

@@ -16,7 +16,7 @@ from torch.utils.data import random_split
 
 from maeast_upstream.cli import run
 from maeast_upstream.commands.superb_data import main
-from maeast_upstream.integrations.s3prl.checks import check_task
+from maeast_upstream.integrations.s3prl.checks import check_superb_task
 from maeast_upstream.integrations.s3prl.configs import read_config
 from maeast_upstream.integrations.s3prl.layouts import KS_WORDS, ks_percent
 from maeast_upstream.integrations.s3prl.prepare_data import HEADS
@@ -76,7 +76,7 @@ def test_the_printed_command_is_quoted_for_a_shell(tmp_path, capsys):
 
 @pytest.mark.parametrize("task", sorted(HEADS))
 def test_the_data_passes_the_check_before_training(folders, task):
-    check_task(HEADS[task], read_config(folders / task / "config.yaml"), "train")
+    check_superb_task(HEADS[task], read_config(folders / task / "config.yaml"), "train")
 
 
 def test_all_wavs_are_16_khz_mono_and_sound_like_the_clip(folders):
@@ -169,7 +169,7 @@ def test_a_batch_is_never_larger_than_the_training_split(table, tmp_path):
         assert main([task, str(table()), "-o", str(tmp_path / task), *noise]) == 0
         data = read_config(tmp_path / task / "config.yaml")["downstream_expert"]["datarc"]
         assert data.get("train_batch_size", data.get("batch_size")) == 2
-        check_task(HEADS[task], read_config(tmp_path / task / "config.yaml"), "train")
+        check_superb_task(HEADS[task], read_config(tmp_path / task / "config.yaml"), "train")
 
 
 def test_clips_that_cannot_be_used_are_left_out_and_listed(table, tmp_path, capsys):
@@ -182,7 +182,7 @@ def test_clips_that_cannot_be_used_are_left_out_and_listed(table, tmp_path, caps
     assert "short.wav\t10 samples; expected at least 400 (25 ms)" in errors
     assert "broken.wav\tnot audio that can be decoded" in errors
     assert "2 clips were left out" in capsys.readouterr().out
-    check_task("voxceleb1", read_config(out / "config.yaml"), "train")
+    check_superb_task("voxceleb1", read_config(out / "config.yaml"), "train")
 
 
 def test_nothing_is_written_if_a_class_has_no_usable_clip(table, tmp_path, capsys):
@@ -214,7 +214,7 @@ def test_ks_takes_recorded_noise_of_two_seconds(table, tmp_path, capsys):
     write(tmp_path / "fan.wav", 0.1 * tone(8000, 2.5), 8000)
     assert main([str(part) for part in command]) == 0
     assert len(list((tmp_path / "ks" / "test" / "_silence_").iterdir())) == 1
-    check_task("speech_commands", read_config(tmp_path / "ks" / "config.yaml"), "train")
+    check_superb_task("speech_commands", read_config(tmp_path / "ks" / "config.yaml"), "train")
 
 
 def test_sid_refuses_more_labels_than_its_head_has_classes(table, tmp_path, capsys):
@@ -235,7 +235,7 @@ def test_hostile_labels_and_names_stay_in_the_folder(table, tmp_path):
     before = set(tmp_path.iterdir())
     for task in HEADS:
         assert main([task, str(labels), "-o", str(tmp_path / task), *(["--noise", "made"] * (task == "ks"))]) == 0
-        check_task(HEADS[task], read_config(tmp_path / task / "config.yaml"), "train")
+        check_superb_task(HEADS[task], read_config(tmp_path / task / "config.yaml"), "train")
     assert {path.name for path in set(tmp_path.iterdir()) - before} == set(HEADS)
 
 
