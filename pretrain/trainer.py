@@ -71,7 +71,7 @@ class Trainer:
                 recipe.data, recipe.model, recipe.losses.crops, recipe.seed, self.sharding
             )
             # only now, so that a corpus that does not exist leaves no folder
-            self.lock = run_folder.Lock(self.run) if self.parallel.is_main else None
+            self.lock = run_folder.lock(self.run) if self.parallel.is_main else None
             state = run_folder.read_state(self.run, dataclasses.asdict(recipe))
             normalisation = self._normalisation(state, parent)
         torch.manual_seed(recipe.seed)

@@ -2,13 +2,13 @@
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from maeast_upstream.audio.reading import AudioError, Source, duration_ms, find_audio, read_audio
+from maeast_upstream.data.manifest import read_fairseq
 from maeast_upstream.data.packed import Packed, open_packed, packed_clips, to_float
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.progress import progress_bar
@@ -132,41 +132,15 @@ def open_manifest(path: Path) -> FileClips:
     Raises:
         ValueError: the root does not exist, a line has another form, or there is no clip.
     """
-    root, rows = read_manifest(path)
+    root, rows = read_fairseq(str(path))
     names, lengths, kinds = [], [], []
-    for name, samples, kind in rows:
-        names.append(name)
-        lengths.append(samples)
-        kinds.append(kind)
+    for row in rows:
+        names.append(row.path)
+        lengths.append(row.samples)
+        kinds.append(row.kind)
     if not names:
         raise ValueError(f"{path}: no clip below its first line; expected path, tab, samples on each")
-    return FileClips(root, names, np.array(lengths, np.int64), np.array(kinds))
-
-
-def read_manifest(path: Path) -> tuple[Path, Iterator[tuple[str, int, str]]]:
-    """The root, and (path below it, samples, kind) of each line; ValueError as `open_manifest`."""
-    try:
-        file = path.open(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise ValueError(f"manifest {path}: {error.strerror}") from error
-    with file:
-        told = file.readline().rstrip("\r\n")
-    root = path.parent / told if told else None
-    if root is None or not root.is_dir():
-        raise ValueError(f"{path}: the root on its first line, {told!r}, is no folder here; put the audio's root there")
-
-    def rows() -> Iterator[tuple[str, int, str]]:
-        with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-            next(lines)
-            for number, line in enumerate(lines, start=2):
-                if not line.strip():
-                    continue
-                name, *rest = line.rstrip("\r\n").split("\t")
-                if not 1 <= len(rest) <= 2 or not rest[0].strip().isdecimal() or int(rest[0]) < 1:
-                    raise ValueError(f"{path}:{number}: expected path, tab, samples; got {line.strip()[:80]!r}")
-                yield name, int(rest[0]), rest[1] if len(rest) == 2 else ""
-
-    return root, rows()
+    return FileClips(Path(root), names, np.array(lengths, np.int64), np.array(kinds))
 
 
 def open_folder(folder: Path) -> FileClips:

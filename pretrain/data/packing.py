@@ -1,4 +1,4 @@
-"""Decodes a corpus once into flat files that are fast to cut crops from."""
+"""Decodes a corpus once into flat files that are fast to cut crops from; see `maeast_upstream.data.packed`."""
 
 import contextlib
 import csv
@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,58 +13,55 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.audio.reading import AUDIO_SUFFIXES, AudioError, read_audio
+from maeast_upstream.data.manifest import read_fairseq
 from maeast_upstream.data.packed import AUDIO_NAME, TABLE_NAME, Packed, open_packed, to_int16
+from maeast_upstream.data.tars import Member, list_members
 from maeast_upstream.progress import progress_bar
-from pretrain.data.clips import read_manifest
 
 logger = logging.getLogger(__name__)
 
-FILES_AT_ONCE = 32
-
-
+FILES_PER_TASK = 32
+"""Files that a process decodes at once; few, because each may hold hours."""
 SOURCE_NAME = "source.txt"
-"""What a packed folder was decoded from, seen from that folder: the two may move together."""
-
+"""Path of the corpus relative to the packed folder, so that both may be moved together."""
 
 Clip = tuple[str, str, np.ndarray | str]
-"""Name, kind, and the int16 samples, or why there are none."""
-
-
-Part = list[tuple[Path, str]]
-"""Shards, or files with their kinds: what one process decodes at once."""
+"""Name, kind, and the int16 samples or the reason why there are none."""
+Task = list[tuple[Path, str]]
+"""Files and their kinds, or one shard, which a process decodes at once."""
 
 
 def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None = None) -> Packed:
-    """Decode ``corpus`` into the folder ``out``, or open it where that was done before.
+    """Decode ``corpus`` into the folder ``out``, or open ``out`` if that was done before.
 
     Args:
-        corpus: a folder of WebDataset shards (``*.tar`` with ``KEY.opus|flac|wav|...`` and, if at hand,
-            ``KEY.json`` with a field ``kind``), a folder of audio files, or a manifest (`read_manifest`).
-        out: where to keep the result; it appears there whole or not at all.
-        workers: processes that decode; 0 to decode in this one.
-        failures: gets a line for each file that is left out.
+        corpus: a folder of WebDataset shards (``*.tar`` with ``KEY.opus|flac|wav|...`` and optionally ``KEY.json``
+            with a field ``kind``), a folder of audio files, or a manifest (`read_fairseq`).
+        out: folder for the result, which appears there whole or not at all.
+        workers: processes that decode; with 0 this process decodes.
+        failures: a line for each file that is left out is added to this list.
 
     Returns:
-        The clips in the order of their names, or of the manifest. What cannot be decoded is left out, and named in a
-        warning.
+        The clips in the order of their names, or of the manifest. Files that cannot be decoded are left out and named
+        in a warning.
 
     Raises:
-        ValueError: no readable audio in ``corpus``, or what lies in ``out`` is not whole, or of another corpus.
-        OSError: the disk is full, for one; no file stays half-written.
+        ValueError: ``corpus`` has no readable audio; ``out`` is not whole, or was decoded from another corpus.
+        OSError: for example, the disk is full; no file stays half-written.
     """
-    source, own = out / SOURCE_NAME, os.path.relpath(corpus.resolve(), out.resolve())
+    source, relative = out / SOURCE_NAME, os.path.relpath(corpus.resolve(), out.resolve())
     if (out / TABLE_NAME).exists():
-        before = source.read_text(errors="surrogateescape") if source.exists() else own
-        if before != own:
-            told = os.path.normpath(out / before)
-            raise ValueError(f"{out}: decoded from {told}, not from {corpus}; give another --data.packed, or remove it")
+        before = source.read_text(errors="surrogateescape") if source.exists() else relative
+        if before != relative:
+            other = os.path.normpath(out / before)
+            raise ValueError(f"{out}: decoded from {other}, not {corpus}; give another --data.packed, or remove it")
         return open_packed(out)
-    parts = _parts(corpus)
+    tasks = _tasks(corpus)
     out.mkdir(parents=True, exist_ok=True)
     failures = [] if failures is None else failures
     audio, table = (out / f"{name}.part" for name in (AUDIO_NAME, TABLE_NAME))
     try:
-        rows = _decode(parts, audio, workers, failures)
+        rows = _decode(tasks, audio, workers, failures)
         if not rows:
             raise ValueError(
                 f"no file of {corpus} could be decoded; the first: {failures[0] if failures else 'no audio'}"
@@ -73,7 +69,7 @@ def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None =
         with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file, delimiter="\t")
             writer.writerows([("clip", "kind", "samples"), *rows])
-        source.write_text(own, errors="surrogateescape")
+        source.write_text(relative, errors="surrogateescape")
     except Exception:
         for path in (audio, table, source):
             path.unlink(missing_ok=True)
@@ -83,16 +79,11 @@ def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None =
     return open_packed(out)
 
 
-def _decode(parts: list[Part], path: Path, workers: int, failures: list[str]) -> list[tuple[str, str, int]]:
-    """Samples into ``path``; name, kind, samples of each clip."""
+def _decode(tasks: list[Task], path: Path, workers: int, failures: list[str]) -> list[tuple[str, str, int]]:
+    """Write the samples of all clips to ``path``; name, kind and samples of each clip."""
     rows: list[tuple[str, str, int]] = []
-    with path.open("wb") as audio, _mapped(workers) as apply:
-        for clips in progress_bar(
-            apply(_decode_part, parts),
-            total=len(parts),
-            unit="part",
-            desc="decoding",
-        ):
+    with path.open("wb") as audio, _mapping(workers) as apply:
+        for clips in progress_bar(apply(_decode_task, tasks), total=len(tasks), unit="part", desc="decoding"):
             for name, kind, samples in clips:
                 if isinstance(samples, str):
                     failures.append(samples)
@@ -103,27 +94,27 @@ def _decode(parts: list[Part], path: Path, workers: int, failures: list[str]) ->
     return rows
 
 
-def _parts(corpus: Path) -> list[Part]:
-    """What one process decodes at once: a shard, or some files (few, because hours may lie in each)."""
+def _tasks(corpus: Path) -> list[Task]:
+    """The shards of a corpus, or its files in groups."""
     if corpus.suffix == ".tsv":
-        root, rows = read_manifest(corpus)
-        listed = [(root / name, kind) for name, _, kind in rows]
-        if not listed:
+        root, rows = read_fairseq(str(corpus))
+        files = [(Path(root) / row.path, row.kind) for row in rows]
+        if not files:
             raise ValueError(f"{corpus}: no clip below its first line; expected path, tab, samples on each")
-        return [listed[i : i + FILES_AT_ONCE] for i in range(0, len(listed), FILES_AT_ONCE)]
-    if not corpus.is_dir():
+    elif not corpus.is_dir():
         raise ValueError(f"corpus {corpus}: no such folder; give a folder of audio files or *.tar shards, or a .tsv")
-    shards = sorted(corpus.glob("*.tar"))
-    if shards:
+    elif shards := sorted(corpus.glob("*.tar")):
         return [[(path, "")] for path in shards]
-    files = sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    else:
+        paths = sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+        files = [(path, "") for path in paths]
     if not files:
         raise ValueError(f"{corpus} holds neither *.tar shards nor audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
-    return [[(path, "") for path in files[i : i + FILES_AT_ONCE]] for i in range(0, len(files), FILES_AT_ONCE)]
+    return [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
 
 
 @contextlib.contextmanager
-def _mapped(workers: int) -> Iterator[Callable[..., Iterable[list[Clip]]]]:
+def _mapping(workers: int) -> Iterator[Callable[..., Iterable[list[Clip]]]]:
     """`map` in this process, or in ``workers`` others."""
     if workers == 0:
         yield map
@@ -132,43 +123,48 @@ def _mapped(workers: int) -> Iterator[Callable[..., Iterable[list[Clip]]]]:
         yield pool.map
 
 
-def _decode_part(part: Part) -> list[Clip]:
-    if part[0][0].suffix == ".tar":
-        return [clip for path, _ in part for clip in _read_shard(path)]
-    return [_read(str(path), kind, path) for path, kind in part]
+def _decode_task(task: Task) -> list[Clip]:
+    if task[0][0].suffix == ".tar":
+        return [clip for path, _ in task for clip in _read_shard(path)]
+    return [_read(str(path), kind, path) for path, kind in task]
 
 
 def _read_shard(path: Path) -> Iterator[Clip]:
-    """Clips in the shard's order; one that breaks off gives what came before."""
-    kinds: dict[str, str] = {}
-    audio: dict[str, tuple[str, bytes]] = {}
+    """Decode the clips of a shard in its order; of a shard that is cut short, the clips before that point."""
+    members: dict[str, Member] = {}
+    descriptions: dict[str, Member] = {}
     broken = None
     try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, _, suffix = member.name.rpartition(".")
-                handle = tar.extractfile(member)
-                if handle is None:
-                    continue
-                if suffix == "json":
-                    kinds[key] = _kind(handle.read())
-                elif f".{suffix.lower()}" in AUDIO_SUFFIXES:
-                    audio[key] = (member.name, handle.read())
-    except (tarfile.TarError, EOFError) as error:
-        broken = f"{path.name}: not a whole tar file ({error})"
-    for key, (name, data) in audio.items():
-        yield _read(f"{path.name}/{name}", kinds.get(key, ""), io.BytesIO(data))
+        for member in list_members(str(path), {*AUDIO_SUFFIXES, ".json"}):
+            key, _, suffix = member.name.rpartition(".")
+            (descriptions if suffix.lower() == "json" else members)[key] = member
+    except ValueError as error:
+        broken = f"{path.name}: {error}"
+    if members:
+        with path.open("rb") as file:
+            for key, member in members.items():
+                name = f"{path.name}/{member.name}"
+                kind = _kind(_content(file, descriptions[key])) if key in descriptions else ""
+                if member.error:
+                    yield name, kind, f"{name}: {member.error}"
+                else:
+                    yield _read(name, kind, io.BytesIO(_content(file, member)))
     if broken:
         yield path.name, "", broken
 
 
+def _content(file: io.BufferedReader, member: Member) -> bytes:
+    file.seek(member.offset)
+    return file.read(member.size)
+
+
 def _kind(text: bytes) -> str:
-    """The field ``kind`` of a clip's JSON; "" where there is none, or no JSON."""
+    """The field ``kind`` of a clip's JSON; "" if there is none, or no JSON."""
     try:
-        described = json.loads(text)
+        description = json.loads(text)
     except ValueError:
         return ""
-    return str(described.get("kind", "")) if isinstance(described, dict) else ""
+    return str(description.get("kind", "")) if isinstance(description, dict) else ""
 
 
 def _read(name: str, kind: str, source: Path | io.BytesIO) -> Clip:

@@ -4,14 +4,12 @@ Every file appears whole or not at all.
 """
 
 import contextlib
-import errno
-import fcntl
 import json
 import logging
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +17,8 @@ import torch
 import yaml
 from safetensors import SafetensorError
 
+from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.lock import ProcessLock
 from maeast_upstream.storage.settings import refuse_changes
 
 logger = logging.getLogger(__name__)
@@ -57,52 +57,29 @@ CHANGEABLE = frozenset(
 """Settings that may differ when a run is continued: the length of the schedule, paths, logging and speed."""
 
 
-class Lock:
-    """A lock that lets only one process write to a run folder."""
-
-    def __init__(self, run: Path) -> None:
-        """Make and lock the folder; ValueError if another process holds the lock."""
-        run.mkdir(parents=True, exist_ok=True)
-        self._file = (run / LOCK_NAME).open("a+", encoding="utf-8")
-        try:
-            # lockf, because a flock would survive in the loader's processes when this process is killed
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            raise ValueError(f"{run}: process {holder} is training in it; wait for it, or give another --out") from None
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()} on {os.uname().nodename}\n")
-        self._file.flush()
-
-    def release(self) -> None:
-        """Release the lock."""
-        self._file.close()
+def lock(run: Path) -> ProcessLock:
+    """Make and lock a run folder, so that only one process writes to it; ValueError if another one holds the lock."""
+    run.mkdir(parents=True, exist_ok=True)
+    refusal = f"{run}: another process is training in this folder; wait for it, or give another --out"
+    return ProcessLock(run / LOCK_NAME, refusal)
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Have ``write`` fill a file beside ``path``, then rename it; a killed run or a full disk leaves the old file."""
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears as ``path`` when it is whole; parts that a killed process left are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
+    for leftover in path.parent.glob(".*.part*"):
+        if leftover.is_file():
+            leftover.unlink()
+    with replacing(path) as part, part.open("wb") as file:
+        yield file
 
 
 def write_recipe(run: Path, recipe: dict[str, Any]) -> None:
     """Write config.yaml, which ``--config`` can read."""
     text = yaml.safe_dump(recipe, sort_keys=False)
-    write_atomically(run / RECIPE_NAME, lambda file: file.write(text.encode()))
+    with _writing(run / RECIPE_NAME) as file:
+        file.write(text.encode())
 
 
 def states(run: Path) -> list[Path]:
@@ -112,23 +89,20 @@ def states(run: Path) -> list[Path]:
 
 def write_state(run: Path, state: dict[str, Any], keep: int) -> None:
     """Write a state, named by its batch, and remove all but the last ``keep`` states."""
-    path = run / STATES_NAME / f"{state['step']:08d}.pt"
-    write_atomically(path, lambda file: torch.save(state, file))
+    with _writing(run / STATES_NAME / f"{state['step']:08d}.pt") as file:
+        torch.save(state, file)
     for old in states(run)[:-keep]:
         old.unlink()
 
 
 def keep_best(run: Path) -> None:
     """Keep the newest state as best.pt, too."""
-    folder = run / STATES_NAME
-    part = folder / f"{BEST_NAME}.part"
-    part.unlink(missing_ok=True)
     newest = states(run)[-1]
-    try:
-        os.link(newest, part)
-    except OSError:  # a file system without links
-        shutil.copyfile(newest, part)
-    os.replace(part, folder / BEST_NAME)
+    with replacing(newest.with_name(BEST_NAME)) as part:
+        try:
+            os.link(newest, part)
+        except OSError:  # the file system has no links
+            shutil.copyfile(newest, part)
 
 
 def read_state(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
@@ -201,7 +175,8 @@ def cut_metrics(run: Path, step: int) -> None:
     path = run / METRICS_NAME
     if path.exists():
         kept = "".join(json.dumps(line) + "\n" for line in read_metrics(run) if line["step"] <= step)
-        write_atomically(path, lambda file: file.write(kept.encode()))
+        with _writing(path) as file:
+            file.write(kept.encode())
 
 
 def steps_done(run: Path) -> int:

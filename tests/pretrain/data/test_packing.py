@@ -62,7 +62,7 @@ def test_a_broken_file_is_left_out_and_named(tmp_path, caplog):
 def test_a_corpus_is_decoded_once(tmp_path, monkeypatch):
     source = copy_clips(tmp_path / "clips")
     first = pack(source, tmp_path / "packed", 0)
-    monkeypatch.setattr(packing, "_decode_part", None)
+    monkeypatch.setattr(packing, "_decode_task", None)
     again = pack(source, tmp_path / "packed", 0)
     assert (again.audio == first.audio).all()
     assert (again.lengths == first.lengths).all()
@@ -71,7 +71,7 @@ def test_a_corpus_is_decoded_once(tmp_path, monkeypatch):
 def test_what_another_corpus_was_decoded_into_is_refused_with_both_named(tmp_path):
     corpus, packed = copy_clips(tmp_path / "clips"), tmp_path / "packed"
     pack(corpus, packed, workers=0)
-    with pytest.raises(ValueError, match=r"packed: decoded from .*clips, not from .*other; give another"):
+    with pytest.raises(ValueError, match=r"packed: decoded from .*clips, not .*other; give another"):
         pack(tmp_path / "other", packed, workers=0)
     moved = tmp_path / "moved"
     moved.mkdir()
@@ -115,21 +115,34 @@ def test_a_shard_that_breaks_off_gives_what_came_before(tmp_path, caplog):
     assert "left out: b.tar: not a whole tar file" in caplog.text
 
 
+def test_a_link_in_a_shard_is_left_out_and_named(tmp_path, caplog):
+    write_shard(tmp_path / "a.tar", [("x.opus", CLIPS[0].read_bytes())])
+    with tarfile.open(tmp_path / "a.tar", "a") as tar:
+        link = tarfile.TarInfo("y.opus")
+        link.type, link.linkname = tarfile.SYMTYPE, "/data/y.opus"
+        tar.addfile(link)
+    failures = []
+    assert len(pack(tmp_path, tmp_path / "packed", 0, failures).lengths) == 1
+    assert len(failures) == 1
+    assert "a.tar/y.opus" in failures[0]
+    assert "link" in failures[0]
+
+
 def test_stopped_while_decoding_leaves_no_final_name_and_begins_anew(tmp_path, monkeypatch):
     source = copy_clips(tmp_path / "clips")
-    monkeypatch.setattr(packing, "FILES_AT_ONCE", 1)
-    decode = packing._decode_part
+    monkeypatch.setattr(packing, "FILES_PER_TASK", 1)
+    decode = packing._decode_task
 
-    def stop_at_last(part):
-        if part[0][0].name == CLIPS[2].name:
+    def stop_at_last(task):
+        if task[0][0].name == CLIPS[2].name:
             raise KeyboardInterrupt
-        return decode(part)
+        return decode(task)
 
-    monkeypatch.setattr(packing, "_decode_part", stop_at_last)
+    monkeypatch.setattr(packing, "_decode_task", stop_at_last)
     with pytest.raises(KeyboardInterrupt):
         pack(source, tmp_path / "packed", 0)
     assert {path.suffix for path in (tmp_path / "packed").iterdir()} == {".part"}
-    monkeypatch.setattr(packing, "_decode_part", decode)
+    monkeypatch.setattr(packing, "_decode_task", decode)
     assert len(pack(source, tmp_path / "packed", 0).lengths) == 3
     assert not list((tmp_path / "packed").glob("*.part"))
 

@@ -120,7 +120,7 @@ def check_killed(start, path, tmp_path, kills):
         [line.split('"lr"')[0] for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (whole, killed)
     ]
     assert losses[0] == losses[1]
-    assert not list(killed.rglob("*.part"))
+    assert not list(killed.rglob("*.part*"))
     return hit
 
 
@@ -148,8 +148,9 @@ def test_sigterm_saves_and_ends_and_meanwhile_nobody_else_may_train_there(make_r
     assert wait_for_save(process, out, 0)
     status, said = start(path, out).result()
     assert status == 1
-    assert f"{out}: process {process.pid} on " in said
-    assert "is training in it; wait for it, or give another --out" in said
+    assert str(out) in said
+    assert f"process {process.pid} on " in said
+    assert "give another --out" in said
     assert said.count("\n") == 1
     process.send_signal(signal.SIGTERM)
     status, said = process.result()
@@ -177,7 +178,7 @@ def test_a_full_disk_leaves_the_save_before(make_recipe, start, tmp_path):
     assert f"could not be saved (File too large); the save of batch {saved} stays: make room" in last
     assert newest(out) == saved
     assert load_model(out).config.provenance.steps == saved
-    assert not list(out.rglob("*.part"))
+    assert not list(out.rglob("*.part*"))
     status, said = start(path, out).result()
     assert status == 0, said
     assert newest(out) == 60

@@ -2,22 +2,24 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from pretrain.training import run_folder
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    run_folder.write_atomically(path, lambda file: file.write(b"old"))
-
-    def broken(file):
-        file.write(b"half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        run_folder.write_atomically(path, broken)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+def test_a_write_that_fails_leaves_the_old_file_and_what_a_kill_left_goes(tmp_path):
+    run_folder.write_recipe(tmp_path, {"seed": 0})
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(yaml.YAMLError):
+        run_folder.write_recipe(tmp_path, {"seed": object()})
+    (tmp_path / ".metrics.jsonl.12345678.part.jsonl").write_text("half")
+    with pytest.raises(AttributeError):
+        run_folder.write_state(tmp_path, {"step": 1, "recipe": {}, "value": lambda: None}, keep=1)
+    assert not run_folder.states(tmp_path)
+    assert not list((tmp_path / "states").iterdir())
+    assert (tmp_path / "config.yaml").read_text() == before
+    run_folder.write_recipe(tmp_path, {"seed": 1})
+    assert not list(tmp_path.glob("*.part*"))
 
 
 def test_a_run_is_continued_with_the_settings_that_it_was_begun_with(tmp_path):
