@@ -6,18 +6,15 @@ bin with little energy beside a loud one moves by 1e-3 and more when only the ro
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from maeast_upstream.audio.constants import HOP_SAMPLES as HOP_SAMPLES
 from maeast_upstream.audio.constants import SAMPLE_RATE as SAMPLE_RATE
+from maeast_upstream.audio.constants import WINDOW_SAMPLES as WINDOW_SAMPLES
+from maeast_upstream.config import FrontendConfig as FrontendConfig
 
-WINDOW_SAMPLES = 400
-"""25 ms at 16 kHz."""
-HOP_SAMPLES = 160
-"""10 ms at 16 kHz."""
 FFT_SAMPLES = 512
 """The power of two next above the window."""
 LOW_HZ = 20.0
@@ -26,24 +23,6 @@ LOG_FLOOR = torch.finfo(torch.float32).eps
 
 _CHUNK_FRAMES = {"cpu": 2048, "cuda": 65_536}
 """Frames transformed at once: on a CPU what stays in cache (4 MB), on a GPU what bounds memory (130 MB)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontendConfig:
-    """How a waveform becomes a log-mel spectrogram."""
-
-    num_mel_bins: int = 128
-    """Mel bins between 20 Hz and 8 kHz."""
-    window: Literal["povey", "hanning"] = "povey"
-    """Kaldi's window (Hann to the power 0.85), or SSAST's (Hann)."""
-    remove_mean: bool = False
-    """Subtract each clip's mean from its waveform first, as SSAST's loader does."""
-
-    def __post_init__(self) -> None:
-        if self.num_mel_bins < 1:
-            raise ValueError(f"num_mel_bins must be at least 1, got {self.num_mel_bins}")
-        if self.window not in ("povey", "hanning"):
-            raise ValueError(f"window must be povey or hanning, got {self.window!r}")
 
 
 SSAST_FRONTEND = FrontendConfig(window="hanning", remove_mean=True)

@@ -4,144 +4,20 @@ Shapes: B clips, T time steps, M mel patches of a time step, N = T * M tokens, P
 of a token, D width, H heads. Source: Baade, Peng, Harwath, arXiv 2203.16691, sections 2.1 to 2.3, and its code.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from maeast_upstream.config import PRESETS as PRESETS
+from maeast_upstream.config import TOKENS as TOKENS
+from maeast_upstream.config import ModelConfig as ModelConfig
+from maeast_upstream.config import preset as preset
 from maeast_upstream.modules.cpu.dropout import Dropout
 from maeast_upstream.modules.cpu.linear import Linear
 from maeast_upstream.modules.positions import Positions
 from maeast_upstream.modules.transformer import DropoutRates, TransformerStack
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Shape of the network. Defaults: the paper's 12-layer patch model."""
-
-    patch_frames: int = 16
-    """Token length along time, in fbank frames of 10 ms."""
-    patch_mels: int = 16
-    """Token height along frequency, in mel bins; must divide num_mel_bins."""
-    num_mel_bins: int = 128
-    """Mel bins of the spectrogram."""
-    embed_dim: int = 768
-    """Encoder width D."""
-    depth: int = 12
-    """Encoder layers."""
-    num_heads: int = 12
-    """Encoder attention heads; must divide embed_dim."""
-    ffn_dim: int = 3072
-    """Width inside the encoder's feed-forward networks."""
-    decoder_dim: int = 768
-    """Decoder width."""
-    decoder_depth: int = 2
-    """Decoder layers."""
-    decoder_heads: int = 12
-    """Decoder attention heads; must divide decoder_dim."""
-    decoder_ffn_dim: int = 3072
-    """Width inside the decoder's feed-forward networks."""
-    decoder_attention: Literal["self", "cross"] = "self"
-    """Decoder tokens attend to each other, visible and masked, as published; or masked ones to visible ones only, which
-    costs less (CrossMAE)."""
-    positions: Literal["sinusoid", "none"] = "sinusoid"
-    """What is added to tokens to tell their place: a fixed sinusoid over the flat token index, or nothing."""
-    dropout: float = 0.1
-    """Dropout after attention, after the feed-forward network and before the first layer."""
-    attention_dropout: float = 0.1
-    """Dropout on attention weights."""
-    activation_dropout: float = 0.0
-    """Dropout inside the feed-forward network."""
-    input_dropout: float = 0.1
-    """Dropout on projected tokens, in pretraining only."""
-    layerdrop: float = 0.05
-    """Probability of skipping an encoder layer, in pretraining only."""
-    checkpoint_activations: bool = False
-    """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            least = 0 if field.name == "decoder_depth" else 1
-            if field.type is int and value < least:
-                raise ValueError(f"{field.name} must be at least {least}, got {value}")
-            if field.type is float and not 0.0 <= value < 1.0:
-                raise ValueError(f"{field.name} is a probability below 1, got {value}")
-        for divisor, dividend in (
-            ("patch_mels", "num_mel_bins"),
-            ("num_heads", "embed_dim"),
-            ("decoder_heads", "decoder_dim"),
-        ):
-            if getattr(self, dividend) % getattr(self, divisor):
-                raise ValueError(
-                    f"{divisor} {getattr(self, divisor)} does not divide {dividend} {getattr(self, dividend)}"
-                )
-        if odd := [name for name in ("embed_dim", "decoder_dim") if getattr(self, name) % 2]:
-            raise ValueError(f"{odd[0]} must be even for the sinusoid, got {getattr(self, odd[0])}")
-        for name, allowed in (("positions", ("sinusoid", "none")), ("decoder_attention", ("self", "cross"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
-        if self.decoder_attention == "cross" and self.decoder_depth == 0:
-            raise ValueError("decoder_attention cross and decoder_depth 0 do not go together: drop one of them")
-
-    @property
-    def mel_patches(self) -> int:
-        """M, the tokens of one time step."""
-        return self.num_mel_bins // self.patch_mels
-
-    @property
-    def patch_dim(self) -> int:
-        """P, the spectrogram values of one token."""
-        return self.patch_frames * self.patch_mels
-
-
-def _shape(
-    width: int,
-    heads: int,
-    depth: int = 12,
-    decoder_dim: int | None = None,
-    decoder_heads: int | None = None,
-) -> dict[str, int]:
-    decoder_dim = decoder_dim or width
-    return {
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": heads,
-        "ffn_dim": 4 * width,
-        "decoder_dim": decoder_dim,
-        "decoder_heads": decoder_heads or heads,
-        "decoder_ffn_dim": 4 * decoder_dim,
-    }
-
-
-PRESETS: dict[str, dict[str, int]] = {
-    "tiny": _shape(192, 3, decoder_dim=128, decoder_heads=2),
-    "small": _shape(384, 6),
-    "base": _shape(768, 12),
-    "base6": _shape(768, 12, depth=6),
-    "large": _shape(1024, 16, depth=24),
-}
-"""Sizes by name; tiny's decoder is narrow so that its file stays under 12 MB in fp16."""
-
-
-TOKENS: dict[str, dict[str, int]] = {
-    "patch": {"patch_frames": 16, "patch_mels": 16},
-    "frame": {"patch_frames": 2, "patch_mels": 128},
-}
-"""The paper's two ways to cut a spectrogram."""
-
-
-def preset(size: str, tokens: str = "patch", **overrides: Any) -> ModelConfig:
-    """A named size with patch or frame tokens; ``overrides`` are ModelConfig's fields."""
-    if size not in PRESETS or tokens not in TOKENS:
-        raise ValueError(
-            f"unknown preset {size!r} with tokens {tokens!r}: sizes are {', '.join(PRESETS)}; tokens "
-            f"are {', '.join(TOKENS)}"
-        )
-    return ModelConfig(**{**PRESETS[size], **TOKENS[tokens], **overrides})
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, FrontendConfig
-from maeast_upstream.model import ModelConfig
+from maeast_upstream.audio.constants import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
+from maeast_upstream.config import FrontendConfig, ModelConfig
 from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, require
 
 ObjectiveName = Literal["mae_ast", "ssast", "ssast_two_pass"]

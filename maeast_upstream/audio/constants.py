@@ -1,4 +1,8 @@
-"""The sample rate of every waveform, in a module that does not import torch."""
+"""Sample rate, window and hop, in a module that does not import torch."""
 
 SAMPLE_RATE = 16_000
 SAMPLES_PER_MS = 16
+WINDOW_SAMPLES = 400
+"""25 ms at 16 kHz: the window of an fbank frame."""
+HOP_SAMPLES = 160
+"""10 ms at 16 kHz: the distance of fbank frames."""
