@@ -1,43 +1,151 @@
-"""Which clips share a batch, how they are padded, and how time steps are gathered from batches."""
+"""Which clips share a batch, how they are padded, and how time steps are put together from batches."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-
-def like_lengths(lengths: Sequence[int], limit: float) -> Iterator[list[int]]:
-    """Cut clips into batches, longest first, of at most ``limit`` samples with padding; a longer clip goes by itself.
-
-    Args:
-        lengths: samples of each clip.
-        limit: a batch's clips times its longest.
-
-    Yields:
-        Indices into ``lengths``.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    while order:
-        size = max(1, int(min(limit / max(1, lengths[order[0]]), len(order))))
-        yield order[:size]
-        order = order[size:]
-
+from maeast_upstream.time_grid import TimeGrid
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}
-"""Tokens that go through the network at once: on a CPU what stays in cache (1.1x over 4096), on a GPU many."""
-
+"""Tokens of a batch: on a CPU few enough to stay in its cache (1.1 times as fast as 4096), on a GPU many."""
 
 MAX_PADDING = 0.1
-"""Clips share a batch while at most this share of its tokens is padding."""
-
+"""The largest share of padding in a batch."""
 
 SMALL_BATCH_TOKENS = {"cpu": 0, "cuda": 8192}
-"""Up to here padding does not matter: on a GPU a pass of the network costs its launches, however few tokens it has."""
+"""Up to this many tokens any share of padding is fine: a GPU needs the same time for a batch with fewer tokens."""
+
+Past = Literal["zero", "repeat"]
+"""What fills the rows past a clip's own time steps: zeros, or its last step."""
 
 
-def repeat_last(states: Sequence[Tensor], lengths: Sequence[int]) -> None:
-    """Fill (B, T, C) tensors in place: what lies past a clip's length becomes its last step."""
-    last = torch.tensor(lengths) - 1
+class StepChunk(NamedTuple):
+    """Some of a batch's time steps, as they are computed; n in all."""
+
+    clip: Tensor
+    """(n,) int64, which clip each time step belongs to."""
+    step: Tensor
+    """(n,) int64, which time step of that clip it is."""
+    values: list[Tensor]
+    """From the network (b, N, D) tokens of each kept layer; for `assemble` (b, T, C) with b * T = n."""
+
+
+class BatchLimits(NamedTuple):
+    """How large a batch may be, counted in time steps of the model's own hop."""
+
+    steps: float
+    """Time steps of a batch, padding included; a clip with more goes alone."""
+    small_steps: float
+    """A batch of up to this many time steps may hold any share of padding."""
+    packed: bool
+    """Whether the clips of a batch are packed into one row, without any padding."""
+    whole_samples: float
+    """A clip with more samples goes alone, in windows."""
+
+
+def plan_batches(samples: Sequence[int], grid: TimeGrid, limits: BatchLimits) -> Iterator[list[int]]:
+    """Group clips into batches, longest first.
+
+    Args:
+        samples: the samples of each clip.
+        grid: where its time steps lie.
+        limits: how large a batch may be.
+
+    Yields:
+        Indices into ``samples``.
+    """
+    batch: list[int] = []
+    used = longest = 0
+    for clip in sorted(range(len(samples)), key=lambda clip: -samples[clip]):
+        steps = grid.steps(samples[clip]) // grid.passes + 1
+        longest, used = longest or steps, used + steps
+        area = used if limits.packed else (len(batch) + 1) * longest
+        too_padded = area > limits.small_steps and used < (1 - MAX_PADDING) * area
+        if batch and (area > limits.steps or too_padded or samples[batch[0]] > limits.whole_samples):
+            yield batch
+            batch, longest, used = [], steps, steps
+        batch.append(clip)
+    if batch:
+        yield batch
+
+
+def pad_clips(clips: Sequence[Tensor], grid: TimeGrid, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """(S_i,) clips -> (b, S) on ``device``, zeros around them, and the (b,) samples of each where they differ."""
+    samples = [grid.padded_samples(len(clip)) for clip in clips]
+    if len(clips) == 1 and samples[0] == len(clips[0]):
+        return to_device(clips[0], device)[None], None
+    source = clips[0].device  # put together where the clips are, so that there is one copy to a GPU
+    pinned = source.type == "cpu" and device.type == "cuda"
+    padded = torch.zeros(len(clips), max(samples), device=source, pin_memory=pinned)
+    for row, clip in enumerate(clips):
+        padded[row, grid.left : grid.left + len(clip)] = clip
+    equal = min(samples) == max(samples)
+    return to_device(padded, device), None if equal else to_device(torch.tensor(samples), device)
+
+
+def assemble(chunks: Iterable[StepChunk], counts: Sequence[int], rows: int, past: Past = "zero") -> list[Tensor]:
+    """Put the time steps of all clips together.
+
+    Args:
+        chunks: every time step of every clip. Steps past a clip's own may be among them and do not matter.
+        counts: the time steps of each clip.
+        rows: time steps of the result, at least the most of ``counts``.
+        past: what fills the rows past a clip's own time steps.
+
+    Returns:
+        For each of a chunk's values (B, rows, C).
+    """
+    chunks = iter(chunks)
+    first = next(chunks)
+    chunks = itertools.chain([first], chunks)
+    if first.values[0].requires_grad:
+        states = _gather(chunks, counts, rows)
+    else:
+        states = _scatter(chunks, len(counts), rows)
+        if past == "repeat":
+            _repeat_last(states, counts)
+    if past == "zero" and min(counts) < rows:
+        beyond = torch.arange(rows) >= torch.tensor(counts)[:, None]
+        beyond = to_device(beyond, states[0].device)[..., None]
+        states = [state.masked_fill_(beyond, 0.0) for state in states]
+    return states
+
+
+def _scatter(chunks: Iterable[StepChunk], num_clips: int, rows: int) -> list[Tensor]:
+    """Write each chunk to its rows; the other rows are not initialized."""
+    states: list[Tensor] = []
+    for clip, step, values in chunks:
+        states = states or [value.new_empty(num_clips, rows, value.shape[-1]) for value in values]
+        for state, value in zip(states, values, strict=True):
+            state[clip, step] = value.flatten(0, 1)
+    return states
+
+
+def _gather(chunks: Iterable[StepChunk], counts: Sequence[int], rows: int) -> list[Tensor]:
+    """Gather all rows in one step, past a clip's own steps its last one.
+
+    Gradients come back through it cheaply, while a gradient of each write would copy the whole result.
+    """
+    chunks = list(chunks)
+    device = chunks[0].values[0].device
+    source = torch.zeros(len(counts), rows, dtype=torch.int64, device=device)
+    start = 0
+    for clip, step, _ in chunks:
+        source[clip, step] = torch.arange(start, start + len(clip), device=device)
+        start += len(clip)
+    last = torch.tensor([[count - 1] for count in counts])
+    source = source.gather(1, torch.minimum(torch.arange(rows), last).to(device))
+    by_layer = zip(*(chunk.values for chunk in chunks), strict=True)
+    flat = [torch.cat([value.flatten(0, 1) for value in values]) for values in by_layer]
+    return [value.index_select(0, source.flatten()).view(*source.shape, -1) for value in flat]
+
+
+def _repeat_last(states: Sequence[Tensor], counts: Sequence[int]) -> None:
+    """Fill (B, T, C) tensors in place: each row past a clip's own steps becomes its last step."""
+    last = torch.tensor(counts) - 1
     clip, step = (torch.arange(states[0].shape[1]) > last[:, None]).nonzero(as_tuple=True)
     source = last[clip]
     clip, step, source = (to_device(index, states[0].device) for index in (clip, step, source))
@@ -46,14 +154,25 @@ def repeat_last(states: Sequence[Tensor], lengths: Sequence[int]) -> None:
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
-    """``value`` on ``device``; on its way to a GPU nobody waits for it: pinned memory is copied when its turn comes."""
+    """``value`` on ``device``; it goes to a GPU through pinned memory, so that the CPU does not wait for the copy."""
     if device.type != "cuda" or value.device.type != "cpu":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)
 
 
 def split_clips(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:
-    """(B, S) with (B,) lengths, or a sequence of (S_i,), -> one checked (S_i,) tensor per clip."""
+    """Check waveforms and cut them into clips.
+
+    Args:
+        waveforms: (B, S) floating point, or one (S_i,) per clip.
+        lengths: (B,) samples of each row of a (B, S) tensor; None for all of them.
+
+    Returns:
+        One (S_i,) tensor per clip.
+
+    Raises:
+        ValueError: no clip; a clip that is empty, not one-dimensional or not floating point, named by its number.
+    """
     if isinstance(waveforms, Tensor) and waveforms.dim() != 2:
         raise ValueError(
             f"expected waveforms of shape (B, S) or a list of (S_i,) tensors, got {tuple(waveforms.shape)}"

@@ -93,9 +93,10 @@ class UpstreamExpert(nn.Module):
         super().__init__()
         self.options = UpstreamOptions.read(model_config, **options)
         self.encoder = load_model(ckpt, precision=self.options.precision)
-        self.encoder.graph_in_eval = True
         for part in PRETRAINING_PARTS:
             delattr(self.encoder.network, part)
+        # as of any s3prl upstream: the runner turns torch's grad mode off where it does not fine-tune
+        self.encoder.requires_grad_(True)
         hop = self.encoder.grid(self.options.hop_ms).hop_samples
         if self.options.repeat < 1 or hop % self.options.repeat:
             raise ValueError(f"repeat must divide the {hop} samples of a time step, got {self.options.repeat}")
@@ -119,12 +120,13 @@ class UpstreamExpert(nn.Module):
         Raises:
             ValueError: a clip is empty or not one-dimensional.
         """
-        encoder, repeat = self.encoder, self.options.repeat
-        grid = encoder.grid(self.options.hop_ms)
+        repeat = self.options.repeat
         clips = split_clips(wavs, None)
         total = -(-max(len(clip) for clip in clips) // self._rate)
-        rows = -(-total // repeat)
-        states = encoder.own_steps(clips, grid, encoder.kept_layers(None), self.options.mel, rows)
+        encoded = self.encoder.encode(
+            clips, mel=self.options.mel, hop_ms=self.options.hop_ms, steps=-(-total // repeat), past="repeat"
+        )
+        states = encoded.hidden_states
         if repeat > 1:
             states = [state.repeat_interleave(repeat, dim=1)[:, :total] for state in states]
         return {"hidden_states": states, "last_hidden_state": states[-1]}

@@ -72,23 +72,23 @@ class MaeAst(nn.Module):
         padding: Tensor | None = None,
         layers: Sequence[int] | None = None,
         *,
-        side_by_side: Sequence[int] | None = None,
+        packed: Sequence[int] | None = None,
     ) -> list[Tensor]:
         """Encoder layers' outputs on all tokens: what a frozen or fine-tuned upstream uses.
 
         Args:
-            patches: (B, N, P) normalised patches, see `patchify`.
+            patches: (B, N, P) normalized patches, see `patchify`.
             padding: (B, N) bool, True at tokens past a clip's end; no row may be all padding.
             layers: which layers, counted from 1; None means all.
-            side_by_side: in place of padding, with B = 1: the tokens of each clip, one clip behind the other in the
-                row. They share the matrix products and nothing else.
+            packed: in place of padding, with B = 1: the number of tokens of each clip, where the row holds several
+                clips one behind the other. They share the matrix products and nothing else.
 
         Returns:
-            One (B, N, D) tensor for each layer asked for, in ascending order. Layerdrop never applies.
+            One (B, N, D) tensor for each of the layers, in ascending order. Layerdrop never applies.
         """
         keep = sorted(set(layers)) if layers is not None else range(1, self.config.depth + 1)
-        tokens = self.encoder_positions(self.patch_embed(patches), side_by_side)
-        return self.encoder.layers(tokens, padding, keep, side_by_side)
+        tokens = self.encoder_positions(self.patch_embed(patches), packed)
+        return self.encoder.layers(tokens, padding, keep, packed)
 
     def predict(
         self,
@@ -110,13 +110,13 @@ class MaeAst(nn.Module):
         return Prediction(
             self.reconstruction_head(decoded),
             self.classification_head(decoded),
-            take(patches, masked),
+            gather_tokens(patches, masked),
             encoded,
         )
 
     def encode_visible(self, patches: Tensor, visible: Tensor, padding: Tensor | None = None) -> Tensor:
         """The first half of `predict`: (B, K, D), the encoder's output of the visible tokens alone."""
-        tokens = self.input_dropout(self.patch_embed(take(patches, visible)))
+        tokens = self.input_dropout(self.patch_embed(gather_tokens(patches, visible)))
         tokens = self.encoder_positions.at(tokens, visible, patches.shape[1])
         unseen = None if padding is None else padding.gather(1, visible)
         encoded: Tensor = self.encoder(tokens, self.config.layerdrop, unseen)
@@ -152,7 +152,7 @@ class MaeAst(nn.Module):
             index = torch.cat([visible, masked], dim=1)
             tokens = self.decoder_positions.at(torch.cat([seen, blank], dim=1), index, num_tokens)
             absent = None if padding is None else padding.gather(1, index)
-            decoded = self.decoder(tokens, padding=absent, first=visible.shape[1])
+            decoded = self.decoder(tokens, padding=absent, num_context=visible.shape[1])
         return decoded
 
     def encode_with_mask_tokens(self, patches: Tensor, masked: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -173,8 +173,8 @@ class MaeAst(nn.Module):
         return encoded
 
 
-def take(tokens: Tensor, index: Tensor) -> Tensor:
-    """(B, N, C) tokens, (B, n) int64 indices -> (B, n, C)."""
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """(B, N, C) tokens, (B, n) int64 indices -> (B, n, C) the tokens at these indices."""
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 

@@ -1,5 +1,6 @@
 """From an encoder layer's tokens to embeddings: the mel axis, the layers, the pooling over time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -57,6 +58,22 @@ def combine_layers(hidden_states: list["Tensor"], layer: int | str) -> "Tensor":
     if layer == "mean":
         return torch.stack(hidden_states).mean(dim=0)
     return hidden_states[-1]
+
+
+def read_layers(tokens: Mapping[int, "Tensor"], readout: Readout, depth: int, mel_patches: int) -> "Tensor":
+    """The time steps of a readout.
+
+    Args:
+        tokens: (B, T * M, D) by number of layer, for all layers that the readout needs.
+        readout: which layers and mel axis. Nothing is pooled.
+        depth: the number of layers of the model.
+        mel_patches: M.
+
+    Returns:
+        (B, T, C) float32.
+    """
+    layers = [fold_mel(tokens[layer], mel_patches, readout.mel).float() for layer in readout.layers(depth)]
+    return combine_layers(layers, readout.layer)
 
 
 def pool_time(steps: "Tensor", lengths: "Tensor", pool: Pool) -> "Tensor":

@@ -29,6 +29,25 @@ class TimeGrid:
     left: int
     """Zero samples in front of the clip."""
 
+    @classmethod
+    def with_hop(cls, patch_frames: int, hop_ms: float | None) -> "TimeGrid":
+        """The grid of a model with tokens of ``patch_frames``.
+
+        Args:
+            patch_frames: token length in fbank frames.
+            hop_ms: None for the tokens' own length; 40 for patch models.
+
+        Raises:
+            ValueError: the model has no grid with this hop; the message names those that it has.
+        """
+        if hop_ms in (None, patch_frames * FRAME_MS):
+            return cls(patch_frames, patch_frames, 0)
+        has_fine_hop = patch_frames == 16
+        if hop_ms == FINE_HOP_MS and has_fine_hop:
+            return cls(patch_frames, round(FINE_HOP_MS / FRAME_MS), FINE_LEFT_SAMPLES)
+        hops = f"{patch_frames * FRAME_MS:g}" + (f" or {FINE_HOP_MS:g}" if has_fine_hop else "")
+        raise ValueError(f"this model's time steps are {hops} ms apart, got hop_ms {hop_ms}")
+
     @property
     def passes(self) -> int:
         """Shifted token grids whose time steps interleave."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from maeast_upstream.config import Normalisation
 from maeast_upstream.frontend import Fbank, FrontendConfig, num_frames
-from maeast_upstream.model import MaeAst, ModelConfig, patchify, take
+from maeast_upstream.model import MaeAst, ModelConfig, gather_tokens, patchify
 from maeast_upstream.modules.cpu.linear import Linear
 from pretrain.config import LossConfig
 from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss
@@ -74,7 +74,7 @@ class Objective(nn.Module):
         values: dict[str, Tensor] = {}
         if self.ssast is not None:
             encoded = self.network.encode_with_mask_tokens(patches, masked, padding)
-            values |= self._predictions(take(encoded, masked), patches, masked, padding)
+            values |= self._predictions(gather_tokens(encoded, masked), patches, masked, padding)
         else:
             encoded = self.network.encode_visible(patches, visible, padding)
             if self.losses.predicts:
@@ -89,7 +89,7 @@ class Objective(nn.Module):
         self, decoded: Tensor, patches: Tensor, masked: Tensor, padding: Tensor | None
     ) -> dict[str, Tensor]:
         """The losses of predicted tokens: (B, n, D) outputs of the decoder, or of SSAST's encoder."""
-        targets = take(patches, masked)
+        targets = gather_tokens(patches, masked)
         if self.losses.normalize_targets:
             targets = normalize_patches(targets)
         absent = None if padding is None else padding.gather(1, masked)

@@ -22,7 +22,7 @@ def tokens(request):
 
 @pytest.fixture
 def make_encoder():
-    """A function that builds a small encoder with random weights."""
+    """A function that builds a small encoder with random weights, frozen as `load_model` returns one."""
 
     def make(tokens="patch", **options):
         torch.manual_seed(0)
@@ -31,7 +31,7 @@ def make_encoder():
             model=small_config(tokens, **shape),
             normalisation=Normalisation(mean=-6.0, std=4.0),
         )
-        return Encoder(config, **options).eval()
+        return Encoder(config, **options).eval().requires_grad_(False)
 
     return make
 

@@ -1,4 +1,4 @@
-"""The transformer body as other engines take it: a module that can be traced, and batches to try it on."""
+"""The transformer as other engines need it: a module that can be traced, and batches to try it on."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class LayersOf(nn.Module):
 
 
 def noise_batch(config: ModelConfig, clips: int, tokens: int) -> tuple[Tensor, Tensor]:
-    """(clips, tokens, P) seeded noise of the deviation that patches have, and a padding: the last clip is shorter."""
+    """(clips, tokens, P) noise with the standard deviation of patches, and its padding: the last clip is shorter."""
     noise = 0.5 * torch.randn(clips, tokens, config.patch_dim, generator=torch.Generator().manual_seed(0))
     lengths = torch.full((clips, 1), tokens)
     lengths[-1] = tokens * 2 // 3
@@ -38,7 +38,7 @@ def noise_batch(config: ModelConfig, clips: int, tokens: int) -> tuple[Tensor, T
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """No graph, and no warnings that shapes become constants: which of them do is tested."""
+    """A context without gradients and without warnings that shapes become constants, which the tests check."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", category=TracerWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -1,4 +1,4 @@
-"""The transformer body in ONNX Runtime, on a CPU: float32, or int8 products (inputs are quantised as they come)."""
+"""The transformer in ONNX Runtime, on a CPU: float32, or int8 products whose inputs are quantized per batch."""
 
 import contextlib
 import ctypes
@@ -16,8 +16,8 @@ from maeast_upstream.engines.graph import LayersOf, noise_batch, tracing
 from maeast_upstream.model import MaeAst
 
 
-class OnnxBody:
-    """A `Body`: exported for each set of layers when first asked for."""
+class OnnxTransformer:
+    """A `Transformer`: exported for each set of layers when it is first needed."""
 
     def __init__(self, network: MaeAst, precision: Literal["fp32", "int8"]) -> None:
         self._network = network
@@ -26,11 +26,11 @@ class OnnxBody:
         self._lock = threading.Lock()
 
     def __call__(self, patches: Tensor, padding: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
-        """(B, N, P), (B, N) or None -> the layers' (B, N, D)."""
+        """(B, N, P) patches, (B, N) padding or None -> (B, N, D) for each of the layers."""
         if padding is None:
             padding = torch.zeros(patches.shape[:2], dtype=torch.bool)
-        given = {"patches": patches.contiguous().numpy(), "padding": padding.numpy()}
-        return [torch.from_numpy(output) for output in self._session(tuple(layers)).run(None, given)]
+        inputs = {"patches": patches.contiguous().numpy(), "padding": padding.numpy()}
+        return [torch.from_numpy(output) for output in self._session(tuple(layers)).run(None, inputs)]
 
     def _session(self, layers: tuple[int, ...]) -> Any:
         key = (layers, torch.get_num_threads())
@@ -40,7 +40,7 @@ class OnnxBody:
                     path = Path(folder) / "layers.onnx"
                     write_graph(self._network, layers, path)
                     if self._precision == "int8":
-                        quantise(path)
+                        quantize(path)
                     self._sessions[key] = session(path)
             return self._sessions[key]
 
@@ -56,9 +56,9 @@ def session(path: Path) -> Any:
 
 
 def write_graph(network: MaeAst, layers: Sequence[int], path: Path) -> None:
-    """The ONNX model of these layers, any batch and length.
+    """Write the ONNX model of these layers, for any batch and length.
 
-    By torch's older exporter: the newer one takes three times as long and needs one package more, for the same graph.
+    It uses torch's older exporter: the newer one takes three times as long and needs another package.
     """
     axes = {name: {0: "clips", 1: "tokens"} for name in ("patches", "padding")}
     example = noise_batch(network.config, clips=2, tokens=3 * network.config.mel_patches)
@@ -73,17 +73,18 @@ def write_graph(network: MaeAst, layers: Sequence[int], path: Path) -> None:
         )
 
 
-def quantise(path: Path) -> None:
-    """Turn the weights of a model's matrix products into int8, one scale for each output channel."""
+def quantize(path: Path) -> None:
+    """Turn the weights of a model's matrix products into int8, with one scale per output channel."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # else it asks, by the root logger, for a pass over the graph that only static quantisation needs; appended, because
-    # a file of two messages is the two merged, and a model handed over in memory is copied twice (0.4 GB, base)
-    told = onnx.ModelProto()
-    onnx.helper.set_model_props(told, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    # without this property the quantizer warns, through the root logger, about a pass over the graph that only static
+    # quantization needs. It is appended to the file, because two messages in a file are merged, while a model handed
+    # over in memory is copied twice (0.4 GB, base)
+    properties = onnx.ModelProto()
+    onnx.helper.set_model_props(properties, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with path.open("ab") as file:
-        file.write(told.SerializeToString())
+        file.write(properties.SerializeToString())
     quantize_dynamic(
         path,
         path,
@@ -95,7 +96,7 @@ def quantise(path: Path) -> None:
 
 
 def give_back_memory() -> None:
-    """What is free goes back to the system: the quantiser's copies, 0.7 GB of the base model, would stay."""
-    gc.collect()  # they hold each other
-    with contextlib.suppress(OSError, AttributeError):  # a C library of another make
+    """Return free memory to the system: otherwise the process keeps 0.7 GB after quantizing the base model."""
+    gc.collect()  # the quantizer's copies refer to each other
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,4 +1,4 @@
-"""The transformer body in OpenVINO, on a CPU: float32, or bfloat16 where the processor has it."""
+"""The transformer in OpenVINO, on a CPU: float32, or bfloat16 where the processor has it."""
 
 import queue
 import threading
@@ -14,8 +14,8 @@ from maeast_upstream.model import MaeAst
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
-class OpenVinoBody:
-    """A `Body`: converted once, compiled for each set of layers and number of threads when first asked for."""
+class OpenVinoTransformer:
+    """A `Transformer`: converted once, compiled for each set of layers and number of threads when first needed."""
 
     def __init__(self, network: MaeAst, precision: Literal["fp32", "bf16"], streams: int = 1) -> None:
         self._precision = precision
@@ -26,26 +26,26 @@ class OpenVinoBody:
         self._requests: dict[tuple[object, ...], queue.SimpleQueue[Any]] = {}
 
     def __call__(self, patches: Tensor, padding: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
-        """(B, N, P), (B, N) or None -> the layers' (B, N, D), written by OpenVINO into torch's memory."""
+        """(B, N, P) patches, (B, N) padding or None -> (B, N, D) for each of the layers, in torch's memory."""
         import openvino as ov
 
-        if padding is None:  # a mask costs nothing here, a second compiled model would cost memory
+        if padding is None:  # a mask costs nothing, while a second compiled model would cost memory
             padding = torch.zeros(patches.shape[:2], dtype=torch.bool)
         requests = self._compile(tuple(layers))
         request = requests.get()
         try:
-            for place, given in enumerate((patches, padding)):
-                request.set_input_tensor(place, ov.Tensor(given.contiguous().numpy(), shared_memory=True))
+            for index, value in enumerate((patches, padding)):
+                request.set_input_tensor(index, ov.Tensor(value.contiguous().numpy(), shared_memory=True))
             outputs = [torch.empty(*patches.shape[:2], self._dim) for _ in layers]
-            for place, output in enumerate(outputs):
-                request.set_output_tensor(place, ov.Tensor(output.numpy(), shared_memory=True))
+            for index, output in enumerate(outputs):
+                request.set_output_tensor(index, ov.Tensor(output.numpy(), shared_memory=True))
             request.infer()
         finally:
             requests.put(request)
         return outputs
 
     def _compile(self, layers: tuple[int, ...]) -> "queue.SimpleQueue[Any]":
-        """Requests, one for each stream: making one waits for those that run."""
+        """Requests, one for each stream. They are reused, because creating one waits for those that are running."""
         import openvino as ov
 
         threads = torch.get_num_threads()
@@ -66,7 +66,7 @@ class OpenVinoBody:
 
 
 def settings(precision: Literal["fp32", "bf16"], threads: int, streams: int = 1) -> dict[str, str]:
-    """OpenVINO's: ``streams`` batches at a time, each on ``threads``; its own default precision may be bfloat16."""
+    """OpenVINO's settings: ``streams`` batches at a time, each on ``threads``. Its default precision may be bf16."""
     return {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
@@ -76,9 +76,9 @@ def settings(precision: Literal["fp32", "bf16"], threads: int, streams: int = 1)
 
 
 def convert(network: MaeAst) -> Any:
-    """An ``ov.Model`` with all layers as outputs, any batch and length; its weights are torch's, not copies.
+    """An ``ov.Model`` with all layers as outputs, for any batch and length; it shares torch's weights.
 
-    Through the front end itself: ``openvino.convert_model`` does the same, but reports its use over the network.
+    It calls the front end itself: ``openvino.convert_model`` does the same, but reports its use over the network.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder

@@ -1,13 +1,13 @@
-"""What runs the transformer: torch (the reference), OpenVINO or ONNX Runtime, chosen by name or by measurement.
+"""Selects what runs the transformer: torch (the reference), OpenVINO or ONNX Runtime, by name or by measurement.
 
-``attach(encoder)`` changes only the engine: front end, batches, windows and grids stay the encoder's. An engine that
-fails, at its start or in any later call, is replaced by torch, which repeats the failed call; a warning says so once.
+``attach(encoder)`` changes only the engine: front end, batches, windows and grids stay the encoder's. Where an engine
+fails, at its start or in a later call, torch replaces it and repeats the failed call; one warning reports it.
 """
 
 import importlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Literal, cast, get_args
 
@@ -16,48 +16,49 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maeast_upstream.batching import BATCH_TOKENS
-from maeast_upstream.encoder import Body, Encoder
-from maeast_upstream.encoder import Precision as TorchPrecision
+from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines import timing
 from maeast_upstream.engines.graph import noise_batch
-from maeast_upstream.engines.streams import shared_threads, side_by_side
+from maeast_upstream.engines.streams import shared_threads, stream_pool
+from maeast_upstream.inference import Precision, Runtime, Transformer
+from maeast_upstream.model import MaeAst
 from maeast_upstream.modules.positions import STORED_POSITIONS
 from maeast_upstream.time_grid import FRAME_MS
 
 Engine = Literal["auto", "torch", "openvino", "onnx"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
 OFFERS: dict[str, tuple[str, ...]] = {
     "torch": ("fp32", "bf16", "fp16"),
     "openvino": ("fp32", "bf16"),
     "onnx": ("fp32", "int8"),
 }
-"""The precisions of each engine; the order is that of messages."""
+"""The precisions of each engine, in the order of messages."""
 NEEDS = {"torch": (), "openvino": ("openvino",), "onnx": ("onnxruntime", "onnx")}
 """The packages of each engine; the extra has the engine's name."""
 MIN_SPEEDUP = 1.1
-"""An engine is taken over torch where it is at least so much faster, so that noise does not decide."""
-MOST_DIFFERENCE = 1e-3
-"""Between an engine's float32 outputs and torch's, whose deviation is near 1; beyond it something is broken."""
-LEAST_COSINE = 0.99
-"""Between the outputs of an engine's narrower products and torch's float32 ones."""
-SAMPLE_SECONDS = 10.0
-"""Length of the clips that are measured."""
+"""Minimum speed-up over torch for an engine to be selected, so that noise does not decide."""
+MAX_DIFFERENCE = 1e-3
+"""Maximum difference between an engine's float32 outputs and torch's, whose standard deviation is near 1."""
+MIN_COSINE = 0.99
+"""Minimum cosine between an engine's outputs in a lower precision and torch's in float32."""
+MEASURED_SECONDS = 10.0
+"""Length of the clips on which engines are measured."""
 
 log = logging.getLogger(__name__)
 
 
 class EngineError(RuntimeError):
-    """An engine's numbers are not torch's."""
+    """An engine's numbers differ from torch's."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What `attach` did."""
+    """The engine that `attach` selected."""
 
     engine: Engine
-    """torch, openvino or onnx: what runs now."""
-    precision: Precision
+    """torch, openvino or onnx: what runs the transformer now."""
+    precision: EnginePrecision
     """fp32, bf16, fp16 or int8: of its matrix products."""
     why: str
     """The reason, for people."""
@@ -69,54 +70,61 @@ class Choice:
 def attach(
     encoder: Encoder,
     engine: Engine = "auto",
-    precision: Precision | None = None,
+    precision: EnginePrecision | None = None,
     layers: Sequence[int] | None = None,
     *,
     streams: int = 1,
 ) -> Choice:
-    """Let ``engine`` run the encoder's transformer from now on; its weights must not change afterwards.
+    """Let an engine run the encoder's transformer from now on; the weights must not change afterwards.
+
+    The engine runs where no gradients are needed; torch runs the transformer in train mode and where it records a
+    graph. What is attached is ``encoder.runtime``.
 
     Args:
-        encoder: in eval mode, as `load_model` gives it.
-        engine: "auto" takes the fastest for this model on this machine, measured when first asked and then remembered
-            in the cache folder (`engine_timing.cache_path`). On a GPU that is torch.
-        precision: of the matrix products; None for the encoder's own. int8 is ONNX Runtime's.
-        layers: the ones that will be asked for, counted from 1, made ready now; None for the last. Others still work.
-        streams: calls that `extract` may make side by side, each on its share of torch's threads: more clips a second
-            (`streams.streams_on` says how many suit a device), while one alone takes longer.
+        encoder: in eval mode, as `load_model` returns it.
+        engine: "auto" selects the fastest for this model on this machine. It is measured the first time and then kept
+            in the cache folder (`timing.cache_path`). On a GPU it is torch.
+        precision: of the matrix products; None for the encoder's own. int8 needs ONNX Runtime.
+        layers: the layers that will be needed, counted from 1, for which the engine is compiled now; None for the
+            last. Other layers are compiled when they are needed.
+        streams: batches that `extract` may run at the same time, each on its share of torch's threads: more clips per
+            second (`streams.streams_on` says how many suit a device), while a single clip takes longer.
 
     Returns:
-        What was chosen and why; ``str()`` of it is one line. The encoder's ``body`` is None when torch runs.
+        What was selected and why; ``str()`` of it is one line.
 
     Raises:
-        ValueError: an unknown engine or precision, one that do not go together, or a missing package (named).
+        ValueError: an unknown engine or precision, a precision that the engine lacks, or a missing package (named).
     """
     precision = precision or encoder.precision
     check_names(engine, precision)
     if encoder.training:
         raise ValueError("an engine runs a frozen encoder: call eval() first")
     keep = sorted(set(layers or [encoder.num_layers]))
-    encoder.body = None
-    encoder.precision = torch_precision(precision)
-    encoder.streams = streams
+    encoder.use_runtime(Runtime(torch_precision(precision), streams=streams))
+    transformer, why = None, "as asked"
     with shared_threads(streams):
         if engine == "auto":
-            choice = _fastest(encoder, precision, keep)
-        elif engine == "torch":
-            choice = Choice("torch", precision, "as asked")
-        else:
-            check_usable(engine, encoder.device)
-            choice = _start(encoder, engine, precision, keep, "as asked")
+            engine, why = _fastest(encoder, precision)
+        check_usable(engine, encoder.device)
+        if engine != "torch":
+            transformer = _started(encoder, engine, precision, keep)
+    if transformer is not None:
+        fallback = FallbackTransformer(engine, transformer, encoder.network)
+        encoder.use_runtime(replace(encoder.runtime, transformer=fallback))
+    elif engine != "torch":
+        engine, precision, why = "torch", encoder.precision, f"{engine} failed to start"
+    choice = Choice(engine, precision, why)
     log.info("%s", choice)
     return choice
 
 
 def check_names(engine: str, precision: str) -> None:
-    """ValueError, naming what there is, for an unknown engine or precision or a pair that nothing offers."""
+    """ValueError for an unknown engine or precision, or one that the engine lacks; it names those that exist."""
     if engine not in get_args(Engine):
         raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, got {engine!r}")
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    if precision not in get_args(EnginePrecision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(EnginePrecision))}, got {precision!r}")
     if engine != "auto" and precision not in OFFERS[engine]:
         others = " or ".join(name for name in OFFERS if precision in OFFERS[name])
         raise ValueError(
@@ -135,133 +143,114 @@ def check_usable(engine: str, device: torch.device) -> None:
         )
 
 
-def torch_precision(precision: str) -> TorchPrecision:
-    """What torch computes in where it stands in for an engine of ``precision``: fp32 for int8."""
+def torch_precision(precision: str) -> Precision:
+    """The precision of torch where it replaces an engine of ``precision``: the same, but fp32 for int8."""
     return "bf16" if precision == "bf16" else "fp16" if precision == "fp16" else "fp32"
 
 
-class FallbackBody:
-    """A `Body` that hands over to torch, aloud and for good, when its engine fails.
+class FallbackTransformer:
+    """Runs an engine; on its first failure logs a warning and uses torch from then on.
 
-    Clips with more tokens than the engine's table of positions has go through torch too, since theirs are computed.
+    Clips with more tokens than the engine's table of positions has always go through torch, which computes theirs.
     """
 
-    def __init__(self, encoder: Encoder, engine: str, body: Body) -> None:
-        self.engine = engine
-        self._encoder = encoder
-        self._body = body
+    def __init__(self, engine: str, transformer: Transformer, network: MaeAst) -> None:
+        self._engine = engine
+        self._transformer = transformer
+        self._network = network
+        self._failed = False
 
     def __call__(self, patches: Tensor, padding: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
-        """(B, N, P), (B, N) or None -> the layers' (B, N, D)."""
-        reference = self._encoder.network.features
-        if patches.shape[1] > STORED_POSITIONS or self._encoder.body is not self:
-            return reference(patches, padding, layers)
-        try:
-            return self._body(patches, padding, layers)
-        except Exception as error:  # engines raise types of their own, and torch can do all that they do
-            self._encoder.body = None
-            _warn(self.engine, error)
-            return reference(patches, padding, layers)
+        """(B, N, P) patches, (B, N) padding or None -> (B, N, D) for each of the layers."""
+        if not self._failed and patches.shape[1] <= STORED_POSITIONS:
+            try:
+                return self._transformer(patches, padding, layers)
+            except Exception as error:  # engines raise types of their own, and torch can do all that they do
+                self._failed = True
+                _warn(self._engine, error)
+        return self._network.features(patches, padding, layers)
 
 
-def _fastest(encoder: Encoder, precision: Precision, keep: list[int]) -> Choice:
-    """Attach the fastest engine that is installed and has the precision; torch unless another is clearly faster."""
+def _fastest(encoder: Encoder, precision: EnginePrecision) -> tuple[Engine, str]:
+    """The fastest installed engine with this precision, and why; torch unless another is clearly faster."""
     offering = [name for name in OFFERS if precision in OFFERS[name]]
     usable = [name for name in offering if _is_usable(name, encoder.device)]
     if not usable:
         check_usable(offering[0], encoder.device)
     if len(usable) == 1:
         reason = "nothing else here offers it" if encoder.device.type == "cpu" else f"the model is on {encoder.device}"
-        return _start(encoder, cast(Engine, usable[0]), precision, keep, reason)
-    key = timing.key_of(encoder.config.model, precision, encoder.streams)
+        return cast(Engine, usable[0]), reason
+    key = timing.key_of(encoder.config.model, precision, encoder.runtime.streams)
     seconds = timing.remembered(key)
     if seconds is None or not set(usable) >= set(seconds) >= {"torch"}:
         seconds = _measured(encoder, precision, usable)
         timing.remember(key, seconds)
     fastest = min(seconds, key=lambda name: seconds[name])
     if fastest == "torch" or seconds["torch"] < MIN_SPEEDUP * seconds[fastest]:
-        return Choice("torch", precision, f"nothing here is clearly faster ({_told(seconds)})")
-    return _start(
-        encoder,
-        cast(Engine, fastest),
-        precision,
-        keep,
-        f"the fastest here ({_told(seconds)})",
-    )
+        return "torch", f"nothing here is clearly faster ({_speedups(seconds)})"
+    return cast(Engine, fastest), f"the fastest here ({_speedups(seconds)})"
 
 
-def _measured(encoder: Encoder, precision: Precision, engines: list[str]) -> dict[str, float]:
-    """Seconds of a batch by each engine that works."""
-    config = encoder.config.model
-    tokens = round(SAMPLE_SECONDS * 1000 / FRAME_MS) // config.patch_frames * config.mel_patches
+def _measured(encoder: Encoder, precision: EnginePrecision, engines: list[str]) -> dict[str, float]:
+    """Seconds that each engine that works needs for a batch, in every stream at the same time."""
+    config, streams = encoder.config.model, encoder.runtime.streams
+    tokens = round(MEASURED_SECONDS * 1000 / FRAME_MS) // config.patch_frames * config.mel_patches
     patches, _ = noise_batch(config, max(1, BATCH_TOKENS["cpu"] // tokens), tokens)
     last = [encoder.num_layers]
 
-    def by(body: Body) -> Callable[[], object]:
-        def work() -> list[Tensor]:
-            with encoder.arithmetic():
-                return body(patches, None, last)
+    @torch.no_grad()
+    def run(transformer: Transformer) -> None:
+        with encoder.autocast():
+            transformer(patches, None, last)
 
-        def in_every_stream() -> object:
-            return [wait() for wait in [start(work) for _ in range(encoder.streams)]]
+    def in_every_stream(transformer: Transformer) -> Callable[[], object]:
+        return lambda: [wait() for wait in [submit(run, transformer) for _ in range(streams)]]
 
-        return in_every_stream
-
-    with side_by_side(encoder.streams) as start:
-        works = {"torch": by(encoder.network.features)}
+    with stream_pool(streams) as submit:
+        works = {"torch": in_every_stream(encoder.network.features)}
         for engine in engines:
-            body = None if engine == "torch" else _built(encoder, engine, precision, last)
-            if body is None:
+            transformer = None if engine == "torch" else _started(encoder, engine, precision, last)
+            if transformer is None:
                 continue
             try:
-                by(body)()
+                in_every_stream(transformer)()
             except Exception as error:  # whatever an engine raises, such as memory that a whole batch lacks
                 _warn(engine, error)
             else:
-                works[engine] = by(body)
+                works[engine] = in_every_stream(transformer)
         return timing.measure(works)
 
 
-def _start(encoder: Encoder, engine: Engine, precision: Precision, keep: list[int], why: str) -> Choice:
-    """Attach an engine, or say why torch stays."""
-    if engine == "torch":
-        return Choice("torch", precision, why)
-    body = _built(encoder, engine, precision, keep)
-    if body is None:
-        return Choice("torch", encoder.precision, f"{engine} failed to start")
-    encoder.body = FallbackBody(encoder, engine, body)
-    return Choice(engine, precision, why)
-
-
-def _built(encoder: Encoder, engine: str, precision: Precision, keep: list[int]) -> Body | None:
-    """The engine's body, compiled and tried on a small batch; None, with a warning, where that fails."""
+def _started(encoder: Encoder, engine: str, precision: EnginePrecision, keep: list[int]) -> Transformer | None:
+    """The engine, compiled and checked on a small batch; None, with a warning, where that fails."""
     try:
-        body: Body
+        transformer: Transformer
         if engine == "openvino":
             module = importlib.import_module("maeast_upstream.engines.openvino")
-            body = module.OpenVinoBody(encoder.network, precision, encoder.streams)
+            transformer = module.OpenVinoTransformer(encoder.network, precision, encoder.runtime.streams)
         else:
             module = importlib.import_module("maeast_upstream.engines.onnx")
-            body = module.OnnxBody(encoder.network, precision)
-        _check(encoder, body, precision, keep)
+            transformer = module.OnnxTransformer(encoder.network, precision)
+        _check(encoder, transformer, precision, keep)
     except Exception as error:  # whatever an engine raises: torch can do all that it does
         _warn(engine, error)
         return None
-    return body
+    return transformer
 
 
-def _check(encoder: Encoder, body: Body, precision: str, keep: list[int]) -> None:
-    """EngineError where the body's outputs on a padded batch of a second are not torch's."""
+def _check(encoder: Encoder, transformer: Transformer, precision: str, keep: list[int]) -> None:
+    """EngineError where the engine's outputs on a padded batch of a second differ from torch's."""
     mel = encoder.config.model.mel_patches
     patches, padding = noise_batch(encoder.config.model, clips=2, tokens=6 * mel)
     with torch.no_grad():
         expected = encoder.network.features(patches, padding, keep)
-    for one, other in zip(expected, body(patches, padding, keep), strict=True):
-        one, other = one[~padding], other[~padding]
-        if precision == "fp32" and not (one - other).abs().max() <= MOST_DIFFERENCE:
-            raise EngineError(f"its numbers differ from torch's by {(one - other).abs().max():.2g}")
-        cosine = F.cosine_similarity(one, other, dim=-1).min()
-        if not cosine >= LEAST_COSINE:  # also where it is not a number
+    for reference, output in zip(expected, transformer(patches, padding, keep), strict=True):
+        reference, output = reference[~padding], output[~padding]
+        difference = (reference - output).abs().max()
+        if precision == "fp32" and not difference <= MAX_DIFFERENCE:
+            raise EngineError(f"its numbers differ from torch's by {difference:.2g}")
+        cosine = F.cosine_similarity(reference, output, dim=-1).min()
+        if not cosine >= MIN_COSINE:  # also where it is not a number
             raise EngineError(f"its vectors' cosine with torch's is {cosine:.3f}")
 
 
@@ -275,10 +264,10 @@ def _is_usable(engine: str, device: torch.device) -> bool:
 
 def _warn(engine: str, error: Exception) -> None:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    log.warning("engine %s failed, torch goes on in its place: %s", engine, reason)
+    log.warning("engine %s failed, torch replaces it: %s", engine, reason)
 
 
-def _told(seconds: dict[str, float]) -> str:
-    """How much faster than torch each is."""
+def _speedups(seconds: dict[str, float]) -> str:
+    """How many times as fast as torch each engine is."""
     others = [f"{name} {seconds['torch'] / value:.2f}x" for name, value in seconds.items() if name != "torch"]
     return f"torch's time over theirs: {', '.join(others) or 'none works'}"

@@ -8,18 +8,16 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.audio.reading import read_audio
-from maeast_upstream.batching import like_lengths
-from maeast_upstream.encoder import Encoder, scene_vectors
+from maeast_upstream.encoder import Encoder
 from maeast_upstream.frontend import SAMPLE_RATE, SSAST_FRONTEND, WINDOW_SAMPLES, Fbank
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.readout import Readout, pool_time
 
 READ_SECONDS = 600.0
-"""Audio read at once (40 MB), to be sorted by length."""
-BATCH_SECONDS = 60.0
-"""Audio encoded at once, padding included: bounds the memory of the kept layers, 110 MB for 12 of 8 x 768."""
+"""Audio read at once (40 MB), from which the encoder forms batches of clips of similar length."""
 
 
+@torch.no_grad()
 def embeddings(paths: Sequence[Path], encoder: Encoder, readouts: Sequence[Readout]) -> dict[Readout, np.ndarray]:
     """Embed clips with several readouts; each clip passes through the network once per hop.
 
@@ -27,10 +25,10 @@ def embeddings(paths: Sequence[Path], encoder: Encoder, readouts: Sequence[Reado
         (clips, dimensions) float32 for each readout.
     """
     table: dict[Readout, np.ndarray] = {}
-    for rows, clips in read_batches(paths):
+    for rows, clips in read_blocks(paths):
         for hop_ms in dict.fromkeys(readout.hop_ms for readout in readouts):
             same_hop = [readout for readout in readouts if readout.hop_ms == hop_ms]
-            for readout, vectors in zip(same_hop, scene_vectors(encoder, clips, same_hop), strict=True):
+            for readout, vectors in zip(same_hop, encoder.embed_readouts(clips, same_hop), strict=True):
                 if readout not in table:
                     table[readout] = np.empty((len(paths), vectors.shape[1]), np.float32)
                 table[readout][rows] = vectors.cpu().numpy()
@@ -41,7 +39,7 @@ def logmel_features(paths: Sequence[Path]) -> np.ndarray:
     """Compute the baseline: mean and standard deviation over time of SSAST's log-mel spectrogram, (clips, 256)."""
     fbank = Fbank(SSAST_FRONTEND)
     features = np.empty((len(paths), 2 * SSAST_FRONTEND.num_mel_bins), np.float32)
-    for rows, clips in read_batches(paths):
+    for rows, clips in read_blocks(paths):
         for row, clip in zip(rows, clips, strict=True):
             missing = max(0, WINDOW_SAMPLES - len(clip))
             logmel = fbank(torch.nn.functional.pad(clip, (0, missing))[None])
@@ -58,26 +56,24 @@ def randomized(encoder: Encoder, seed: int = 0) -> Encoder:
     return fresh.eval().to(encoder.device)
 
 
-def read_batches(paths: Sequence[Path]) -> Iterator[tuple[list[int], list[Tensor]]]:
-    """Read clips and yield them in batches of similar length, of at most BATCH_SECONDS.
+def read_blocks(paths: Sequence[Path]) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Read clips and yield them in blocks of READ_SECONDS.
 
     Yields:
         The clips' indices in ``paths``, and their (S_i,) waveforms.
     """
-    block: list[tuple[int, Tensor]] = []
+    rows: list[int] = []
+    clips: list[Tensor] = []
     seconds = 0.0
     for row, path in enumerate(progress_bar(paths, unit="clip", leave=False)):
-        block.append((row, torch.from_numpy(read_audio(path))))
-        seconds += len(block[-1][1]) / SAMPLE_RATE
+        rows.append(row)
+        clips.append(torch.from_numpy(read_audio(path)))
+        seconds += len(clips[-1]) / SAMPLE_RATE
         if seconds > READ_SECONDS:
-            yield from _sorted_batches(block)
-            block, seconds = [], 0.0
-    yield from _sorted_batches(block)
-
-
-def _sorted_batches(block: Sequence[tuple[int, Tensor]]) -> Iterator[tuple[list[int], list[Tensor]]]:
-    for batch in like_lengths([len(clip) for _, clip in block], BATCH_SECONDS * SAMPLE_RATE):
-        yield [block[i][0] for i in batch], [block[i][1] for i in batch]
+            yield rows, clips
+            rows, clips, seconds = [], [], 0.0
+    if clips:
+        yield rows, clips
 
 
 def refuse_unknown_readouts(encoder: Encoder, readouts: Sequence[Readout]) -> None:

@@ -1,35 +1,35 @@
-"""Many inputs to embeddings: decoded ahead in other processes, batched by length, in the order of the inputs.
+"""Many inputs to embeddings: decoded ahead in other processes, embedded by length, in the order of the inputs.
 
-`embed_files` is the call for Python; ``maeast embed`` (embed.py) adds parts on disk, so that it can be killed.
+Decoded audio is collected in blocks, which bound memory. The encoder gets a block's clips of similar length together,
+some seconds at a time, and forms its batches from them.
+
+`embed_files` is the interface for Python; ``maeast embed`` adds parts on disk, so that a job can be resumed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maeast_upstream.audio.reading import AudioError
-from maeast_upstream.batching import like_lengths
 from maeast_upstream.data.inputs import Segment, as_text
 from maeast_upstream.data.packed import to_float
-from maeast_upstream.encoder import Encoder, scene_vectors, step_vectors
-from maeast_upstream.engines.streams import Start, shared_threads, side_by_side
+from maeast_upstream.encoder import Encoder
+from maeast_upstream.engines.streams import Submit, shared_threads, stream_pool
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec
 from maeast_upstream.frontend import SAMPLE_RATE
 
-BATCH_SECONDS = {"cpu": 30.0, "cuda": 1500.0}
-"""Audio that goes to the model at once, padding included."""
+CALL_SECONDS = {"cpu": 30.0, "cuda": 1500.0}
+"""Audio of one call of the encoder, padding included: bounds the time steps that are in memory at once."""
 
+BLOCK_SECONDS = {"cpu": 600.0, "cuda": 7500.0}
+"""Audio of a block, all in memory at once: enough to find clips of similar length."""
 
-LOOK_AHEAD_SECONDS = {"cpu": 600.0, "cuda": 7500.0}
-"""Audio that is in memory at once, to be sorted by length, unless a batch is more;"""
-
-
-LOOK_AHEAD_CLIPS = {"cpu": 256, "cuda": 8192}
-"""and so many clips at most, which is enough to sort: 600 s of clips of 0.4 s took 90 MB more."""
-
+BLOCK_CLIPS = {"cpu": 256, "cuda": 8192}
+"""Maximum number of clips in a block: with 600 s of clips of 0.4 s memory would grow by 90 MB."""
 
 Decoded = tuple[Segment, np.ndarray | AudioError]
 
@@ -43,34 +43,70 @@ class FailedInput:
     reason: str
 
 
+class Vectors(NamedTuple):
+    """The embeddings of b clips."""
+
+    states: list[Tensor]
+    """For each readout (b, T, E); T is 1 for scenes."""
+    counts: list[int]
+    """Each clip's own time steps."""
+    times_ms: Tensor
+    """(b, T), their centres."""
+
+
 def embed_decoded(
     decoded: Iterable[Decoded],
     encoder: Encoder,
-    wanted: EmbeddingSpec,
+    spec: EmbeddingSpec,
     batch_seconds: float | None = None,
 ) -> Iterator[Embedded | FailedInput]:
-    """What became of each segment, in their order.
+    """Embed segments as they are decoded.
 
-    A block's batches are launched before the block before it is read back, so that the model has work meanwhile.
+    A block is submitted before the block before it is read back, so that the encoder always has work.
+
+    Args:
+        decoded: segments with their samples, or with the reason why they could not be read.
+        encoder: in eval mode.
+        spec: the embeddings to compute.
+        batch_seconds: audio of one call of the encoder, padding included; None for what suits its device.
+
+    Yields:
+        The outcome of each segment, in their order.
+
+    Raises:
+        ValueError: the encoder is in train mode, in which dropout would change the embeddings.
     """
-    device = encoder.device.type if encoder.device.type in BATCH_SECONDS else "cpu"
-    seconds = batch_seconds or BATCH_SECONDS[device]
-    before: Callable[[], list[Embedded | FailedInput]] | None = None
-    with shared_threads(encoder.streams), side_by_side(encoder.streams) as start:
-        most = max(seconds, LOOK_AHEAD_SECONDS[device])
-        for block in blocks(decoded, encoder.streams * seconds, most, LOOK_AHEAD_CLIPS[device]):
-            launched = launch(block, encoder, wanted, seconds, start)
-            if before is not None:
-                yield from before()
-            before = launched
-        if before is not None:
-            yield from before()
+    refuse_training(encoder)
+    device = encoder.device.type if encoder.device.type in BLOCK_SECONDS else "cpu"
+    streams = encoder.runtime.streams
+    seconds = batch_seconds or CALL_SECONDS[device]
+    most = max(seconds, BLOCK_SECONDS[device])
+    previous: Callable[[], list[Embedded | FailedInput]] | None = None
+    with shared_threads(streams), stream_pool(streams) as submit:
+        for block in blocks(decoded, streams * seconds, most, BLOCK_CLIPS[device]):
+            submitted = submit_block(block, encoder, spec, seconds, submit)
+            if previous is not None:
+                yield from previous()
+            previous = submitted
+        if previous is not None:
+            yield from previous()
+
+
+def refuse_training(encoder: Encoder) -> None:
+    """ValueError if the encoder is in train mode."""
+    if encoder.training:
+        raise ValueError("embeddings need a frozen encoder, and this one is in train mode: call eval() first")
 
 
 def blocks(decoded: Iterable[Decoded], first: float, most: float, clips: int) -> Iterator[list[Decoded]]:
-    """Consecutive segments of together about ``most`` seconds of audio, ``clips`` at most.
+    """Group consecutive segments.
 
-    The first holds ``first``, and each after it twice as many, so that the model has work before much is decoded.
+    Args:
+        decoded: the segments.
+        first: seconds of audio of the first block. Each later one has twice as many as the one before it, so that the
+            encoder has work before much is decoded.
+        most: seconds of audio of a block at most.
+        clips: segments of a block at most.
     """
     block: list[Decoded] = []
     samples, seconds = 0, min(first, most)
@@ -84,48 +120,53 @@ def blocks(decoded: Iterable[Decoded], first: float, most: float, clips: int) ->
         yield block
 
 
-def launch(
-    block: list[Decoded], encoder: Encoder, wanted: EmbeddingSpec, seconds: float, start: Start
+def submit_block(
+    block: list[Decoded], encoder: Encoder, spec: EmbeddingSpec, seconds: float, submit: Submit
 ) -> Callable[[], list[Embedded | FailedInput]]:
-    """Give a block's batches to the model; the result reads them back."""
+    """Submit the clips of a block to the encoder; the returned function reads their embeddings back."""
     clips = [(row, audio) for row, (_, audio) in enumerate(block) if isinstance(audio, np.ndarray)]
     pending = []
-    for batch in like_lengths([len(audio) for _, audio in clips], seconds * SAMPLE_RATE):
-        waveforms = [torch.from_numpy(to_float(clips[i][1])) for i in batch]
-        pending.append(
-            (
-                [clips[i][0] for i in batch],
-                start(vectors_of, waveforms, encoder, wanted),
-            )
-        )
-    return lambda: read_back(block, [(rows, *vectors()) for rows, vectors in pending])
+    for group in groups_by_length([len(audio) for _, audio in clips], seconds * SAMPLE_RATE):
+        waveforms = [torch.from_numpy(to_float(clips[index][1])) for index in group]
+        pending.append(([clips[index][0] for index in group], submit(embed_clips, waveforms, encoder, spec)))
+    return lambda: read_back(block, [(rows, vectors()) for rows, vectors in pending])
 
 
-Vectors = tuple[list[Tensor], list[int], Tensor]
-"""For each readout (B, T, E); each clip's steps; (B, T) their centres in ms."""
+def groups_by_length(lengths: Sequence[int], limit: float) -> Iterator[list[int]]:
+    """Cut the clips of a block into groups for one call of the encoder each, longest clips first.
+
+    Args:
+        lengths: samples of each clip.
+        limit: a group's clips times its longest; a longer clip goes alone.
+
+    Yields:
+        Indices into ``lengths``.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    while order:
+        size = max(1, int(min(limit / max(1, lengths[order[0]]), len(order))))
+        yield order[:size]
+        order = order[size:]
 
 
-def vectors_of(waveforms: list[Tensor], encoder: Encoder, wanted: EmbeddingSpec) -> Vectors:
-    """One batch."""
-    if wanted.kind == "scene":
-        scenes = scene_vectors(encoder, waveforms, wanted.readouts)
-        return (
-            [scene[:, None] for scene in scenes],
-            [1] * len(waveforms),
-            torch.zeros(len(waveforms), 1),
-        )
-    states, encoded = step_vectors(encoder, waveforms, wanted.readouts)
-    return states, encoded.lengths.tolist(), encoded.times_ms
+@torch.no_grad()
+def embed_clips(waveforms: list[Tensor], encoder: Encoder, spec: EmbeddingSpec) -> Vectors:
+    """The scene embeddings or the time steps of some clips."""
+    if spec.kind == "scene":
+        scenes = encoder.embed_readouts(waveforms, spec.readouts)
+        return Vectors([scene[:, None] for scene in scenes], [1] * len(waveforms), torch.zeros(len(waveforms), 1))
+    encoded = encoder.read(waveforms, readouts=spec.readouts)
+    return Vectors(encoded.hidden_states, encoded.lengths.tolist(), encoded.times_ms)
 
 
-def read_back(block: list[Decoded], pending: Sequence[tuple[list[int], *Vectors]]) -> list[Embedded | FailedInput]:
-    """Vectors in the order of the segments."""
+def read_back(block: list[Decoded], groups: Sequence[tuple[list[int], Vectors]]) -> list[Embedded | FailedInput]:
+    """The outcomes of a block's segments in their order; ``groups`` hold rows of the block with their embeddings."""
     outcomes: dict[int, Embedded | FailedInput] = {}
-    for rows, states, steps, times_ms in pending:
+    for rows, (states, counts, times_ms) in groups:
         arrays = [state.cpu().numpy() for state in states]
-        for i, (row, count) in enumerate(zip(rows, steps, strict=True)):
+        for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
             segment, audio = block[row]
-            assert isinstance(audio, np.ndarray)  # errors are not given to the model
+            assert isinstance(audio, np.ndarray)  # the encoder gets no failed inputs
             start_ms = segment.start_ms or 0.0
             outcomes[row] = Embedded(
                 path=as_text(segment.path),

@@ -17,6 +17,7 @@ import torch
 from maeast_upstream.engines.selection import attach
 from maeast_upstream.extract.part_store import PartReport
 from maeast_upstream.extract.parts import Part, Work, write_parts
+from maeast_upstream.inference import Runtime
 
 ANSWER_SECONDS = 5.0
 
@@ -105,7 +106,7 @@ def write_parts_on_ray(parts: Iterable[Part], work: Work, progress: Callable[[Pa
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     encoder = work.encoder.cpu()
-    encoder.body, encoder.streams = None, 1  # compiled engines do not travel
+    encoder.use_runtime(Runtime(encoder.precision))  # compiled engines cannot be sent to other machines
     reports = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         PartActor,
         fn_constructor_args=[ray.put(work), device],

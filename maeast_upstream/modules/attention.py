@@ -19,25 +19,37 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.out = Linear(dim, dim)
 
-    def forward(self, x: Tensor, attend: Tensor | Sequence[int] | None = None, first: int = 0) -> Tensor:
-        """(B, N, D) -> (B, N - first, D): the tokens before ``first`` are looked at only.
+    def forward(
+        self,
+        x: Tensor,
+        key_mask: Tensor | None = None,
+        num_context: int = 0,
+        packed: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Attend to all tokens, or in packed sequences to those of the same clip.
 
-        ``attend`` (B, 1, 1, N) is True at the keys that may be looked at; or the tokens of each clip, where clips lie
-        side by side and each looks at itself only.
+        Args:
+            x: (B, N, D) tokens.
+            key_mask: (B, 1, 1, N) bool, True at the tokens that may be attended to; None for all of them.
+            num_context: the first tokens, which are keys and values only and give no output.
+            packed: in place of ``key_mask``: the number of tokens of each clip in a row of several clips.
+
+        Returns:
+            (B, N - num_context, D).
         """
-        qkv = split_heads(self.qkv(x), 3, self.num_heads)
-        if attend is None or isinstance(attend, Tensor):
-            y = self._attention((qkv[0][:, :, first:], *qkv[1:]), attend)
+        q, k, v = split_heads(self.qkv(x), 3, self.num_heads)
+        if packed is None:
+            y = self._attention((q[:, :, num_context:], k, v), key_mask)
         else:
-            clips = zip(*(torch.split(part, list(attend), dim=2) for part in qkv), strict=True)
+            clips = zip(*(torch.split(part, list(packed), dim=2) for part in (q, k, v)), strict=True)
             y = torch.cat([self._attention(clip, None) for clip in clips], dim=1)
         out: Tensor = self.out(y.flatten(2))
         return out
 
-    def _attention(self, qkv: Sequence[Tensor], attend: Tensor | None) -> Tensor:
-        """Three (B, H, n, D / H) -> (B, n, H, D / H)."""
+    def _attention(self, qkv: Sequence[Tensor], key_mask: Tensor | None) -> Tensor:
+        """(B, H, n, D / H) queries, (B, H, N, D / H) keys and values -> (B, n, H, D / H)."""
         q, k, v = qkv
-        return attention(q, k, v, attend, self.dropout if self.training else 0.0).transpose(1, 2)
+        return attention(q, k, v, key_mask, self.dropout if self.training else 0.0).transpose(1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -51,16 +63,16 @@ class CrossAttention(nn.Module):
         self.kv = Linear(dim, 2 * dim)
         self.out = Linear(dim, dim)
 
-    def forward(self, x: Tensor, attend: Tensor | None, memory: Tensor) -> Tensor:
-        """(B, n, D), (B, K, D) memory -> (B, n, D); ``attend`` (B, 1, 1, K) is True where it may be looked at."""
+    def forward(self, x: Tensor, key_mask: Tensor | None, memory: Tensor) -> Tensor:
+        """(B, n, D), (B, K, D) memory -> (B, n, D); ``key_mask`` (B, 1, 1, K) is True where memory is attended to."""
         (q,) = split_heads(self.q(x), 1, self.num_heads)
         k, v = split_heads(self.kv(memory), 2, self.num_heads)
-        y = attention(q, k, v, attend, self.dropout if self.training else 0.0)
+        y = attention(q, k, v, key_mask, self.dropout if self.training else 0.0)
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
 
 
 def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
-    """(B, N, parts * D) -> as many (B, H, N, D / H) views."""
+    """(B, N, parts * D) -> one (B, H, N, D / H) view for each of the parts."""
     B, N, width = x.shape
     return x.view(B, N, parts, num_heads, width // parts // num_heads).permute(2, 0, 3, 1, 4).unbind(0)

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 POSITION_BASE = 10_000.0
 
-
 STORED_POSITIONS = 4096
-"""Rows of the sinusoid kept ready: 80 s of patch tokens; more are computed when a longer input asks for them."""
+"""Rows of the stored table: 80 s of patch tokens. The rows of longer inputs are computed when they are needed."""
 
 
 def sinusoid(num_tokens: int, dim: int) -> Tensor:
@@ -34,17 +33,26 @@ class Positions(nn.Module):
             persistent=False,
         )
 
-    def forward(self, x: Tensor, side_by_side: Sequence[int] | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D); ``side_by_side`` as in `MaeAst.features`: each clip counts from its own start."""
+    def forward(self, x: Tensor, packed: Sequence[int] | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D); with ``packed`` (see `MaeAst.features`) the positions of each clip start at 0."""
         if self.kind == "none":
             return x
-        if side_by_side is None:
+        if packed is None:
             return x + self._rows(x.shape[1], x.device)
-        rows = self._rows(max(side_by_side), x.device)
-        return x + torch.cat([rows[:tokens] for tokens in side_by_side])
+        rows = self._rows(max(packed), x.device)
+        return x + torch.cat([rows[:tokens] for tokens in packed])
 
     def at(self, x: Tensor, index: Tensor, num_tokens: int) -> Tensor:
-        """(B, n, D) tokens that stand at the places (B, n) ``index`` of ``num_tokens`` -> (B, n, D)."""
+        """Add positions to tokens that are not in order or not all there.
+
+        Args:
+            x: (B, n, D) tokens.
+            index: (B, n) int64, their positions.
+            num_tokens: above every position.
+
+        Returns:
+            (B, n, D).
+        """
         return x if self.kind == "none" else x + self._rows(num_tokens, x.device)[index]
 
     def _rows(self, tokens: int, device: torch.device) -> Tensor:

@@ -43,13 +43,29 @@ class TransformerBlock(nn.Module):
     def forward(
         self,
         x: Tensor,
-        attend: Tensor | Sequence[int] | None = None,
+        key_mask: Tensor | None = None,
+        num_context: int = 0,
+        packed: Sequence[int] | None = None,
         memory: Tensor | None = None,
-        first: int = 0,
     ) -> Tensor:
-        """(B, N, D) -> (B, N - first, D); ``attend``, ``first``, ``memory`` as in `Attention` and `CrossAttention`."""
-        y = self.attention(x, attend, first) if memory is None else self.attention(x[:, first:], attend, memory)
-        x = self.attention_norm(x[:, first:] + self.dropout(y))
+        """Run the layer.
+
+        Args:
+            x: (B, N, D) tokens.
+            key_mask: see `Attention` and `CrossAttention`.
+            num_context: see `Attention`.
+            packed: see `Attention`.
+            memory: (B, K, D) tokens to attend to, where the layer has cross-attention.
+
+        Returns:
+            (B, N - num_context, D).
+        """
+        queries = x[:, num_context:]
+        if memory is None:
+            y = self.attention(x, key_mask, num_context, packed)
+        else:
+            y = self.attention(queries, key_mask, memory)
+        x = self.attention_norm(queries + self.dropout(y))
         y = self.fc2(self.activation_dropout(F.gelu(self.fc1(x))))
         out: Tensor = self.ffn_norm(x + self.dropout(y))
         return out
@@ -82,30 +98,38 @@ class TransformerStack(nn.Module):
         layerdrop: float = 0.0,
         padding: Tensor | None = None,
         memory: Tensor | None = None,
-        first: int = 0,
+        num_context: int = 0,
     ) -> Tensor:
-        """(B, N, D) -> (B, N - first, D), the last layer's output of the tokens from ``first`` on.
+        """The last layer's output; what pretraining uses.
 
-        While training each block is skipped with probability ``layerdrop``. ``padding`` (B, N) is True at tokens that
-        the others must not attend to; with cross-attention, of ``memory``.
+        Args:
+            x: (B, N, D) tokens.
+            layerdrop: the probability with which each block is skipped in train mode.
+            padding: (B, N) bool, True at tokens that no other token attends to; of ``memory`` with cross-attention.
+            memory: (B, K, D) tokens to attend to, where the stack has cross-attention.
+            num_context: the first tokens, whose output is not needed: the last layer does not compute it.
+
+        Returns:
+            (B, N - num_context, D).
         """
-        attend = None if padding is None else ~padding[:, None, None, :]
+        key_mask = None if padding is None else ~padding[:, None, None, :]
         x = self.dropout(self.norm(x))
-        wanted = x.shape[1] - first
+        num_outputs = x.shape[1] - num_context
         for number, block in enumerate(self.blocks, start=1):
             if not (self.training and layerdrop and torch.rand(()).item() < layerdrop):
-                x = self._run(block, x, attend, memory, first if number == len(self.blocks) else 0)
-        return x[:, x.shape[1] - wanted :]
+                is_last = number == len(self.blocks)
+                x = self._run(block, x, key_mask, num_context if is_last else 0, None, memory)
+        return x[:, x.shape[1] - num_outputs :]
 
     def layers(
-        self, x: Tensor, padding: Tensor | None, keep: Sequence[int], side_by_side: Sequence[int] | None = None
+        self, x: Tensor, padding: Tensor | None, keep: Sequence[int], packed: Sequence[int] | None = None
     ) -> list[Tensor]:
         """The outputs of the layers in ``keep`` (counted from 1, ascending); nothing above the last is computed."""
-        attend = side_by_side if padding is None else ~padding[:, None, None, :]
+        key_mask = None if padding is None else ~padding[:, None, None, :]
         x = self.dropout(self.norm(x))
         kept = []
         for number, block in enumerate(self.blocks[: keep[-1]], start=1):
-            x = self._run(block, x, attend)
+            x = self._run(block, x, key_mask, 0, packed, None)
             if number in keep:
                 kept.append(x)
         return kept
@@ -114,14 +138,16 @@ class TransformerStack(nn.Module):
         self,
         block: nn.Module,
         x: Tensor,
-        attend: Tensor | Sequence[int] | None,
-        memory: Tensor | None = None,
-        first: int = 0,
+        key_mask: Tensor | None,
+        num_context: int,
+        packed: Sequence[int] | None,
+        memory: Tensor | None,
     ) -> Tensor:
+        """One block; its activations are computed again in the backward pass if the model's config says so."""
         if self.checkpoint_activations and torch.is_grad_enabled():
-            result: Tensor = checkpoint(block, x, attend, memory, first, use_reentrant=False)
+            result: Tensor = checkpoint(block, x, key_mask, num_context, packed, memory, use_reentrant=False)
         else:
-            result = block(x, attend, memory, first)
+            result = block(x, key_mask, num_context, packed, memory)
         return result
 
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maeast_upstream import Encoder, Readout, load_model
+from maeast_upstream import Encoder, Readout, batching, load_model
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.model import patchify, preset
 from maeast_upstream.time_grid import TimeGrid, window_ranges, window_starts
@@ -62,7 +62,7 @@ def test_any_lengths_agree_with_lone_clips(lengths, fine):
     torch.manual_seed(0)
     from small import small_config
 
-    encoder = Encoder(EncoderConfig(model=small_config(depth=1))).eval()
+    encoder = Encoder(EncoderConfig(model=small_config(depth=1))).eval().requires_grad_(False)
     hop_ms = 40.0 if fine else None
     batch = [noise(length, length) for length in lengths]
     together = encoder.encode(batch, hop_ms=hop_ms)
@@ -141,7 +141,7 @@ def test_only_kept_layers_are_returned(make_encoder):
     assert torch.equal(some.hidden_states[1], every.hidden_states[2])
 
 
-def test_mel_patches_are_side_by_side_or_averaged(make_encoder):
+def test_mel_patches_are_concatenated_or_averaged(make_encoder):
     encoder = make_encoder()
     concat = encoder.encode([noise(16000)]).hidden_states[-1]
     mean = encoder.encode([noise(16000)], mel="mean").hidden_states[-1]
@@ -181,18 +181,80 @@ def test_up_to_max_seconds_it_is_one_piece(make_encoder):
     assert not torch.allclose(one_piece, windows)
 
 
-def test_eval_mode_records_no_graph_and_train_mode_reaches_every_encoder_parameter(
-    make_encoder,
-):
-    encoder = make_encoder()
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_reach_every_encoder_parameter_and_the_waveforms(make_encoder, training):
+    encoder = make_encoder().requires_grad_(True).train(training)
     clips = [noise(16000).requires_grad_(), noise(4000)]
-    assert not encoder.encode(clips).hidden_states[-1].requires_grad
-    encoder.train()
     states = encoder.encode(clips).hidden_states
     sum(state.square().mean() for state in states).backward()
     parts = (encoder.network.patch_embed, encoder.network.encoder)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for part in parts for p in part.parameters())
     assert clips[0].grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_torchs_grad_mode_decides_whether_a_graph_is_recorded(make_encoder, training):
+    encoder = make_encoder().requires_grad_(True).train(training)
+    assert encoder.embed([noise(16000)]).requires_grad
+    with torch.no_grad():
+        assert not encoder.embed([noise(16000)]).requires_grad
+
+
+def test_a_loaded_model_records_nothing_until_its_weights_are_unfrozen():
+    encoder = load_model()
+    assert not encoder.training
+    assert not encoder.embed([noise(16000)]).requires_grad
+    assert encoder.requires_grad_(True).embed([noise(16000)]).requires_grad
+
+
+def test_a_frozen_encoder_passes_gradients_to_waveforms(make_encoder):
+    clips = [noise(16000).requires_grad_(), noise(4000)]
+    make_encoder().embed(clips).sum().backward()
+    assert clips[0].grad.abs().sum() > 0
+
+
+def test_rows_past_a_clips_own_steps_are_zero_or_repeat_its_last_step(make_encoder):
+    encoder = make_encoder()
+    clips = [noise(16000), noise(4000)]
+    plain = encoder.encode(clips).hidden_states[-1]
+    zero = encoder.encode(clips, steps=9).hidden_states[-1]
+    repeated = encoder.encode(clips, steps=9, past="repeat").hidden_states[-1]
+    assert torch.equal(zero[:, :6], plain)
+    assert (zero[:, 6:] == 0).all()
+    for row, length in enumerate(encoder.encode(clips).lengths):
+        assert torch.equal(repeated[row, :length], plain[row, :length])
+        assert torch.equal(repeated[row, length:], plain[row, length - 1].expand(9 - length, -1))
+
+
+def test_a_call_is_embed_and_hooks_see_it(make_encoder):
+    encoder = make_encoder()
+    seen = []
+    encoder.register_forward_hook(lambda module, given, result: seen.append(result))
+    clips, readout = [noise(16000), noise(4000)], Readout(layer=2, pool="mean_max")
+    vectors = encoder(clips, readout=readout)
+    assert torch.equal(vectors, encoder.embed(clips, readout=readout))
+    assert seen[0] is vectors
+    assert len(seen) == 1
+
+
+def test_torch_compile_takes_an_encoder(make_encoder):
+    encoder = make_encoder()
+    compiled = torch.compile(encoder, backend="eager")
+    clips = [noise(16000), noise(4000)]
+    torch.testing.assert_close(compiled(clips), encoder.embed(clips), atol=1e-5, rtol=0)
+
+
+def test_distributed_data_parallel_takes_an_encoder_and_hands_back_its_gradients(make_encoder):
+    encoder = make_encoder().requires_grad_(True).train()
+    clips = [noise(16000), noise(4000)]
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(encoder, find_unused_parameters=True)
+        parallel(clips).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert encoder.network.patch_embed.weight.grad.abs().sum() > 0
 
 
 def test_embed_pools_each_clip_over_its_own_steps(make_encoder):
@@ -205,6 +267,35 @@ def test_embed_pools_each_clip_over_its_own_steps(make_encoder):
         assert (vector - expected).abs().max() <= 1e-5
     assert encoder.embed(clips, readout=Readout(layer="all", mel="mean", pool="mean_max")).shape == (2, 2 * 3 * 32)
     assert encoder.embed(clips, readout=Readout(layer="mean")).shape == (2, 256)
+
+
+def test_many_clips_are_embedded_batch_by_batch_in_their_order(make_encoder, monkeypatch):
+    encoder = make_encoder()
+    clips = [noise(length, length) for length in (4000, 16000, 9000, 48000, 700)]
+    readouts = [Readout(layer=1), Readout(layer="all", mel="mean", pool="mean_std")]
+    monkeypatch.setitem(batching.BATCH_TOKENS, "cpu", 100)
+    limits = encoder.batch_limits(clips)
+    assert len(list(batching.plan_batches([len(clip) for clip in clips], encoder.grid(None), limits))) > 1
+    for vectors, readout in zip(encoder.embed_readouts(clips, readouts), readouts, strict=True):
+        for vector, clip in zip(vectors, clips, strict=True):
+            torch.testing.assert_close(vector, encoder.embed([clip], readout=readout)[0], atol=1e-5, rtol=0)
+
+
+@given(st.lists(st.integers(1, 100_000), max_size=30), st.booleans(), st.integers(0, 30))
+def test_a_plan_holds_every_clip_once_longest_first_within_its_limits(samples, packed, small):
+    grid = TimeGrid(16, 4, 1280)
+    limits = batching.BatchLimits(steps=40, small_steps=small, packed=packed, whole_samples=90_000)
+    plan = list(batching.plan_batches(samples, grid, limits))
+    assert sorted(clip for batch in plan for clip in batch) == list(range(len(samples)))
+    lengths = [samples[clip] for batch in plan for clip in batch]
+    assert lengths == sorted(lengths, reverse=True)
+    for batch in plan:
+        steps = [grid.steps(samples[clip]) // 4 + 1 for clip in batch]
+        area = sum(steps) if packed else len(steps) * steps[0]
+        if len(batch) > 1:
+            assert area <= 40
+            assert area <= small or sum(steps) >= 0.9 * area
+            assert samples[batch[0]] <= 90_000
 
 
 @pytest.mark.parametrize(

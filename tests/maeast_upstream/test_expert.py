@@ -342,20 +342,19 @@ def test_on_a_gpu_a_small_batch_is_one_pass_and_on_a_cpu_no_padding_is_computed(
 
     clips = noise(16000, 100_000, 40_000)
     upstream = UpstreamExpert(write_published("patch"), precision="bf16").eval()
-    grid = upstream.encoder.grid(None)
+    encoder, grid, samples = upstream.encoder, upstream.encoder.grid(None), [len(clip) for clip in clips]
     alone = [states(upstream, [clip])[-1] for clip in clips]
-    network, seen = upstream.encoder.network, []
+    network, seen = encoder.network, []
     features = network.features
     monkeypatch.setattr(
         network, "features", lambda *given, **more: seen.append(given[0].shape) or features(*given, **more)
     )
     dense = states(upstream, clips)[-1]
     assert sum(rows * tokens for rows, tokens, _ in seen) == 8 * sum(grid.steps(len(clip)) for clip in clips)
-    monkeypatch.setattr(upstream.encoder, "_side_by_side", lambda: False)
-    apart = list(upstream.encoder._batches(clips, grid))
+    monkeypatch.setattr(encoder, "_packs", lambda clips: False)
+    assert len(list(batching.plan_batches(samples, grid, encoder.batch_limits(clips)))) == 3
     monkeypatch.setitem(batching.SMALL_BATCH_TOKENS, "cpu", 8192)
-    together = list(upstream.encoder._batches(clips, grid))
-    assert (len(apart), len(together)) == (3, 1)
+    assert len(list(batching.plan_batches(samples, grid, encoder.batch_limits(clips)))) == 1
     for batch in (dense, states(upstream, clips)[-1]):
         for one, other in zip(alone, batch, strict=True):
             assert torch.nn.functional.cosine_similarity(one[0], other[: one.shape[1]], dim=-1).min() > 0.999

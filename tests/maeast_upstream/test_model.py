@@ -49,10 +49,10 @@ def test_attention_equals_torchs(padded):
 def test_attention_with_dropout_is_right_on_average(padded):
     torch.manual_seed(0)
     layer, x = Attention(24, 3, 0.2), torch.randn(1, 7, 24)
-    attend = ~(torch.arange(7) >= 4)[None, None, None] if padded else None
-    expected = layer.eval()(x, attend)
+    key_mask = ~(torch.arange(7) >= 4)[None, None, None] if padded else None
+    expected = layer.eval()(x, key_mask)
     layer.train()
-    actual = layer(x.expand(20_000, -1, -1), attend)
+    actual = layer(x.expand(20_000, -1, -1), key_mask)
     assert not torch.equal(actual[0], actual[1])
     torch.testing.assert_close(actual.mean(0, keepdim=True), expected, atol=5e-3, rtol=0)
 
@@ -181,13 +181,13 @@ def test_a_row_does_not_depend_on_its_mates_nor_on_padding(lengths):
 
 
 @pytest.mark.parametrize("lengths", [[1, 5, 2, 5], [4], [0x201, 1]], ids=["mixed", "one", "past the table"])
-def test_clips_side_by_side_share_nothing(lengths):
+def test_packed_clips_share_nothing(lengths):
     torch.manual_seed(0)
     network = MaeAst(small_config(depth=2)).eval()
     clips = [torch.randn(1, 8 * length, 256) for length in lengths]
     tokens = [clip.shape[1] for clip in clips]
     with torch.no_grad():
-        together = network.features(torch.cat(clips, 1), side_by_side=tokens)
+        together = network.features(torch.cat(clips, 1), packed=tokens)
         for clip, row in zip(clips, zip(*(layer.split(tokens, 1) for layer in together), strict=True), strict=True):
             for one, other in zip(network.features(clip), row, strict=True):
                 assert (one - other).abs().max() <= 1e-5

@@ -18,20 +18,20 @@ CACHED = 1 << 20
 """Attention weights that are worked on at once: 4 MB in float32, two heads of 10 s of patches with mask tokens."""
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None, probability: float) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, probability: float) -> Tensor:
     """(B, H, n, C), (B, H, N, C) twice -> (B, H, n, C); weights are dropped with ``probability``.
 
-    ``attend`` (B, 1, 1, N) is True at the keys that may be looked at, of which each clip has some.
+    ``key_mask`` (B, 1, 1, N) is True at the keys that may be looked at, of which each clip has some.
     """
     steps = round(probability * STEPS)
     plain = type(q) is Tensor and q.device.type == "cpu" and not torch.compiler.is_compiling()
     if not plain or steps in (0, STEPS):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=probability)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask, dropout_p=probability)
     B, H = q.shape[:2]
-    if attend is not None:
-        attend = attend.expand(B, H, 1, -1).reshape(B * H, 1, -1)
+    if key_mask is not None:
+        key_mask = key_mask.expand(B, H, 1, -1).reshape(B * H, 1, -1)
     rows = (part.reshape(B * H, *part.shape[2:]) for part in (q, k, v))
-    out: Tensor = _DroppedAttention.apply(*rows, attend, steps)  # type: ignore[no-untyped-call]
+    out: Tensor = _DroppedAttention.apply(*rows, key_mask, steps)  # type: ignore[no-untyped-call]
     return out.view(B, H, *out.shape[1:])
 
 
@@ -39,7 +39,7 @@ class _DroppedAttention(torch.autograd.Function):
     """`attention` with clips and heads as one: (R, n, C), (R, N, C) twice, (R, 1, N) or None -> (R, n, C)."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, attend: Tensor | None, steps: int) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, steps: int) -> Tensor:
         R, n, C = q.shape
         ctx.scale, ctx.upscale = C**-0.5, STEPS / (STEPS - steps)
         weights = q.new_empty(R, n, k.shape[1])
@@ -48,8 +48,8 @@ class _DroppedAttention(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             for rows in _pieces(weights):
                 w = torch.baddbmm(weights[rows], q[rows], k[rows].mT, beta=0, alpha=ctx.scale, out=weights[rows])
-                if attend is not None:
-                    w.masked_fill_(~attend[rows], torch.finfo(w.dtype).min)
+                if key_mask is not None:
+                    w.masked_fill_(~key_mask[rows], torch.finfo(w.dtype).min)
                 torch.softmax(w, dim=-1, out=w)
                 kept[rows] = random_kept(w.shape, steps)
                 used = kept[rows].to(w.dtype).mul_(w)

@@ -268,7 +268,7 @@ def test_a_file_without_vectors_is_refused_by_name(tmp_path, name, content):
 def test_what_cannot_be_done_is_one_line_before_a_clip_is_read(
     start, sets, tmp_path, capsys, monkeypatch, options, message
 ):
-    monkeypatch.setattr(features, "read_batches", None)
+    monkeypatch.setattr(features, "read_blocks", None)
     (tmp_path / "short.csv").write_text("path,a\nx.wav,1\n")
     (tmp_path / "tuned.csv").write_text("set,test_accuracy\ndrums,75.0\n")
     (tmp_path / "wild.csv").write_text("set,test_accuracy\nwords,nan\n")

@@ -444,14 +444,14 @@ def test_what_is_whole_stays_and_the_same_command_goes_on(
     assert not out.exists()
     assert main(["embed", str(folder), "-o", str(out), "--precision", "bf16"]) == 1
     assert "begun with precision 'fp32', not 'bf16'" in errors(capsys)
-    launched, launch = [], pipeline.launch
+    submitted, submit_block = [], pipeline.submit_block
     monkeypatch.setattr(
         pipeline,
-        "launch",
-        lambda block, *rest: launched.extend(block) or launch(block, *rest),
+        "submit_block",
+        lambda block, *rest: submitted.extend(block) or submit_block(block, *rest),
     )
     assert main(["embed", str(folder), "-o", str(out)]) == 0
-    assert len(launched) == 2
+    assert len(submitted) == 2
     assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "e.parquet"]
 

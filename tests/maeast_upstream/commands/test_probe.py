@@ -184,7 +184,6 @@ def test_reading_in_blocks_changes_nothing(tones, monkeypatch):
     paths = read_labels(tones).paths
     whole = logmel_features(paths)
     monkeypatch.setattr(features, "READ_SECONDS", 1.0)
-    monkeypatch.setattr(features, "BATCH_SECONDS", 0.5)
     np.testing.assert_array_equal(logmel_features(paths), whole)
 
 
@@ -336,7 +335,7 @@ def test_sets_of_one_name_are_refused(tones):
     ],
 )
 def test_what_cannot_be_done_is_refused_before_any_clip_is_read(tones, monkeypatch, options, message):
-    monkeypatch.setattr(features, "read_batches", None)
+    monkeypatch.setattr(features, "read_blocks", None)
     with pytest.raises(ValueError, match=message):
         probe.main([str(tones), *options])
 

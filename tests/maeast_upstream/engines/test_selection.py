@@ -30,7 +30,7 @@ def openvino():
 
 @pytest.fixture
 def no_packages(monkeypatch):
-    monkeypatch.setattr(attach, "find_spec", lambda name: None)
+    monkeypatch.setattr(selection, "find_spec", lambda name: None)
 
 
 def assert_same_rows(expected, actual, precision):
@@ -56,7 +56,7 @@ def test_rows_are_torchs_on_real_clips_of_mixed_lengths(make_encoder, clips, eng
     expected = encoder.encode(batch, hop_ms=hop_ms)
     assert attach(encoder, engine, precision).engine == engine
     assert_same_rows(expected, encoder.encode(batch, hop_ms=hop_ms), precision)
-    assert encoder.body is not None
+    assert encoder.runtime.transformer is not None
 
 
 @pytest.mark.parametrize(("engine", "precision"), PAIRS)
@@ -66,7 +66,7 @@ def test_long_audio_goes_in_windows(make_encoder, long_clip, engine, precision):
     expected = encoder.encode([long_clip])
     attach(encoder, engine, precision)
     assert_same_rows(expected, encoder.encode([long_clip]), precision)
-    assert encoder.body is not None
+    assert encoder.runtime.transformer is not None
 
 
 @pytest.mark.parametrize(("engine", "precision"), PAIRS)
@@ -112,7 +112,7 @@ def test_more_tokens_than_the_table_holds_go_through_torch(make_encoder, openvin
     expected = encoder.encode(clip)
     attach(encoder, "openvino")
     assert_same_rows(expected, encoder.encode(clip), "fp32")
-    assert encoder.body is not None
+    assert encoder.runtime.transformer is not None
 
 
 def test_an_engine_that_fails_later_hands_over_to_torch_with_one_warning(make_encoder, clips, openvino, caplog):
@@ -127,11 +127,11 @@ def test_an_engine_that_fails_later_hands_over_to_torch_with_one_warning(make_en
             raise RuntimeError("out of\nmemory")
         return encoder.network.features(*given)
 
-    encoder.body._body = third_call_fails
+    encoder.runtime.transformer._transformer = third_call_fails
     assert_same_rows(expected, encoder.encode(clips), "fp32")
     assert_same_rows(expected, encoder.encode(clips), "fp32")
     assert len(calls) == 3
-    assert [r.message for r in caplog.records] == ["engine openvino failed, torch goes on in its place: out of memory"]
+    assert [r.message for r in caplog.records] == ["engine openvino failed, torch replaces it: out of memory"]
 
 
 @pytest.mark.parametrize(("engine", "precision"), [("openvino", "bf16"), ("onnx", "int8"), ("auto", "bf16")])
@@ -140,12 +140,12 @@ def test_an_engine_that_cannot_start_leaves_torch(make_encoder, clips, engine, p
         raise ImportError(f"{name} cannot be loaded")
 
     encoder = make_encoder()
-    monkeypatch.setattr(attach, "find_spec", lambda name: name)
+    monkeypatch.setattr(selection, "find_spec", lambda name: name)
     monkeypatch.setattr(selection.importlib, "import_module", broken)
     choice = attach(encoder, engine, precision)
     assert choice.engine == "torch"
     assert choice.precision == {"bf16": "bf16", "int8": "fp32"}[precision]
-    assert encoder.body is None
+    assert encoder.runtime.transformer is None
     assert "cannot be loaded" in caplog.text
     assert encoder.embed(clips[:1]).isfinite().all()
 
@@ -153,11 +153,11 @@ def test_an_engine_that_cannot_start_leaves_torch(make_encoder, clips, engine, p
 @pytest.mark.parametrize("wrong", [lambda x: x + 1, lambda x: x * torch.nan, lambda x: torch.randn_like(x)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_engine_with_other_numbers_is_not_taken(make_encoder, openvino, monkeypatch, caplog, wrong, precision):
-    from maeast_upstream.engines.openvino import OpenVinoBody
+    from maeast_upstream.engines.openvino import OpenVinoTransformer
 
-    right = OpenVinoBody.__call__
+    right = OpenVinoTransformer.__call__
     monkeypatch.setattr(
-        OpenVinoBody,
+        OpenVinoTransformer,
         "__call__",
         lambda self, *given: [wrong(x) for x in right(self, *given)],
     )
@@ -202,7 +202,7 @@ def test_what_is_not_clearly_faster_is_not_taken(make_encoder, openvino, monkeyp
     )
     encoder = make_encoder()
     assert attach(encoder, "auto", "bf16").engine == "torch"
-    assert encoder.body is None
+    assert encoder.runtime.transformer is None
 
 
 @pytest.mark.parametrize(
@@ -240,19 +240,19 @@ def test_without_a_home_auto_measures_and_keeps_nothing(make_encoder, openvino, 
 
 
 def test_an_engine_that_fails_while_it_is_measured_leaves_torch(make_encoder, openvino, monkeypatch, cache, caplog):
-    from maeast_upstream.engines.openvino import OpenVinoBody
+    from maeast_upstream.engines.openvino import OpenVinoTransformer
 
-    right = OpenVinoBody.__call__
+    right = OpenVinoTransformer.__call__
 
     def fails_on_large_batches(self, patches, *given):
         if patches.shape[0] * patches.shape[1] > 100:
             raise RuntimeError("out of\nmemory")
         return right(self, patches, *given)
 
-    monkeypatch.setattr(OpenVinoBody, "__call__", fails_on_large_batches)
+    monkeypatch.setattr(OpenVinoTransformer, "__call__", fails_on_large_batches)
     choice = attach(make_encoder(), "auto", "bf16")
     assert str(choice) == "engine torch, bf16: nothing here is clearly faster (torch's time over theirs: none works)"
-    assert caplog.messages == ["engine openvino failed, torch goes on in its place: out of memory"]
+    assert caplog.messages == ["engine openvino failed, torch replaces it: out of memory"]
 
 
 def test_measuring_calls_in_turn_and_keeps_the_least():
@@ -325,8 +325,12 @@ def test_a_model_on_another_device_stays_with_torch(make_encoder):
 def test_a_model_in_training_is_refused_and_training_never_uses_an_engine(make_encoder, clips, openvino):
     encoder = make_encoder()
     attach(encoder, "openvino")
-    encoder.train().encode([clips[0]]).hidden_states[-1].sum().backward()
-    assert encoder.network.patch_embed.weight.grad is not None
+    encoder.requires_grad_(True)
+    for training in (True, False):
+        encoder.zero_grad()
+        encoder.train(training).encode([clips[0]]).hidden_states[-1].sum().backward()
+        assert encoder.network.patch_embed.weight.grad is not None
+    encoder.train()
     with pytest.raises(ValueError, match="call eval"):
         attach(encoder, "openvino")
 

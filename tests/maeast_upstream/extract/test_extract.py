@@ -14,13 +14,13 @@ from maeast_upstream import Readout, load_model
 from maeast_upstream.audio.reading import AudioError, read_audio
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.extract import parts as extract_parts
-from maeast_upstream.extract import pipeline
 from maeast_upstream.extract.api import Embedder, embed_files, waveform_of
 from maeast_upstream.extract.outputs import TableBuilder
 from maeast_upstream.extract.part_store import PartStore
 from maeast_upstream.extract.parts import PART_CLIPS, Part, Work, cut_parts, write_parts
 from maeast_upstream.extract.pipeline import blocks, embed_decoded
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec, make_schema
+from maeast_upstream.inference import Runtime
 from maeast_upstream.storage.folder import Storage
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
@@ -140,21 +140,20 @@ def made_up(lengths):
     st.sampled_from([1, 3]),
 )
 def test_every_segment_has_its_outcome_in_its_place(lengths, seconds, streams):
-    wanted = EmbeddingSpec(readouts=(Readout(layer=1),))
     lengths_seen = []
 
-    def vectors(waveforms, encoder, wanted):
-        lengths_seen.extend(map(len, waveforms))
-        return (
-            [torch.stack([w[:1] for w in waveforms])[:, None]],
-            [1] * len(waveforms),
-            torch.zeros(len(waveforms), 1),
-        )
+    class FirstSamples:
+        """An encoder whose embedding of a clip is its first sample."""
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "vectors_of", vectors)
-        encoder = type("Encoder", (), {"device": torch.device("cpu"), "streams": streams})()
-        outcomes = list(embed_decoded(made_up(lengths), encoder, wanted, seconds))
+        training, device, runtime = False, torch.device("cpu"), Runtime(streams=streams)
+
+        def embed_readouts(self, waveforms, readouts):
+            lengths_seen.extend(map(len, waveforms))
+            return [torch.stack([waveform[:1] for waveform in waveforms])]
+
+    outcomes = list(
+        embed_decoded(made_up(lengths), FirstSamples(), EmbeddingSpec(readouts=(Readout(layer=1),)), seconds)
+    )
     assert [outcome.path for outcome in outcomes] == [f"clip{number}" for number in range(len(lengths))]
     assert [isinstance(outcome, Embedded) for outcome in outcomes] == [length > 0 for length in lengths]
     for number, outcome in enumerate(outcomes):

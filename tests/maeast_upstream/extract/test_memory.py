@@ -12,7 +12,8 @@ from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.model import preset
 size, minutes, precision = sys.argv[1], float(sys.argv[2]), sys.argv[3]
-encoder = Encoder(EncoderConfig(model=preset(size), normalisation=Normalisation(mean=-6, std=4)), precision).eval()
+config = EncoderConfig(model=preset(size), normalisation=Normalisation(mean=-6, std=4))
+encoder = Encoder(config, precision).eval().requires_grad_(False)
 clip = torch.empty(round(minutes * 60 * 16000)).uniform_(-0.1, 0.1)
 encoded = encoder.encode([clip], layers=[encoder.num_layers])
 assert encoded.lengths[0] == (1 + (len(clip) - 400) // 160) // 16
@@ -26,9 +27,10 @@ QUANTISE = """
 import torch
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder
-from maeast_upstream.engines import selection
+from maeast_upstream.engines import attach
 from maeast_upstream.model import preset
-encoder = Encoder(EncoderConfig(model=preset("base"), normalisation=Normalisation(mean=-6, std=4))).eval()
+config = EncoderConfig(model=preset("base"), normalisation=Normalisation(mean=-6, std=4))
+encoder = Encoder(config).eval().requires_grad_(False)
 assert attach(encoder, "onnx", "int8").engine == "onnx"
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(int(status["VmHWM"].split()[0]) / 2**20, int(status["VmRSS"].split()[0]) / 2**20)

@@ -5,7 +5,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from pretrain.heap import keep_freed_memory
+from maeast_upstream.modules.cpu.memory import keep_freed_memory
 if {keep}: keep_freed_memory()
 for _ in range(10): torch.ones(10_000_000)  # the first ones make the heap grow
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

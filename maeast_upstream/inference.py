@@ -1,0 +1,241 @@
+"""One batch of clips through the front end and the network: padded, packed, or one long clip in windows.
+
+Shapes: b clips of a batch, S samples, T time steps, M mel patches of a time step, N = T * M tokens, P values of a
+token, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from maeast_upstream.batching import BATCH_TOKENS, SMALL_BATCH_TOKENS, BatchLimits, StepChunk, pad_clips, to_device
+from maeast_upstream.config import EncoderConfig
+from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, Fbank, num_samples
+from maeast_upstream.model import MaeAst, patchify
+from maeast_upstream.time_grid import TimeGrid, window_ranges, window_starts
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Transformer(Protocol):
+    """Runs the transformer in place of torch: what `MaeAst.features` does for padded clips."""
+
+    def __call__(self, patches: Tensor, padding: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
+        """(b, N, P) patches, (b, N) padding or None, ascending layers -> (b, N, D) for each of the layers."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How an encoder's transformer is run."""
+
+    precision: Precision = "fp32"
+    """The precision of torch's matrix products."""
+    transformer: Transformer | None = None
+    """An engine that runs the transformer where no gradients are needed; None for torch."""
+    streams: int = 1
+    """Batches that `extract` runs at the same time, each on its share of torch's threads."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in _DTYPES:
+            raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, got {self.precision!r}")
+
+
+class BatchEncoder(nn.Module):
+    """The front end and the network of an encoder, and how they process the clips of one batch."""
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        precision: Precision = "fp32",
+        *,
+        max_seconds: float = 60.0,
+        window_seconds: float = 10.0,
+    ) -> None:
+        """Build the network with random weights.
+
+        Args:
+            config: the shape of the network, the front end and the normalization.
+            precision: of the matrix products: fp32, bf16 or fp16.
+            max_seconds: clips up to this length are processed whole, longer ones in windows.
+            window_seconds: the length of those windows.
+
+        Raises:
+            ValueError: an unknown precision, or a window that is too short or longer than ``max_seconds``.
+        """
+        super().__init__()
+        steps = TimeGrid(config.model.patch_frames, config.model.patch_frames, 0).steps(
+            round(window_seconds * SAMPLE_RATE)
+        )
+        if steps < 2 or max_seconds < window_seconds:
+            raise ValueError(
+                "a window must hold two time steps and be no longer than max_seconds: "
+                f"got window_seconds {window_seconds}, max_seconds {max_seconds}"
+            )
+        self.config = config
+        self.max_seconds = max_seconds
+        self.window_steps = steps - steps % 2
+        self.fbank = Fbank(config.frontend)
+        self.network = MaeAst(config.model)
+        self._runtime = Runtime(precision)
+
+    @property
+    def runtime(self) -> Runtime:
+        """How the transformer is run; `use_runtime` changes it."""
+        return self._runtime
+
+    def use_runtime(self, runtime: Runtime) -> None:
+        """Run the transformer in this way from now on. `engines.attach` calls it."""
+        self._runtime = runtime
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of torch's matrix products."""
+        return self._runtime.precision
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.patch_embed.weight.device
+
+    def patches(self, waveforms: Tensor) -> Tensor:
+        """(B, S) waveforms of at least one token -> (B, N, P) normalized patches, the input of the network."""
+        return self.patchify(self.fbank(waveforms.to(self.device)))
+
+    def patchify(self, fbank: Tensor) -> Tensor:
+        """(B, frames, mels) log-mel energies -> (B, N, P) normalized patches."""
+        normalisation = self.config.normalisation
+        normalized = (fbank - normalisation.mean) * (normalisation.scale / normalisation.std)
+        return patchify(normalized, self.config.model)
+
+    def autocast(self) -> torch.autocast:
+        """A context in which torch's matrix products have this encoder's precision."""
+        return torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32")
+
+    def uses_torch(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether torch runs the transformer: no engine is attached, or ``inputs`` need dropout or gradients."""
+        return self._runtime.transformer is None or self.training or self.records_graph(inputs)
+
+    def records_graph(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether torch records a graph: its grad mode is on, and a weight or one of ``inputs`` requires gradients."""
+        return torch.is_grad_enabled() and any(
+            value.requires_grad for values in (self.network.parameters(), inputs) for value in values
+        )
+
+    def batch_limits(self, clips: Sequence[Tensor]) -> BatchLimits:
+        """How large the batches of ``clips`` may be on this device."""
+        kind, mel_patches = self.device.type, self.config.model.mel_patches
+        packed = self._packs(clips)
+        steps: float = BATCH_TOKENS.get(kind, BATCH_TOKENS["cpu"]) // mel_patches
+        if packed and self.records_graph(clips):  # activations are kept anyway, and each batch costs a sum of gradients
+            steps = float("inf")
+        small = SMALL_BATCH_TOKENS.get(kind, 0) // mel_patches if self.precision != "fp32" else 0
+        return BatchLimits(steps, small, packed, self.max_seconds * SAMPLE_RATE)
+
+    def forward_batch(self, clips: Sequence[Tensor], grid: TimeGrid, keep: Sequence[int]) -> Iterator[StepChunk]:
+        """Run the clips of one batch through front end and network.
+
+        Args:
+            clips: one (S_i,) waveform per clip, a batch of `plan_batches`.
+            grid: where their time steps lie.
+            keep: the layers to keep, counted from 1, ascending.
+
+        Yields:
+            Time steps as they are computed, their values the (b, N, D) tokens of each kept layer. In a padded batch
+            some lie past their clip's own steps.
+        """
+        if len(clips[0]) > self.max_seconds * SAMPLE_RATE:
+            return self._forward_windows(clips[0], grid, keep)
+        if self._packs(clips):
+            return self._forward_packed(clips, grid, keep)
+        return self._forward_padded(clips, grid, keep)
+
+    def _packs(self, clips: Sequence[Tensor]) -> bool:
+        """Whether the clips of a batch are packed into one row: on a CPU, where torch runs the network."""
+        return self.device.type == "cpu" and self.uses_torch(clips)
+
+    def _forward_packed(self, clips: Sequence[Tensor], grid: TimeGrid, keep: Sequence[int]) -> Iterator[StepChunk]:
+        """Clips packed into one row of tokens, in which each attends to itself only: there is no padding."""
+        spectrograms = [self.fbank(pad_clips([clip], grid, self.device)[0]) for clip in clips]
+        for shift in range(grid.passes):
+            patches = [self.patchify(spectrogram[:, shift * grid.hop :]) for spectrogram in spectrograms]
+            tokens = [part.shape[1] for part in patches if part.shape[1]]
+            if not tokens:
+                continue
+            values = self._layers(torch.cat(patches, 1), keep, packed=tokens if len(tokens) > 1 else None)
+            steps = [part.shape[1] // self.config.model.mel_patches for part in patches]
+            clip = torch.arange(len(clips)).repeat_interleave(torch.tensor(steps))
+            step = torch.cat([shift + torch.arange(count) * grid.passes for count in steps])
+            yield StepChunk(clip, step, values)
+
+    def _forward_padded(self, clips: Sequence[Tensor], grid: TimeGrid, keep: Sequence[int]) -> Iterator[StepChunk]:
+        """Clips padded to the longest one, a row each."""
+        spectrogram = self.fbank(*pad_clips(clips, grid, self.device))
+        frames = torch.tensor([grid.frames(len(clip)) for clip in clips])
+        for shift in range(grid.passes):
+            steps = ((frames - shift * grid.hop) // grid.patch_frames).clamp(min=0)
+            longest = int(steps.max())
+            if longest == 0:
+                continue
+            patches = self.patchify(spectrogram[:, shift * grid.hop :][:, : longest * grid.patch_frames])
+            values = self._layers(patches, keep, padding=self._padding(steps, longest))
+            step = shift + torch.arange(longest, device=self.device) * grid.passes
+            clip = torch.arange(len(clips), device=self.device)
+            yield StepChunk(clip.repeat_interleave(longest), step.repeat(len(clips)), values)
+
+    def _padding(self, steps: Tensor, longest: int) -> Tensor | None:
+        """(b,) time steps -> (b, longest * M) bool, True at padding; None where there is none."""
+        if int(steps.min()) == longest:
+            return None
+        mel_patches = self.config.model.mel_patches
+        # a row without a step still needs one key to attend to; its result is never used
+        tokens = to_device(steps.clamp(min=1), self.device) * mel_patches
+        return torch.arange(longest * mel_patches, device=self.device) >= tokens[:, None]
+
+    def _forward_windows(self, clip: Tensor, grid: TimeGrid, keep: Sequence[int]) -> Iterator[StepChunk]:
+        """One long clip in overlapping windows."""
+        audio = self.fbank.prepare(pad_clips([clip], grid, self.device)[0])
+        for shift in range(grid.passes):
+            steps = (grid.frames(len(clip)) - shift * grid.hop) // grid.patch_frames
+            for first, last, values in self._windows(audio[:, shift * grid.hop * HOP_SAMPLES :], steps, keep):
+                step = shift + torch.arange(first, last, device=self.device) * grid.passes
+                yield StepChunk(torch.zeros_like(step), step, values)
+
+    def _windows(self, audio: Tensor, steps: int, keep: Sequence[int]) -> Iterator[tuple[int, int, list[Tensor]]]:
+        """(1, S) prepared samples in overlapping windows: the range of steps taken from each, and their tokens.
+
+        The spectrogram is computed for a few windows at a time: that of an hour would take 184 MB.
+        """
+        frames, mel_patches = self.config.model.patch_frames, self.config.model.mel_patches
+        length = min(self.window_steps, steps)
+        starts = window_starts(steps, length)
+        ranges = window_ranges(starts, steps, length)
+        batch = max(1, BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) // (length * mel_patches))
+        for i in range(0, len(starts), batch):
+            batch_starts = starts[i : i + batch]
+            origin = batch_starts[0]
+            samples = num_samples((batch_starts[-1] + length - origin) * frames)
+            spectrogram = self.fbank.log_mel(audio[:, origin * frames * HOP_SAMPLES :][:, :samples])
+            cut = torch.cat([spectrogram[:, (s - origin) * frames :][:, : length * frames] for s in batch_starts])
+            layers = self._layers(self.patchify(cut), keep)
+            for row, (first, last) in enumerate(ranges[i : i + batch]):
+                inside = slice((first - batch_starts[row]) * mel_patches, (last - batch_starts[row]) * mel_patches)
+                yield first, last, [tokens[row : row + 1, inside] for tokens in layers]
+
+    def _layers(
+        self,
+        patches: Tensor,
+        keep: Sequence[int],
+        padding: Tensor | None = None,
+        packed: Sequence[int] | None = None,
+    ) -> list[Tensor]:
+        """(b, N, P) patches -> (b, N, D) for each kept layer, from torch's network or from the engine."""
+        transformer = self._runtime.transformer
+        with self.autocast():
+            if transformer is None or self.uses_torch((patches,)):
+                return self.network.features(patches, padding, keep, packed=packed)
+            return transformer(patches, padding, keep)
