@@ -29,7 +29,7 @@ class HearScore:
     metric: str
     value: float
     """In per cent, except for UNSCALED_METRICS."""
-    deviation: float | None
+    std: float | None
     """Standard deviation over the folds; None for tasks without folds."""
     head: str
     """The grid from which the kit chose the head."""
@@ -78,8 +78,8 @@ def read_scores(model: str, task: HearTask, results: Path, head: str) -> Iterato
     for metric in task.metrics:
         unit = 1.0 if metric in UNSCALED_METRICS else 100.0
         value = folds[f"test_{metric}_mean"] if folds else content["test"][f"test_{metric}"]
-        deviation = unit * folds[f"test_{metric}_std"] if folds else None
-        yield HearScore(model, task.name, metric, unit * value, deviation, head, primary=metric == task.metrics[0])
+        std = unit * folds[f"test_{metric}_std"] if folds else None
+        yield HearScore(model, task.name, metric, unit * value, std, head, primary=metric == task.metrics[0])
 
 
 def format_scores(scores: Sequence[HearScore]) -> str:
@@ -90,7 +90,7 @@ def format_scores(scores: Sequence[HearScore]) -> str:
         names = "  ".join(
             f"{name:{width}}" for name, width in zip((score.model, score.task, score.metric), widths, strict=True)
         )
-        deviation = "" if score.deviation is None else f" ± {score.deviation:.{decimals(score)}f}"
+        deviation = "" if score.std is None else f" ± {score.std:.{decimals(score)}f}"
         lines.append(f"{names}  {score.value:7.{decimals(score)}f}{deviation}  ({score.head})")
         if score.published:
             lines.append("    published: " + ", ".join(f"{name} {value:g}" for name, value in score.published.items()))
@@ -114,7 +114,7 @@ def merge_csv(path: Path, scores: Sequence[HearScore]) -> list[HearScore]:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*COLUMNS, *published_models()])
         for score in merged:
-            deviation = "" if score.deviation is None else f"{score.deviation:.4f}"
+            deviation = "" if score.std is None else f"{score.std:.4f}"
             row = [score.model, score.task, score.metric, f"{score.value:.4f}", deviation, score.head]
             published = [score.published.get(name, "") for name in published_models()]
             writer.writerow([*row, "yes" if score.primary else "", *published])

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from maeast_upstream.checkpoint.folder import CONFIG_NAME, WEIGHTS_NAME
+from maeast_upstream.cli import ExitStatus
 from maeast_upstream.expert import UpstreamExpert
 from maeast_upstream.integrations.s3prl.arguments import STATES
 from maeast_upstream.integrations.s3prl.checks import check_steps, check_superb_task
@@ -54,10 +55,10 @@ def run(arguments: Sequence[str]) -> int:
         try:
             run_downstream.main()
         except SystemExit as stop:  # s3prl's parser has printed its help or what is wrong
-            return 1 if stop.code else 0
+            return ExitStatus.FAILED if stop.code else ExitStatus.DONE
         except Exception as error:
             raise ValueError(explain(error, experiment)) from error
-    return 0
+    return ExitStatus.DONE
 
 
 def prepare(args: argparse.Namespace, config: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_folds_give_a_mean_and_a_standard_deviation(tmp_path):
     (tmp_path / "test.predicted-scores.json").write_text(json.dumps(content))
     parameters = {"task_specific_param_grid": {"lr": [1]}}
     (one,) = read_scores("m", task(tmp_path, "mAP", evaluation_params=parameters), tmp_path, "default grid, 8 points")
-    assert (one.value, one.deviation) == (50.0, 5.0)
+    assert (one.value, one.std) == (50.0, 5.0)
     assert one.head == "default grid, 8 points, grid of the task"
 
 
