@@ -1,8 +1,7 @@
-"""How far a run is: a bar in a terminal, a line a minute in a log."""
+"""Shows the progress of a run: by a bar in a terminal, by a line per minute in a log."""
 
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
@@ -15,46 +14,39 @@ LINE_SECONDS = 60.0
 
 
 class Progress:
-    """Clips done and a second, hours of audio a second, time left, errors so far."""
+    """A context manager that shows clips done, clips per second, hours of audio per second, errors and time left."""
 
     def __init__(self, clips: int, before: PartReport) -> None:
-        """Of ``clips`` in all, ``before`` were done by earlier runs."""
+        """``before`` reports what earlier runs have done of all ``clips``."""
         self.hours, self.errors = 0.0, len(before.errors)
-        self.begun = self.told = time.monotonic()
-        first = before.clips + len(before.errors)
-        self.bar = progress_bar(total=clips, initial=first, unit="clip")
-        self.done, self.first = first, first
+        self.start = self.last_line = time.monotonic()
+        self.done = self.done_before = before.segments
+        self.bar = progress_bar(total=clips, initial=before.segments, unit="clip")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bar.close()
 
     def add(self, report: PartReport) -> None:
-        """Some more was done."""
+        """Show that more inputs are done."""
         self.hours += report.samples / SAMPLE_RATE / 3600
         self.errors += len(report.errors)
-        self.done += report.clips + len(report.errors)
+        self.done += report.segments
         self.bar.set_postfix_str(self._rates(), refresh=False)
-        self.bar.update(report.clips + len(report.errors))
-        if self.bar.disable and not is_quiet() and sys.stderr and time.monotonic() - self.told > LINE_SECONDS:
-            self.told = time.monotonic()
-            tqdm.write(
-                f"{self.done} of {self.bar.total} clips, {self._rates()}, {self._left()} left",
-                file=sys.stderr,
-            )
+        self.bar.update(report.segments)
+        if self.bar.disable and not is_quiet() and sys.stderr and time.monotonic() - self.last_line > LINE_SECONDS:
+            self.last_line = time.monotonic()
+            line = f"{self.done} of {self.bar.total} clips, {self._rates()}, {self._time_left()} left"
+            tqdm.write(line, file=sys.stderr)
+
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self.start, 1e-9)
 
     def _rates(self) -> str:
-        seconds = max(time.monotonic() - self.begun, 1e-9)
-        return f"{self.hours / seconds:.3f} h of audio/s, {self.errors} errors"
+        return f"{self.hours / self._seconds():.3f} h of audio/s, {self.errors} errors"
 
-    def _left(self) -> str:
-        rate = (self.done - self.first) / max(time.monotonic() - self.begun, 1e-9)
-        left = (int(self.bar.total or 0) - self.done) / max(rate, 1e-9)
-        return tqdm.format_interval(left)
+    def _time_left(self) -> str:
+        rate = max((self.done - self.done_before) / self._seconds(), 1e-9)
+        return tqdm.format_interval((int(self.bar.total or 0) - self.done) / rate)

@@ -65,7 +65,7 @@ def ogg_crc(page):
     return int(f"{plain:032b}"[::-1], 2)
 
 
-def stretch(chance):
+def times_of_segment(chance):
     return (None, None) if chance.random() < 0.7 else (first := float(chance.integers(300)), first + 50)
 
 
@@ -78,7 +78,7 @@ def fuzz(folder, suffix, cases, seed):
         path.write_bytes(mutate(whole, chance))
     died, read, slowest, before = [], 0, 0.0, time.monotonic()
     with DecodePool(1, limit_seconds=10) as pool:
-        segments = (Segment(str(path), 0, *stretch(chance)) for path in paths)
+        segments = (Segment(str(path), 0, *times_of_segment(chance)) for path in paths)
         for path, (segment, result) in zip(paths, pool.decode(segments), strict=True):
             slowest, before = max(slowest, time.monotonic() - before), time.monotonic()
             assert segment.path == str(path)

@@ -188,7 +188,7 @@ def manifest(tmp_path, text, name="m.tsv"):
     return path
 
 
-def test_a_manifest_gives_stretches_with_the_number_of_their_row(tmp_path):
+def test_a_manifest_gives_segments_with_the_number_of_their_row(tmp_path):
     table = "speaker\tpath\tstart_ms\tend_ms\nx\ta.wav\t500\t1500.5\ny\t/b c.wav\t\t\n\nz\tsub/a.wav\t0\t\n"
     assert list(list_segments([manifest(tmp_path, table)])) == [
         Segment(f"{tmp_path}/a.wav", 0, 500.0, 1500.5),

@@ -15,7 +15,7 @@ def clip(name, layers, steps, width=3):
     return Embedded(name, 7, 500.0, 1500.0, vectors, 500 + 40.0 * np.arange(steps))
 
 
-def test_a_scene_has_a_row_for_each_layer_with_its_stretch():
+def test_a_scene_has_a_row_for_each_layer_with_its_times():
     wanted = EmbeddingSpec(readouts=(Readout(layer=2), Readout(layer="last")))
     rows = make_table([clip("a", 2, 1), clip("b", 2, 1)], wanted, make_schema(wanted, 3)).to_pylist()
     assert [(row["path"], row["layer"]) for row in rows] == [
