@@ -49,11 +49,11 @@ def logmel_features(paths: Sequence[Path]) -> np.ndarray:
 
 
 def randomized(encoder: Encoder, seed: int = 0) -> Encoder:
-    """Return the same encoder with random weights, as pretraining would begin with."""
+    """Return the same encoder, frozen, with the random weights that pretraining would begin with."""
     with torch.random.fork_rng(devices=[]):  # torch's initializers take no generator
         torch.manual_seed(seed)
         fresh = Encoder(encoder.config, encoder.precision)
-    return fresh.eval().to(encoder.device)
+    return fresh.eval().requires_grad_(False).to(encoder.device)
 
 
 def read_blocks(paths: Sequence[Path]) -> Iterator[tuple[list[int], list[Tensor]]]:

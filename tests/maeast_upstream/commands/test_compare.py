@@ -1,55 +1,36 @@
-"""`maeast probe` with several systems: tables, picture, intervals."""
+"""`maeast probe` with several systems: tables, picture, files."""
 
 import csv
 import hashlib
-import io
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from small import small_config
+from labelled_clips import save_small_checkpoint, write_real_clips
 
-from maeast_upstream import checkpoint
 from maeast_upstream.cli import run
 from maeast_upstream.commands import probe as command
-from maeast_upstream.config import EncoderConfig, Normalisation
-from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.evaluation import comparison, features, tables, vectors
-from maeast_upstream.evaluation.comparison import Outcome, SystemScores
+from maeast_upstream.encoder import load_model
+from maeast_upstream.evaluation import comparison, features
 from maeast_upstream.evaluation.features import embeddings, logmel_features, randomized
 from maeast_upstream.evaluation.labelled_set import read_labels
 from maeast_upstream.evaluation.linear_probe import probe
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.readout import Readout
 
-DATA = Path(__file__).parents[2] / "data"
 WORDS = ("right", "seven", "six", "stop")
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    torch.manual_seed(0)
-    config = EncoderConfig(model=small_config(), normalisation=Normalisation(mean=-6.0, std=4.0))
-    folder = tmp_path_factory.mktemp("start") / "encoder"
-    checkpoint.save_folder(folder, Encoder(config).network, config)
-    return folder
+    return save_small_checkpoint(tmp_path_factory.mktemp("start") / "encoder")
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """Two sets of the real clips: words and drums."""
     folder = tmp_path_factory.mktemp("sets")
-    with (DATA / "labels.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for name, wanted in (("words", True), ("drums", False)):
-        lines = [
-            f"{(DATA / row['path']).resolve()},{row['label']},{row['split']}"
-            for row in rows
-            if (row["label"] in WORDS) == wanted
-        ]
-        (folder / f"{name}.csv").write_text("\n".join(["path,label,split", *lines]))
-    return [folder / "words.csv", folder / "drums.csv"]
+    words = write_real_clips(folder / "words.csv", WORDS.__contains__)
+    return [words, write_real_clips(folder / "drums.csv", lambda label: label not in WORDS)]
 
 
 def rows(path):
@@ -171,73 +152,6 @@ def test_a_path_with_an_equals_sign_is_a_path(start, sets, tmp_path, capsys):
     path.symlink_to(start)
     assert command.main([str(sets[0]), "--checkpoint", str(path)]) == 0
     assert f"{path}: layer" in capsys.readouterr().out
-
-
-def scores(name, correct, own):
-    outcomes = [Outcome("", one, "", 1.0, 50.0, np.array(row)) for one, row in zip(own, correct, strict=True)]
-    return SystemScores(name, outcomes, {"": [50.0] * len(own)})
-
-
-def test_intervals_are_those_of_clips_drawn_with_replacement(made):
-    own = made[1]
-    rng = np.random.default_rng(1)
-    right = [rng.random(400) < 0.6, rng.random(100) < 0.8]
-    low, high = tables.interval(scores("a", right, own).outcomes)
-    deviation = 100 * np.sqrt(sum(r.mean() * (1 - r.mean()) / len(r) for r in right)) / 2
-    assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.08)
-    assert low < 100 * np.mean([r.mean() for r in right]) < high
-
-
-def test_differences_are_of_the_same_clips(made):
-    own = made[1]
-    rng = np.random.default_rng(1)
-    right = [rng.random(400) < 0.6, rng.random(100) < 0.8]
-    text = tables.format_differences([scores("a", right, own), scores("b", right, own)], "a")
-    assert text.splitlines()[-1] == "| b | +0.0 | +0.0 to +0.0 |"
-
-
-def test_a_bar_in_a_name_is_no_new_column(sets):
-    own = [read_labels(path) for path in sets]
-    right = [np.ones(one.shape[-1], bool) for one in own]
-    systems = [scores(name, right, own) for name in ("plain", "a|b")]
-    page = tables.format_comparison(systems, {}, {"c|d": {}})
-    page += "\n" + tables.format_differences(systems, "a|b")
-    bars = [line.replace("\\|", "").count("|") for line in page.splitlines()]
-    assert bars == [7] * (3 + len(own)) + [4] * 3
-
-
-def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
-    (tmp_path / "v.csv").write_text("path,a,b\nx.wav,1,2\n\ny.wav,3,4.5\n\n")
-    np.savez(tmp_path / "v.npz", path=["x.wav", "y.wav"], vector=[[1, 2], [3, 4.5]])
-    first, second = (vectors.read_vectors(tmp_path / f"v.{kind}", []).vectors for kind in ("csv", "npz"))
-    assert list(first) == list(second) == [Path("x.wav").resolve(), Path("y.wav").resolve()]
-    assert all(np.array_equal(first[name], second[name]) for name in first)
-
-
-def npz(names, vectors):
-    file = io.BytesIO()
-    np.savez(file, path=names, vector=vectors)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("cut.npz", npz(["x.wav"], [[1.0, 2.0]])[:200]),
-        ("empty.npz", b""),
-        ("scalar.npz", npz("x.wav", 1.0)),
-        ("pickled.npz", npz(["x.wav"], np.array([{}], dtype=object))),
-        ("short.csv", b'path,a,b\nx.wav,1,2\n""\n'),
-        ("none.csv", b"path\nx.wav\n"),
-        ("twice.csv", b"path,a\nx.wav,1\n./x.wav,2\n"),
-        ("null.csv", b"path,a\nx\0.wav,1\n"),
-    ],
-)
-def test_a_file_without_vectors_is_refused_by_name(tmp_path, name, content):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{name}: expected an .npz with path and vector"):
-        vectors.read_vectors(path, [])
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,8 @@ from maeast_upstream.data.labels import read_rows
 from maeast_upstream.visualization.map.page import short_names
 
 DATA = Path(__file__).parents[3] / "data"
-HOSTILE = [
-    "<script>window.hacked=1</script>.wav",
-    "</script><img src=x onerror=window.hacked=1>.wav",
-    "'&<!--%.wav",
-]
-CLASSES = [
-    "</script><script>window.hacked=1",
-    "<b>1</b>",
-    "<img src=x onerror=window.hacked=1>",
-]
+HOSTILE = ["<script>window.hacked=1</script>.wav", "</script><img src=x onerror=window.hacked=1>.wav", "'&<!--%.wav"]
+CLASSES = ["</script><script>window.hacked=1", "<b>1</b>", "<img src=x onerror=window.hacked=1>"]
 
 
 def block(page: str, name: str) -> bytes:
@@ -58,13 +50,7 @@ def hostile(tmp_path) -> Path:
     rows = [f"{path},{label}\n" for path, label in zip(paths, np.repeat(CLASSES, 3), strict=True)]
     (tmp_path / "labels.csv").write_text("path,label\n" + "".join(rows))
     vectors = np.random.default_rng(0).normal(size=(9, 5))
-    return write_table(
-        tmp_path / "embeddings.parquet",
-        paths,
-        vectors,
-        start_ms=[0.0] * 9,
-        end_ms=[1000.0] * 9,
-    )
+    return write_table(tmp_path / "embeddings.parquet", paths, vectors, start_ms=[0.0] * 9, end_ms=[1000.0] * 9)
 
 
 def make_hostile(table: Path) -> str:
@@ -126,16 +112,10 @@ def test_a_page_replaces_an_older_one_only_when_it_is_whole(hostile, monkeypatch
 
 def test_names_are_told_from_the_folder_that_they_have_in_common(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert short_names(["x/a/1.wav", f"{tmp_path}/x/b/2.wav"]) == (
-        f"{tmp_path}/x",
-        ["a/1.wav", "b/2.wav"],
-    )
+    assert short_names(["x/a/1.wav", f"{tmp_path}/x/b/2.wav"]) == (f"{tmp_path}/x", ["a/1.wav", "b/2.wav"])
     assert short_names(["x/1.wav", "x/1.wav"]) == (f"{tmp_path}/x", ["1.wav", "1.wav"])
     assert short_names(["/1.wav", "/x/2.wav"]) == ("/", ["1.wav", "x/2.wav"])
-    assert short_names(["s3://bucket/1.wav", "x/1.wav"]) == (
-        None,
-        ["s3://bucket/1.wav", "x/1.wav"],
-    )
+    assert short_names(["s3://bucket/1.wav", "x/1.wav"]) == (None, ["s3://bucket/1.wav", "x/1.wav"])
 
 
 # --- in a browser ---
@@ -154,10 +134,7 @@ def browser(tmp_path_factory):
     flags = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
         --disable-component-update --disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader
         --window-size=1440,900"""
-    for flag in [
-        *flags.split(),
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ]:
+    for flag in [*flags.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
         options.add_argument(flag)
     window = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
     window.set_script_timeout(60)
@@ -221,11 +198,7 @@ def clips_page(tmp_path_factory):
     clips = list(read_rows(DATA / "labels.csv", ["label"]))
     rng = np.random.default_rng(0)
     centres = {clip.name.split("-")[0]: rng.normal(size=40) for clip in clips}
-    write_table(
-        table,
-        clips,
-        np.stack([2 * centres[clip.name.split("-")[0]] + rng.normal(size=40) for clip in clips]),
-    )
+    write_table(table, clips, np.stack([2 * centres[clip.name.split("-")[0]] + rng.normal(size=40) for clip in clips]))
     make_page(table, "--labels", str(DATA / "labels.csv"))
     return table.with_suffix(".html")
 
@@ -262,8 +235,7 @@ def test_the_spectrogram_has_the_mels_of_the_front_end(browser, clips_page):
     open_page(browser, clips_page)
     samples = np.random.default_rng(0).normal(scale=0.1, size=2000).astype(np.float32)
     found = browser.execute_script(
-        "return Array.from(logMel(Float32Array.from(arguments[0])).values)",
-        samples.tolist(),
+        "return Array.from(logMel(Float32Array.from(arguments[0])).values)", samples.tolist()
     )
     expected = Fbank()(torch.from_numpy(samples)[None])[0].T.numpy()
     np.testing.assert_allclose(np.reshape(found, expected.shape), expected, atol=1e-2)
@@ -299,11 +271,7 @@ def test_a_linked_clip_is_played_from_disk_and_the_missing_spectrogram_explained
     folder = tmp_path / "50% & #1?"
     folder.mkdir()
     clips = [shutil.copy(clip, folder) for clip in sorted((DATA / "audio").glob("zero*.opus"))]
-    table = write_table(
-        tmp_path / "e.parquet",
-        clips,
-        np.random.default_rng(0).normal(size=(len(clips), 5)),
-    )
+    table = write_table(tmp_path / "e.parquet", clips, np.random.default_rng(0).normal(size=(len(clips), 5)))
     make_page(table, "--audio", "link")
     open_page(browser, table.with_suffix(".html"))
     browser.find_element("id", "search").send_keys(Path(clips[2]).name)
@@ -316,17 +284,9 @@ def test_a_linked_clip_is_played_from_disk_and_the_missing_spectrogram_explained
 
 @pytest.mark.parametrize("audio", ["embed", "link"])
 def test_only_the_segment_of_a_file_is_played(browser, tmp_path, audio):
-    clip, starts = (
-        DATA / "audio" / "long_drums.opus",
-        np.array([500.0, 1500.0, 2500.0, 3500.0]),
-    )
+    clip, starts = (DATA / "audio" / "long_drums.opus", np.array([500.0, 1500.0, 2500.0, 3500.0]))
     columns = {"segment": range(4), "start_ms": starts, "end_ms": starts + 600}
-    table = write_table(
-        tmp_path / "e.parquet",
-        [clip] * 4,
-        np.random.default_rng(0).normal(size=(4, 5)),
-        **columns,
-    )
+    table = write_table(tmp_path / "e.parquet", [clip] * 4, np.random.default_rng(0).normal(size=(4, 5)), **columns)
     make_page(table, "--audio", audio)
     open_page(browser, table.with_suffix(".html"))
     browser.execute_script("select(1)")

@@ -19,10 +19,7 @@ LONG = str(AUDIO / "long_drums.opus")
 def table(paths, start_ms=0.0, end_ms=np.nan) -> Embeddings:
     rows = len(paths)
     return Embeddings(
-        paths=list(paths),
-        vectors=np.zeros((rows, 1)),
-        start_ms=np.full(rows, start_ms),
-        end_ms=np.full(rows, end_ms),
+        paths=list(paths), vectors=np.zeros((rows, 1)), start_ms=np.full(rows, start_ms), end_ms=np.full(rows, end_ms)
     )
 
 

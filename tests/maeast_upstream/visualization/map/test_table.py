@@ -16,11 +16,7 @@ NAMES = [f"{letter}.wav" for letter in "abcdef"]
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_a_table_with_segments_is_read(tmp_path, dtype):
-    columns = {
-        "segment": [0, 1, 2] * 2,
-        "start_ms": [0.0, 10.0, 20.0] * 2,
-        "end_ms": [10.0, 20.0, 25.0] * 2,
-    }
+    columns = {"segment": [0, 1, 2] * 2, "start_ms": [0.0, 10.0, 20.0] * 2, "end_ms": [10.0, 20.0, 25.0] * 2}
     found = read_embeddings(write_table(tmp_path / "e.parquet", NAMES, VECTORS, dtype, layer=["12"] * 6, **columns))
     assert found.paths == NAMES
     assert found.vectors.dtype == np.float32
@@ -48,12 +44,7 @@ def test_a_folder_of_parts_is_one_table_and_unfinished_parts_are_none_of_it(tmp_
 
 
 def test_the_last_layer_is_taken_unless_another_is_named(tmp_path):
-    table = write_table(
-        tmp_path / "e.parquet",
-        ["a.wav"] * 2 + ["b.wav"] * 4,
-        VECTORS,
-        layer=["9", "10"] * 3,
-    )
+    table = write_table(tmp_path / "e.parquet", ["a.wav"] * 2 + ["b.wav"] * 4, VECTORS, layer=["9", "10"] * 3)
     assert read_embeddings(table).layers == ("9", "10")
     np.testing.assert_array_equal(read_embeddings(table).vectors, VECTORS[1::2])
     np.testing.assert_array_equal(read_embeddings(table, "9").vectors, VECTORS[::2])

@@ -1,0 +1,27 @@
+"""Running `maeast embed` in tests: its tables, its messages, and runs that fail."""
+
+import pyarrow.parquet as pq
+
+from maeast_upstream.extract.part_store import PartStore
+
+
+def rows(path):
+    return pq.read_table(path).to_pylist()
+
+
+def errors(capsys):
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def fail_at(monkeypatch, clip, error):
+    """The parts that begin with this clip or a later one fail."""
+    write = PartStore.write
+
+    def failing(store, at, schema):
+        if at >= clip:
+            raise error
+        return write(store, at, schema)
+
+    monkeypatch.setattr(PartStore, "write", failing)

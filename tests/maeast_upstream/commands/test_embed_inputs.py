@@ -1,0 +1,129 @@
+"""`maeast embed`: lists, manifests, tars, and files that cannot be read."""
+
+import csv
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from embed_runs import errors, rows
+
+from maeast_upstream import load_model
+from maeast_upstream.cli import main
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+def test_a_broken_file_is_listed_and_the_rest_goes_on(folder, tmp_path, capsys):
+    (folder / "0broken.wav").write_bytes(b"nothing")
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(folder), "-o", str(out)]) == 3
+    assert len(rows(out)) == 6
+    with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
+        listed = list(csv.DictReader(file, delimiter="\t"))
+    assert [row["path"] for row in listed] == [str(folder / "0broken.wav")]
+    assert "not audio" in listed[0]["reason"]
+    assert "0broken.wav" in errors(capsys)
+    (folder / "0broken.wav").unlink()
+    assert main(["embed", str(folder), "-o", str(out), "--force"]) == 0
+    assert not (tmp_path / "e.parquet.errors.tsv").exists()
+
+
+def test_nothing_readable_is_status_1_and_no_table(tmp_path, capsys):
+    (tmp_path / "a.wav").write_bytes(b"nothing")
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(tmp_path / "a.wav"), "-o", str(out)]) == 1
+    assert errors(capsys).splitlines()[-1].startswith("error: none of the 1 input files could be read; first error: ")
+    assert not out.exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_name_that_is_not_utf8_is_written_with_a_mark(folder, tmp_path):
+    clip = sorted(folder.iterdir())[0]
+    clip.rename(folder / b"caf\xe9.opus".decode("utf-8", "surrogateescape"))
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert str(folder / "caf\\xe9.opus") in [row["path"] for row in rows(out)]
+
+
+def test_stdin_gives_the_list(folder, tmp_path, monkeypatch):
+    names = b"".join(bytes(path) + b"\n" for path in sorted(folder.iterdir()))
+    monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": io.BytesIO(names)}))
+    out = tmp_path / "e.parquet"
+    assert main(["embed", "-", "-o", str(out)]) == 0
+    assert [row["path"] for row in rows(out)] == [str(path) for path in sorted(folder.iterdir())]
+
+
+def test_without_stdin_the_list_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["embed", "-", "-o", str(tmp_path / "e.parquet")]) == 1
+    assert errors(capsys) == "error: -: stdin is closed; expected a list of paths\n"
+
+
+def test_segments_of_a_manifest_are_rows_of_that_audio(tmp_path, long_clip):
+    manifest = tmp_path / "m.tsv"
+    name = DATA / "audio" / "long_drums.opus"
+    manifest.write_text(f"path\tstart\tend\n{name}\t0.5\t1.5\n{name}\t2\t4.25\n")
+    out = tmp_path / "e.parquet"
+    assert main(["embed", str(manifest), "-o", str(out)]) == 0
+    model = load_model()
+    table = rows(out)
+    assert [(row["segment"], row["start_ms"], row["end_ms"]) for row in table] == [(0, 500, 1500), (1, 2000, 4250)]
+    for row, segment in zip(table, (long_clip[8000:24000], long_clip[32000:68000]), strict=True):
+        assert np.allclose(row["vector"], model.embed([segment])[0].numpy(), atol=1e-4)
+    frames = tmp_path / "f.parquet"
+    assert main(["embed", str(manifest), "-o", str(frames), "--kind", "frames"]) == 0
+    second = [row["time_ms"] for row in rows(frames) if row["segment"] == 1]
+    assert (
+        second
+        == (2000 + model.encode([long_clip[32000:68000]], hop_ms=model.config.readout.hop_ms).times_ms[0]).tolist()
+    )
+
+
+def test_tars_and_packed_corpora_give_the_rows_of_their_clips(folder, tmp_path):
+    from pretrain.data.packing import pack
+
+    paths = sorted(folder.iterdir())
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for path in paths:
+            tar.add(path, path.name)
+    pack(folder, tmp_path / "packed")
+    tables = {}
+    for name in ("clips", "shard.tar", "packed"):
+        assert main(["embed", str(tmp_path / name), "-o", str(tmp_path / f"{name}.parquet")]) == 0
+        tables[name] = rows(tmp_path / f"{name}.parquet")
+    assert [row["path"] for row in tables["shard.tar"]] == [f"{tmp_path}/shard.tar/{path.name}" for path in paths]
+    for one, tar, packed in zip(*tables.values(), strict=True):
+        assert np.allclose(one["vector"], tar["vector"], atol=1e-4)
+        assert np.allclose(one["vector"], packed["vector"], atol=0.02), "int16 rounding only"
+
+
+def test_an_output_that_is_not_utf8_is_told_where_printing_is_strict(folder, tmp_path, monkeypatch):
+    out = tmp_path / b"caf\xe9.parquet".decode("utf-8", "surrogateescape")
+    told = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(told, "utf-8", "strict", write_through=True))
+    for _ in range(2):
+        assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert b"caf\\xe9.parquet is complete already" in told.getvalue()
+    assert out.exists()
+
+
+def test_segments_of_two_manifests_and_the_whole_file_have_an_npy_file_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DATA / "audio" / "long_drums.opus", "one.opus")
+    for name, end in (("short", 0.1), ("long", 0.3)):
+        Path(f"{name}.csv").write_text(f"path,start,end\none.opus,0,{end}\n")
+    assert main(["embed", "short.csv", "long.csv", "one.opus", "-o", "out", "--format", "npy"]) == 0
+    names = ["one.opus.0.0-100.npy", "one.opus.0.0-300.npy", "one.opus.npy"]
+    assert [row["file"] for row in rows(Path("out/index.parquet"))] == names
+    arrays = [np.load(Path("out") / name) for name in names]
+    assert not np.array_equal(arrays[0], arrays[1])
+
+
+def test_an_error_has_the_row_of_its_manifest(tmp_path):
+    good = DATA / "audio" / "long_drums.opus"
+    (tmp_path / "m.csv").write_text(f"path,start,end\n{good},0,1\n{good},7000,7001\n")
+    assert main(["embed", str(tmp_path / "m.csv"), "-o", str(tmp_path / "e.parquet")]) == 3
+    with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
+        assert [row["segment"] for row in csv.DictReader(file, delimiter="\t")] == ["1"]
