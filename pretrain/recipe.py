@@ -53,8 +53,8 @@ class Recipe:
     """Updates between two probes."""
     tensorboard: bool = True
     """Write curves and pictures for TensorBoard to the run's folder tensorboard/."""
-    tracker: Literal["wandb", "mlflow"] | None = None
-    """Also send the curves to Weights & Biases or MLflow, which must be installed and set up; null for neither."""
+    tracker: Literal["none", "wandb", "mlflow"] = "none"
+    """Also send the curves to Weights & Biases or MLflow, which must be installed and set up."""
     max_minutes: float | None = None
     """Save and stop after this many minutes; null trains to the last update."""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -19,25 +19,26 @@ BOARD_NAME, ID_NAME = "tensorboard", "tracker.json"
 class Trackers:
     """The trackers of a run; there may be none."""
 
-    def __init__(self, run: Path, step: int, tensorboard: bool, tracker: str | None) -> None:
+    def __init__(self, run: Path, step: int, tensorboard: bool, tracker: str) -> None:
         """Start the trackers, or continue what they have of this run.
 
         Args:
             run: the run's folder.
             step: the run continues after this step; TensorBoard drops what it has beyond.
             tensorboard: whether to write to ``run``/tensorboard.
-            tracker: "wandb", "mlflow" or None.
+            tracker: "none", "wandb" or "mlflow".
 
         Raises:
             ImportError: a package is missing; names it and says what to do.
+            ValueError: a tracker did not start, for example without a login.
         """
         self.trackers: list[Any] = []
         if tensorboard:
             remedy = "pip install 'maeast-upstream[pretrain]', or give --tensorboard false"
             self._start("TensorBoardTracker", remedy, BOARD_NAME, run, purge_step=step + 1)
-        if tracker is None:
+        if tracker == "none":
             return
-        remedy, path = f"pip install accelerate {tracker}, or give --tracker null", run / ID_NAME
+        remedy, path = f"pip install accelerate {tracker}, or give --tracker none", run / ID_NAME
         known = json.loads(path.read_text(encoding="utf-8")).get(tracker) if path.exists() else None
         if tracker == "wandb":
             project = os.environ.get("WANDB_PROJECT", PROJECT)
@@ -57,6 +58,9 @@ class Trackers:
             tracker.start()
         except ImportError as error:
             raise ImportError(f"{error.name or 'accelerate'} is not installed: {remedy}") from error
+        except Exception as error:  # each service has errors of its own, such as a missing login
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{class_name} did not start ({reason}); set it up, or give --tracker none") from error
         self.trackers.append(tracker)
 
     @property
