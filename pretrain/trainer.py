@@ -84,7 +84,7 @@ class Trainer:
         if state is not None:
             self._restore(state)
         self.saver = Saver(recipe, self.updater, describe(self.source, recipe.data.corpus))
-        unlisted = self.source.clips.bad.items() if isinstance(self.source, CropBatches) else ()
+        unlisted = self.source.clips.failures.items() if isinstance(self.source, CropBatches) else ()
         self.failures = DecodeFailures(recipe.data.max_bad_share, unlisted)
 
     def _open_training(self, start: int) -> CropBatches | ShardBatches:

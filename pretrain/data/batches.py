@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     """Numbers or names of its clips."""
     reads: int
     """Number of clips that were opened."""
-    bad: tuple[tuple[str, str], ...]
+    failures: tuple[tuple[str, str], ...]
     """Name and reason of each clip that could not be decoded."""
 
 
@@ -83,7 +83,7 @@ class CropBatches(Dataset[Batch]):
         except NoClipError:
             waveforms, lengths = torch.zeros(0, crops.samples), torch.zeros(0, dtype=torch.long)
         clips = tuple(int(crops.drawn[clip]) for clip in local)
-        return Batch(waveforms, lengths, local.start, count, clips, crops.reads, tuple(crops.bad.items()))
+        return Batch(waveforms, lengths, local.start, count, clips, crops.reads, tuple(crops.failures.items()))
 
     def crops(self, item: int) -> tuple[Crops, range, int]:
         """The random choices of an item's whole batch, the indices of the item's clips, and the size of the batch."""

@@ -25,7 +25,7 @@ class Clips(Protocol):
     """(clips,) int64 samples at 16 kHz; for files an estimate from the manifest or the header."""
     kinds: np.ndarray
     """(clips,) kind of audio (speech, music, ...), "" if unknown."""
-    bad: dict[str, str]
+    failures: dict[str, str]
     """Name and reason of each file that could not be listed."""
 
     def name(self, clip: int) -> str:
@@ -52,7 +52,7 @@ class PackedClips:
 
     def __init__(self, corpus: Packed, folder: Path | None = None) -> None:
         self.lengths, self.kinds = corpus.lengths, corpus.kinds
-        self.bad: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
         self.corpus, self._folder = corpus, folder
 
     def name(self, clip: int) -> str:
@@ -75,7 +75,7 @@ class FileClips:
 
     def __init__(self, root: Path, names: list[str], lengths: np.ndarray, kinds: np.ndarray) -> None:
         self.lengths, self.kinds = lengths, kinds
-        self.bad: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
         self._root = root
         # one array of bytes: a Python string for each of millions of names would be copied into every worker
         encoded = [os.fsencode(name) for name in names]
@@ -149,20 +149,20 @@ def open_folder(folder: Path) -> FileClips:
     Raises:
         ValueError: none of the files is audio.
     """
-    names, lengths, bad = [], [], {}
+    names, lengths, failures = [], [], {}
     for path in progress_bar(find_audio([folder]), unit="file", desc="reading headers"):
         try:
             samples = int(duration_ms(path) * SAMPLES_PER_MS)
         except AudioError as error:
-            bad[str(path)] = str(error).removeprefix(f"{path}: ")
+            failures[str(path)] = str(error).removeprefix(f"{path}: ")
             continue
         names.append(str(path.relative_to(folder)))
         lengths.append(max(samples, 1))
     if not names:
-        name, reason = next(iter(bad.items()))
+        name, reason = next(iter(failures.items()))
         raise ValueError(f"no file of {folder} is audio; the first: {name}: {reason}")
     clips = FileClips(folder, names, np.array(lengths, np.int64), np.full(len(names), ""))
-    clips.bad = bad
+    clips.failures = failures
     return clips
 
 
@@ -170,7 +170,7 @@ class ChosenClips:
     """A selection of the clips of another corpus."""
 
     def __init__(self, clips: Clips, chosen: np.ndarray) -> None:
-        self.lengths, self.kinds, self.bad = clips.lengths[chosen], clips.kinds[chosen], clips.bad
+        self.lengths, self.kinds, self.failures = clips.lengths[chosen], clips.kinds[chosen], clips.failures
         self.clips, self.chosen = clips, chosen
 
     def name(self, clip: int) -> str:

@@ -53,7 +53,7 @@ class Crops:
         """
         self.clips, self.config, self.views, self.key = clips, config, views, key
         self.samples, self.drawn, self.weights = samples, drawn, weights
-        self.reads, self.bad = 0, dict[str, str]()
+        self.reads, self.failures = 0, dict[str, str]()
         self._crops: dict[tuple[int, int], np.ndarray] = {}
 
     def draw(self, random: np.random.Generator) -> None:
@@ -107,7 +107,7 @@ class Crops:
                 return self.clips.read(number, count, position)
             except AudioError as error:
                 name = self.clips.name(number)
-                self.bad[name] = str(error).removeprefix(f"{name}: ")
+                self.failures[name] = str(error).removeprefix(f"{name}: ")
             random = np.random.default_rng((*self.key, *key, attempt))
             number = int(draw_clips(self.weights, 1, random)[0])
         raise NoClipError

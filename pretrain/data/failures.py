@@ -28,9 +28,9 @@ class DecodeFailures:
         Raises:
             ValueError: nothing could be decoded, or failures are more than ``max_share`` of what was read.
         """
-        self._note(batch.bad)
+        self._note(batch.failures)
         self.reads += batch.reads
-        self.failures += len(batch.bad)
+        self.failures += len(batch.failures)
         if len(batch.waveforms) == 0:
             raise ValueError(f"no clip of the corpus could be decoded: {self.listing()}")
         if self.reads >= MIN_READS and self.failures > self.max_share * self.reads:

@@ -83,7 +83,7 @@ class Stream:
         self.reader, self.readers = reader, readers
         self.random = np.random.default_rng((*self.seed, 0, reader))
         self.reads, self.passed, self.ended = 0, 0, False
-        self.bad: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
         self._shard = ""
         self._members = iter(self._shuffled())
 
@@ -101,10 +101,10 @@ class Stream:
             rows = torch.zeros(0, samples)
         else:
             rows = torch.from_numpy(self._augment(np.stack(clips, axis=1)).reshape(-1, samples))
-        reads, bad = self.reads, tuple(self.bad.items())
-        self.reads, self.bad = 0, {}
+        reads, failures = self.reads, tuple(self.failures.items())
+        self.reads, self.failures = 0, {}
         lengths = torch.full((len(rows),), samples)
-        return Batch(rows, lengths, local.start, count, tuple(names), reads, bad)
+        return Batch(rows, lengths, local.start, count, tuple(names), reads, failures)
 
     def _augment(self, crops: np.ndarray) -> np.ndarray:
         """(views, clips, S) crops -> the same, mixed and amplified."""
@@ -129,7 +129,7 @@ class Stream:
         try:
             return name, np.stack([self._fill(crop, samples) for crop in self._crops(member["data"], samples)])
         except AudioError as error:
-            self.bad[name] = str(error).removeprefix("stream: ")
+            self.failures[name] = str(error).removeprefix("stream: ")
             return name, None
 
     def _crops(self, data: bytes, samples: int) -> Iterator[np.ndarray]:
@@ -158,7 +158,7 @@ class Stream:
             try:
                 pieces.append(read_crop(io.BytesIO(member["data"]), missing, self.random.random()))
             except AudioError as error:
-                self.bad[f"{member['__url__']}/{member['fname']}"] = str(error).removeprefix("stream: ")
+                self.failures[f"{member['__url__']}/{member['fname']}"] = str(error).removeprefix("stream: ")
                 continue
             missing -= len(pieces[-1])
         return np.concatenate(pieces)
@@ -197,7 +197,7 @@ class Stream:
     def _note(self, error: Exception) -> bool:
         """Note a shard that webdataset could not open or read to its end; True lets it continue."""
         reason = str(error.args[0] if error.args else type(error).__name__).split(" @ ")[0]
-        self.bad[self._shard] = f"not a whole tar file, or not to be read ({reason})"
+        self.failures[self._shard] = f"not a whole tar file, or not to be read ({reason})"
         return True
 
 

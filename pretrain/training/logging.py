@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Meter:
-    """Sums over the batches since the last line; losses stay on their device, so that nobody waits for it."""
+    """Sums over the batches since the last line; losses stay on their device, so that the host need not wait."""
 
     def __init__(self, flops: StepFlops, peak: float, processes: int) -> None:
         """Begin to measure.

@@ -31,7 +31,12 @@ def noise_corpus(lengths):
 def assert_same(batch, other):
     torch.testing.assert_close(batch.waveforms.cpu(), other.waveforms, rtol=0, atol=1e-6)
     assert torch.equal(batch.lengths, other.lengths)
-    assert (batch.first, batch.size, batch.clips, batch.bad) == (other.first, other.size, other.clips, other.bad)
+    assert (batch.first, batch.size, batch.clips, batch.failures) == (
+        other.first,
+        other.size,
+        other.clips,
+        other.failures,
+    )
     assert batch.reads <= other.reads, "the loader also reads the partners that other parts have"
 
 

@@ -138,7 +138,7 @@ def test_a_corrupt_file_is_counted_named_and_skipped(recipe, tmp_path, caplog):
     assert bad[-1] in (1, 2)
     caplog.clear()
     source = opened(recipe)
-    failures = [name for step in range(40) for name, _ in source[step].bad]
+    failures = [name for step in range(40) for name, _ in source[step].failures]
     assert set(failures) == {str(good)}
 
 
@@ -235,7 +235,7 @@ def test_shards_may_be_addresses(tmp_path, how):
         batch = take(ShardBatches(found, CROPS, 1, (0, 0)), 1)[0]
         server.shutdown()
     assert len(batch.waveforms) == 4
-    assert not batch.bad
+    assert not batch.failures
 
 
 def test_broken_shards_and_clips_are_named_and_skipped(tmp_path):
@@ -248,7 +248,7 @@ def test_broken_shards_and_clips_are_named_and_skipped(tmp_path):
         member.size = 5
         tar.addfile(member, io.BytesIO(b"bytes"))
     source = ShardBatches(find_shards(str(folder)), CROPS, 1, (0, 0))
-    bad = {name: reason for batch in take(source, 12) for name, reason in batch.bad}
+    bad = {name: reason for batch in take(source, 12) for name, reason in batch.failures}
     assert {Path(name).name for name in bad} == {"002.tar", "003.tar", "bad.wav"}
     assert "not a whole tar file" in bad[str(folder / "003.tar")]
 
