@@ -100,12 +100,13 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
     debug = TRACEBACK_OPTION in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
     try:
         status = command([argument for argument in arguments if argument != TRACEBACK_OPTION])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # a shell can close it
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter's own flush fails aloud
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter, which flushes once more
         return ExitStatus.FAILED
     except Exception as error:
         if debug:

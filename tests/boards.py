@@ -75,7 +75,7 @@ def mteb_task(name, rows):
                 if split in items:
                     audio = {"array": read_audio(path).tolist(), "sampling_rate": 16000}
                     items[split].append({"audio": audio, "label": label})
-            self.dataset = DatasetDict({split: Dataset.from_list(some) for split, some in items.items()})
+            self.dataset = DatasetDict({split: Dataset.from_list(part) for split, part in items.items()})
             self.data_loaded = True
 
     return Labelled()

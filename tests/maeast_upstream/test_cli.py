@@ -192,3 +192,9 @@ def test_a_reader_that_stops_early_is_no_error_message():
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert done.stderr == b""
+
+
+def test_without_stdout_there_is_no_error_message():
+    command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "maeast_upstream.cli", "--help"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -42,45 +42,45 @@ def rows(path):
 def made(start, sets, tmp_path_factory):
     """A comparison with everything in it."""
     out = tmp_path_factory.mktemp("comparison")
-    own = [read_labels(path) for path in sets]
-    paths = [clip for one in own for clip in one.paths]
+    labelled_sets = [read_labels(path) for path in sets]
+    paths = [clip for each in labelled_sets for clip in each.paths]
     np.savez(out / "other.npz", path=[str(clip) for clip in paths], vector=logmel_features(paths))
     (out / "scores.csv").write_text("set,test_accuracy\nwords,50.0\ndrums,75.0\n")
     options = [*map(str, sets), "-o", str(out), "--checkpoint", f"small={start}", "--layer", "1,last,1", "--per-layer"]
     options += ["--features", "logmel", "--features", f"other={out / 'other.npz'}", "--features", "random,model"]
     options += ["--finetuned", f"tuned={out / 'scores.csv'}", "--group", "noises=drums"]
     assert command.main(options) == 0
-    return out, own
+    return out, labelled_sets
 
 
 def test_the_scores_are_those_of_the_probe(made, start):
-    out, own = made
+    out, labelled_sets = made
     table = {(row["system"], row["set"]): row for row in rows(out / "probe.csv") if row["test_accuracy"]}
     assert {system for system, _ in table} == {"log-mel", "other", "random weights", "small"}
     encoder = load_model(start)
-    for one in own:
-        expected = probe(logmel_features(one.paths), one.labels, one.splits)
+    for each in labelled_sets:
+        expected = probe(logmel_features(each.paths), each.labels, each.splits)
         for system in ("log-mel", "other"):
-            row = table[system, one.name]
+            row = table[system, each.name]
             assert float(row["test_accuracy"]) == pytest.approx(expected.test, abs=0.01)
             assert float(row["valid_accuracy"]) == pytest.approx(expected.valid, abs=0.01)
             assert float(row["test_low"]) <= expected.test <= float(row["test_high"])
-        row = table["small", one.name]
+        row = table["small", each.name]
         number = 1 if row["readout"].startswith("layer 1,") else "last"
         readout = Readout(layer=number)
-        expected = probe(embeddings(one.paths, encoder, [readout])[readout], one.labels, one.splits)
+        expected = probe(embeddings(each.paths, encoder, [readout])[readout], each.labels, each.splits)
         assert float(row["test_accuracy"]) == pytest.approx(expected.test, abs=0.01)
         assert row["model"] == fingerprint(encoder)[:12]
 
 
 def test_one_readout_is_chosen_for_all_sets_by_the_mean_of_valid(made, start):
-    out, own = made
+    out, labelled_sets = made
     table = [row for row in rows(out / "probe.csv") if row["system"] == "small"]
     (chosen,) = {row["readout"] for row in table if row["test_accuracy"]}
     means = {row["readout"]: [] for row in table}
     for row in table:
         means[row["readout"]].append(float(row["valid_accuracy"]))
-    assert [len(accuracies) for accuracies in means.values()] == [len(own)] * 2
+    assert [len(accuracies) for accuracies in means.values()] == [len(labelled_sets)] * 2
     assert chosen == max(means, key=lambda readout: np.mean(means[readout]))
     assert "| readout | mean valid |" in (out / "probe.md").read_text()
 
@@ -116,7 +116,7 @@ def test_each_column_names_the_weights_or_the_file_that_it_was_made_of(made, sta
 def test_test_is_scored_for_the_chosen_readout_only(start, sets, monkeypatch):
     scored = []
     real = comparison.score_test
-    monkeypatch.setattr(comparison, "score_test", lambda fitted, one: scored.append(one.name) or real(fitted, one))
+    monkeypatch.setattr(comparison, "score_test", lambda fitted, each: scored.append(each.name) or real(fitted, each))
     assert command.main([str(sets[0]), "--checkpoint", f"small={start}", "--layer", "1,2,last"]) == 0
     assert scored == ["words"]
 

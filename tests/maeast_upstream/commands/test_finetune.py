@@ -55,9 +55,9 @@ def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(st
             readout=READOUT,
         )
         logits = scores @ head.get_tensor("weight").T + head.get_tensor("bias")
-    one = read_labels(drums)
-    right = np.array(["cymbal_crash", "kick", "snare"])[logits.argmax(1).numpy()] == one.labels
-    assert 100 * right[one.splits == "test"].mean() == pytest.approx(float(row["test_accuracy"]), abs=0.01)
+    labelled_set = read_labels(drums)
+    right = np.array(["cymbal_crash", "kick", "snare"])[logits.argmax(1).numpy()] == labelled_set.labels
+    assert 100 * right[labelled_set.splits == "test"].mean() == pytest.approx(float(row["test_accuracy"]), abs=0.01)
 
 
 @pytest.mark.parametrize(

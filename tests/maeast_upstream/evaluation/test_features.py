@@ -56,15 +56,15 @@ def tones(tmp_path_factory):
 
 
 def test_features_of_a_batch_are_those_of_embed(encoder, tones):
-    one = read_labels(tones)
+    labelled_set = read_labels(tones)
     readouts = [
         Readout(layer=2, pool="mean_std"),
         Readout(layer="all", mel="mean", pool="mean_max"),
         Readout(layer="mean", mel="mean", hop_ms=40.0),
         Readout(layer=1),
     ]
-    vectors = embeddings(one.paths, encoder, readouts)
-    clips = [torch.from_numpy(read_audio(path)) for path in one.paths]
+    vectors = embeddings(labelled_set.paths, encoder, readouts)
+    clips = [torch.from_numpy(read_audio(path)) for path in labelled_set.paths]
     for readout in readouts:
         alone = encoder.embed(clips, readout=readout).numpy()
         np.testing.assert_allclose(vectors[readout], alone, atol=1e-5)

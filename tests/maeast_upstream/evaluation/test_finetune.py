@@ -35,9 +35,9 @@ def weights(folder):
 
 
 def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path, monkeypatch):
-    one = read_labels(drums)
+    labelled_set = read_labels(drums)
     config = FinetuneConfig(checkpoint=str(start), epochs=2, mixup=0.5, mask_frames=20, mask_mels=20, batch_clips=6)
-    whole = FineTuning(one, config, tmp_path / "whole", None).run()
+    whole = FineTuning(labelled_set, config, tmp_path / "whole", None).run()
     real = FineTuning._save
 
     def save_and_die(self):
@@ -46,17 +46,19 @@ def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path
 
     monkeypatch.setattr(FineTuning, "_save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        FineTuning(one, config, tmp_path / "killed", None).run()
+        FineTuning(labelled_set, config, tmp_path / "killed", None).run()
     monkeypatch.setattr(FineTuning, "_save", real)
-    again = FineTuning(one, config, tmp_path / "killed", None)
+    again = FineTuning(labelled_set, config, tmp_path / "killed", None)
     assert again.epoch == 1
     assert again.run() == whole
     first, second = weights(tmp_path / "whole" / "encoder"), weights(tmp_path / "killed" / "encoder")
     assert all(torch.equal(first[name], second[name]) for name in first)
     with pytest.raises(ValueError, match=r"begun with lr 0.001, not 0.01: give another --out"):
-        FineTuning(one, dataclasses.replace(config, lr=0.01), tmp_path / "killed", None)
-    swapped = dataclasses.replace(one, labels=np.where(one.labels == "kick", "snare", one.labels))
-    swapped.labels[one.labels == "snare"] = "kick"
+        FineTuning(labelled_set, dataclasses.replace(config, lr=0.01), tmp_path / "killed", None)
+    swapped = dataclasses.replace(
+        labelled_set, labels=np.where(labelled_set.labels == "kick", "snare", labelled_set.labels)
+    )
+    swapped.labels[labelled_set.labels == "snare"] = "kick"
     with pytest.raises(ValueError, match="begun with labels"):
         FineTuning(swapped, config, tmp_path / "killed", None)
 
@@ -146,9 +148,9 @@ def test_mixup_mixes_sound_and_shares_alike():
     for clip, share in zip(mixed, shares, strict=True):
         assert torch.allclose(clip, (share * torch.tensor([1.0, 2.0, 3.0])).sum(), atol=1e-5)
     assert not torch.equal(shares, targets)
-    same, own = mix(clips, targets, 0.0, torch.Generator())
+    same, unmixed = mix(clips, targets, 0.0, torch.Generator())
     assert all(a is b for a, b in zip(same, clips, strict=True))
-    assert own is targets
+    assert unmixed is targets
 
 
 def test_positions_none_is_trained_and_kept_in_the_checkpoint(start, drums, tmp_path):

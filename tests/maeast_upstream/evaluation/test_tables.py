@@ -10,7 +10,7 @@ from maeast_upstream.evaluation.labelled_set import read_labels
 
 
 def scores(name, correct, sets):
-    outcomes = [Outcome("", one, "", 1.0, 50.0, np.array(row)) for one, row in zip(sets, correct, strict=True)]
+    outcomes = [Outcome("", each, "", 1.0, 50.0, np.array(row)) for each, row in zip(sets, correct, strict=True)]
     return SystemScores(name, outcomes, {"": [50.0] * len(sets)})
 
 
@@ -38,7 +38,7 @@ def test_differences_are_of_the_same_clips(sets):
 
 
 def test_a_bar_in_a_name_is_no_new_column(sets):
-    right = [np.ones(one.shape[-1], bool) for one in sets]
+    right = [np.ones(each.shape[-1], bool) for each in sets]
     systems = [scores(name, right, sets) for name in ("plain", "a|b")]
     page = tables.format_comparison(systems, {}, {"c|d": {}})
     page += "\n" + tables.format_differences(systems, "a|b")
