@@ -1,4 +1,4 @@
-"""A model for MTEB: ``python -m hear_api.mteb BeijingOpera GTZANGenre``, or ``mteb.evaluate(MaeAst(), tasks)``."""
+"""A model for MTEB: ``python -m hear_api.mteb BeijingOpera``, or ``mteb.evaluate(MaeAstEncoder(), tasks)``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ METADATA: dict[str, Any] = {
 """Metadata that MTEB requires and that do not depend on the checkpoint."""
 
 
-class MaeAst(AbsEncoder):  # type: ignore[misc]
+class MaeAstEncoder(AbsEncoder):  # type: ignore[misc]
     """Gives scene embeddings to MTEB's tasks."""
 
     def __init__(
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tasks = mteb.get_tasks(tasks=args.tasks)
     except KeyError as error:
         raise ValueError(f"MTEB's tasks: {str(error.args[0]).removeprefix('KeyError: ')}") from error
-    model = MaeAst(args.checkpoint, device=args.device, precision=args.precision)
+    model = MaeAstEncoder(args.checkpoint, device=args.device, precision=args.precision)
     for result in mteb.evaluate(model, tasks).task_results:
         print(f"{result.task_name}  {100 * result.get_score():.1f}")
     return 0

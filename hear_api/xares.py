@@ -1,7 +1,8 @@
 """An encoder for X-ARES: ``python -m xares.run hear_api/xares.py tasks/esc50_task.py``.
 
 X-ARES turns both paths into module names, so that it imports the installed modules, wherever the command runs. Without
-a GPU it needs ``--max-jobs 0``.
+a GPU it needs ``--max-jobs 0``. A time step is one token, while HEAR's at 40 ms is the mean of four:
+see `TimeGrid.averaged`.
 """
 
 import importlib.util

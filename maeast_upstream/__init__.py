@@ -1,4 +1,4 @@
-"""MAE-AST audio encoders: `load_model()` gives an `Encoder`; `Encoder.encode()` turns waveforms into features."""
+"""MAE-AST audio encoders: `load_model()` returns an `Encoder`; `Encoder.encode()` turns waveforms into features."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "Encoder", "Readout", "__version__", "load_model"]
 
-_HOMES = {
+_MODULES = {
     "Encoded": "encoder",
     "Encoder": "encoder",
     "load_model": "encoder",
@@ -20,10 +20,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported when first used: the processes that only decode audio must not load torch."""
-    if name not in _HOMES:
+    """Import a public name when it is first used, so that processes which only decode audio do not load torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'maeast_upstream' has no attribute {name!r}")
-    globals()[name] = value = getattr(importlib.import_module(f"maeast_upstream.{_HOMES[name]}"), name)
+    globals()[name] = value = getattr(importlib.import_module(f"maeast_upstream.{_MODULES[name]}"), name)
     return value
 
 

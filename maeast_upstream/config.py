@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: the typed sections of config.json, read strictly."""
+"""The typed sections of a checkpoint's config.json, read strictly."""
 
 import dataclasses
 import math
@@ -35,10 +35,10 @@ class ModelConfig:
     decoder_ffn_dim: int = 3072
     """Width inside the decoder's feed-forward networks."""
     decoder_attention: Literal["self", "cross"] = "self"
-    """Decoder tokens attend to each other, visible and masked, as published; or masked ones to visible ones only, which
-    costs less (CrossMAE)."""
+    """self: all decoder tokens attend to each other, as published. cross: masked tokens attend to visible ones only,
+    which costs less (CrossMAE)."""
     positions: Literal["sinusoid", "none"] = "sinusoid"
-    """What is added to tokens to tell their place: a fixed sinusoid over the flat token index, or nothing."""
+    """Position embedding of the tokens: a fixed sinusoid over the flat token index, or none."""
     dropout: float = 0.1
     """Dropout after attention, after the feed-forward network and before the first layer."""
     attention_dropout: float = 0.1
@@ -114,18 +114,18 @@ PRESETS: dict[str, dict[str, int]] = {
     "base6": _shape(768, 12, depth=6),
     "large": _shape(1024, 16, depth=24),
 }
-"""Sizes by name; tiny's decoder is narrow so that its file stays under 12 MB in fp16."""
+"""Sizes by name. The decoder of tiny is narrow, so that its file has less than 12 MB in fp16."""
 
 
 TOKENS: dict[str, dict[str, int]] = {
     "patch": {"patch_frames": 16, "patch_mels": 16},
     "frame": {"patch_frames": 2, "patch_mels": 128},
 }
-"""The paper's two ways to cut a spectrogram."""
+"""The paper's two kinds of tokens."""
 
 
 def preset(size: str, tokens: str = "patch", **overrides: Any) -> ModelConfig:
-    """A named size with patch or frame tokens; ``overrides`` are ModelConfig's fields."""
+    """The configuration of a named size with patch or frame tokens; ``overrides`` are fields of `ModelConfig`."""
     if size not in PRESETS or tokens not in TOKENS:
         raise ValueError(
             f"unknown preset {size!r} with tokens {tokens!r}: sizes are {', '.join(PRESETS)}; tokens "
@@ -154,41 +154,41 @@ class FrontendConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """One mean and one deviation for all mel bins: spectrogram -> (x - mean) / std * scale."""
+    """One mean and one standard deviation for all mel bins: spectrogram -> (x - mean) / std * scale."""
 
     mean: float = 0.0
     """Mean of the log-mel spectrogram."""
     std: float = 1.0
     """Its standard deviation."""
     scale: float = 0.5
-    """The paper's deviation after normalising."""
+    """The standard deviation after normalization; 0.5 in the paper."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.std < math.inf:
             raise ValueError(f"std must be above 0, got {self.std}")
         if not (math.isfinite(self.mean) and math.isfinite(self.scale)):
-            raise ValueError(f"mean must be a number, and scale, got {self.mean} and {self.scale}")
+            raise ValueError(f"mean and scale must be finite numbers, got {self.mean} and {self.scale}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where weights came from."""
+    """Where the weights come from."""
 
     data: str = ""
-    """What they were trained on."""
+    """The training data."""
     steps: int = 0
-    """Optimiser steps (batch-norm updates, for the published checkpoints)."""
+    """Optimizer steps (for the published checkpoints: updates of the batch normalization)."""
     package: str = ""
     """Version of the package that wrote them."""
     parents: list[str] = field(default_factory=list)
-    """Checkpoints or files that they were made from."""
+    """Checkpoints or files from which they were made."""
     published: dict[str, Any] = field(default_factory=dict)
-    """What only the published format has a place for, kept for the way back to it."""
+    """Values that only the published format holds, kept so that a checkpoint can be converted back."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """All of config.json."""
+    """The whole of config.json."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
@@ -223,8 +223,8 @@ def read_section(kind: type[SectionT], data: Any, where: str) -> SectionT:
     """Build a dataclass from plain data, refusing unknown keys and wrong types by name.
 
     Args:
-        kind: a dataclass, its fields plain values, lists of str, mappings, or such dataclasses again.
-        data: what JSON gave.
+        kind: a dataclass whose fields are plain values, lists of str, mappings, or such dataclasses again.
+        data: parsed JSON.
         where: the section's name, for messages.
     """
     if not isinstance(data, dict):
@@ -265,12 +265,12 @@ def _read_value(kind: Any, value: Any, where: str) -> Any:
 
 
 def scene_width(config: EncoderConfig, readout: Readout) -> int:
-    """E, the length of a scene's vector."""
+    """E, the length of a scene embedding."""
     return step_width(config, readout) * (1 if readout.pool == "mean" else 2)
 
 
 def step_width(config: EncoderConfig, readout: Readout) -> int:
-    """C, the length of a time step's vector."""
+    """C, the length of a timestamp embedding."""
     mel = config.model.mel_patches if readout.mel == "concat" else 1
     layers = config.model.depth if readout.layer == "all" else 1
     return config.model.embed_dim * mel * layers

@@ -1,4 +1,4 @@
-"""`UpstreamExpert`: what SUPERB's toolkit s3prl asks of an upstream, over `Encoder`. Needs no s3prl itself.
+"""`UpstreamExpert`: an `Encoder` with the interface of an s3prl upstream, for SUPERB. It does not import s3prl.
 
 Shapes: B clips, T time steps, C features of a time step.
 """
@@ -25,30 +25,30 @@ PRETRAINING_PARTS = (
     "reconstruction_head",
     "classification_head",
 )
-"""Of the network; an upstream never uses them, so that they would only fill memory and s3prl's checkpoints."""
+"""Parts of the network that an upstream never uses; they would only enlarge memory and s3prl's checkpoints."""
 POSITION_TABLES = ("positions.table", "sine_pos_embed.pe")
-"""Ends of the names under which older files store the sinusoids, which are computed here."""
+"""Endings of the names of sinusoids in other files; they are computed and not loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpstreamOptions:
-    """What a YAML after s3prl's ``-g`` may hold."""
+    """Options in the YAML file of s3prl's ``-g``."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the matrix products, whatever the runner's own fp16 setting says; features are float32."""
+    """Precision of the matrix products, independent of the runner's fp16 setting; features are float32."""
     mel: Mel = "concat"
-    """The M mel patches of an instant: side by side, or averaged."""
+    """The M mel patches of a time step: concatenated, or averaged."""
     hop_ms: float | None = None
     """Distance of time steps: None for the model's own; 40 for patch models."""
     repeat: int = 1
-    """How often each time step is given: heads that want many steps run on short clips, at `repeat` times the rate."""
+    """Copies of each time step, for heads that need many steps of short clips; the rate rises by the same factor."""
 
     @classmethod
     def read(cls, source: str | Path | Mapping[str, Any] | None, **changes: Any) -> "UpstreamOptions":
-        """From a YAML file or a mapping, changed by keywords.
+        """Read the options from a YAML file or a mapping; keywords override them.
 
         Raises:
-            ValueError: no such file, not a mapping, or a wrong name or value in it.
+            ValueError: no such file, not a mapping, an unknown name or a wrong value.
         """
         where = "upstream options"
         if isinstance(source, str | Path):
@@ -82,13 +82,13 @@ class UpstreamExpert(nn.Module):
         """Load a checkpoint.
 
         Args:
-            ckpt: what `load_model` takes; None for the checkpoint in the package.
+            ckpt: a source of `load_model`; None for the checkpoint in the package.
             model_config: a YAML file of `UpstreamOptions`, or a mapping.
-            refresh: of no effect: the published checkpoints are compared with the hash of their download instead.
-            options: fields of `UpstreamOptions`; they win over ``model_config``.
+            refresh: ignored; a downloaded checkpoint is verified by its hash instead.
+            options: fields of `UpstreamOptions`; they override ``model_config``.
 
         Raises:
-            ValueError: no such checkpoint; an unknown option, or one that does not go with the model.
+            ValueError: no such checkpoint; an unknown option, or one that the model does not support.
         """
         super().__init__()
         self.options = UpstreamOptions.read(model_config, **options)
@@ -101,7 +101,7 @@ class UpstreamExpert(nn.Module):
         if self.options.repeat < 1 or hop % self.options.repeat:
             raise ValueError(f"repeat must divide the {hop} samples of a time step, got {self.options.repeat}")
         self._rate = hop // self.options.repeat
-        self.register_load_state_dict_pre_hook(_without_what_is_not_kept)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_drop_unused_weights)  # type: ignore[no-untyped-call]
 
     def get_downsample_rates(self, key: str | None = None) -> int:
         """Samples at 16 kHz between two time steps, the same for every layer."""
@@ -115,7 +115,7 @@ class UpstreamExpert(nn.Module):
 
         Returns:
             hidden_states, one (B, T, C) float32 tensor per layer, and last_hidden_state, the last of them. T is the
-            longest clip's ``ceil(S / rate)``; steps past what the encoder gives for a clip repeat its last one.
+            longest clip's ``ceil(S / rate)``; rows past a clip's own time steps repeat its last one.
 
         Raises:
             ValueError: a clip is empty or not one-dimensional.
@@ -132,8 +132,8 @@ class UpstreamExpert(nn.Module):
         return {"hidden_states": states, "last_hidden_state": states[-1]}
 
 
-def _without_what_is_not_kept(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before a state dict is loaded: whatever else an encoder's file holds is no error."""
+def _drop_unused_weights(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Drop weights that the upstream does not have from a state dict that is about to be loaded."""
     unused = tuple(f"{prefix}encoder.network.{part}" for part in PRETRAINING_PARTS)
     for name in [name for name in state if name.startswith(unused) or name.endswith(POSITION_TABLES)]:
         del state[name]

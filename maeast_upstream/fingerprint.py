@@ -1,4 +1,4 @@
-"""A hash of an encoder's weights and settings, which identifies the results that it gives."""
+"""Hashes of an encoder's weights and settings, which identify its results."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from maeast_upstream.encoder import Encoder
 
 
 def fingerprint(encoder: Encoder) -> str:
-    """SHA-256 of an encoder's weights and of what its configuration computes with."""
+    """SHA-256 of an encoder's weights and of the parts of its configuration that affect its features."""
     config = encoder.config.to_dict()
     sections = {name: config[name] for name in ("model", "frontend", "normalisation")}
     digest = hashlib.sha256(json.dumps(sections, sort_keys=True).encode())
@@ -19,6 +19,6 @@ def fingerprint(encoder: Encoder) -> str:
 
 
 def results_key(encoder: Encoder, **settings: Any) -> str:
-    """SHA-256 of all that decides an encoder's embeddings: its `fingerprint`, its readout, and ``settings``."""
-    what = {"weights": fingerprint(encoder), "readout": encoder.config.to_dict()["readout"], **settings}
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of everything that affects an encoder's embeddings: its `fingerprint`, its readout, and ``settings``."""
+    parts = {"weights": fingerprint(encoder), "readout": encoder.config.to_dict()["readout"], **settings}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """Waveforms to Kaldi's log-mel filter bank energies (fbank), batched, in plain torch.
 
-The only file that knows samples, windows and hops. Source of the formulas: Kaldi's ``feature-fbank.cc`` as
-restated by ``torchaudio.compliance.kaldi.fbank``. The order of the float32 operations is theirs, because a
-bin with little energy beside a loud one moves by 1e-3 and more when only the rounding differs.
+Samples, windows and hops are defined only in this file. Source of the formulas: Kaldi's ``feature-fbank.cc`` as
+restated by ``torchaudio.compliance.kaldi.fbank``. The float32 operations have the same order as there, because a weak
+bin beside a loud one changes by 1e-3 and more when only the rounding differs.
 """
 
 import math
@@ -22,7 +22,7 @@ PREEMPHASIS = 0.97
 LOG_FLOOR = torch.finfo(torch.float32).eps
 
 _CHUNK_FRAMES = {"cpu": 2048, "cuda": 65_536}
-"""Frames transformed at once: on a CPU what stays in cache (4 MB), on a GPU what bounds memory (130 MB)."""
+"""Frames transformed at once: on a CPU few enough to stay in its cache (4 MB), on a GPU to bound memory (130 MB)."""
 
 
 SSAST_FRONTEND = FrontendConfig(window="hanning", remove_mean=True)
@@ -89,7 +89,7 @@ class Fbank(nn.Module):
             persistent=False,
         )
         self.register_buffer("mel", mel_banks(self.config.num_mel_bins), persistent=False)
-        # a stored constant, because runtimes without float64 would compute its cosines 1e-4 off
+        # a stored constant, because the cosines of runtimes without float64 have errors of 1e-4
         self.register_buffer("dft", dft_matrix(), persistent=False)
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -97,7 +97,7 @@ class Fbank(nn.Module):
 
         Args:
             waveforms: (B, S) in [-1, 1] at 16 kHz, S at least 400.
-            lengths: (B,) samples of each clip, where shorter than S; what lies past them is never looked at.
+            lengths: (B,) samples of each clip, where shorter than S; later samples are ignored.
 
         Returns:
             (B, frames, num_mel_bins) float32. Row b has ``num_frames(lengths[b])`` frames, then zeros.
@@ -126,7 +126,7 @@ class Fbank(nn.Module):
         return remove_mean(waveforms, padding) if self.config.remove_mean else waveforms
 
     def log_mel(self, prepared: Tensor) -> Tensor:
-        """(B, S) of `prepare`, or any stretch of it that begins on a hop -> (B, frames, num_mel_bins) float32."""
+        """(B, S) of `prepare`, or a segment of it that begins on a hop -> (B, frames, num_mel_bins) float32."""
         with torch.autocast(prepared.device.type, enabled=False):
             return self._by_chunks(prepared.unfold(1, WINDOW_SAMPLES, HOP_SAMPLES))  # (B, frames, 400), a view
 
@@ -148,7 +148,7 @@ class Fbank(nn.Module):
             real, imag = (frames @ self.dft).chunk(2, dim=-1)
             power = real.square() + imag.square()
         else:
-            # abs() then square, like torchaudio, rounds otherwise than real^2 + imag^2
+            # as in torchaudio: the rounding of abs().square() differs from that of real^2 + imag^2
             power = torch.fft.rfft(frames, FFT_SAMPLES)[..., :-1].abs().square()
         return (power @ self.mel).clamp(min=LOG_FLOOR).log()
 
@@ -156,7 +156,7 @@ class Fbank(nn.Module):
 def remove_mean(waveforms: Tensor, padding: Tensor | None) -> Tensor:
     """Subtract each row's mean over its own samples; ``padding`` (B, S) is True past a clip's end (zeros there).
 
-    Summed in float64, because a float32 sum rounds otherwise when zeros follow, which weak bins show (1e-4).
+    The sum is in float64, because zeros at the end change the rounding of a float32 sum, by 1e-4 in weak bins.
     """
     count = waveforms.shape[1] if padding is None else (~padding).sum(dim=1, keepdim=True)
     mean = waveforms.sum(dim=1, keepdim=True, dtype=torch.float64) / count

@@ -22,20 +22,20 @@ from maeast_upstream.modules.transformer import DropoutRates, TransformerStack
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a pretraining pass gives for the masked tokens, and what they were."""
+    """The predictions of a pretraining pass for the masked tokens, and the true patches."""
 
     reconstruction: Tensor
     """(B, masked, P) predicted patches."""
     classification: Tensor
-    """(B, masked, P) vectors that are matched with the true patches by dot product."""
+    """(B, masked, P) vectors whose dot products with the true patches are the logits of the classification loss."""
     targets: Tensor
-    """(B, masked, P) the true patches, normalised."""
+    """(B, masked, P) the true patches, normalized."""
     encoded: Tensor
-    """(B, tokens, D) the encoder's output: of the visible tokens, or of all in a full-length pass."""
+    """(B, tokens, D) the encoder's output: of the visible tokens, or of all tokens in SSAST's pass."""
 
 
 class MaeAst(nn.Module):
-    """The encoder-decoder network of MAE-AST. Its input is the normalised log-mel spectrogram cut into patches."""
+    """The encoder-decoder network of MAE-AST. Its input is the normalized log-mel spectrogram cut into patches."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class MaeAst(nn.Module):
         )
         self.decoder_embed = nn.Linear(dim, decoder_dim) if decoder_dim != dim else nn.Identity()
         self.decoder_mask = nn.Parameter(torch.rand(decoder_dim))
-        same = decoder_dim == dim  # then one table serves both
-        self.decoder_positions = self.encoder_positions if same else Positions(decoder_dim, config.positions)
+        same_width = decoder_dim == dim  # then both use one table
+        self.decoder_positions = self.encoder_positions if same_width else Positions(decoder_dim, config.positions)
         self.decoder = TransformerStack(
             decoder_dim,
             config.decoder_heads,
@@ -97,12 +97,12 @@ class MaeAst(nn.Module):
         masked: Tensor,
         padding: Tensor | None = None,
     ) -> Prediction:
-        """The pretraining pass: the encoder sees the visible tokens only, the decoder fills in the rest.
+        """The pretraining pass: the encoder sees the visible tokens only, the decoder predicts the masked ones.
 
         Args:
-            patches: (B, N, P) normalised patches of clips of equal length.
+            patches: (B, N, P) normalized patches of clips of equal length.
             visible: (B, K) int64 indices of the tokens that the encoder sees.
-            masked: (B, N - K) int64 indices of all others.
+            masked: (B, N - K) int64 indices of all other tokens.
             padding: (B, N) bool, True at tokens past a clip's end, which no other token attends to.
         """
         encoded = self.encode_visible(patches, visible, padding)
@@ -115,7 +115,7 @@ class MaeAst(nn.Module):
         )
 
     def encode_visible(self, patches: Tensor, visible: Tensor, padding: Tensor | None = None) -> Tensor:
-        """The first half of `predict`: (B, K, D), the encoder's output of the visible tokens alone."""
+        """The first half of `predict`: the encoder's output of the visible tokens, (B, K, D)."""
         tokens = self.input_dropout(self.patch_embed(gather_tokens(patches, visible)))
         tokens = self.encoder_positions.at(tokens, visible, patches.shape[1])
         unseen = None if padding is None else padding.gather(1, visible)
@@ -130,13 +130,13 @@ class MaeAst(nn.Module):
         num_tokens: int,
         padding: Tensor | None = None,
     ) -> Tensor:
-        """The second half of `predict`: what the decoder makes of the masked tokens, of which it may get only some.
+        """The second half of `predict`: the decoder's output of the masked tokens, or of some of them.
 
         Args:
             encoded: (B, K, D), see `encode_visible`.
             visible: (B, K) int64 indices of these tokens.
-            masked: (B, n) int64 indices of the tokens to be predicted; the decoder gets no others.
-            num_tokens: N, of the whole clips.
+            masked: (B, n) int64 indices of the tokens to predict; the decoder gets no other masked tokens.
+            num_tokens: N, the tokens of a whole clip.
             padding: (B, N) bool, True at tokens past a clip's end.
 
         Returns:
@@ -156,10 +156,10 @@ class MaeAst(nn.Module):
         return decoded
 
     def encode_with_mask_tokens(self, patches: Tensor, masked: Tensor, padding: Tensor | None = None) -> Tensor:
-        """SSAST's pass: all tokens go through the encoder, one learned vector in place of each masked one.
+        """SSAST's pass: the encoder sees all tokens, with one learned vector in place of each masked token.
 
         Args:
-            patches: (B, N, P) normalised patches of clips of equal length.
+            patches: (B, N, P) normalized patches of clips of equal length.
             masked: (B, n) int64 indices of the masked tokens.
             padding: (B, N) bool, True at tokens past a clip's end, which no other token attends to.
 
@@ -179,7 +179,7 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 def patchify(spectrogram: Tensor, config: ModelConfig) -> Tensor:
-    """Cut a spectrogram into tokens: time-major order, and inside a token time-major too.
+    """Cut a spectrogram into tokens, time-major; the values inside a token are time-major, too.
 
     Args:
         spectrogram: (B, frames, num_mel_bins); a last partial patch is dropped.

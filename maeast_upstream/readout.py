@@ -13,14 +13,14 @@ Pool = Literal["mean", "mean_max", "mean_std"]
 
 @dataclass(frozen=True, kw_only=True)
 class Readout:
-    """How one vector is made of a clip; stored in the checkpoint, so that it can be changed there."""
+    """How a clip's features become one vector. It is stored in a checkpoint's config.json and can be changed there."""
 
     layer: int | str = "last"
-    """1..depth, counted from 1; "last"; "mean" of all layers; or "all", one behind the other."""
+    """A layer, counted from 1; "last"; "mean" of all layers; or "all" layers concatenated."""
     mel: Mel = "concat"
-    """The M mel patches of an instant: concatenated, or averaged."""
+    """The M mel patches of a time step: concatenated, or averaged."""
     pool: Pool = "mean"
-    """Over time: mean; mean and maximum; mean and standard deviation."""
+    """Statistics over time: mean; mean and maximum; mean and standard deviation."""
     hop_ms: float | None = None
     """Distance of time steps: None for the model's own; 40 for patch models."""
 
@@ -80,9 +80,9 @@ def pool_time(steps: "Tensor", lengths: "Tensor", pool: Pool) -> "Tensor":
     """Pool each clip over its own time steps.
 
     Args:
-        steps: (B, T, C); what lies past a clip's length is never looked at.
+        steps: (B, T, C); values past a clip's length are ignored.
         lengths: (B,) valid time steps, at least 1 each.
-        pool: what is taken over time; the deviation is the population's, 0 for one step.
+        pool: the statistics; the standard deviation is the population's, 0 for one step.
 
     Returns:
         (B, C), or (B, 2 * C) for two statistics, in the order of their name.

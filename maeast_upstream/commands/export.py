@@ -9,9 +9,9 @@ from maeast_upstream.cli import ExitStatus
 from maeast_upstream.storage.atomic import refuse_to_overwrite
 
 if TYPE_CHECKING:
-    from maeast_upstream.engines.export import Format
+    from maeast_upstream.engines.export import ExportFormat
 
-SUFFIXES: "dict[Format, str]" = {"onnx": ".onnx", "openvino": ".xml"}
+SUFFIXES: "dict[ExportFormat, str]" = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,7 +49,7 @@ def build_parser() -> Parser:
     return parser
 
 
-def format_of(out: Path, model_format: "Format | None") -> "Format":
+def format_of(out: Path, model_format: "ExportFormat | None") -> "ExportFormat":
     """Return the format that a file's suffix says.
 
     Raises:

@@ -1,8 +1,8 @@
-"""``maeast export``: one model file from waveform to embeddings, for ONNX Runtime or OpenVINO, without this package.
+"""Export of an encoder to one model file for ONNX Runtime or OpenVINO, which runs without this package.
 
-The file holds the front end, the network and the readout. Its input is ``waveforms`` (B, S) float32 at 16 kHz, any B
-and S; clips of one batch are of one length. Its outputs are ``embeddings`` (B, E), or for frames ``embeddings``
-(B, T, C) and ``times_ms`` (T,). A clip shorter than one token is zero-padded to one, as `Encoder.encode` does it.
+The file holds the front end, the network and the readout. Its input is ``waveforms`` (B, S) float32 at 16 kHz, for any
+B and S; the clips of a batch have the same length. Its outputs are ``embeddings`` (B, E), or for frames ``embeddings``
+(B, T, C) and ``times_ms`` (T,). A clip shorter than one token is zero-padded to one, as in `Encoder.encode`.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.time_grid import FRAME_MS
 from maeast_upstream.version import __version__
 
-Format = Literal["onnx", "openvino"]
+ExportFormat = Literal["onnx", "openvino"]
 
 
 Kind = Literal["scene", "frames"]
@@ -50,17 +50,18 @@ EXTRAS = {"onnx": "onnx", "openvino": "onnx,openvino"}
 
 
 CHECKED_SAMPLES = (400, 16_000, 53_910)
-"""Lengths on which a written file is compared with torch, in this order: what a short clip leaves behind shows."""
+"""Lengths in samples on which a file is compared with torch, in this order: a short clip must not affect later ones."""
 
 
-MOST_DIFFERENCE = 1e-3
-"""Of any output, whose deviation is near 1; the front end's DFT is a matrix product there and rounds otherwise."""
+MAX_DIFFERENCE = 1e-3
+"""Maximum difference from torch; outputs have a standard deviation near 1. The front end's DFT, which is a matrix
+product in the file, has another rounding."""
 
 
 def export(
     encoder: Encoder,
     out: Path,
-    form: Format = "onnx",
+    form: ExportFormat = "onnx",
     kind: Kind = "scene",
     readout: Readout | None = None,
 ) -> float:
@@ -68,17 +69,17 @@ def export(
 
     Args:
         encoder: in eval mode on the CPU.
-        out: the file, made whole or not at all; for OpenVINO its weights stand beside it, in a .bin of the same name.
+        out: the file, which is written completely or not at all. OpenVINO's weights go to a .bin of the same name.
         form: "onnx" or "openvino".
         kind: "scene" or "frames".
         readout: which layers, mel axis, pooling and hop; None for the checkpoint's own.
 
     Returns:
-        The greatest difference between the file's outputs and torch's, on clips of three lengths.
+        The maximum difference between the file's outputs and torch's, on clips of three lengths.
 
     Raises:
-        ValueError: a package or the folder is missing, the readout is not one of the model's, or the file's numbers
-            are not torch's.
+        ValueError: a package or the folder is missing, the model lacks the readout's layer or hop, or the file's
+            outputs differ from torch's.
     """
     _check_packages(form)
     model = WaveformModel(encoder, kind, readout or encoder.config.readout)
@@ -97,7 +98,7 @@ def export(
 
 
 class WaveformModel(nn.Module):
-    """Waveforms of one length -> embeddings, as a module whose batch and length stay free in an export."""
+    """A module from waveforms of one length to embeddings, which can be exported for any batch size and length."""
 
     def __init__(self, encoder: Encoder, kind: Kind, readout: Readout) -> None:
         super().__init__()
@@ -106,17 +107,17 @@ class WaveformModel(nn.Module):
         self.readout = readout
         self.grid = encoder.grid(readout.hop_ms)
         self.layers = encoder.kept_layers(readout.layers(encoder.num_layers))
-        # two tokens at least, the second masked where it is not a clip's: OpenVINO 2026.4, once it has run one token
-        # through a graph without a mask, gives wrong numbers for all that come after
+        # at least two tokens, the second masked where it is padding: after OpenVINO 2026.4 has run one token through a
+        # graph without a mask, all later results are wrong
         self.shortest = num_samples(max(1, 2 // encoder.config.model.mel_patches) * encoder.config.model.patch_frames)
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what `forward` gives."""
+        """The names of the outputs of `forward`."""
         return ["embeddings"] if self.kind == "scene" else ["embeddings", "times_ms"]
 
     def forward(self, waveforms: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(B, S) -> (B, E); or for frames (B, T, C) and the (T,) centres of the time steps, both float32."""
+        """(B, S) -> (B, E); for frames (B, T, C) and the (T,) centres of the time steps. All are float32."""
         steps = combine_layers(self._steps(waveforms), self.readout.layer)
         if self.kind == "frames":
             return steps, self._times_ms(waveforms.shape[1], steps.shape[1])
@@ -124,7 +125,7 @@ class WaveformModel(nn.Module):
         return pool_time(steps, lengths, self.readout.pool)
 
     def metadata(self) -> dict[str, str]:
-        """What a file says of itself."""
+        """The metadata of a file."""
         return {
             "maeast_version": __version__,
             "config": json.dumps(self.encoder.config.to_dict()),
@@ -136,7 +137,7 @@ class WaveformModel(nn.Module):
         }
 
     def _steps(self, waveforms: Tensor) -> list[Tensor]:
-        """(B, S) -> the kept layers' (B, T, C), the shifted grids of a finer hop side by side."""
+        """(B, S) -> (B, T, C) for each kept layer; the shifted grids of a finer hop share a batch."""
         model, grid, fbank = self.encoder.config.model, self.grid, self.encoder.fbank
         samples = torch.sym_max(grid.left + waveforms.shape[1], num_samples(model.patch_frames))  # type: ignore[no-untyped-call]
         steps = ((samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1 - model.patch_frames) // grid.hop + 1
@@ -148,12 +149,12 @@ class WaveformModel(nn.Module):
             patches, padding = self._grids(spectrogram, steps)
         hidden = self.encoder.network.features(patches, padding, self.layers)
         states = [fold_mel(tokens, model.mel_patches, self.readout.mel) for tokens in hidden]
-        return [in_turn(state, grid.passes)[:, :steps] for state in states]
+        return [interleave(state, grid.passes)[:, :steps] for state in states]
 
     def _grids(self, spectrogram: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """(B, frames, mels) -> (B * passes, N, P) patches of the shifted grids, and their (B * passes, N) padding.
 
-        Cut as windows of all time steps, because an export cannot slice from a frame that may lie past the end.
+        They are cut from windows of all time steps, because an export cannot slice from a frame past the end.
         """
         windows = spectrogram.unfold(1, self.grid.patch_frames, self.grid.hop)  # (B, steps, mels, frames of a token)
         cut, passes = windows.shape[1], self.grid.passes
@@ -169,19 +170,19 @@ class WaveformModel(nn.Module):
         return patches, padding.expand(spectrogram.shape[0], -1, -1).flatten(0, 1)
 
     def _times_ms(self, samples: int, steps: int) -> Tensor:
-        """(steps,) float32, as `TimeGrid.times_ms`: a clip of one padded step is centred no later than its middle."""
+        """(steps,) float32, see `TimeGrid.times_ms`: a clip of one padded step is centred no later than its middle."""
         first = (num_samples(self.grid.patch_frames) / 2 - self.grid.left) * 1000 / SAMPLE_RATE
         middle = torch.ones(1) * samples * (1000 / SAMPLE_RATE / 2)
         return middle.clamp(max=first) + torch.arange(steps) * (self.grid.hop * FRAME_MS)
 
 
-def in_turn(state: Tensor, passes: int) -> Tensor:
-    """(B * passes, T, C) of shifted grids -> (B, T * passes, C), their steps in turn."""
+def interleave(state: Tensor, passes: int) -> Tensor:
+    """(B * passes, T, C) of shifted grids -> (B, T * passes, C), their steps interleaved."""
     return state.reshape(-1, passes, *state.shape[1:]).transpose(1, 2).flatten(1, 2)
 
 
 def longest(encoder: Encoder) -> float:
-    """Seconds of the longest clip whose tokens have stored positions."""
+    """The length in seconds of the longest clip whose tokens have stored positions."""
     model = encoder.config.model
     return STORED_POSITIONS // model.mel_patches * model.patch_frames * FRAME_MS / 1000
 
@@ -210,7 +211,7 @@ def write_onnx(model: WaveformModel, path: Path) -> None:
 
 
 def write_openvino(graph: Path, path: Path, metadata: dict[str, str]) -> None:
-    """An ONNX file as OpenVINO's pair of files, in full precision, with metadata under ``maeast``."""
+    """Convert an ONNX file to OpenVINO's pair of files, in full precision, with metadata under ``maeast``."""
     import openvino as ov
 
     model = ov.Core().read_model(graph)
@@ -238,13 +239,14 @@ def run_openvino(path: Path) -> Run:
 
 
 def _checked(model: WaveformModel, run: Run) -> float:
-    """The greatest difference from torch; ValueError beyond what rounding explains."""
+    """The maximum difference from torch; ValueError if it is more than rounding."""
     difference = max(_difference(model, run, samples) for samples in CHECKED_SAMPLES)
-    if not difference <= MOST_DIFFERENCE:
-        raise ValueError(f"the exported model is off: its outputs differ from torch's by {difference:.2g}")
+    if not difference <= MAX_DIFFERENCE:
+        raise ValueError(f"the exported model is wrong: its outputs differ from torch's by {difference:.2g}")
     return difference
 
 
+@torch.no_grad()
 def _difference(model: WaveformModel, run: Run, samples: int) -> float:
     waveforms = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(samples))
     encoder, readout = model.encoder, model.readout
@@ -257,10 +259,10 @@ def _difference(model: WaveformModel, run: Run, samples: int) -> float:
             encoded.times_ms[0].float(),
         ]
     outputs = [torch.from_numpy(output) for output in run(waveforms)]
-    return max(float((one - other).abs().max()) for one, other in zip(expected, outputs, strict=True))
+    return max(float((right - output).abs().max()) for right, output in zip(expected, outputs, strict=True))
 
 
-def _check_packages(form: Format) -> None:
+def _check_packages(form: ExportFormat) -> None:
     missing = [package for package in NEEDS[form] if find_spec(package) is None]
     if missing:
         raise ValueError(f"format {form} needs the package {missing[0]}: pip install 'maeast-upstream[{EXTRAS[form]}]'")
@@ -268,7 +270,7 @@ def _check_packages(form: Format) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporter's notes on itself."""
+    """A context without the exporter's warnings and log messages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

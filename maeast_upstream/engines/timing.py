@@ -1,4 +1,4 @@
-"""Which engine is fastest on this machine: measured once, then remembered in the user's cache folder."""
+"""Measures which engine is fastest on this machine, and remembers it in the user's cache folder."""
 
 import dataclasses
 import hashlib
@@ -16,13 +16,13 @@ from maeast_upstream.model import ModelConfig
 from maeast_upstream.storage.atomic import replacing
 
 ROUNDS = 5
-ENOUGH_SECONDS = 1.0
-"""A measurement ends after this long, or after all its rounds."""
+MAX_SECONDS = 1.0
+"""A measurement ends after this time, or after all its rounds."""
 PACKAGES = ("maeast-upstream", "torch", "openvino", "onnxruntime", "onnx")
 
 
 def measure(works: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """Least seconds of each of ``works``, called in turn; the first call of each, which may compile, is not counted."""
+    """The shortest time of each call in seconds. Calls take turns; the first of each may compile and is left out."""
     for work in works.values():
         work()
     least = dict.fromkeys(works, float("inf"))
@@ -32,18 +32,18 @@ def measure(works: Mapping[str, Callable[[], object]]) -> dict[str, float]:
             begun = time.perf_counter()
             work()
             least[name] = min(least[name], time.perf_counter() - begun)
-        if time.perf_counter() - start > ENOUGH_SECONDS:
+        if time.perf_counter() - start > MAX_SECONDS:
             break
     return least
 
 
 def cache_path() -> Path:
-    """Where measurements are kept: $XDG_CACHE_HOME, or ~/.cache; RuntimeError for a user without a home."""
+    """The file with the measurements, in $XDG_CACHE_HOME or ~/.cache; RuntimeError for a user without a home."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maeast" / "engines.json"
 
 
 def remembered(key: str) -> dict[str, float] | None:
-    """The seconds measured under this key, None if there are none or the file is not ours to read."""
+    """The seconds measured under this key; None if there are none or the file cannot be read."""
     seconds = _read().get(key)
     if not isinstance(seconds, dict) or not all(type(value) is float for value in seconds.values()):
         return None
@@ -51,7 +51,7 @@ def remembered(key: str) -> dict[str, float] | None:
 
 
 def remember(key: str, seconds: dict[str, float]) -> None:
-    """Keep a measurement; a folder that cannot be written to only means that it is measured again."""
+    """Store a measurement. Where the folder cannot be written to, the next process measures again."""
     try:
         path = cache_path()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def remember(key: str, seconds: dict[str, float]) -> None:
 
 
 def key_of(config: ModelConfig, precision: str, streams: int = 1) -> str:
-    """A measurement holds for this processor, number of threads and streams, packages, model and precision."""
+    """A key of everything on which a measurement depends: processor, threads, streams, packages, model, precision."""
     facts = {
         "processor": processor(),
         "threads": torch.get_num_threads(),
@@ -75,7 +75,7 @@ def key_of(config: ModelConfig, precision: str, streams: int = 1) -> str:
 
 
 def processor() -> str:
-    """The CPU's name, with what it can do where Linux says so: names alone repeat between generations."""
+    """The CPU's name, on Linux with its instruction sets, because generations share names."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -84,7 +84,7 @@ def processor() -> str:
 
 
 def version(package: str) -> str:
-    """Its installed version, "" where it is missing."""
+    """The installed version of a package, "" if it is missing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -93,7 +93,7 @@ def version(package: str) -> str:
 
 def _read() -> dict[str, object]:
     try:
-        kept = json.loads(cache_path().read_text())
+        stored = json.loads(cache_path().read_text())
     except (OSError, ValueError, RuntimeError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return stored if isinstance(stored, dict) else {}

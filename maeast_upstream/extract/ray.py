@@ -1,7 +1,7 @@
 """`maeast embed --ray`: the parts of a run on the machines of a Ray cluster.
 
-Each actor holds the model, decodes, embeds and writes whole parts; a part that is lost with its machine is given to
-another. Inputs and output lie where every machine reaches them: a shared folder, or an address such as s3://.
+Each actor holds the model, decodes, embeds and writes whole parts. A part that is lost with its machine goes to another
+one. Every machine must be able to reach the inputs and the output: a shared folder, or an address such as s3://.
 """
 
 import contextlib
@@ -20,13 +20,19 @@ from maeast_upstream.extract.parts import Part, Work, write_parts
 from maeast_upstream.inference import Runtime
 
 ANSWER_SECONDS = 5.0
+"""Time within which a cluster's address must answer."""
 
 
 class PartActor:
-    """Embeds one part a call."""
+    """Embeds one part per call."""
 
     def __init__(self, work: Any, device: str) -> None:
-        """``work`` refers to a `Work` in Ray's object store, its encoder on the CPU."""
+        """Fetch the model and attach its engine.
+
+        Args:
+            work: a reference to a `Work` in Ray's object store, its encoder on the CPU.
+            device: where the encoder runs.
+        """
         import ray
 
         torch.set_num_threads(1)
@@ -41,9 +47,11 @@ class PartActor:
             )
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[PartReport | OSError]]:
-        """A batch of one pickled part -> what became of it, or why it could not be written.
+        """Embed a batch of one pickled part.
 
-        A full disk is handed back, not raised: Ray would tell it as pages of tracebacks.
+        Returns:
+            The part's report, or the OSError with which it failed: if it were raised, Ray would print pages of
+            tracebacks.
         """
         total = PartReport()
         try:
@@ -55,7 +63,10 @@ class PartActor:
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Connected to a cluster: its address, "auto" for the one that this machine belongs to, "local" for one of its own.
+    """A context with a connection to a cluster.
+
+    Args:
+        address: the cluster's; "auto" for the one that this machine belongs to, "local" for a new one on it.
 
     Raises:
         ValueError: ray is not installed, or there is no cluster.
@@ -64,7 +75,7 @@ def connected(address: str) -> Iterator[None]:
         import ray
     except ImportError as error:
         raise ValueError("--ray needs Ray: pip install 'maeast-upstream[ray]'") from error
-    _refuse_silence(address)
+    _check_answer(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -75,8 +86,8 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _refuse_silence(address: str) -> None:
-    """ValueError if nothing answers at HOST:PORT; Ray itself would try for minutes, then end the process."""
+def _check_answer(address: str) -> None:
+    """ValueError if nothing answers at HOST:PORT; Ray itself would try for minutes and then end the process."""
     host, colon, port = address.rpartition("/")[2].rpartition(":")
     if not colon:
         return
@@ -89,11 +100,10 @@ def _refuse_silence(address: str) -> None:
 def write_parts_on_ray(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:
     """Embed the parts on all machines of the cluster that this process is connected to.
 
-    Actors take one processor each, with one thread: the fastest way through many clips. Where the encoder is on a GPU
-    they take a GPU each.
+    Each actor uses one processor and one thread, which is fastest for many clips, or one GPU if the encoder is on one.
 
     Raises:
-        OSError: a machine could not write a part; whole parts stay.
+        OSError: a machine could not write a part; the parts that are written stay.
     """
     import ray.data
 

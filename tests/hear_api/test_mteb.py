@@ -10,7 +10,7 @@ from hear_tasks import DATA
 
 mteb = pytest.importorskip("mteb")
 
-from hear_api.mteb import MaeAst, main, waveform  # noqa: E402
+from hear_api.mteb import MaeAstEncoder, main, waveform  # noqa: E402
 from maeast_upstream.audio.reading import read_audio  # noqa: E402
 from maeast_upstream.cli import run  # noqa: E402
 
@@ -19,7 +19,7 @@ CLASSES = ("kick", "snare", "tom", "six", "stop", "zero")
 
 def test_mteb_scores_better_than_chance():
     rows, names = read_labels(DATA / "labels.csv", CLASSES)
-    result = mteb.evaluate(MaeAst(), [mteb_task("DrumsAndWords", rows)], cache=None)
+    result = mteb.evaluate(MaeAstEncoder(), [mteb_task("DrumsAndWords", rows)], cache=None)
     (task,) = result.task_results
     score = task.get_score()
     print(f"MTEB's classification, {len(names)} classes of tests/data: accuracy {score:.3f}")
@@ -29,22 +29,23 @@ def test_mteb_scores_better_than_chance():
 def test_weights_are_the_revision(make_encoder, tmp_path):
     make_encoder().save_pretrained(tmp_path / "other")
     bundled, other = (
-        MaeAst().mteb_model_meta,
-        MaeAst(str(tmp_path / "other")).mteb_model_meta,
+        MaeAstEncoder().mteb_model_meta,
+        MaeAstEncoder(str(tmp_path / "other")).mteb_model_meta,
     )
     assert (bundled.name, other.name) == ("mae-ast/bundled", "mae-ast/other")
     assert bundled.revision != other.revision
-    assert MaeAst().mteb_model_meta.revision == bundled.revision
+    assert MaeAstEncoder().mteb_model_meta.revision == bundled.revision
 
 
 def test_the_readout_and_the_precision_are_in_the_revision(make_encoder, tmp_path):
     make_encoder().save_pretrained(tmp_path / "other")
     revisions = [
-        MaeAst(str(tmp_path / "other"), precision=precision).mteb_model_meta.revision for precision in (None, "bf16")
+        MaeAstEncoder(str(tmp_path / "other"), precision=precision).mteb_model_meta.revision
+        for precision in (None, "bf16")
     ]
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     (tmp_path / "other" / "config.json").write_text(json.dumps(config | {"readout": {"pool": "mean_std"}}))
-    revisions.append(MaeAst(str(tmp_path / "other")).mteb_model_meta.revision)
+    revisions.append(MaeAstEncoder(str(tmp_path / "other")).mteb_model_meta.revision)
     assert len(set(revisions)) == 3
 
 

@@ -99,5 +99,5 @@ def test_a_deviation_must_be_a_number_above_0(value):
 
 
 def test_a_mean_must_be_a_number():
-    with pytest.raises(ValueError, match="mean must be"):
+    with pytest.raises(ValueError, match="mean and scale must be"):
         Normalisation(mean=float("nan"))
