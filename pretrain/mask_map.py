@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
             frequency = removal_frequency(scores, small, RATIO, generator, args.batches * smaller)
             image = show(right, frequency, f"removed by {frequency.min():.1%} to {frequency.max():.1%} of masks")
         figure.colorbar(image, ax=axes, label="share of masks that remove the token", aspect=40)
+    print(f"wrote {args.out}")
     return 0
 
 

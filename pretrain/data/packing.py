@@ -49,17 +49,13 @@ def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None =
         ValueError: ``corpus`` has no readable audio; ``out`` is not whole, or was decoded from another corpus.
         OSError: for example, the disk is full; no file stays half-written.
     """
-    source, relative = out / SOURCE_NAME, os.path.relpath(corpus.resolve(), out.resolve())
     if (out / TABLE_NAME).exists():
-        before = source.read_text(errors="surrogateescape") if source.exists() else relative
-        if before != relative:
-            other = os.path.normpath(out / before)
-            raise ValueError(f"{out}: decoded from {other}, not {corpus}; give another --data.packed, or remove it")
+        _refuse_other_corpus(corpus, out)
         return open_packed(out)
     tasks = _tasks(corpus)
     out.mkdir(parents=True, exist_ok=True)
     failures = [] if failures is None else failures
-    audio, table = (out / f"{name}.part" for name in (AUDIO_NAME, TABLE_NAME))
+    source, audio, table = (out / name for name in (SOURCE_NAME, f"{AUDIO_NAME}.part", f"{TABLE_NAME}.part"))
     try:
         rows = _decode(tasks, audio, workers, failures)
         if not rows:
@@ -69,7 +65,7 @@ def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None =
         with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file, delimiter="\t")
             writer.writerows([("clip", "kind", "samples"), *rows])
-        source.write_text(relative, errors="surrogateescape")
+        source.write_text(_relative(corpus, out), errors="surrogateescape")
     except Exception:
         for path in (audio, table, source):
             path.unlink(missing_ok=True)
@@ -77,6 +73,18 @@ def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None =
     os.replace(audio, out / AUDIO_NAME)
     os.replace(table, out / TABLE_NAME)
     return open_packed(out)
+
+
+def _refuse_other_corpus(corpus: Path, out: Path) -> None:
+    """ValueError if ``out`` was decoded from another corpus than ``corpus``."""
+    source = out / SOURCE_NAME
+    if source.exists() and (before := source.read_text(errors="surrogateescape")) != _relative(corpus, out):
+        other = os.path.normpath(out / before)
+        raise ValueError(f"{out}: decoded from {other}, not {corpus}; give another --data.packed, or remove it")
+
+
+def _relative(corpus: Path, out: Path) -> str:
+    return os.path.relpath(corpus.resolve(), out.resolve())
 
 
 def _decode(tasks: list[Task], path: Path, workers: int, failures: list[str]) -> list[tuple[str, str, int]]:

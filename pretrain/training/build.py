@@ -20,19 +20,14 @@ def build_sampler(recipe: Recipe) -> MaskSampler:
     return MaskSampler(recipe.masking, recipe.losses, recipe.model)
 
 
-def build_preparation(recipe: Recipe, objective: Objective, parallel: Parallel) -> Preparation:
-    """What turns waveforms into patches and masks."""
-    return Preparation(objective, build_sampler(recipe), parallel.device, recipe.passes, recipe.data.padded)
-
-
 def build_updater(recipe: Recipe, objective: Objective, parallel: Parallel) -> Updater:
-    """What updates the weights."""
-    prepare = build_preparation(recipe, objective, parallel)
+    """The updater of the objective's weights, with what prepares its batches."""
+    prepare = Preparation(objective, build_sampler(recipe), parallel.device, recipe.passes, recipe.data.padded)
     return Updater(
         prepare, parallel, recipe.optim, seed=recipe.seed, precision=recipe.precision, compiled=recipe.compile
     )
 
 
 def build_flops(recipe: Recipe) -> StepFlops:
-    """What counts the operations of a step."""
+    """The counter of the operations of a step."""
     return StepFlops(recipe.model, recipe.losses, recipe.masking.ratio, recipe.objective)
