@@ -56,7 +56,7 @@ test: $(VENV)/ready ## run the whole suite, as CI does
 	$(PYTEST) -m "forks and not stress and not gpu"
 	$(PYTEST) -m "not forks and not stress and not gpu"
 
-test-fast: $(VENV)/ready ## run the tests that need no other processes, s3prl, Ray or HEAR's tools
+test-fast: $(VENV)/ready ## run the tests that take less than a second, without s3prl, Ray and HEAR's tools
 	$(PYTEST) -m "not slow and not s3prl and not hear and not stress and not gpu"
 
 coverage: $(VENV)/ready ## run the whole suite, and list the lines that it does not reach

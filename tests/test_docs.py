@@ -28,6 +28,7 @@ def folders(tmp_path_factory):
     return cache(lambda page: working_folder(tmp_path_factory.mktemp(page.stem)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", RUN, ids=str)
 def test_a_block_runs_and_prints_what_it_says(block, folders):
     run_block(block, folders(block.page))
@@ -86,6 +87,7 @@ def test_the_map_of_the_tree_shows_what_exists():
         package = folder / names[0] if folder == ROOT else package
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "expected"),
     [

@@ -14,6 +14,8 @@ import pytest
 
 import maeast_upstream
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 HEAVY = {
     "s3prl",

@@ -3,6 +3,8 @@
 import pytest
 from pages import README, blocks, run_block, working_folder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -52,6 +52,7 @@ def test_the_sizes_are_whole_numbers_and_those_of_the_embeddings(drums):
     assert embeddings.dtype == times.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_a_scene_is_what_maeast_embed_gives():
     path = AUDIO / "long_drums.opus"
     (row,) = embed_files([path], kind="scene")
@@ -74,6 +75,7 @@ def test_the_readout_in_config_json_is_what_a_user_changes(drums, make_encoder, 
     torch.testing.assert_close(scene[0], torch.cat([both.mean(dim=0), both.amax(dim=0)]))
 
 
+@pytest.mark.slow
 def test_in_windows_a_click_moves_the_step_that_it_is_nearest_to(drums):
     """As over a minute, in small: windows of 1.9 s, clicks on both sides of their seams."""
     model = hear_api.load_model()
@@ -89,6 +91,7 @@ def test_in_windows_a_click_moves_the_step_that_it_is_nearest_to(drums):
     assert (off.argmin(dim=1) == distance.argmax(dim=1)).sum() >= 0.9 * len(clicks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 400, 1000, 2799, 2800, 16_000, 77_777])
 def test_alone_as_in_a_batch_and_the_same_each_time(drums, samples):
     batch = torch.cat([drums[:, :samples], drums[:, -samples:]])
@@ -154,6 +157,7 @@ def test_the_running_mean_is_that_of_each_stretch():
     assert torch.equal(running_mean(tokens, 1), tokens)
 
 
+@pytest.mark.slow
 def test_the_steps_of_the_encoder_are_those_that_are_promised(drums, frame_model):
     for model, grid in ((MODEL, FINE_GRID), (frame_model, FRAME_GRID)):
         assert model.encoder.grid(model.steps.hop_ms).averaged() == grid
@@ -175,6 +179,7 @@ def moved(model, audio, clicks):
     return torch.cat(rows), times[0] * 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hop_ms", [20, 40, 160])
 def test_a_click_moves_most_the_step_whose_centre_is_nearest(hop_ms, drums, frame_model):
     """Anywhere in the clip, its ends too; in noise, and (where louder sounds move, too) over drums."""

@@ -14,6 +14,8 @@ from hear_api.mteb import MaeAstEncoder, main, waveform  # noqa: E402
 from maeast_upstream.audio.reading import read_audio  # noqa: E402
 from maeast_upstream.cli import run  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("kick", "snare", "tom", "six", "stop", "zero")
 
 

@@ -7,6 +7,8 @@ import pytest
 
 import hear_api.validate
 
+pytestmark = pytest.mark.slow
+
 VALIDATORS = sorted(Path(sys.prefix).glob("hearvalidator-*"))
 
 

@@ -17,6 +17,8 @@ from hear_tasks import DATA
 
 from hear_api.xares import MaeAstEncoder, load
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("kick", "snare", "tom", "six", "stop", "zero")
 
 

@@ -120,6 +120,7 @@ def test_what_the_runners_featurizer_hands_to_the_head_is_the_same_alone_and_in_
             assert len(alone) == 0 or differs(alone, mixed) <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"hop_ms": 40}, {"repeat": 4}])
 def test_a_clip_of_any_length_gives_as_many_steps_as_s3prl_counts(write_published, options):
     expert = UpstreamExpert(write_published("patch"), **options).eval()

@@ -169,6 +169,7 @@ def test_the_exported_graph_has_no_complex_numbers():
     assert not any(isinstance(value, torch.Tensor) and value.is_complex() for value in values)
 
 
+@pytest.mark.slow
 def test_exports_to_onnx_without_complex_numbers(tmp_path, clips):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -19,6 +19,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = maeast_upstream.decode
 
 
+@pytest.mark.slow
 def test_torch_is_loaded_with_the_first_name_that_needs_it():
     code = """
 import sys, maeast_upstream

@@ -28,7 +28,7 @@ from maeast_upstream.integrations.s3prl.tasks import TASKS
 from maeast_upstream.run_downstream import main
 
 pytest.importorskip("s3prl")
-pytestmark = pytest.mark.s3prl
+pytestmark = [pytest.mark.s3prl, pytest.mark.slow]
 WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "_unknown_", "_silence_")
 SCRIPT = Path(maeast_upstream.__file__).parent / "run_downstream.py"
 CPU = ["--device", "cpu"]

@@ -7,6 +7,8 @@ from small import small_config
 
 from pretrain.training.build import build_objective, build_sampler
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(monkeypatch):

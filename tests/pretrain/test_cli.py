@@ -42,6 +42,7 @@ def test_the_papers_recipes_hold_the_papers_values(name):
     assert recipe.data.crop_seconds == 10.0
 
 
+@pytest.mark.slow
 def test_the_debug_recipe_trains_from_the_command_line(tmp_path, packed, capsys):
     here = [
         "--data.corpus",

@@ -208,6 +208,7 @@ def test_ssast_has_the_heads_that_it_computes(recipe, name):
     assert set(objective(patches, *masks)) == {"loss", name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ssast", "ssast_two_pass"])
 @pytest.mark.parametrize("short_clips", ["repeat", "pad"])
 def test_a_run_of_ssast_is_an_encoder_without_a_decoder(recipe, objective, short_clips):
@@ -223,6 +224,7 @@ def test_a_run_of_ssast_is_an_encoder_without_a_decoder(recipe, objective, short
     assert trainer.updater.optimizer.param_groups[0]["params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

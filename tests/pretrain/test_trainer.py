@@ -48,6 +48,7 @@ def signal_at(trainer, step, number):
     trainer._update = batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_resumes_as_if_it_never_stopped(recipe, tmp_path, number, caplog):
     before = signal.getsignal(signal.SIGINT)  # ignored where the suite runs in the background
@@ -64,6 +65,7 @@ def test_a_stopped_run_resumes_as_if_it_never_stopped(recipe, tmp_path, number, 
     assert load_model(other.out).config.provenance.steps == 6
 
 
+@pytest.mark.slow
 def test_a_killed_run_repeats_what_was_not_saved(recipe, tmp_path):
     Trainer(recipe).train()
     other = dataclasses.replace(recipe, out=str(tmp_path / "other"))
@@ -185,6 +187,7 @@ def test_a_parent_of_another_shape_is_refused(recipe, tmp_path, change, message)
         Trainer(dataclasses.replace(recipe, out=str(tmp_path / "child"), init=recipe.out, **change))
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_one_repeated_batch(recipe):
     trainer = Trainer(dataclasses.replace(recipe, optim=OptimConfig(lr=3e-3, steps=60, warmup_steps=5, decay_steps=0)))
     batch = trainer.source[0]

@@ -19,6 +19,8 @@ from hear_api.heareval.runs import Processes
 from hear_api.tasks import create
 from maeast_upstream.cli import run
 
+pytestmark = pytest.mark.slow
+
 SCENE, EVENT = "small-v1-full", "mixed-v1-full"
 
 
@@ -46,7 +48,6 @@ def hear(folder, out, *options):
 
 
 @pytest.mark.hear
-@pytest.mark.slow
 def test_the_kit_scores_what_it_can_and_names_what_it_cannot(task_folder, tmp_path, capsys):
     pytest.importorskip("heareval")
     out = tmp_path / "out"

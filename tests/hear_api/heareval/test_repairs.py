@@ -42,6 +42,7 @@ def test_a_device_name_is_bytes_whatever_the_library_gives(monkeypatch, name):
     assert library.nvmlDeviceGetName(0).decode() == "NVIDIA H100"
 
 
+@pytest.mark.slow
 def test_the_epoch_can_be_set_as_the_kit_does():
     code = """
 import pytorch_lightning as pl

@@ -18,6 +18,7 @@ from hear_api.tasks.format import TaskError, check_task, would_change
 from maeast_upstream.cli import run
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=8) | st.from_regex(r"[-+]?[0-9]{1,20}(\.[0-9]+)?(e[0-9])?", fullmatch=True)))
 @example(["1", "2"])

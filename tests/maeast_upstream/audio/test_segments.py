@@ -150,6 +150,7 @@ def write_sparse_wav(path, seconds, rate=44100):
         file.truncate(44 + data)
 
 
+@pytest.mark.slow
 def test_half_an_hour_at_44_khz_takes_little_more_memory_than_its_result(tmp_path):
     write_sparse_wav(tmp_path / "x.wav", 1800)
     grown, result = grown_mib(tmp_path / "x.wav")

@@ -113,6 +113,7 @@ print(download.fetch("mae_ast_patch", lambda path: None))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_download_at_once(server, tmp_path):
     command = [sys.executable, "-c", FETCH, str(tmp_path), f"http://127.0.0.1:{server.server_port}/"]
     processes = [subprocess.Popen(command) for _ in range(2)]

@@ -53,6 +53,7 @@ def made(start, sets, tmp_path_factory):
     return out, labelled_sets
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_probe(made, start):
     out, labelled_sets = made
     table = {(row["system"], row["set"]): row for row in rows(out / "probe.csv") if row["test_accuracy"]}

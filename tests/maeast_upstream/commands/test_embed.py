@@ -19,6 +19,7 @@ from maeast_upstream.cli import main
 DATA = Path(__file__).parents[2] / "data"
 
 
+@pytest.mark.slow
 def test_a_row_for_every_file_equal_to_the_python_call(folder, tmp_path):
     out = tmp_path / "e.parquet"
     assert main(["embed", str(folder), "-o", str(out)]) == 0
@@ -34,6 +35,7 @@ def test_a_row_for_every_file_equal_to_the_python_call(folder, tmp_path):
     assert not (tmp_path / "e.parquet.errors.tsv").exists()
 
 
+@pytest.mark.slow
 def test_small_batches_give_the_same_rows(folder, tmp_path):
     for name, seconds in (("one", "0.1"), ("all", "1000")):
         main(["embed", str(folder), "-o", str(tmp_path / f"{name}.parquet"), "--batch-seconds", seconds])
@@ -100,6 +102,7 @@ def test_wrong_usage_is_one_line_and_status_1(argv, message, tmp_path, monkeypat
     assert not (tmp_path / "e.parquet").exists()
 
 
+@pytest.mark.slow
 def test_layers_asked_for_together_are_rows_of_one_pass(folder, tmp_path):
     out = tmp_path / "e.parquet"
     assert main(["embed", str(folder), "-o", str(out), "--layer", "6,mean", "--mel", "mean", "--pool", "mean"]) == 0
@@ -111,6 +114,7 @@ def test_layers_asked_for_together_are_rows_of_one_pass(folder, tmp_path):
             assert np.allclose(one["vector"], other["vector"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_npz_and_float16_hold_the_same_vectors(folder, tmp_path):
     main(["embed", str(folder), "-o", str(tmp_path / "e.parquet")])
     assert main(["embed", str(folder), "-o", str(tmp_path / "e.npz"), "--vectors", "float16"]) == 0
@@ -137,6 +141,7 @@ def test_one_npy_file_a_clip_with_an_index(folder, tmp_path, monkeypatch, kind):
         assert np.allclose(array[1], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_stderr_the_work_is_done(folder, tmp_path):
     out = tmp_path / "e.parquet"
     command = [sys.executable, "-m", "maeast_upstream.cli", "embed", str(folder), "-o", str(out)]
@@ -151,6 +156,7 @@ def test_all_that_waits_may_go_to_the_model_at_once(folder, tmp_path):
     assert len(rows(out)) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "precision"), [("openvino", "fp32"), ("onnx", "int8"), ("torch", "bf16")])
 def test_every_engine_gives_torchs_rows_and_is_said_aloud(folder, tmp_path, capsys, engine, precision):
     pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from embed_runs import errors, rows
 
 from maeast_upstream import load_model
@@ -15,6 +16,7 @@ from maeast_upstream.cli import main
 DATA = Path(__file__).parents[2] / "data"
 
 
+@pytest.mark.slow
 def test_a_broken_file_is_listed_and_the_rest_goes_on(folder, tmp_path, capsys):
     (folder / "0broken.wav").write_bytes(b"nothing")
     out = tmp_path / "e.parquet"
@@ -81,6 +83,7 @@ def test_segments_of_a_manifest_are_rows_of_that_audio(tmp_path, long_clip):
     )
 
 
+@pytest.mark.slow
 def test_tars_and_packed_corpora_give_the_rows_of_their_clips(folder, tmp_path):
     from pretrain.data.packing import pack
 

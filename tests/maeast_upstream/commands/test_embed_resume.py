@@ -26,6 +26,7 @@ def test_force_never_removes_what_no_run_wrote(folder, capsys, options):
         assert sorted(path.name for path in folder.iterdir()) == names
 
 
+@pytest.mark.slow
 def test_force_removes_the_parts_of_a_run_and_nothing_beside_them(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["embed", str(folder), "-o", str(out)]) == 0
@@ -47,6 +48,7 @@ def test_force_leaves_a_table_that_another_run_is_making(folder, tmp_path, capsy
     assert len(rows(out)) == 6
 
 
+@pytest.mark.slow
 def test_force_removes_the_npy_files_of_the_run_before(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["-o", "out", "--format", "npy", "--force"]
@@ -112,6 +114,7 @@ def test_a_table_that_is_whole_already_is_left_and_said_so(folder, tmp_path, cap
     assert "was begun with layers ['mean'], not ['3']" in errors(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
@@ -144,6 +147,7 @@ def test_what_is_whole_stays_and_the_same_command_goes_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "e.parquet"]
 
 
+@pytest.mark.slow
 def test_going_on_with_other_files_is_refused(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "e.parquet"
     with monkeypatch.context() as patch:
@@ -170,6 +174,7 @@ def test_a_file_that_changed_its_size_costs_no_other_its_row(folder, tmp_path, m
     assert [row["path"] for row in rows(out)] == [str(path) for path in paths]
 
 
+@pytest.mark.slow
 def test_errors_of_an_earlier_run_are_listed_too(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "PART_CLIPS", 2)
     (folder / "0broken.wav").write_bytes(b"nothing")
@@ -182,6 +187,7 @@ def test_errors_of_an_earlier_run_are_listed_too(folder, tmp_path, monkeypatch):
     assert len(rows(out)) == 6
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_with_auto_goes_on_with_the_engine_it_had(folder, tmp_path, monkeypatch, capsys):
     out = tmp_path / "e.parquet"
     with monkeypatch.context() as patch:
@@ -192,6 +198,7 @@ def test_an_interrupted_run_with_auto_goes_on_with_the_engine_it_had(folder, tmp
     assert "engine torch, fp32: this run was begun with it" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_auto_goes_on_where_another_engine_had_failed_to_start(folder, tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(selection, "_started", lambda *_: None)

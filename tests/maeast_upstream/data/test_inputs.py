@@ -644,6 +644,7 @@ def listed(path):
     return int(count), float(mib)
 
 
+@pytest.mark.slow
 def test_a_long_manifest_and_a_large_tar_are_listed_in_flat_memory(tmp_path):
     for count in (10, 100_000):
         with (tmp_path / f"{count}.tsv").open("w") as file:

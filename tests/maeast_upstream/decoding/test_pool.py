@@ -109,6 +109,7 @@ DEATHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("death", DEATHS)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_happens_to_a_process_costs_its_file_only(tmp_path, evil, death, workers):
@@ -126,6 +127,7 @@ def test_what_happens_to_a_process_costs_its_file_only(tmp_path, evil, death, wo
             assert np.array_equal(result, expected)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=10,
     deadline=None,

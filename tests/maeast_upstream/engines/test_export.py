@@ -12,6 +12,8 @@ from maeast_upstream.config import EncoderConfig
 from maeast_upstream.engines import export
 from maeast_upstream.engines.export import WaveformModel
 
+pytestmark = pytest.mark.slow
+
 RUNS = {"onnx": export.run_onnx, "openvino": export.run_openvino}
 LENGTHS = (1, 399, 400, 2799, 2800, 3440, 5361, 16000, 40000)
 

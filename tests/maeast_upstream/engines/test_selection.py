@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from maeast_upstream.engines import selection, timing
 from maeast_upstream.engines.selection import Choice, attach
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [("openvino", "fp32"), ("openvino", "bf16"), ("onnx", "fp32"), ("onnx", "int8")]
 NEEDS = {"openvino": "openvino", "onnx": "onnxruntime"}
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.99}

@@ -9,6 +9,8 @@ from maeast_upstream.engines.selection import attach
 from maeast_upstream.engines.streams import shared_threads, stream_pool, streams_on
 from maeast_upstream.extract.api import embed_files
 
+pytestmark = pytest.mark.slow
+
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
 
 

@@ -15,6 +15,8 @@ from processes import (
     whole_parts,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -13,6 +13,8 @@ from bad_files import make_bad_files
 
 from maeast_upstream.cli import main
 
+pytestmark = pytest.mark.slow
+
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
 CLIPS = sorted(path for path in AUDIO.glob("*.opus") if path.name != "long_drums.opus")
 PEAK = """

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 MEASURE = """
 import sys, torch
 torch.set_num_threads(2)

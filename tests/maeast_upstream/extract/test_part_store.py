@@ -81,6 +81,7 @@ def test_broken_settings_are_named_with_the_remedy(store):
         store.open({})
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_is_refused(store):
     code = (
         "import sys\n"

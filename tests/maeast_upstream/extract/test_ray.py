@@ -17,6 +17,8 @@ from maeast_upstream.cli import main
 from maeast_upstream.extract import ray as cluster_module
 
 ray = pytest.importorskip("ray")
+
+pytestmark = pytest.mark.slow
 COUNT = 240
 
 
@@ -32,7 +34,6 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
-@pytest.mark.slow
 def test_a_machine_that_dies_in_mid_run_costs_nothing(cluster, tmp_path):
     node = cluster.add_node(num_cpus=1)
     folder = make_clips(tmp_path, COUNT)

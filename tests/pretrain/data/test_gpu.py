@@ -84,6 +84,7 @@ def test_very_quiet_clips_are_mixed_as_the_loader_does():
     torch.testing.assert_close(batch, other, rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 def test_on_a_cpu_a_run_with_it_is_the_run_without(recipe, tmp_path):
     Trainer(recipe).train()
     data = dataclasses.replace(recipe.data, on_gpu=True)

@@ -123,6 +123,7 @@ def test_8_channels_at_another_rate_are_a_clip_like_any(tmp_path):
     assert open_folder(tmp_path).lengths.tolist() == [32_000]
 
 
+@pytest.mark.slow
 def test_a_corrupt_file_is_counted_named_and_skipped(recipe, tmp_path, caplog):
     folder = tmp_path / "clips"
     folder.mkdir()
@@ -142,6 +143,7 @@ def test_a_corrupt_file_is_counted_named_and_skipped(recipe, tmp_path, caplog):
     assert set(failures) == {str(good)}
 
 
+@pytest.mark.slow
 def test_too_many_bad_files_stop_the_run_with_their_list(recipe, tmp_path, capsys):
     folder = tmp_path / "clips"
     folder.mkdir()
@@ -193,6 +195,7 @@ def take(source, number, workers=0):
 CROPS = DataConfig(crop_seconds=0.5, batch_clips=4, shuffle_clips=8, mix=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shards_are_shuffled_and_every_clip_comes(tmp_path, workers):
     shards = find_shards(str(write_shards(tmp_path / "shards", 4)))
@@ -259,6 +262,7 @@ def test_shards_without_one_clip_end_with_one_line(recipe, tmp_path):
         Trainer(direct(recipe, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_on_shards_resumes_with_a_new_shuffle_and_says_so(recipe, tmp_path, caplog):
     recipe = direct(recipe, write_shards(tmp_path / "shards", 2), workers=1, shuffle_clips=8)
     recipe = dataclasses.replace(recipe, losses=LossConfig())

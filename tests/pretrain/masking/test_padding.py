@@ -86,6 +86,7 @@ def test_what_lies_in_the_padding_changes_nothing(padded):
     assert float(one) == float(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("losses", [LossConfig(clip=1.0), LossConfig()])
 def test_a_run_on_clips_of_all_lengths(recipe, losses):
     data = dataclasses.replace(recipe.data, short_clips="pad", crop_seconds=2.0)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[3]
 SWEEPS = [path for path in sorted((ROOT / "configs" / "ablations").glob("*.yaml")) if path.stem != "common"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_of_the_package_is_valid_and_starts_with_its_command(path, tmp_path):
     planned = list(read_sweep(path).runs(tmp_path))

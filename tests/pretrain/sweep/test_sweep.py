@@ -21,6 +21,8 @@ from pretrain.sweep.scores import READOUTS
 from pretrain.trainer import Trainer
 from pretrain.training.run_folder import states, steps_done
 
+pytestmark = pytest.mark.slow
+
 LABELS = Path(__file__).parents[2] / "data" / "labels.csv"
 
 

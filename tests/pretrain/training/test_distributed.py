@@ -14,6 +14,8 @@ from maeast_upstream import load_model
 from pretrain.config import LossConfig
 from pretrain.training.run_folder import states
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def shared(recipe):

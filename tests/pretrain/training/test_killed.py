@@ -15,6 +15,8 @@ from maeast_upstream import load_model
 from maeast_upstream.audio.reading import read_audio
 from pretrain.training.run_folder import states
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 AUDIO = ROOT / "tests" / "data" / "audio"
 

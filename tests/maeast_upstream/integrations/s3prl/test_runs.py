@@ -13,7 +13,7 @@ from maeast_upstream.integrations.s3prl.tasks import TASKS
 from maeast_upstream.run_downstream import main
 
 pytest.importorskip("s3prl")
-pytestmark = pytest.mark.s3prl
+pytestmark = [pytest.mark.s3prl, pytest.mark.slow]
 
 OWN = ("speech_commands", "voxceleb1", "emotion")
 """Heads that `maeast superb-data` serves."""

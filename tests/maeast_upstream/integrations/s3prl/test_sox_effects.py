@@ -92,6 +92,7 @@ def test_a_file_that_is_no_audio_is_named(tmp_path):
             sox_effects.apply_effects_file(str(tmp_path / name), KS)
 
 
+@pytest.mark.slow
 def test_it_works_in_a_process_where_nothing_is_repaired(tmp_path):
     """joblib's workers, which measure ASV's clips, import the function by its name."""
     soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).standard_normal(16000), 16000)

@@ -16,7 +16,7 @@ from maeast_upstream.commands import export_s3prl, install_s3prl
 from maeast_upstream.integrations.s3prl.checkout import FOLDER, LINE
 
 pytest.importorskip("s3prl")
-pytestmark = pytest.mark.s3prl
+pytestmark = [pytest.mark.s3prl, pytest.mark.slow]
 EDGES = [1, 400, 799, 800, 801, 879, 961, 1199, 2561, 5359, 7681, 7919, 16001, 40000]
 
 

@@ -14,6 +14,8 @@ from maeast_upstream.commands import map as map_command
 from maeast_upstream.data.labels import read_rows
 from maeast_upstream.visualization.map.page import short_names
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[3] / "data"
 HOSTILE = ["<script>window.hacked=1</script>.wav", "</script><img src=x onerror=window.hacked=1>.wav", "'&<!--%.wav"]
 CLASSES = ["</script><script>window.hacked=1", "<b>1</b>", "<img src=x onerror=window.hacked=1>"]
