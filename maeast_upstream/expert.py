@@ -12,9 +12,10 @@ import yaml
 from torch import Tensor, nn
 
 from maeast_upstream.batching import split_clips
-from maeast_upstream.config import read_section
+from maeast_upstream.config import EncoderConfig, read_section
 from maeast_upstream.encoder import load_model
 from maeast_upstream.readout import Mel
+from maeast_upstream.time_grid import TimeGrid
 
 PRETRAINING_PARTS = (
     "encoder_mask",
@@ -64,6 +65,13 @@ class UpstreamOptions:
             values["hop_ms"] = None
         return read_section(cls, values, where)
 
+    def downsample_rate(self, config: EncoderConfig) -> int:
+        """Samples at 16 kHz between two time steps of a model; ValueError if it does not support the options."""
+        hop = TimeGrid.with_hop(config.model.patch_frames, self.hop_ms).hop_samples
+        if self.repeat < 1 or hop % self.repeat:
+            raise ValueError(f"repeat must divide the {hop} samples of a time step, got {self.repeat}")
+        return hop // self.repeat
+
 
 class UpstreamExpert(nn.Module):
     """An encoder as an s3prl upstream.
@@ -97,10 +105,7 @@ class UpstreamExpert(nn.Module):
             delattr(self.encoder.network, part)
         # as of any s3prl upstream: the runner turns torch's grad mode off where it does not fine-tune
         self.encoder.requires_grad_(True)
-        hop = self.encoder.grid(self.options.hop_ms).hop_samples
-        if self.options.repeat < 1 or hop % self.options.repeat:
-            raise ValueError(f"repeat must divide the {hop} samples of a time step, got {self.options.repeat}")
-        self._rate = hop // self.options.repeat
+        self._rate = self.options.downsample_rate(self.encoder.config)
         self.register_load_state_dict_pre_hook(_drop_unused_weights)  # type: ignore[no-untyped-call]
 
     def get_downsample_rates(self, key: str | None = None) -> int:

@@ -10,7 +10,7 @@ from maeast_upstream.checkpoint.folder import (
     save_published,
     save_state,
 )
-from maeast_upstream.checkpoint.loading import BUNDLED, read, read_published, resolve
+from maeast_upstream.checkpoint.loading import BUNDLED, read, read_config, read_published, resolve
 
 __all__ = [
     "BUNDLED",
@@ -19,6 +19,7 @@ __all__ = [
     "Loaded",
     "package_version",
     "read",
+    "read_config",
     "read_published",
     "repair",
     "resolve",

@@ -42,18 +42,27 @@ def read_folder(folder: Path) -> Loaded:
     Raises:
         ValueError: A file is missing, broken, or does not fit the other one; the message names it.
     """
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder}: not a checkpoint folder: no {name} in it")
-    try:
-        config = EncoderConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
+    config = read_folder_config(folder)
     try:
         state = load_file(folder / WEIGHTS_NAME)
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f"{folder / WEIGHTS_NAME}: not a safetensors file, or a broken one ({error})") from error
     return validated(folder, config, state)
+
+
+def read_folder_config(folder: Path) -> EncoderConfig:
+    """Read config.json of a checkpoint folder.
+
+    Raises:
+        ValueError: The folder has no config.json or no weights, or config.json is broken.
+    """
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: not a checkpoint folder: no {name} in it")
+    try:
+        return EncoderConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
 
 
 def save_folder(folder: Path, network: MaeAst, config: EncoderConfig, dtype: torch.dtype = torch.float32) -> None:

@@ -4,7 +4,16 @@ import re
 from pathlib import Path
 
 from maeast_upstream.checkpoint import download, published, unpickle
-from maeast_upstream.checkpoint.folder import CONFIG_NAME, RUN_ENCODERS, WEIGHTS_NAME, Loaded, read_folder, validated
+from maeast_upstream.checkpoint.folder import (
+    CONFIG_NAME,
+    RUN_ENCODERS,
+    WEIGHTS_NAME,
+    Loaded,
+    read_folder,
+    read_folder_config,
+    validated,
+)
+from maeast_upstream.config import EncoderConfig
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "tiny"
 """The checkpoint in the package."""
@@ -47,12 +56,17 @@ def read(path: Path) -> Loaded:
     """
     if path.suffix == ".safetensors":
         raise ValueError(f"{path}: give the folder that holds it and its {CONFIG_NAME}")
-    if path.is_file():
-        return read_published(path)
-    for name in RUN_ENCODERS:
-        if (path / name / CONFIG_NAME).exists():
-            return read_folder(path / name)
-    return read_folder(path)
+    return read_published(path) if path.is_file() else read_folder(_checkpoint_folder(path))
+
+
+def read_config(path: Path) -> EncoderConfig:
+    """Read the config of a checkpoint as `read` does, but no weights if it is a folder."""
+    return read_folder_config(_checkpoint_folder(path)) if path.is_dir() else read(path).config
+
+
+def _checkpoint_folder(path: Path) -> Path:
+    """The preferred checkpoint folder of a pretraining run; any other folder itself."""
+    return next((path / name for name in RUN_ENCODERS if (path / name / CONFIG_NAME).exists()), path)
 
 
 def read_published(path: Path) -> Loaded:

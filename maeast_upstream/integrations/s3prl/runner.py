@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
-from maeast_upstream.checkpoint.folder import CONFIG_NAME, WEIGHTS_NAME
+from maeast_upstream import checkpoint
+from maeast_upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME
 from maeast_upstream.cli import ExitStatus
-from maeast_upstream.expert import UpstreamExpert
+from maeast_upstream.expert import UpstreamOptions
 from maeast_upstream.integrations.s3prl.arguments import STATES
 from maeast_upstream.integrations.s3prl.checks import check_steps, check_superb_task
 from maeast_upstream.integrations.s3prl.tasks import TASKS
@@ -77,8 +78,9 @@ def prepare(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
     folder = Path(args.upstream).expanduser()
     exported = from_hub and (folder / CONFIG_NAME).is_file() and (folder / WEIGHTS_NAME).is_file()
     if exported or (not from_hub and args.upstream == NAME):
-        expert = UpstreamExpert(args.upstream if exported else args.upstream_ckpt, args.upstream_model_config)
-        check_steps(args.downstream, config, expert.get_downsample_rates())
+        options = UpstreamOptions.read(args.upstream_model_config)
+        encoder_config = checkpoint.read_config(checkpoint.resolve(folder if exported else args.upstream_ckpt))
+        check_steps(args.downstream, config, options.downsample_rate(encoder_config))
     clips = check_superb_task(args.downstream, config, args.mode)
     if clips is not None:
         # The digest keeps the caches of two experiments apart that have the same name and different data.

@@ -228,12 +228,12 @@ def test_convert_refuses_what_would_be_lost(make_encoder, tmp_path, capsys):
     (tmp_path / "things").mkdir()
     (tmp_path / "things" / "thesis.tex").touch()
     assert main(["convert", str(tmp_path / "model"), str(tmp_path / "things"), "--force"]) == 1
-    assert "other things in it" in one_line(capsys)
+    assert "other than a checkpoint" in one_line(capsys)
     assert (tmp_path / "things" / "thesis.tex").exists()
     assert main(["convert", str(tmp_path / "model"), str(tmp_path / "nowhere" / "x.pt")]) == 1
     assert "no such folder" in one_line(capsys)
     assert main(["convert", str(tmp_path / "model"), str(tmp_path / "x.pt"), "--half"]) == 1
-    assert "--half goes with a folder" in one_line(capsys)
+    assert "--half is for a folder" in one_line(capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "things"]
 
 

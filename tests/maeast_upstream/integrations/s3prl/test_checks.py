@@ -9,7 +9,7 @@ import soundfile
 import superb_sets
 from superb_sets import RATE, make
 
-from maeast_upstream.integrations.s3prl.checks import check_superb_task
+from maeast_upstream.integrations.s3prl.checks import check_steps, check_superb_task
 from maeast_upstream.integrations.s3prl.configs import config_path, read_config
 from maeast_upstream.integrations.s3prl.tasks import TASKS
 
@@ -227,3 +227,29 @@ def test_tasks_that_are_not_superbs_are_not_checked():
 
 def test_the_sets_are_real_clips():
     assert all(len(next(superb_sets.sounds(label))) > 1000 for label in ("kick", "yes", "zero"))
+
+
+@pytest.mark.parametrize(("options", "task", "works"), [
+    ({}, "sv_voxceleb1", False),
+    ({"hop_ms": 40}, "sv_voxceleb1", True),
+    ({"repeat": 8}, "sv_voxceleb1", True),
+    ({}, "separation_stft2", False),
+    ({"hop_ms": 40}, "separation_stft2", True),
+    ({}, "speech_commands", True),
+])  # fmt: skip
+def test_heads_that_need_shorter_time_steps_are_refused(options, task, works):
+    from maeast_upstream.expert import UpstreamExpert
+
+    rate = UpstreamExpert(**options).get_downsample_rates()
+    if works:
+        check_steps(task, read_config(config_path(task)), rate)
+    else:
+        with pytest.raises(ValueError, match="2560 samples \\(160 ms\\)"):
+            check_steps(task, read_config(config_path(task)), rate)
+
+
+def test_too_few_time_steps_for_phones_are_a_warning(caplog):
+    check_steps("ctc", {}, 640)
+    assert not caplog.records
+    check_steps("ctc", {}, 2560)
+    assert "fewer steps than phones" in caplog.text
