@@ -1,10 +1,12 @@
 """``python -m pretrain``: reads a recipe and its overrides from the command line, and trains."""
 
+import importlib.resources
 import logging
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import suggest_option, take_output_options
@@ -48,11 +50,38 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     from jsonargparse import ArgumentError
 
     try:
-        settings = parser.parse_args(list(argv)).as_dict()
+        settings = parser.parse_args(with_packaged_recipe(argv)).as_dict()
     except ArgumentError as error:
         raise ValueError(explain(str(error))) from error
     settings.pop("config")
     return read_section(Recipe, settings, "recipe")
+
+
+def with_packaged_recipe(argv: Sequence[str]) -> list[str]:
+    """Replace ``--config NAME`` by the path of the recipe NAME.yaml in the package, unless a file NAME exists.
+
+    Raises:
+        ValueError: NAME is neither a file nor a recipe of the package; the message lists the recipes.
+    """
+    arguments = list(argv)
+    for index, argument in enumerate(arguments):
+        if argument == "--config" and index + 1 < len(arguments):
+            arguments[index + 1] = find_recipe(arguments[index + 1])
+        elif argument.startswith("--config="):
+            arguments[index] = "--config=" + find_recipe(argument.removeprefix("--config="))
+    return arguments
+
+
+def find_recipe(name: str) -> str:
+    """Return ``name`` if it is a path, else the path of that recipe in the package; ValueError if there is none."""
+    if Path(name).suffix or "/" in name or Path(name).exists():
+        return name
+    folder = importlib.resources.files("maeast_upstream.configs")
+    recipe = folder / f"{name}.yaml"
+    if not recipe.is_file():
+        names = sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+        raise ValueError(f"no recipe {name!r}: expected a file, or one of {', '.join(names)}")
+    return str(recipe)
 
 
 def make_parser() -> "ArgumentParser":
@@ -68,7 +97,7 @@ def make_parser() -> "ArgumentParser":
         description="Pretrain an encoder on your own audio. -v shows more messages, -q errors only.",
         exit_on_error=False,
     )
-    parser.add_argument("--config", action="config", help="a recipe, see configs/")
+    parser.add_argument("--config", action="config", help="a YAML file, or the name of a recipe, such as debug_cpu")
     parser.add_class_arguments(Recipe, as_group=False)
     return parser
 

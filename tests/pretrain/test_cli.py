@@ -32,6 +32,19 @@ def test_every_recipe_parses_is_complete_and_opens_with_its_launch_line(path):
     assert recipe.out == f"runs/{path.stem}"
 
 
+@pytest.mark.parametrize("options", [["--config", "debug_cpu"], ["--config=debug_cpu"]])
+def test_a_recipe_of_the_package_is_found_by_name_from_any_folder(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe(options) == read_recipe(["--config", str(ROOT / "configs" / "debug_cpu.yaml")])
+
+
+def test_an_unknown_recipe_is_one_line_with_the_names(capsys):
+    assert run(main, ["--config", "debug_gpu"]) == 1
+    error = capsys.readouterr().err
+    assert "debug_cpu" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["patch", "frame"])
 def test_the_papers_recipes_hold_the_papers_values(name):
     recipe = read_recipe(["--config", str(ROOT / "configs" / f"mae_ast_base_{name}.yaml")])
