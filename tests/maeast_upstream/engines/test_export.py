@@ -26,16 +26,16 @@ def form(request):
 
 
 @pytest.mark.parametrize(
-    ("kind_of_token", "kind", "readout"),
+    ("kind_of_token", "kind", "readout", "hop_ms"),
     [
-        ("patch", "scene", Readout()),
-        ("patch", "frames", Readout(layer="all", hop_ms=40.0)),
-        ("frame", "frames", Readout(layer=2)),
-        ("frame", "scene", Readout(layer="mean", pool="mean_std", mel="mean")),
+        ("patch", "scene", Readout(), "160"),
+        ("patch", "frames", Readout(layer="all", hop_ms=40.0), "40"),
+        ("frame", "frames", Readout(layer=2), "20"),
+        ("frame", "scene", Readout(layer="mean", pool="mean_std", mel="mean"), "20"),
     ],
 )
-def test_a_file_gives_torchs_numbers_at_any_batch_and_length(
-    make_encoder, tmp_path, form, kind_of_token, kind, readout
+def test_a_file_says_what_it_is_and_gives_torchs_numbers_at_any_batch_and_length(
+    make_encoder, tmp_path, form, kind_of_token, kind, readout, hop_ms
 ):
     encoder = make_encoder(kind_of_token)
     out = tmp_path / f"model{SUFFIXES[form]}"
@@ -47,28 +47,21 @@ def test_a_file_gives_torchs_numbers_at_any_batch_and_length(
     assert outputs[0].shape[0] == 5
     expected = {"onnx": {"model.onnx"}, "openvino": {"model.xml", "model.bin"}}[form]
     assert {path.name for path in tmp_path.iterdir()} == expected
+    facts = read_facts(out, form)
+    assert EncoderConfig.from_dict(json.loads(facts["config"])) == encoder.config
+    assert (facts["sample_rate"], facts["hop_ms"], facts["kind"]) == ("16000", hop_ms, kind)
+    assert float(facts["longest_seconds"]) == 81.92
 
 
-def test_a_file_says_what_it_is(make_encoder, tmp_path, form):
-    encoder = make_encoder()
-    out = tmp_path / f"model{SUFFIXES[form]}"
-    export.export(encoder, out, form)
+def read_facts(path, form):
     if form == "onnx":
         import onnx
 
-        facts = {entry.key: entry.value for entry in onnx.load_model(out).metadata_props}
-    else:
-        import openvino
+        return {entry.key: entry.value for entry in onnx.load_model(path).metadata_props}
+    import openvino
 
-        info = openvino.Core().read_model(out).get_rt_info(["maeast"]).value
-        facts = {key: str(getattr(value, "value", value)) for key, value in info.items()}
-    assert EncoderConfig.from_dict(json.loads(facts["config"])) == encoder.config
-    assert (facts["sample_rate"], facts["hop_ms"], facts["kind"]) == (
-        "16000",
-        "160",
-        "scene",
-    )
-    assert float(facts["longest_seconds"]) == 81.92
+    info = openvino.Core().read_model(path).get_rt_info(["maeast"]).value
+    return {key: str(getattr(value, "value", value)) for key, value in info.items()}
 
 
 def test_a_file_that_is_off_is_not_left(make_encoder, tmp_path, form, monkeypatch):
