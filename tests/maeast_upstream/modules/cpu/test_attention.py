@@ -11,7 +11,7 @@ KEPT = STEPS / (STEPS - round(PROBABILITY * STEPS))
 
 @pytest.fixture(params=[1 << 20, 1], ids=["all-at-once", "row-by-row"])
 def cached(request, monkeypatch):
-    monkeypatch.setattr(module, "CACHED", request.param)
+    monkeypatch.setattr(module, "CACHED_WEIGHTS", request.param)
 
 
 def tensors(dtype=torch.float32, keys=11):
