@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -97,7 +97,14 @@ def assemble(chunks: Iterable[StepChunk], counts: Sequence[int], rows: int, past
 
     Returns:
         For each of a chunk's values (B, rows, C).
+
+    Raises:
+        ValueError: too few rows, or an unknown ``past``.
     """
+    if rows < max(counts):
+        raise ValueError(f"steps must be at least {max(counts)}, the time steps of the longest clip, got {rows}")
+    if past not in get_args(Past):
+        raise ValueError(f"past must be one of {', '.join(get_args(Past))}, got {past!r}")
     chunks = iter(chunks)
     first = next(chunks)
     chunks = itertools.chain([first], chunks)

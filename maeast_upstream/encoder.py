@@ -90,7 +90,8 @@ class Encoder(BatchEncoder):
             See `Encoded`. A clip shorter than one token is zero-padded to one.
 
         Raises:
-            ValueError: a clip is empty, not one-dimensional or not floating point; an unknown layer, mel or hop.
+            ValueError: a clip is empty, not one-dimensional or not floating point; an unknown layer, mel, hop or past;
+                too few steps.
         """
         keep, grid, mel_patches = self.kept_layers(layers), self.grid(hop_ms), self.config.model.mel_patches
         if mel not in get_args(Mel):

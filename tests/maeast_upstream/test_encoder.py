@@ -327,6 +327,10 @@ def test_wrong_options_are_answered_with_the_right_ones(make_encoder):
         encoder.encode(clip, mel="sum")
     with pytest.raises(ValueError, match="fp32, bf16, fp16"):
         make_encoder(precision="fp8")
+    with pytest.raises(ValueError, match="steps must be at least 6"):
+        encoder.encode([noise(16000)], steps=5)
+    with pytest.raises(ValueError, match="zero, repeat"):
+        encoder.encode(clip, past="last")
     with pytest.raises(ValueError, match="max_seconds"):
         make_encoder(max_seconds=5.0)
 
