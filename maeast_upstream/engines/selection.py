@@ -94,19 +94,23 @@ def attach(
         What was selected and why; ``str()`` of it is one line.
 
     Raises:
-        ValueError: an unknown engine or precision, a precision that the engine lacks, or a missing package (named).
+        ValueError: an unknown engine, precision or layer, a precision that the engine lacks, or a missing package
+            (named). What was attached before stays.
     """
     precision = precision or encoder.precision
     check_names(engine, precision)
     if encoder.training:
         raise ValueError("an engine runs a frozen encoder: call eval() first")
-    keep = sorted(set(layers or [encoder.num_layers]))
+    keep = encoder.kept_layers(layers or [encoder.num_layers])
+    if engine == "auto":
+        _usable_engines(encoder, precision)
+    else:
+        check_usable(engine, encoder.device)
     encoder.use_runtime(Runtime(torch_precision(precision), streams=streams))
     transformer, why = None, "as asked"
     with shared_threads(streams):
         if engine == "auto":
             engine, why = _fastest(encoder, precision)
-        check_usable(engine, encoder.device)
         if engine != "torch":
             transformer = _started(encoder, engine, precision, keep)
     if transformer is not None:
@@ -173,10 +177,7 @@ class FallbackTransformer:
 
 def _fastest(encoder: Encoder, precision: EnginePrecision) -> tuple[Engine, str]:
     """The fastest installed engine with this precision, and why; torch unless another is clearly faster."""
-    offering = [name for name in OFFERS if precision in OFFERS[name]]
-    usable = [name for name in offering if _is_usable(name, encoder.device)]
-    if not usable:
-        check_usable(offering[0], encoder.device)
+    usable = _usable_engines(encoder, precision)
     if len(usable) == 1:
         reason = "nothing else here offers it" if encoder.device.type == "cpu" else f"the model is on {encoder.device}"
         return cast(Engine, usable[0]), reason
@@ -189,6 +190,15 @@ def _fastest(encoder: Encoder, precision: EnginePrecision) -> tuple[Engine, str]
     if fastest == "torch" or seconds["torch"] < MIN_SPEEDUP * seconds[fastest]:
         return "torch", f"nothing here is clearly faster ({_speedups(seconds)})"
     return cast(Engine, fastest), f"the fastest here ({_speedups(seconds)})"
+
+
+def _usable_engines(encoder: Encoder, precision: EnginePrecision) -> list[str]:
+    """The engines that offer this precision and can run here; ValueError if there are none."""
+    offering = [name for name in OFFERS if precision in OFFERS[name]]
+    usable = [name for name in offering if _is_usable(name, encoder.device)]
+    if not usable:
+        check_usable(offering[0], encoder.device)
+    return usable
 
 
 def _measured(encoder: Encoder, precision: EnginePrecision, engines: list[str]) -> dict[str, float]:

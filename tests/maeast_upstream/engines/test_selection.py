@@ -265,6 +265,20 @@ def test_measuring_calls_in_turn_and_keeps_the_least():
     assert all(0 <= value < 1 for value in least.values())
 
 
+def test_a_refused_call_leaves_the_engine_that_was_attached(make_encoder, openvino, monkeypatch):
+    encoder = make_encoder()
+    attach(encoder, "openvino")
+    runtime = encoder.runtime
+    monkeypatch.setattr(selection, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="onnx"):
+        attach(encoder, "onnx")
+    with pytest.raises(ValueError, match="onnx"):
+        attach(encoder, "auto", "int8")
+    with pytest.raises(ValueError, match="layers are counted"):
+        attach(encoder, "torch", layers=[99])
+    assert encoder.runtime is runtime
+
+
 def test_without_any_package_auto_is_torch(make_encoder, no_packages):
     choice = attach(make_encoder(), "auto", "fp32")
     assert str(choice) == "engine torch, fp32: nothing else here offers it"
