@@ -17,7 +17,7 @@ from pretrain.recipe import Recipe
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-PROG = "maeast pretrain"
+PROG, DESCRIPTION = "maeast pretrain", "Pretrain an encoder on your own audio."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,13 +40,18 @@ def train(recipe: Recipe) -> int:
     return ExitStatus.DONE if Trainer(recipe).train() else ExitStatus.INTERRUPTED
 
 
-def read_recipe(argv: Sequence[str]) -> Recipe:
+def read_recipe(argv: Sequence[str], prog: str = PROG, description: str = DESCRIPTION) -> Recipe:
     """Read the recipe given as --config and apply the other options to it.
+
+    Args:
+        argv: the options.
+        prog: the command that reads them, for its help.
+        description: what the command does, for its help.
 
     Raises:
         ValueError: a setting is wrong; one line with its name and what it may be.
     """
-    parser = make_parser()
+    parser = make_parser(prog, description)
     from jsonargparse import ArgumentError
 
     try:
@@ -84,7 +89,7 @@ def find_recipe(name: str) -> str:
     return str(recipe)
 
 
-def make_parser() -> "ArgumentParser":
+def make_parser(prog: str = PROG, description: str = DESCRIPTION) -> "ArgumentParser":
     """Make a parser with all settings of a recipe as options; the docstrings of the fields are their help."""
     try:
         from jsonargparse import ArgumentParser, set_parsing_settings
@@ -92,9 +97,9 @@ def make_parser() -> "ArgumentParser":
         raise ImportError("pretraining needs jsonargparse: pip install 'maeast-upstream[pretrain]'") from error
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
-        prog=PROG,
+        prog=prog,
         usage="%(prog)s --config RECIPE.yaml [--SETTING VALUE ...]   (as in --optim.steps 1000)",
-        description="Pretrain an encoder on your own audio. -v shows more messages, -q errors only.",
+        description=f"{description} -v shows more messages, -q only errors.",
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file, or the name of a recipe, such as debug_cpu")

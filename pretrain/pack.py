@@ -17,7 +17,10 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0 if everything is packed, 3 if some files could not be decoded, which the log names.
     """
-    parser = Parser(prog="python -m pretrain.pack", description=main.__doc__)
+    parser = Parser(
+        prog="python -m pretrain.pack",
+        description="Decode a corpus once into a file of 16 kHz samples: the fastest pretraining, with exact resume.",
+    )
     parser.add_argument(
         "corpus",
         type=Path,

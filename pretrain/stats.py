@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from maeast_upstream.arguments import take_output_options
 from maeast_upstream.cli import run
 from pretrain.cli import read_recipe
 from pretrain.data.batches import BatchSharding
@@ -19,7 +20,7 @@ from pretrain.training.run_folder import STATS_NAME
 def main(argv: Sequence[str]) -> int:
     """Measure mean and standard deviation of a recipe's corpus and write them to OUT/stats.json for the run."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    recipe = read_recipe(argv)
+    recipe = read_recipe(take_output_options(argv), "python -m pretrain.stats", main.__doc__ or "")
     path = Path(recipe.out) / STATS_NAME
     if path.exists():
         raise ValueError(f"{path} exists already; remove it to measure again")

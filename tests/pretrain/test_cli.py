@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,15 @@ def test_help_lists_every_setting_with_its_meaning(capsys):
         "Seed of",
     ):
         assert meaning in text
+
+
+@pytest.mark.parametrize(("module", "words"), [("pack", "Decode a corpus"), ("stats", "Measure mean and standard")])
+def test_a_module_has_its_own_help(module, words, capsys):
+    command = importlib.import_module(f"pretrain.{module}").main
+    with pytest.raises(SystemExit) as ended:
+        command(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert not ended.value.code
+    assert f"usage: python -m pretrain.{module}" in printed
+    assert words in printed
+    assert "Returns:" not in printed
