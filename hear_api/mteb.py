@@ -1,19 +1,27 @@
 """A model for MTEB: ``python -m hear_api.mteb BeijingOpera``, or ``mteb.evaluate(MaeAstEncoder(), tasks)``."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mteb.models import ModelMeta
-from mteb.models.abs_encoder import AbsEncoder
 from torch import Tensor
 
 from maeast_upstream import __version__, load_model
 from maeast_upstream.arguments import Parser, add_model_options
 from maeast_upstream.audio.reading import from_samples
 from maeast_upstream.fingerprint import results_key
+
+try:
+    from mteb.models import ModelMeta
+    from mteb.models.abs_encoder import AbsEncoder
+except ImportError as error:
+    message = f"MTEB cannot be imported ({error}): pip install 'maeast-upstream[mteb]'"
+    if __name__ == "__main__":
+        sys.exit(f"error: {message}")
+    raise ImportError(message, name=error.name) from error
 
 METADATA: dict[str, Any] = {
     "loader": None,

@@ -67,7 +67,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("messages")
     level = group.add_mutually_exclusive_group()
     level.add_argument("-v", "--verbose", action="store_true", help="show more messages")
-    level.add_argument("-q", "--quiet", action="store_true", help="show errors only, and no progress bars")
+    level.add_argument("-q", "--quiet", action="store_true", help="show only results and errors, and no progress bars")
     group.add_argument(cli.TRACEBACK_OPTION, action="store_true", help="show where in the code an error was raised")
 
 
@@ -80,8 +80,16 @@ def take_output_options(arguments: Sequence[str]) -> list[str]:
     return others
 
 
-def add_model_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """Add --checkpoint, --device and --precision; with ``several``, --checkpoint may be repeated."""
+def add_model_options(
+    parser: argparse.ArgumentParser, several: bool = False, precisions: str = "fp32 (default), bf16 or fp16"
+) -> None:
+    """Add --checkpoint, --device and --precision.
+
+    Args:
+        parser: the parser of a command.
+        several: --checkpoint may be repeated.
+        precisions: the values of --precision, for the help.
+    """
     if several:
         parser.add_argument(
             "--checkpoint",
@@ -93,9 +101,7 @@ def add_model_options(parser: argparse.ArgumentParser, several: bool = False) ->
     else:
         parser.add_argument("--checkpoint", help="name, path or hub id; default: the checkpoint in the package")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ..., or auto: CUDA if there is one; default: cpu")
-    parser.add_argument(
-        "--precision", default="fp32", help="fp32 (default), bf16 or fp16; int8 if the engine supports it"
-    )
+    parser.add_argument("--precision", default="fp32", help=precisions)
 
 
 def add_readout_options(parser: argparse.ArgumentParser) -> None:

@@ -135,7 +135,7 @@ def usage() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = ["usage: maeast COMMAND [options]   (maeast COMMAND --help lists a command's options)", ""]
     lines += [f"  {name:<{width}}{entry.help}" for name, entry in COMMANDS.items()]
-    lines += ["", "Every command takes -v (more messages), -q (errors only, no progress bars) and --traceback."]
+    lines += ["", "Every command takes -v (more messages), -q (only results and errors) and --traceback."]
     return "\n".join(lines)
 
 

@@ -1,5 +1,7 @@
 """Chooses the device that tensors live on."""
 
+import textwrap
+
 import torch
 
 
@@ -22,6 +24,6 @@ def usable_device(name: str | torch.device | None) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}); give cpu, or leave it out") from error
+        reason = textwrap.shorten(str(error), 100, placeholder=" ...")
+        raise ValueError(f"device {name!r} cannot be used here ({reason}): use cpu") from error
     return device

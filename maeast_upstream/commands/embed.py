@@ -16,6 +16,7 @@ from maeast_upstream.arguments import (
     readout_from,
 )
 from maeast_upstream.cli import ExitStatus
+from maeast_upstream.progress import is_quiet
 from maeast_upstream.readout import Readout
 
 if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
@@ -95,7 +96,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--kind", choices=("scene", "frames"), default="scene", help="one row per clip, or one per time step"
     )
-    add_model_options(parser)
+    add_model_options(parser, precisions="fp32 (default), bf16 or fp16; int8 if the engine supports it")
     add_readout_options(parser)
     parser.add_argument(
         "--engine",
@@ -140,7 +141,8 @@ def start_engine(
     streams = streams_on(encoder.device)
     choice = attach(encoder, engine, args.precision, spec.layers(encoder.num_layers), streams=streams)
     choice = replace(choice, why=why) if why and choice.engine == engine else choice
-    print(choice)
+    if not is_quiet():
+        print(choice)
     return choice
 
 

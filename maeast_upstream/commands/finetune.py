@@ -39,7 +39,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("labels", nargs="+", type=Path, metavar="LABELS.csv", help="columns path, label, split")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for states, encoders and scores.csv")
-    add_model_options(parser)
+    add_model_options(parser, precisions="fp32 (default) or bf16")
     numbers: dict[str, tuple[Callable[[str], Any], str]] = {
         "epochs": (int, "passes over train"),
         "batch_clips": (int, "clips per update"),

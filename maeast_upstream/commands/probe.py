@@ -242,9 +242,9 @@ def named_once(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def refuse_equal_names(names: Sequence[str]) -> None:
-    """Raise UsageError if two columns would have the same name."""
+    """Raise UsageError if two columns or groups would have the same name."""
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UsageError(f"two are called {twice[0]!r}; give another name")
+        raise UsageError(f"the name {twice[0]!r} is used twice; give one of the two another name")
 
 
 def check_output(out: Path) -> None:

@@ -90,7 +90,9 @@ def _open(corpus: str, data: DataConfig, packs: bool) -> Clips | None:
     if find_shards(corpus):
         return None
     if not path.is_dir():
-        raise ValueError(f"corpus {corpus}: no such folder; give a folder of audio files or *.tar shards, or a .tsv")
+        raise ValueError(
+            f"data.corpus {corpus}: no such folder; give a folder of audio files or *.tar shards, or a .tsv"
+        )
     return open_folder(path)
 
 

@@ -159,8 +159,8 @@ def test_a_path_with_an_equals_sign_is_a_path(start, sets, tmp_path, capsys):
     ("options", "message"),
     [
         (["--checkpoint", "nowhere"], "no checkpoint 'nowhere'"),
-        (["--checkpoint", "log-mel={start}", "--features", "logmel,model"], "two are called 'log-mel'"),
-        (["--features", "a=x.npz", "--features", "a=y.npz"], "two are called 'a'"),
+        (["--checkpoint", "log-mel={start}", "--features", "logmel,model"], "'log-mel' is used twice"),
+        (["--features", "a=x.npz", "--features", "a=y.npz"], "'a' is used twice"),
         (["--checkpoint", "a={start}", "--checkpoint", "a={start}"], "two runs of 'a' have the same weights"),
         (["--checkpoint", "a={start}", "--checkpoint", "a="], "has another shape or readout than"),
         (["--group", "speech=wrods"], "--group speech: no set 'wrods'; the sets are words"),
