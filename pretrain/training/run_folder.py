@@ -19,12 +19,21 @@ from safetensors import SafetensorError
 
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.lock import ProcessLock
-from maeast_upstream.storage.settings import refuse_changes
+from maeast_upstream.storage.settings import flatten, refuse_changes
 
 logger = logging.getLogger(__name__)
 
 STATES_NAME, METRICS_NAME, RECIPE_NAME, STATS_NAME = "states", "metrics.jsonl", "config.yaml", "stats.json"
 BEST_NAME, LOCK_NAME = "best.pt", ".lock"
+
+RENAMED_SETTINGS = {
+    "data.short": "data.short_clips",
+    "data.buckets": "data.length_buckets",
+    "data.resident": "data.on_gpu",
+    "losses.normalised_targets": "losses.normalize_targets",
+    "optim.accumulate": "optim.accumulation_steps",
+}
+"""Today's names of settings in the runs that version 0.1 began."""
 
 CHANGEABLE = frozenset(
     {
@@ -119,6 +128,7 @@ def read_state(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
         except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError):
             logger.warning("%s: not the state of a run, or a broken one; trying the one before", path)
             continue
+        begun_with = {RENAMED_SETTINGS.get(name, name): value for name, value in flatten(begun_with)}
         refuse_changes(begun_with, recipe, run, "give another --out, or the same setting", CHANGEABLE)
         return state
     if paths:

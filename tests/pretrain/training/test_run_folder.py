@@ -36,6 +36,13 @@ def test_a_run_is_continued_with_the_settings_that_it_was_begun_with(tmp_path):
         run_folder.read_state(tmp_path, {**before, "optim": {"lr": 0.2, "steps": 5}})
 
 
+def test_a_run_of_version_0_1_is_compared_by_the_new_names_of_its_settings(tmp_path):
+    run_folder.write_state(tmp_path, {"step": 1, "recipe": {"data": {"short": "join"}}}, keep=1)
+    assert run_folder.read_state(tmp_path, {"data": {"short_clips": "join"}}) is not None
+    with pytest.raises(ValueError, match=r"begun with data\.short_clips 'join', not 'repeat'"):
+        run_folder.read_state(tmp_path, {"data": {"short_clips": "repeat"}})
+
+
 def test_the_log_is_cut_to_what_was_saved(tmp_path):
     for step in (10, 20, 30):
         run_folder.append_metrics(tmp_path, {"step": step})
