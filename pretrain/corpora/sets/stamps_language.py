@@ -1,4 +1,4 @@
-"""Names of pictures read aloud in nine languages. The label is the language; splits differ in their pictures.
+"""Names of pictures spoken in nine languages. The label is the language; splits differ in their pictures.
 
 Each clip gets its own simulated channel, so that the recording does not give the language away.
 """
