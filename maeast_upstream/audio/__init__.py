@@ -4,9 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maeast_upstream.audio.reading import AudioError, from_samples, read_audio
+    from maeast_upstream.audio.reading import AudioError, AudioWarning, decode_audio, from_samples, read_audio
 
-__all__ = ["AudioError", "from_samples", "read_audio"]
+__all__ = ["AudioError", "AudioWarning", "decode_audio", "from_samples", "read_audio"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,9 @@ import math
 import os
 import re
 import stat
+import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,10 @@ __all__ = [
     "AUDIO_SUFFIXES",
     "PYAV_SUFFIXES",
     "AudioError",
+    "AudioWarning",
+    "DecodedAudio",
     "Source",
+    "decode_audio",
     "duration_ms",
     "find_audio",
     "read_audio",
@@ -44,7 +49,39 @@ MAX_OVERRUN_MS = 100
 """A segment may end this long after the end of its file, because times in tables are rounded."""
 
 
+class AudioWarning(UserWarning):
+    """A file was read, but not as its header describes it; the message names the file and what was noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedAudio:
+    """The samples of a file or a segment, and what was noticed while they were decoded."""
+
+    samples: np.ndarray
+    """(S,) float32 at 16 kHz, S at least 1."""
+    notes: tuple[str, ...] = ()
+    """Where content and header disagree, or what could not be read; each in one line without the name of the file."""
+
+
 def read_audio(source: Source, start_ms: float | None = None, end_ms: float | None = None) -> np.ndarray:
+    """Decode a file or a segment of it, as `decode_audio`, and give its notes as warnings.
+
+    Returns:
+        (S,) float32 samples at 16 kHz, S at least 1, in about [-1, 1].
+
+    Raises:
+        AudioError: As `decode_audio`.
+
+    Warns:
+        AudioWarning: One for each note of `decode_audio`.
+    """
+    decoded = decode_audio(source, start_ms, end_ms)
+    for note in decoded.notes:
+        warnings.warn(f"{_name(source)}: {note}", AudioWarning, stacklevel=2)
+    return decoded.samples
+
+
+def decode_audio(source: Source, start_ms: float | None = None, end_ms: float | None = None) -> DecodedAudio:
     """Decode a file or a segment of it, mix it to mono and resample it to 16 kHz.
 
     A file is refused as cut short if its header or index declares more than it holds. Ogg, MP3 without an index and
@@ -59,20 +96,24 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
         end_ms: Its end, exclusive; None for the end of the file. It may lie up to 100 ms after the end of the file.
 
     Returns:
-        (S,) float32 samples, S at least 1, in about [-1, 1].
+        The samples, in about [-1, 1], and what was noticed while they were decoded.
 
     Raises:
         AudioError: The file is not audio, empty, cut short or without samples; its samples are NaN, infinite or
             impossibly loud, or its rate is impossible; the segment lies outside the file or ends before it starts.
     """
-    name = str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "stream")
+    name = _name(source)
     start = start_ms or 0.0
     if isinstance(source, (str, Path)):
         check_path(Path(source))
         if Path(source).suffix.lower() in PYAV_SUFFIXES:
             with open_pyav(source, name) as reader:
-                return read_opened(reader, name, start, end_ms)
-    return _read_either(source, name, start, end_ms)
+                return DecodedAudio(read_opened(reader, name, start, end_ms))
+    return DecodedAudio(_read_either(source, name, start, end_ms))
+
+
+def _name(source: Source) -> str:
+    return str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "stream")
 
 
 def duration_ms(source: Source) -> float:
@@ -83,7 +124,7 @@ def duration_ms(source: Source) -> float:
     """
     import soundfile
 
-    name = str(source) if isinstance(source, (str, Path)) else getattr(source, "name", "stream")
+    name = _name(source)
     if isinstance(source, (str, Path)):
         check_path(Path(source))
     if not (isinstance(source, (str, Path)) and Path(source).suffix.lower() in PYAV_SUFFIXES):

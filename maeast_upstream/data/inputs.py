@@ -46,6 +46,9 @@ class Segment:
     """Whether the bytes are 16 kHz int16 samples."""
     error: str | None = None
     """Reason why it cannot be read, found while listing, such as a tar cut short; it goes to the list of errors."""
+    notes: tuple[str, ...] = ()
+    """What was noticed while it was listed or decoded, such as audio that ends before its manifest's row; each in one
+    line without the path. They go to the list of warnings."""
 
 
 def list_segments(inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[Segment]:
