@@ -1,7 +1,10 @@
 """Running `maeast embed` in tests: its tables, its messages, and runs that fail."""
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 
+from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.extract.part_store import PartStore
 
 
@@ -13,6 +16,17 @@ def errors(capsys):
     error = capsys.readouterr().err
     assert "Traceback" not in error
     return error
+
+
+def note(monkeypatch, note_of):
+    """The decoding of each segment notices the notes that ``note_of`` gives for its path."""
+    decode = DecodePool.decode
+
+    def noting(pool, segments):
+        for segment, samples in decode(pool, segments):
+            yield replace(segment, notes=segment.notes + tuple(note_of(segment.path))), samples
+
+    monkeypatch.setattr(DecodePool, "decode", noting)
 
 
 def fail_at(monkeypatch, clip, error):

@@ -1,6 +1,7 @@
 """Python interface for embedding many files: `embed_files` and `Embedder`."""
 
 import io
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maeast_upstream.audio.reading import AudioError, from_samples, read_audio
+from maeast_upstream.audio.reading import AudioError, AudioWarning, from_samples, read_audio
 from maeast_upstream.config import scene_width
 from maeast_upstream.data.inputs import list_segments
 from maeast_upstream.decoding.pool import DecodePool
@@ -26,6 +27,7 @@ def embed_files(
     readout: Readout | Sequence[Readout] | None = None,
     workers: int = 1,
     on_error: Callable[[str, str], None] | None = None,
+    on_warning: Callable[[str, str], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Embeddings of many files, one after the other, in constant memory: the rows of ``maeast embed``.
 
@@ -36,6 +38,8 @@ def embed_files(
         readout: None for the checkpoint's own; several give a row each.
         workers: processes that decode; 0 for a thread.
         on_error: called with the name of an input that cannot be read and the reason; None raises instead.
+        on_warning: called with the name of an input and what was noticed about it, such as a header that promises more
+            than there is; None gives an `AudioWarning` instead.
 
     Yields:
         path, segment, start_ms, end_ms (scene) or time_ms (frames), layer, vector ((E,) float32).
@@ -49,6 +53,11 @@ def embed_files(
     spec.width(encoder.config)
     with DecodePool(workers) as pool:
         for outcome in embed_decoded(pool.decode(list_segments(inputs)), encoder, spec):
+            for note in outcome.notes:
+                if on_warning is None:
+                    warnings.warn(f"{outcome.path}: {note}", AudioWarning, stacklevel=2)
+                else:
+                    on_warning(outcome.path, note)
             if isinstance(outcome, Embedded):
                 yield from as_rows(outcome, spec)
             elif on_error is None:

@@ -93,7 +93,7 @@ class Job:
                     with connected(ray):
                         write_parts_on_ray(parts, work, progress.add)
             total = store.total()
-            self.output.write_errors(total.errors)
+            self.output.write_lists(total)
             if not total.clips:
                 store.remove()
                 count, reason = self.survey.segments, total.errors[0][1]

@@ -1,8 +1,6 @@
 """Outputs of a run: one parquet or npz file, a folder of parquet parts, or one npy file per clip."""
 
-import csv
 import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from maeast_upstream.data.inputs import as_text
-from maeast_upstream.extract.part_store import PartStore
+from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.table import METADATA_KEY, Embedded, EmbeddingSpec, make_schema, make_table
+from maeast_upstream.storage import delimited
 from maeast_upstream.storage.folder import Storage
 
 if TYPE_CHECKING:
@@ -52,6 +51,11 @@ class Output:
         """Name of the list of inputs that could not be read."""
         return f"{self.name}.errors.tsv"
 
+    @property
+    def warning_list(self) -> str:
+        """Name of the list of what was noticed about inputs that were read."""
+        return f"{self.name}.warnings.tsv"
+
     def whole(self) -> bool:
         """Whether the file exists; always False for a folder, whose parts tell."""
         return not self.is_folder and self.parent.exists(self.name)
@@ -65,7 +69,7 @@ class Output:
         store = self.store
         store.refuse_foreign_files()
         with store.locked():
-            for name in (self.error_list, *self._files(store)):
+            for name in (self.error_list, self.warning_list, *self._files(store)):
                 self.parent.remove(name)
             store.remove()
 
@@ -127,15 +131,18 @@ class Output:
             join(self.store, schema, file)
         self.store.remove()
 
-    def write_errors(self, errors: Sequence[tuple[str, str, int]]) -> None:
-        """Write the list of inputs that could not be read; without errors, remove it."""
-        self.parent.remove(self.error_list)
-        if errors:
-            with self.parent.writing(self.error_list) as file:
-                for row in [("path", "reason", "segment"), *errors]:
-                    text = io.StringIO(newline="")
-                    csv.writer(text, delimiter="\t").writerow(row)  # with "\n" as terminator, it would not quote "\r"
-                    file.write(text.getvalue().removesuffix("\r\n").encode() + b"\n")
+    def write_lists(self, report: PartReport) -> None:
+        """Write the lists of inputs that could not be read and of notes about the others; remove an empty one."""
+        lists: list[tuple[str, tuple[str, ...], Sequence[tuple[object, ...]]]] = [
+            (self.error_list, ("path", "reason", "segment"), report.errors),
+            (self.warning_list, ("path", "segment", "note"), report.warnings),
+        ]
+        for name, columns, rows in lists:
+            if not rows:
+                self.parent.remove(name)
+                continue
+            with self.parent.writing(name) as file:
+                file.writelines(line.encode() for line in delimited.lines([columns, *rows], "\t"))
 
 
 class TableBuilder:

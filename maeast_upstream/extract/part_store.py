@@ -38,6 +38,8 @@ class PartReport:
     """Number of samples of their audio at 16 kHz."""
     errors: list[tuple[str, str, int]] = field(default_factory=list)
     """Name, reason and segment number of each input that could not be read."""
+    warnings: list[tuple[str, int, str]] = field(default_factory=list)
+    """Name, segment number and note for each note about an input; one input may have several."""
 
     @property
     def segments(self) -> int:
@@ -50,6 +52,7 @@ class PartReport:
         self.rows += other.rows
         self.samples += other.samples
         self.errors += other.errors
+        self.warnings += other.warnings
 
 
 class PartStore:
@@ -139,7 +142,8 @@ class PartStore:
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             path = self.storage.path(_name(number))
             raise ValueError(f"{path}: not a complete part; remove it and run the same command again") from error
-        report["errors"] = [(name, reason, segment) for name, reason, segment in report["errors"]]
+        for name in ("errors", "warnings"):  # 0.1.0 wrote no warnings
+            report[name] = [tuple(row) for row in report.get(name, ())]
         return PartReport(**report)
 
     def total(self) -> PartReport:

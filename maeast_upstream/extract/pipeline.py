@@ -41,6 +41,8 @@ class FailedInput:
     path: str
     segment: int
     reason: str
+    notes: tuple[str, ...] = ()
+    """What was noticed about its audio, see `Segment.notes`."""
 
 
 class Vectors(NamedTuple):
@@ -176,8 +178,9 @@ def read_back(block: list[Decoded], groups: Sequence[tuple[list[int], Vectors]])
                 vectors=np.stack([array[i, :count] for array in arrays]),
                 times_ms=start_ms + times_ms[i, :count].numpy(),
                 is_segment=segment.start_ms is not None or segment.end_ms is not None,
+                notes=segment.notes,
             )
     for row, (segment, audio) in enumerate(block):
         if isinstance(audio, AudioError):
-            outcomes[row] = FailedInput(as_text(segment.path), segment.number, as_text(str(audio)))
+            outcomes[row] = FailedInput(as_text(segment.path), segment.number, as_text(str(audio)), segment.notes)
     return [outcomes[row] for row in range(len(block))]

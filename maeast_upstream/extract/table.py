@@ -81,6 +81,8 @@ class Embedded:
     """(steps,) centres of the time steps in ms from the start of the file."""
     is_segment: bool = False
     """Whether a start or an end was given, even if it is that of the file."""
+    notes: tuple[str, ...] = ()
+    """What was noticed about its audio, see `Segment.notes`."""
 
 
 def make_schema(spec: EmbeddingSpec, width: int, metadata: dict[str, str] | None = None) -> "pa.Schema":

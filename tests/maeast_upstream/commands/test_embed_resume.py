@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from embed_runs import errors, fail_at, rows
+from embed_runs import errors, fail_at, note, rows
 
 from maeast_upstream.cli import main
 from maeast_upstream.engines import selection
@@ -235,3 +235,21 @@ def test_a_folder_of_parts_takes_no_npy_files_even_by_force(folder, tmp_path, ca
         assert main([*command, "--format", "npy", *options]) == 1
         assert "a folder of parquet files, not of npy" in errors(capsys)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == there
+
+
+def test_what_was_noticed_is_listed_and_counted_of_an_earlier_run_too(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(parts, "PART_CLIPS", 2)
+    paths = sorted(folder.iterdir())
+    note(monkeypatch, lambda path: {str(paths[0]): ["cut short", "no header"], str(paths[5]): ["a gap"]}.get(path, []))
+    out = tmp_path / "e.parquet"
+    with monkeypatch.context() as patch:
+        fail_at(patch, 2, KeyboardInterrupt())
+        main(["embed", str(folder), "-o", str(out)])
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    warnings = tmp_path / "e.parquet.warnings.tsv"
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"; 3 warnings in {warnings}")
+    rows = [(paths[0], "cut short"), (paths[0], "no header"), (paths[5], "a gap")]
+    assert warnings.read_text() == "path\tsegment\tnote\n" + "".join(f"{path}\t0\t{text}\n" for path, text in rows)
+    monkeypatch.undo()
+    assert main(["embed", str(folder), "-o", str(out), "--force"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "e.parquet"]

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from embed_runs import note
 from hypothesis import given
 from hypothesis import strategies as st
 
 from maeast_upstream import Readout, load_model
-from maeast_upstream.audio.reading import AudioError, read_audio
+from maeast_upstream.audio.reading import AudioError, AudioWarning, read_audio
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.extract import parts as extract_parts
 from maeast_upstream.extract.api import Embedder, embed_files, waveform_of
@@ -68,6 +69,15 @@ def test_an_input_that_cannot_be_read_is_told_or_raised(model, tmp_path):
     assert [path for path, _ in told] == [str(broken)]
     with pytest.raises(AudioError, match=r"broken\.wav"):
         list(embed_files([broken, good], model))
+
+
+def test_what_is_noticed_about_an_input_is_a_warning_or_handed_over(model, monkeypatch):
+    note(monkeypatch, lambda path: ["cut short"])
+    found = []
+    assert len(list(embed_files(CLIPS[0], model, on_warning=lambda *noticed: found.append(noticed)))) == 1
+    assert found == [(str(CLIPS[0]), "cut short")]
+    with pytest.warns(AudioWarning, match=f"{CLIPS[0].name}: cut short"):
+        list(embed_files(CLIPS[0], model))
 
 
 def test_one_input_needs_no_list(model):

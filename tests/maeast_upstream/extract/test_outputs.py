@@ -123,15 +123,32 @@ def test_what_is_not_ours_was_made_with_nothing(tmp_path, name, content):
 
 def test_errors_are_listed_beside_and_go_when_there_are_none(tmp_path):
     output = output_at(str(tmp_path / "e.parquet"))
-    output.write_errors([("a\tb.wav", "empty file", 0), ("c\rd.wav", "empty file", 7)])
+    errors = [("a\tb.wav", "empty file", 0), ("c\rd.wav", "empty file", 7), ("=1+1.wav", "empty file", 0)]
+    output.write_lists(PartReport(errors=errors))
     with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
         assert list(csv.reader(file, delimiter="\t")) == [
             ["path", "reason", "segment"],
             ["a\tb.wav", "empty file", "0"],
             ["c\rd.wav", "empty file", "7"],
+            ["'=1+1.wav", "empty file", "0"],
         ]
     assert b"\r\n" not in (tmp_path / "e.parquet.errors.tsv").read_bytes()
-    output.write_errors([])
+    output.write_lists(PartReport())
+    assert not list(tmp_path.iterdir())
+
+
+def test_warnings_are_listed_beside_with_a_row_for_each_note(tmp_path):
+    output = output_at(str(tmp_path / "e.parquet"))
+    output.write_lists(PartReport(warnings=[("a.wav", 0, "cut short"), ("a.wav", 0, "no header"), ("b.wav", 3, "gap")]))
+    with (tmp_path / "e.parquet.warnings.tsv").open(newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t"))
+    assert rows == [
+        ["path", "segment", "note"],
+        ["a.wav", "0", "cut short"],
+        ["a.wav", "0", "no header"],
+        ["b.wav", "3", "gap"],
+    ]
+    output.write_lists(PartReport())
     assert not list(tmp_path.iterdir())
 
 

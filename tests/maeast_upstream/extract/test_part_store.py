@@ -96,6 +96,19 @@ def test_a_second_run_in_the_same_folder_is_refused(store):
     assert subprocess.run(command, check=False).returncode == 0
 
 
+def test_a_part_keeps_the_warnings_of_its_clips_and_one_without_has_none(store):
+    write(store, 0)
+    with store.write(1, SCHEMA) as (_, report):
+        report.add(PartReport(errors=[("b.wav", "empty file", 0)], warnings=[("a.wav", 2, "cut short")]))
+    assert store.total().warnings == [("a.wav", 2, "cut short")]
+    part = store.storage.path("part-0000001.parquet")
+    metadata = json.loads(pq.read_metadata(part).metadata[b"maeast.part"])
+    del metadata["warnings"]  # as 0.1.0 wrote it
+    with pq.ParquetWriter(part, SCHEMA) as writer:
+        writer.add_key_value_metadata({b"maeast.part": json.dumps(metadata).encode()})
+    assert store.report(1) == PartReport(errors=[("b.wav", "empty file", 0)])
+
+
 def test_removing_leaves_nothing(store, tmp_path):
     write(store, 0)
     store.remove()
