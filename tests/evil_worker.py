@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+from maeast_upstream.audio.reading import DecodedAudio
 from maeast_upstream.decoding import worker
 
 attempt = worker.attempt
@@ -38,14 +39,16 @@ DEEDS = {
 
 def main():
     worker.attempt = evil_attempt
-    read = worker.read_segment
+    decode = worker.decode_segment
 
-    def read_segment(segment):
+    def decode_segment(segment):
         if "fault" in segment.path:
             fail()
         if "memory" in segment.path:
             raise MemoryError
-        return read(segment)
+        if "note" in segment.path:
+            return DecodedAudio(decode(segment).samples, ("the first", "caf\udce9 the second"))
+        return decode(segment)
 
-    worker.read_segment = read_segment
+    worker.decode_segment = decode_segment
     worker.main()

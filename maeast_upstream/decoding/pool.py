@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Self
 
@@ -13,7 +13,7 @@ from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.data.packed import SAMPLE_BYTES
-from maeast_upstream.decoding.process import Decoder, Deliver, InProcessDecoder, Result, Room, SubprocessDecoder
+from maeast_upstream.decoding.process import Answer, Decoder, Deliver, InProcessDecoder, Room, SubprocessDecoder
 
 AHEAD_SECONDS = 600.0
 """Audio that is decoded ahead of the model; it bounds memory."""
@@ -28,6 +28,8 @@ BATCH_SEGMENTS, BATCH_BYTES = 16, 2 << 20
 ones alone, so that the other processes have work, too."""
 UNKNOWN_SIZE_BYTES = BATCH_BYTES // 4
 """Assumed size of a segment whose size is not known."""
+
+Result = np.ndarray | AudioError
 
 
 class DecodePool:
@@ -73,7 +75,8 @@ class DecodePool:
 
         Yields:
             Each segment, with its samples at 16 kHz or the `AudioError` that tells why it cannot be decoded. Samples
-            are (S,) float32, or for packed audio (S,) int16 of the memory map, see `packed.to_float`.
+            are (S,) float32, or for packed audio (S,) int16 of the memory map, see `packed.to_float`. What was noticed
+            while it was decoded is added to the notes of the segment.
 
         Raises:
             RuntimeError: A process could not be started, or another `decode` of this pool has not ended.
@@ -214,11 +217,15 @@ class _Run:
         return wait
 
     def _deliver_to(self, batch: list[_Slot]) -> Deliver:
-        def deliver(index: int, result: Result) -> None:
+        def deliver(index: int, answer: Answer) -> None:
+            slot = batch[index]
+            notes = () if isinstance(answer, AudioError) else answer.notes
             with self._ready:
-                batch[index].result = result
-                self._samples += _size(result)
-                if self._order and self._order[0] is batch[index]:
+                if notes:
+                    slot.segment = replace(slot.segment, notes=slot.segment.notes + notes)
+                slot.result = answer if isinstance(answer, AudioError) else answer.samples
+                self._samples += _size(slot.result)
+                if self._order and self._order[0] is slot:
                     self._ready.notify()
 
         return deliver

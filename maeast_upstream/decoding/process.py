@@ -12,7 +12,7 @@ from typing import IO, Protocol
 import numpy as np
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
-from maeast_upstream.audio.reading import AudioError
+from maeast_upstream.audio.reading import AudioError, DecodedAudio
 from maeast_upstream.data.inputs import Segment, file_bytes
 from maeast_upstream.decoding.worker import ANSWER_HEADER, ERROR, READY, REQUEST_HEADER, attempt
 
@@ -30,11 +30,11 @@ ENVIRONMENT = {
 """Each process has one thread, as there are as many processes as cores. glibc keeps the memory of a file for the next,
 because returning it to the system and getting it back page by page takes as long as decoding a WAV."""
 
-Result = np.ndarray | AudioError
+Answer = DecodedAudio | AudioError
 Room = Callable[[int], bool]
 """Waits until the result of a segment of the batch may be delivered; returns False if the run has ended."""
-Deliver = Callable[[int, Result], None]
-"""Delivers the result of a segment of the batch."""
+Deliver = Callable[[int, Answer], None]
+"""Delivers the answer to a segment of the batch."""
 
 
 class Decoder(Protocol):
@@ -176,24 +176,27 @@ class SubprocessDecoder:
 
     def _receive(
         self, process: "subprocess.Popen[bytes]", segment: Segment, wait_for_room: Callable[[], bool]
-    ) -> Result | None:
-        """Return the result of a segment, or None if the process died or was killed before its answer was complete."""
+    ) -> Answer | None:
+        """Return the answer to a segment, or None if the process died or was killed before its answer was complete."""
         stdout = _pipe(process.stdout)
         self._begin_clock(self._limit + self._limit_per_mb * file_bytes(segment) / 1e6)
         header = stdout.read(ANSWER_HEADER.size)
         if not self._end_clock() or len(header) < ANSWER_HEADER.size or not wait_for_room():
             return None
-        answer_type, size = ANSWER_HEADER.unpack(header)
+        answer_type, notes_size, size = ANSWER_HEADER.unpack(header)
+        notes = _read_text(stdout, notes_size)
         if answer_type == ERROR:
-            text = stdout.read(size)
-            return AudioError(text.decode("utf-8", "surrogatepass")) if len(text) == size else None
+            text = _read_text(stdout, size)
+            return None if text is None else AudioError(text)
         try:
             samples = np.empty(size // 4, np.float32)
         except MemoryError:
             self._reap()
             hours = size / 4 / SAMPLE_RATE / 3600
             return AudioError(f"{segment.path}: {hours:.1f} hours of audio do not fit in memory; cut it into segments")
-        return samples if _fill(stdout, samples.data.cast("B")) else None
+        if notes is None or not _fill(stdout, samples.data.cast("B")):
+            return None
+        return DecodedAudio(samples, tuple(notes.split("\n")) if notes else ())
 
     def _begin_clock(self, seconds: float) -> None:
         with self._lock:
@@ -227,6 +230,12 @@ def _send(process: "subprocess.Popen[bytes]", segments: Sequence[Segment]) -> No
     stdin = _pipe(process.stdin)
     stdin.write(REQUEST_HEADER.pack(len(request)) + request)
     stdin.flush()
+
+
+def _read_text(stdout: IO[bytes], size: int) -> str | None:
+    """Read a text of ``size`` bytes; return None if there was not enough data."""
+    text = stdout.read(size)
+    return text.decode("utf-8", "surrogatepass") if len(text) == size else None
 
 
 def _fill(stdout: IO[bytes], buffer: memoryview) -> bool:

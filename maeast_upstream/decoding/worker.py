@@ -1,7 +1,7 @@
 """The program of a decoding process of `DecodePool`: it reads segments from stdin and writes samples to stdout.
 
 It does not import torch, which would take 2 s and 300 MB in each process. A request is a length and a pickled list of
-segments; an answer is a byte for its type, a length, and the float32 samples or the text of the error.
+segments; an answer is a byte for its type, two lengths, the notes, and the float32 samples or the text of the error.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ import struct
 import sys
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from maeast_upstream.audio.reading import AudioError, read_audio
+from maeast_upstream.audio.reading import AudioError, DecodedAudio, decode_audio
 from maeast_upstream.audio.segments import SequentialReader
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.storage.remote import ErrorCapturingFile, is_remote, open_remote
@@ -26,7 +26,8 @@ from maeast_upstream.storage.remote import ErrorCapturingFile, is_remote, open_r
 READY = b"R"
 SAMPLES, ERROR = 0, 1
 REQUEST_HEADER = struct.Struct("<I")
-ANSWER_HEADER = struct.Struct("<BQ")
+ANSWER_HEADER = struct.Struct("<BIQ")
+"""Type, bytes of the notes, which are lines, and bytes of the samples or the error."""
 
 
 class _NamedBytes(io.BytesIO):
@@ -36,13 +37,18 @@ class _NamedBytes(io.BytesIO):
 
 
 def read_segment(segment: Segment) -> np.ndarray:
+    """Return the samples of `decode_segment`."""
+    return decode_segment(segment).samples
+
+
+def decode_segment(segment: Segment) -> DecodedAudio:
     """Decode a segment that is not packed.
 
     Returns:
-        (S,) float32 samples at 16 kHz, as from `read_audio`.
+        (S,) float32 samples at 16 kHz, and notes, as from `decode_audio`.
 
     Raises:
-        AudioError: `read_audio` refuses it, its file cannot be reached, or the segment has an error.
+        AudioError: `decode_audio` refuses it, its file cannot be reached, or the segment has an error.
     """
     if segment.error is not None:
         raise AudioError(segment.error)
@@ -64,20 +70,20 @@ _thread = threading.local()
 the state in which that file was opened: attributes ``reader`` and ``state``."""
 
 
-def _read_local(segment: Segment) -> np.ndarray:
+def _read_local(segment: Segment) -> DecodedAudio:
     if segment.start_ms is None and segment.end_ms is None:
-        return read_audio(segment.path)
+        return decode_audio(segment.path)
     try:
         status = os.stat(segment.path)  # noqa: PTH116
     except (OSError, ValueError):
-        return read_audio(segment.path)  # raises the reason
+        return decode_audio(segment.path)  # raises the reason
     state = (segment.path, status.st_ino, status.st_size, status.st_mtime_ns)
     if getattr(_thread, "state", None) != state:
         if previous := getattr(_thread, "reader", None):
             previous.close()
         _thread.reader, _thread.state = SequentialReader(segment.path), state
-    samples: np.ndarray = _thread.reader.read(segment.start_ms, segment.end_ms)
-    return samples
+    reader: SequentialReader = _thread.reader
+    return DecodedAudio(reader.read(segment.start_ms, segment.end_ms))
 
 
 def _member(file: BinaryIO, segment: Segment) -> _NamedBytes:
@@ -93,18 +99,18 @@ def _capturing(file: BinaryIO, segment: Segment) -> io.BufferedReader:
     return io.BufferedReader(ErrorCapturingFile(file, segment.path), 1 << 16)
 
 
-def _read_stream(source: _NamedBytes | io.BufferedReader, segment: Segment) -> np.ndarray:
+def _read_stream(source: _NamedBytes | io.BufferedReader, segment: Segment) -> DecodedAudio:
     if not source.read(1):
         _raise_captured(source, segment)
         raise AudioError(f"{segment.path}: empty file")
     source.seek(0)
     try:
-        samples = read_audio(source, segment.start_ms, segment.end_ms)
+        decoded = decode_audio(source, segment.start_ms, segment.end_ms)
     except AudioError:
         _raise_captured(source, segment)
         raise
     _raise_captured(source, segment)
-    return samples
+    return decoded
 
 
 def _raise_captured(source: _NamedBytes | io.BufferedReader, segment: Segment) -> None:
@@ -117,10 +123,10 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
-def attempt(segment: Segment) -> np.ndarray | AudioError:
+def attempt(segment: Segment) -> DecodedAudio | AudioError:
     """Decode a segment, and return any failure as the error of its file."""
     try:
-        return read_segment(segment)
+        return decode_segment(segment)
     except AudioError as error:
         return error
     except Exception as error:  # a fault in a decoder must not end the run
@@ -158,12 +164,17 @@ def _receive(stdin: BinaryIO, requests: "queue.SimpleQueue[list[Segment]]") -> N
     os._exit(0)
 
 
-def _answer(answers: BinaryIO, result: np.ndarray | AudioError) -> None:
-    if isinstance(result, AudioError):
-        body: Any = str(result).encode("utf-8", "surrogatepass")
-        answers.write(ANSWER_HEADER.pack(ERROR, len(body)))
+def _answer(answers: BinaryIO, answer: DecodedAudio | AudioError) -> None:
+    if isinstance(answer, AudioError):
+        notes, body = b"", memoryview(_encode(str(answer)))
+        answer_type = ERROR
     else:
-        body = np.ascontiguousarray(result, np.float32).data.cast("B")
-        answers.write(ANSWER_HEADER.pack(SAMPLES, body.nbytes))
+        notes, body = _encode("\n".join(answer.notes)), np.ascontiguousarray(answer.samples, np.float32).data.cast("B")
+        answer_type = SAMPLES
+    answers.write(ANSWER_HEADER.pack(answer_type, len(notes), body.nbytes) + notes)
     answers.write(body)
     answers.flush()
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

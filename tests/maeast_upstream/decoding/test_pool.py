@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sounds import tone
 
-from maeast_upstream.audio.reading import AudioError, read_audio
+from maeast_upstream.audio.reading import AudioError, DecodedAudio, read_audio
 from maeast_upstream.data.inputs import Segment, list_segments
 from maeast_upstream.data.packed import to_float
 from maeast_upstream.decoding import process as decoders
+from maeast_upstream.decoding import worker
 from maeast_upstream.decoding.pool import DecodePool
 
 TESTS = Path(__file__).parents[2]
@@ -88,6 +90,22 @@ def test_segments_members_and_packed_clips_come_as_they_are(tmp_path, workers):
     assert np.abs(to_float(results[4]) - tone(16000, hz=100)).max() < 1e-4
     assert np.array_equal(results[5], read_audio(CLIPS[0])[1600:3200])
     assert np.array_equal(results[6], read_audio(CLIPS[1]))
+
+
+def test_what_was_noticed_while_listing_and_decoding_comes_with_the_segment(tmp_path, evil, monkeypatch):
+    plain, noted = clips_named(tmp_path / "clips", ["a", "note"])
+    listed = replace(noted, notes=("noticed before",))
+    with DecodePool(1) as pool:
+        results = list(pool.decode([plain, listed, plain]))
+    notes = ("noticed before", "the first", "caf\udce9 the second")
+    assert [segment for segment, _ in results] == [plain, replace(noted, notes=notes), plain]
+    assert all(np.array_equal(result, read_audio(CLIPS[0])) for _, result in results)
+    decoded = DecodedAudio(read_audio(CLIPS[0]), ("in a thread",))
+    monkeypatch.setattr(worker, "decode_segment", lambda segment: decoded)
+    with DecodePool(0) as pool:
+        ((segment, result),) = pool.decode([listed])
+    assert segment == replace(noted, notes=("noticed before", "in a thread"))
+    assert np.array_equal(result, decoded.samples)
 
 
 def pack(folder, clips):
