@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hear_api.tasks.format import SCORES_NAME, HearTask
-from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.delimited import from_cell, write_csv
 from maeast_upstream.visualization.figures import drawing
 
 UNSCALED_METRICS = ("d_prime", "segment_1s_er")
@@ -110,14 +110,13 @@ def merge_csv(path: Path, scores: Sequence[HearScore]) -> list[HearScore]:
     """
     new = {(score.model, score.task) for score in scores}
     merged = [*(score for score in read_csv(path) if (score.model, score.task) not in new), *scores]
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *published_models()])
-        for score in merged:
-            deviation = "" if score.std is None else f"{score.std:.4f}"
-            row = [score.model, score.task, score.metric, f"{score.value:.4f}", deviation, score.head]
-            published = [score.published.get(name, "") for name in published_models()]
-            writer.writerow([*row, "yes" if score.primary else "", *published])
+    rows: list[list[object]] = [[*COLUMNS, *published_models()]]
+    for score in merged:
+        deviation = "" if score.std is None else f"{score.std:.4f}"
+        row = [score.model, score.task, score.metric, f"{score.value:.4f}", deviation, score.head]
+        published = [score.published.get(name, "") for name in published_models()]
+        rows.append([*row, "yes" if score.primary else "", *published])
+    write_csv(path, rows)
     return merged
 
 
@@ -131,7 +130,7 @@ def read_csv(path: Path) -> list[HearScore]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [[row[column] for column in COLUMNS] for row in csv.DictReader(file)]
+            rows = [[from_cell(row[column]) for column in COLUMNS] for row in csv.DictReader(file)]
         return [
             HearScore(
                 model, task, metric, float(value), float(deviation) if deviation else None, head, chooses == "yes"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.storage.delimited import from_cell
 
 AUDIO_NAME, TABLE_NAME = "audio.i16", "clips.tsv"
 SAMPLE_BYTES = 2
@@ -67,7 +68,7 @@ def packed_clips(folder: Path) -> Iterator[tuple[str, str, int]]:
     with (folder / TABLE_NAME).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             try:
-                name, kind, samples = row["clip"], row["kind"], int(row["samples"])
+                name, kind, samples = from_cell(row["clip"]), from_cell(row["kind"]), int(row["samples"])
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{folder}: {TABLE_NAME} is not what pretrain.pack writes ({error})") from error
             declared += samples * SAMPLE_BYTES

@@ -1,6 +1,5 @@
 """Formats scores as text, Markdown and CSV; intervals come from a bootstrap over the test clips."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from maeast_upstream.evaluation.comparison import Outcome, SystemScores
 from maeast_upstream.evaluation.finetune import TunedScore
 from maeast_upstream.evaluation.labelled_set import LabelledSet
-from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.delimited import write_csv
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -174,18 +173,17 @@ def in_cell(name: str) -> str:
 def write_scores(path: Path, systems: Sequence[SystemScores]) -> None:
     """Write a CSV with a row per system, run, readout and set, in per cent; test is that of the chosen readout only."""
     columns = ["system", "model", "readout", "set", "classes", "train", "valid", "test", "chance", "valid_accuracy"]
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, "test_accuracy", "test_low", "test_high", "C"])
-        for system in systems:
-            for readout, accuracies in system.valid.items():
-                for outcome, valid in zip(system.outcomes, accuracies, strict=True):
-                    labelled_set = outcome.labelled_set
-                    classes = labelled_set.shape[0]
-                    cells = [system.name, outcome.digest[:12], readout, labelled_set.name, *labelled_set.shape]
-                    test = [f"{value:.2f}" for value in (outcome.test, *interval([outcome]))]
-                    chosen = [*test, outcome.c] if readout == outcome.readout else [""] * 4
-                    writer.writerow([*cells, f"{100 / classes:.2f}", f"{valid:.2f}", *chosen])
+    rows: list[list[object]] = [[*columns, "test_accuracy", "test_low", "test_high", "C"]]
+    for system in systems:
+        for readout, accuracies in system.valid.items():
+            for outcome, valid in zip(system.outcomes, accuracies, strict=True):
+                labelled_set = outcome.labelled_set
+                classes = labelled_set.shape[0]
+                cells = [system.name, outcome.digest[:12], readout, labelled_set.name, *labelled_set.shape]
+                test = [f"{value:.2f}" for value in (outcome.test, *interval([outcome]))]
+                chosen = [*test, outcome.c] if readout == outcome.readout else [""] * 4
+                rows.append([*cells, f"{100 / classes:.2f}", f"{valid:.2f}", *chosen])
+    write_csv(path, rows)
 
 
 def format_tuned(sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) -> str:
@@ -205,9 +203,9 @@ def format_tuned(sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) 
 
 def write_tuned(path: Path, sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) -> None:
     """Write the scores of fine-tuning as CSV, in per cent."""
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["set", "classes", "train", "valid", "test", "epoch", "valid_accuracy", "test_accuracy"])
-        for each in sets:
-            score = scores[each.name]
-            writer.writerow([each.name, *each.shape, score.epoch, f"{score.valid:.2f}", f"{score.test:.2f}"])
+    columns = ["set", "classes", "train", "valid", "test", "epoch", "valid_accuracy", "test_accuracy"]
+    rows: list[list[object]] = [list(columns)]
+    for each in sets:
+        score = scores[each.name]
+        rows.append([each.name, *each.shape, score.epoch, f"{score.valid:.2f}", f"{score.test:.2f}"])
+    write_csv(path, rows)

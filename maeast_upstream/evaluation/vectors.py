@@ -11,6 +11,7 @@ import numpy as np
 
 from maeast_upstream.data.labels import read_table
 from maeast_upstream.evaluation.labelled_set import LabelledSet
+from maeast_upstream.storage.delimited import from_cell
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def read_finetuned(path: Path, sets: Sequence[LabelledSet]) -> dict[str, float]:
         ValueError: the file has another form, lists a set twice, or has none of ``sets``.
     """
     scores: dict[str, float] = {}
-    for name, text in read_table(path, ["set", "test_accuracy"]):
+    for cell, text in read_table(path, ["set", "test_accuracy"]):
+        name = from_cell(cell)
         try:
             score = float(text)
         except ValueError:

@@ -4,6 +4,9 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from maeast_upstream.storage.atomic import replacing
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """Beginnings that a spreadsheet runs as a formula, in their full-width forms, too: OWASP, "CSV Injection"; or those
@@ -20,6 +23,12 @@ def lines(rows: Iterable[Iterable[object]], delimiter: str = ",") -> Iterator[st
         text = io.StringIO(newline="")  # rows end with "\r\n" there, because a writer that ends them with "\n" alone
         csv.writer(text, delimiter=delimiter).writerow(map(as_cell, row))  # does not quote "\r"
         yield text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]], delimiter: str = ",") -> None:
+    """Write rows as a file that appears whole, see `lines`; what is not UTF-8 in names is written as a mark."""
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(lines(rows, delimiter))
 
 
 def as_cell(value: object) -> object:

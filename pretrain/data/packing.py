@@ -1,7 +1,6 @@
 """Decodes a corpus once into flat files that are fast to cut crops from; see `maeast_upstream.data.packed`."""
 
 import contextlib
-import csv
 import io
 import json
 import logging
@@ -17,6 +16,7 @@ from maeast_upstream.data.manifest import read_fairseq
 from maeast_upstream.data.packed import AUDIO_NAME, TABLE_NAME, Packed, open_packed, to_int16
 from maeast_upstream.data.tars import Member, list_members
 from maeast_upstream.progress import progress_bar
+from maeast_upstream.storage.delimited import lines
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,7 @@ def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None =
                 f"no file of {corpus} could be decoded; the first: {failures[0] if failures else 'no audio'}"
             )
         with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file, delimiter="\t")
-            writer.writerows([("clip", "kind", "samples"), *rows])
+            file.writelines(lines([("clip", "kind", "samples"), *rows], "\t"))
         source.write_text(_relative(corpus, out), errors="surrogateescape")
     except Exception:
         for path in (audio, table, source):

@@ -5,7 +5,6 @@ deviations over the seeds. Resumable: run the same command again; finished runs 
 continues from its last save.
 """
 
-import csv
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from maeast_upstream.cli import ExitStatus
 from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.labelled_set import read_sets
 from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.delimited import write_csv
 from pretrain.sweep.curve import plot_curves, write_curves
 from pretrain.sweep.plan import PlannedRun, Sweep, read_sweep
 from pretrain.sweep.scores import Sets, by_key, measure_scores, read_scores, score_columns
@@ -124,7 +124,7 @@ def write_tables(out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: S
     scores = [read_scores(Path(run.recipe.out) / SCORES_NAME) for run in done]
     rows = [{**row_of(run), **columns} for run, columns in zip(done, score_columns(scores, sets), strict=True)]
     if rows:
-        write_csv(out / f"{sweep.name}.csv", rows)
+        write_csv(out / f"{sweep.name}.csv", [list(rows[0]), *([row.get(name) for name in rows[0]] for row in rows)])
         with replacing(out / f"{sweep.name}.md") as part:
             part.write_text(format_table(sweep, rows) + "\n", encoding="utf-8")
     return rows
@@ -155,14 +155,6 @@ def seconds_of(run: PlannedRun, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "seconds": round(steps * sum(step_seconds) / len(step_seconds), 1),
         "step_ms": round(1000 * min(step_seconds), 1),
     }
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write one row per run."""
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

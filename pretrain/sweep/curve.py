@@ -1,6 +1,5 @@
 """Writes and plots the losses and probe scores of a sweep's runs against time."""
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from maeast_upstream.checkpoint.loading import read
 from maeast_upstream.encoder import Encoder
-from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.delimited import write_csv
 from maeast_upstream.visualization.figures import drawing
 from pretrain.sweep.plan import PlannedRun
 from pretrain.sweep.scores import Sets, measure_scores, read_scores, score_columns
@@ -54,10 +53,7 @@ def write_curves(
             probes = folder / f"probes_{step}.json"
             scores.append(measure_scores(probes, encoder_at(state, folder), sets) if sets else read_scores(probes))
     curves = [{**row, **columns} for row, columns in zip(curves, score_columns(scores, sets), strict=True)]
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(curves[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(curves)
+    write_csv(path, [list(curves[0]), *([row.get(name) for name in curves[0]] for row in curves)])
     return curves
 
 

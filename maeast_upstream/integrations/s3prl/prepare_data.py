@@ -1,6 +1,5 @@
 """Turns a user's labelled clips into the data of s3prl's KS, SID and ER, with a config."""
 
-import csv
 import os
 import shlex
 from collections import Counter
@@ -35,6 +34,7 @@ from maeast_upstream.integrations.s3prl.layouts import (
 )
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.atomic import refuse_to_overwrite
+from maeast_upstream.storage.delimited import write_csv
 
 HEADS = {"ks": "speech_commands", "sid": "voxceleb1", "er": "emotion"}
 """Names of the tasks as ``-d`` of s3prl takes them."""
@@ -171,10 +171,8 @@ def finish_ks(paths: dict[SuperbClip, Path], folder: Path, out: Path, noises: di
 def finish_sid(paths: dict[SuperbClip, Path], folder: Path, out: Path, noises: dict[str, Samples]) -> Fields:
     """Write the list of clips and the table of speaker numbers and labels, and return the config's fields."""
     (folder / "clips.txt").write_text("".join(f"{line}\n" for line in sid_lines(paths)))
-    with (folder / "speakers.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["speaker", "label"])
-        writer.writerows(sorted({(path.parts[2], clip.label) for clip, path in paths.items()}))
+    speakers = sorted({(path.parts[2], clip.label) for clip, path in paths.items()})
+    write_csv(folder / "speakers.csv", [("speaker", "label"), *speakers])
     return {
         "file_path": str(out),
         "meta_data": str(out / "clips.txt"),
@@ -223,5 +221,4 @@ def launch_line(task: str, out: Path) -> str:
 
 def write_errors(path: Path, failed: dict[Path, str]) -> None:
     """Write the table of the files that were left out, with the reason."""
-    lines = [f"{name}\t{reason}\n" for name, reason in failed.items()]
-    path.write_text("path\treason\n" + "".join(lines), encoding="utf-8")
+    write_csv(path, [("path", "reason"), *((str(name), reason) for name, reason in failed.items())], "\t")

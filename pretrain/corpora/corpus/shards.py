@@ -1,6 +1,5 @@
 """Writes chosen clips as WebDataset shards, with a manifest and a summary."""
 
-import csv
 import io
 import json
 import tarfile
@@ -10,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.delimited import write_csv
 from pretrain.corpora.corpus.clips import ConvertedPackage, CorpusClip
 
 SHARD_BYTES = 60_000_000
@@ -61,8 +61,8 @@ def write_corpus(
             path.unlink()
     totals = _totals(rows)
     lines = [(what, f"{hours:.3f}", str(count)) for what, (hours, count) in totals.items()]
-    _write_tsv(out / SUMMARY, [("what", "hours", "clips"), *lines])
-    _write_tsv(out / MANIFEST, [COLUMNS, *rows])
+    write_csv(out / SUMMARY, [("what", "hours", "clips"), *lines], "\t")
+    write_csv(out / MANIFEST, [COLUMNS, *rows], "\t")
     return totals
 
 
@@ -119,8 +119,3 @@ def _totals(rows: Sequence[Row]) -> dict[str, tuple[float, int]]:
             seconds[what] += float(row[2])
             counts[what] += 1
     return {what: (seconds[what] / 3600, counts[what]) for what in sorted(seconds)}
-
-
-def _write_tsv(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)

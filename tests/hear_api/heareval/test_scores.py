@@ -84,3 +84,10 @@ def test_the_chart_has_a_bar_for_each_model_and_task(tmp_path):
     plot_scores(tmp_path / "many.svg", scores)
     assert (tmp_path / "one.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "many.svg").read_text().count("<!-- 50.0 -->") == 3
+
+
+def test_a_model_that_is_called_like_a_formula_is_text_in_the_table_and_comes_back(tmp_path):
+    path = tmp_path / "scores.csv"
+    merge_csv(path, [score("=1+1", value=1.0)])
+    assert "\n'=1+1," in path.read_text()
+    assert [one.model for one in merge_csv(path, [score("b", value=3.0)])] == ["=1+1", "b"]

@@ -1,12 +1,16 @@
 """Tables of scores: intervals, differences, Markdown."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from labelled_clips import write_real_clips, write_tones
 
 from maeast_upstream.evaluation import tables
 from maeast_upstream.evaluation.comparison import Outcome, SystemScores
+from maeast_upstream.evaluation.finetune import TunedScore
 from maeast_upstream.evaluation.labelled_set import read_labels
+from maeast_upstream.evaluation.vectors import read_finetuned
 
 
 def scores(name, correct, sets):
@@ -44,3 +48,11 @@ def test_a_bar_in_a_name_is_no_new_column(sets):
     page += "\n" + tables.format_differences(systems, "a|b")
     bars = [line.replace("\\|", "").count("|") for line in page.splitlines()]
     assert bars == [7] * (3 + len(sets)) + [4] * 3
+
+
+def test_a_name_that_begins_as_a_formula_is_text_in_a_csv_and_is_read_back(sets, tmp_path):
+    sets = [replace(sets[0], name="=1+1"), sets[1]]
+    tables.write_scores(tmp_path / "probe.csv", [scores("@SUM(A1)", [np.ones(each.shape[-1]) for each in sets], sets)])
+    assert "\n'@SUM(A1),,,'=1+1," in (tmp_path / "probe.csv").read_text()
+    tables.write_tuned(tmp_path / "scores.csv", sets, {each.name: TunedScore(60.0, 50.0, 3) for each in sets})
+    assert read_finetuned(tmp_path / "scores.csv", sets) == {each.name: 50.0 for each in sets}

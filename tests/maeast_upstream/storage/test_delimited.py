@@ -3,7 +3,7 @@ import io
 
 import pytest
 
-from maeast_upstream.storage.delimited import as_cell, from_cell, lines
+from maeast_upstream.storage.delimited import as_cell, from_cell, lines, write_csv
 
 NAMES = ["=cmd|' /C calc'!A0.wav", "+1+1", "-2+3", "@SUM(A1)", "\tx", "\rx", "\nx", "\uff1d1+1", "'=x", "''@x"]
 PLAIN = ["a.wav", "", "'quoted'", "a=b", "-0.5", "+1e-3", "12", "1.", "'tis.wav"]
@@ -28,3 +28,8 @@ def test_every_row_comes_back_as_it_was(delimiter):
     assert [
         [from_cell(cell) for cell in row] for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     ] == rows
+
+
+def test_a_name_that_is_not_utf8_is_written_with_a_mark(tmp_path):
+    write_csv(tmp_path / "a.csv", [["caf\udce9.wav", "=1"]])
+    assert (tmp_path / "a.csv").read_text() == "caf\\udce9.wav,'=1\n"

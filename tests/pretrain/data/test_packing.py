@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from maeast_upstream.audio.reading import read_audio
-from maeast_upstream.data.packed import open_packed
+from maeast_upstream.data.packed import open_packed, packed_clips
 from pretrain.data import packing
 from pretrain.data.packing import pack
 
@@ -163,3 +163,12 @@ def test_a_packed_corpus_that_is_not_whole_is_refused(tmp_path):
     audio.write_bytes(audio.read_bytes()[:-2])
     with pytest.raises(ValueError, match=r"audio\.i16 has \d+ bytes, clips\.tsv declares \d+; remove both"):
         open_packed(tmp_path / "packed")
+
+
+def test_a_clip_whose_path_begins_as_a_formula_keeps_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("=1+1").mkdir()
+    soundfile.write("=1+1/x.wav", np.zeros(800), 16_000)
+    pack(Path("=1+1"), Path("packed"), 0)
+    assert "\n'=1+1/x.wav\t" in Path("packed/clips.tsv").read_text()
+    assert [name for name, *_ in packed_clips(Path("packed"))] == ["=1+1/x.wav"]
