@@ -21,6 +21,7 @@ from maeast_upstream.audio.backends import (
     open_soundfile,
 )
 from maeast_upstream.audio.constants import SAMPLE_RATE, SAMPLES_PER_MS
+from maeast_upstream.audio.joining import Join, cut, join_in_memory
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -41,8 +42,6 @@ MIN_RATE, MAX_RATE = 1_000, 768_000
 """Range of sample rates in Hz; others come from broken headers."""
 RESAMPLING_MARGIN_MS = 50
 """Audio that is read on both sides of a resampled segment; soxr's filter reaches 10 ms at 44.1 kHz."""
-LARGE_BLOCK_SAMPLES = 1 << 23
-"""Small blocks are joined to blocks of 32 MiB, whose memory malloc returns to the system when it is freed."""
 MAX_AMPLITUDE = 1e10
 """Largest sample that is accepted: 32-bit integers read as floats reach 2e9; from about 1e16 a spectrum overflows."""
 MAX_OVERRUN_MS = 100
@@ -81,7 +80,9 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
     return decoded.samples
 
 
-def decode_audio(source: Source, start_ms: float | None = None, end_ms: float | None = None) -> DecodedAudio:
+def decode_audio(
+    source: Source, start_ms: float | None = None, end_ms: float | None = None, join: Join = join_in_memory
+) -> DecodedAudio:
     """Decode a file or a segment of it, mix it to mono and resample it to 16 kHz.
 
     A file is refused as cut short if its header or index declares more than it holds. Ogg, MP3 without an index and
@@ -94,6 +95,7 @@ def decode_audio(source: Source, start_ms: float | None = None, end_ms: float | 
         source: A path, or a binary file object.
         start_ms: Start of the segment; None for the beginning of the file.
         end_ms: Its end, exclusive; None for the end of the file. It may lie up to 100 ms after the end of the file.
+        join: Joins the decoded blocks; it may keep them elsewhere than in memory, or refuse too many.
 
     Returns:
         The samples, in about [-1, 1], and what was noticed while they were decoded.
@@ -108,8 +110,8 @@ def decode_audio(source: Source, start_ms: float | None = None, end_ms: float | 
         check_path(Path(source))
         if Path(source).suffix.lower() in PYAV_SUFFIXES:
             with open_pyav(source, name) as reader:
-                return DecodedAudio(read_opened(reader, name, start, end_ms))
-    return DecodedAudio(_read_either(source, name, start, end_ms))
+                return DecodedAudio(read_opened(reader, name, start, end_ms, join))
+    return DecodedAudio(_read_either(source, name, start, end_ms, join))
 
 
 def _name(source: Source) -> str:
@@ -150,7 +152,7 @@ def from_samples(samples: np.ndarray, rate: int) -> np.ndarray:
     if not len(mono):
         raise AudioError("samples: no samples")
     (mono,) = _checked(iter([mono]), "samples")
-    return _join(_resample(iter([mono]), rate), 0, math.inf) if rate != SAMPLE_RATE else mono
+    return join_in_memory(_resample(iter([mono]), rate)) if rate != SAMPLE_RATE else mono
 
 
 def _check_rate(rate: int, name: str) -> None:
@@ -159,20 +161,20 @@ def _check_rate(rate: int, name: str) -> None:
         raise AudioError(f"{name}: sample rate {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
-def _read_either(source: Source, name: str, start: float, end_ms: float | None) -> np.ndarray:
+def _read_either(source: Source, name: str, start: float, end_ms: float | None, join: Join) -> np.ndarray:
     """Read by libsndfile, or where it cannot, by FFmpeg."""
     import soundfile
 
     try:
         with open_soundfile(source, name) as reader:
-            return read_opened(reader, name, start, end_ms)
+            return read_opened(reader, name, start, end_ms, join)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         reason = re.sub(r"^Error opening .*: (?=[^:]*$)", "", str(error))
     if not isinstance(source, (str, Path)):
         source.seek(0)
     try:
         with open_pyav(source, name) as reader:
-            return read_opened(reader, name, start, end_ms)
+            return read_opened(reader, name, start, end_ms, join)
     except UnknownFormatError:
         raise AudioError(f"{name}: not audio that can be decoded ({reason})") from None
 
@@ -198,7 +200,9 @@ def check_path(path: Path) -> None:
         raise AudioError(f"{path}: empty file")
 
 
-def read_opened(reader: Reader, name: str, start: float, end_ms: float | None) -> np.ndarray:
+def read_opened(
+    reader: Reader, name: str, start: float, end_ms: float | None, join: Join = join_in_memory
+) -> np.ndarray:
     """Read a segment of an opened file, as `read_audio` does."""
     end = math.inf if end_ms is None else end_ms
     if not 0 <= start < end:
@@ -216,7 +220,7 @@ def read_opened(reader: Reader, name: str, start: float, end_ms: float | None) -
     blocks = _checked(_at_most(count, reader.blocks(from_native)), name)
     if rate != SAMPLE_RATE:
         blocks = _resample(blocks, rate)
-    samples = _join(blocks, first - from_16k, stop - from_16k)
+    samples = join(cut(blocks, first - from_16k, stop - from_16k))
     if first or stop < math.inf:
         _check_segment(len(samples), first, stop, reader, name)
     elif not reader.position:
@@ -260,26 +264,6 @@ def _resample(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     for block in blocks:
         yield stream.resample_chunk(np.ascontiguousarray(block))
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def _join(blocks: Iterator[np.ndarray], first: int, stop: float) -> np.ndarray:
-    """Join samples ``first`` to ``stop`` of the blocks without holding all of them twice in memory."""
-    kept: list[np.ndarray] = []
-    small, small_samples, position = 0, 0, 0
-    for block in blocks:
-        kept.append(block[max(0, first - position) : int(max(0, min(len(block), stop - position)))])
-        position += len(block)
-        small, small_samples = small + 1, small_samples + len(kept[-1])
-        if small_samples >= LARGE_BLOCK_SAMPLES:
-            kept[-small:] = [np.concatenate(kept[-small:])]
-            small = small_samples = 0
-    joined = np.empty(sum(map(len, kept)), np.float32)
-    position = len(joined)
-    while kept:
-        last = kept.pop()
-        joined[position - len(last) : position] = last
-        position -= len(last)
-    return joined
 
 
 def find_audio(inputs: Iterable[Path | str]) -> list[Path]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.audio.backends import PYAV_SUFFIXES, Reader, open_pyav, open_soundfile
-from maeast_upstream.audio.reading import check_path, read_audio, read_opened
+from maeast_upstream.audio.joining import Join, join_in_memory
+from maeast_upstream.audio.reading import check_path, decode_audio, read_opened
 
 KEPT_SECONDS = 30
 """Decoded audio that is kept, so that a segment may begin before the end of the previous one."""
@@ -25,21 +26,21 @@ class SequentialReader:
         self._stack = contextlib.ExitStack()
         self._reader: _KeepingReader | None = None
 
-    def read(self, start_ms: float | None, end_ms: float | None) -> np.ndarray:
+    def read(self, start_ms: float | None, end_ms: float | None, join: Join = join_in_memory) -> np.ndarray:
         """Read a segment, as `read_audio`; fast if the segments come in their order."""
         try:
-            samples = self._continue(start_ms or 0.0, end_ms)
+            samples = self._continue(start_ms or 0.0, end_ms, join)
         except Exception:  # `read_audio` raises the reason, or finds another decoder
             self.close()
             samples = None
-        return read_audio(self.path, start_ms, end_ms) if samples is None else samples
+        return decode_audio(self.path, start_ms, end_ms, join).samples if samples is None else samples
 
     def close(self) -> None:
         """Close the file."""
         self._reader = None
         self._stack.close()
 
-    def _continue(self, start: float, end: float | None) -> np.ndarray | None:
+    def _continue(self, start: float, end: float | None, join: Join) -> np.ndarray | None:
         """Read a segment from where the previous one ended; None where the file can seek."""
         for _ in range(2):
             if self._reader is None:
@@ -51,7 +52,7 @@ class SequentialReader:
                     return None
                 self._reader = _KeepingReader(opened)
             try:
-                return read_opened(self._reader, self.path, start, end)
+                return read_opened(self._reader, self.path, start, end, join)
             except _TooEarlyError:
                 self.close()
         return None
