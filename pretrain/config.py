@@ -36,10 +36,10 @@ class DataConfig:
     max_crop_seconds: float | None = None
     """If set, each batch draws its crop length from 16 log-spaced lengths between crop_seconds and this."""
     min_seconds: float = 0.0
-    """Clips shorter than this are left out."""
+    """Clips shorter than this are left out, and counted in the log. 0 trains on all; the published code has 2."""
     short_clips: Literal["repeat", "join", "pad"] = "repeat"
-    """How to fill a crop from a shorter clip: repeat the clip, join it with other clips, or zero-pad it and mask the
-    padding."""
+    """How to fill a crop from a shorter clip, which is drawn as often as a long one: repeat the clip, join it with
+    other clips, or zero-pad it and mask the padding."""
     length_buckets: int = 8
     """Number of length buckets when short_clips is pad; all clips of a batch come from one bucket."""
     batch_clips: int = 32

@@ -99,9 +99,7 @@ class CropBatches(Dataset[Batch]):
         if self.bucket_samples is not None:
             return self._draw_bucket(self.bucket_samples, random)
         samples, count = crop_shape(self.config, self.sharding.number, random)
-        long_enough = self.clips.lengths >= samples / 2  # no clip shorter than half a crop unless all are
-        weights = self.weights * long_enough if long_enough.any() else self.weights
-        return samples, count, draw_clips(weights, count, random)
+        return samples, count, draw_clips(self.weights, count, random)
 
     def _draw_bucket(self, bucket_samples: np.ndarray, random: np.random.Generator) -> tuple[int, int, np.ndarray]:
         samples = int(bucket_samples[draw_clips(self.weights, 1, random)[0]])

@@ -206,9 +206,12 @@ def drop_short(clips: Clips, min_samples: int) -> Clips:
             f"{clips.lengths.max() / SAMPLE_RATE:.3f} s"
         )
     logger.warning(
-        "%d clips shorter than %.3f s are left out",
+        "%d of %d clips are shorter than %.3f s and left out, %.2f of %.2f h",
         (~long_enough).sum(),
+        len(long_enough),
         min_samples / SAMPLE_RATE,
+        clips.lengths[~long_enough].sum() / SAMPLE_RATE / 3600,
+        clips.lengths.sum() / SAMPLE_RATE / 3600,
     )
     return ChosenClips(clips, np.flatnonzero(long_enough))
 

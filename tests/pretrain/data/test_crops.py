@@ -73,14 +73,19 @@ def test_drawn_crop_lengths_keep_the_seconds_of_a_batch():
         assert abs(count * samples - 16 * 4000) <= samples / 2
 
 
-def test_long_crops_are_not_made_of_short_clips():
-    crops = CropBatches(
-        ramp_corpus([30000, 500]),
-        DataConfig(crop_seconds=1.0, batch_clips=32),
-        1,
-        seed=0,
-    )
-    assert ((crops[0].waveforms * 32768).round() < 1000).all()
+@pytest.mark.parametrize("short", ["repeat", "join"])
+def test_a_short_clip_is_drawn_as_often_as_a_long_one(short):
+    config = DataConfig(crop_seconds=1.0, batch_clips=300, short_clips=short)
+    crops = CropBatches(ramp_corpus([30000, 500, 7999]), config, 1, seed=0)
+    counts = np.bincount(crops[0].clips, minlength=3)
+    assert counts.min() > 75, counts
+    assert (crops[0].lengths == 16_000).all()
+
+
+def test_where_all_clips_are_longer_than_half_a_crop_the_draw_is_that_of_version_0_1():
+    corpus = ramp_corpus([9000, 2400, 4000, 30_000, 5000])
+    crops = CropBatches(corpus, DataConfig(crop_seconds=0.3, batch_clips=12), 1, seed=3)
+    assert crops[0].clips == (0, 1, 4, 2, 0, 2, 2, 0, 3, 0, 1, 2)
 
 
 def test_kinds_are_drawn_in_equal_shares_at_power_0_and_as_they_come_at_1():

@@ -175,7 +175,7 @@ def test_clips_shorter_than_a_patch_are_left_out_and_if_all_are_so_it_is_an_erro
         soundfile.write(tmp_path / f"{number}.wav", sweep(16_000, 2.0)[:samples], 16_000)
     padded = direct(recipe, tmp_path, short_clips="pad", mix=False)
     assert len(opened(padded).clips.lengths) == 2
-    assert "2 clips shorter than 0.175 s are left out" in caplog.text
+    assert "2 of 4 clips are shorter than 0.175 s and left out, 0.00 of 0.00 h" in caplog.text
     for name in ("2.wav", "3.wav"):
         (tmp_path / name).unlink()
     with pytest.raises(ValueError, match=r"all 2 clips are shorter than 0\.175 s .* the longest has 0\.125 s"):
