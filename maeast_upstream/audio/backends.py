@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 RAW_FORMATS = {".g722": "g722", ".gsm": "gsm"}
 """Telephone codecs without a header, which only the suffix of the file identifies."""
-PYAV_SUFFIXES = frozenset({".m4a", ".mp4", ".mkv", ".webm", ".aac", ".wma"}) | RAW_FORMATS.keys()
+PYAV_SUFFIXES = RAW_FORMATS.keys() | {
+    *(".m4a", ".m4b", ".mp4", ".m4v", ".m4r", ".mov", ".3gp", ".3g2", ".mkv", ".mka", ".webm", ".weba"),
+    *(".avi", ".flv", ".f4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"),
+    *(".aac", ".wma", ".asf", ".wmv", ".amr", ".ac3", ".eac3", ".wv", ".ape", ".tta"),
+}
 """Suffixes of containers that libsndfile does not read."""
 MAX_CHANNELS = 1024
 MAX_MISSING_BYTES = 64
@@ -57,6 +61,8 @@ class Reader(Protocol):
     """Whether it can go to a sample without decoding those before it."""
     seconds: float
     """Length that the header declares, exact or nearly; 0 where it declares none."""
+    notes: list[str]
+    """What was noticed so far, as in `DecodedAudio.notes`."""
 
     @property
     def position(self) -> int:
@@ -91,6 +97,7 @@ class _SoundfileReader:
     def __init__(self, file: "soundfile.SoundFile", name: str) -> None:
         self.rate: int = file.samplerate
         self.position = 0
+        self.notes: list[str] = []
         self.seeks = _seeks_exactly(file)
         self.seconds = file.frames / file.samplerate
         self._file, self._name = file, name
@@ -178,6 +185,7 @@ class _PyavReader:
 
     def __init__(self, container: "av.container.InputContainer", name: str) -> None:
         self.position, self.seeks = 0, False
+        self.notes: list[str] = []
         self._name, self.seconds = name, _declared_seconds(container)
         self._frames = iter(container.decode(audio=0))
         self._next = next(self._frames, None)

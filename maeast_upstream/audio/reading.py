@@ -1,11 +1,9 @@
 """Reads a file or stream, whole or a segment of it, as mono float32 samples at 16 kHz."""
 
 import math
-import os
 import re
-import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from maeast_upstream.audio.backends import (
     open_soundfile,
 )
 from maeast_upstream.audio.constants import SAMPLE_RATE, SAMPLES_PER_MS
+from maeast_upstream.audio.files import AUDIO_SUFFIXES, check_path, find_audio
 from maeast_upstream.audio.joining import Join, cut, join_in_memory
 
 __all__ = [
@@ -36,8 +35,6 @@ __all__ = [
     "read_audio",
 ]
 
-AUDIO_SUFFIXES = PYAV_SUFFIXES | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au"}
-"""Suffixes of the files that count as audio in a folder."""
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Range of sample rates in Hz; others come from broken headers."""
 RESAMPLING_MARGIN_MS = 50
@@ -110,8 +107,8 @@ def decode_audio(
         check_path(Path(source))
         if Path(source).suffix.lower() in PYAV_SUFFIXES:
             with open_pyav(source, name) as reader:
-                return DecodedAudio(read_opened(reader, name, start, end_ms, join))
-    return DecodedAudio(_read_either(source, name, start, end_ms, join))
+                return read_opened(reader, name, start, end_ms, join)
+    return _read_either(source, name, start, end_ms, join)
 
 
 def _name(source: Source) -> str:
@@ -161,7 +158,7 @@ def _check_rate(rate: int, name: str) -> None:
         raise AudioError(f"{name}: sample rate {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
-def _read_either(source: Source, name: str, start: float, end_ms: float | None, join: Join) -> np.ndarray:
+def _read_either(source: Source, name: str, start: float, end_ms: float | None, join: Join) -> DecodedAudio:
     """Read by libsndfile, or where it cannot, by FFmpeg."""
     import soundfile
 
@@ -179,31 +176,10 @@ def _read_either(source: Source, name: str, start: float, end_ms: float | None, 
         raise AudioError(f"{name}: not audio that can be decoded ({reason})") from None
 
 
-def check_path(path: Path) -> None:
-    """Raise AudioError if ``path`` is not a file with content."""
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise AudioError(f"{path}: a folder; expected an audio file")
-        if not stat.S_ISREG(mode):  # reading a pipe may never begin, reading /dev/zero never end
-            raise AudioError(f"{path}: a pipe or device; expected a file")
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except FileNotFoundError:
-        dangling = os.path.islink(path)  # noqa: PTH114
-        raise AudioError(f"{path}: {'a link to a file that does not exist' if dangling else 'no such file'}") from None
-    except AudioError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise AudioError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if empty:
-        raise AudioError(f"{path}: empty file")
-
-
 def read_opened(
     reader: Reader, name: str, start: float, end_ms: float | None, join: Join = join_in_memory
-) -> np.ndarray:
-    """Read a segment of an opened file, as `read_audio` does."""
+) -> DecodedAudio:
+    """Read a segment of an opened file, as `decode_audio` does."""
     end = math.inf if end_ms is None else end_ms
     if not 0 <= start < end:
         raise AudioError(f"{name}: a segment from {start:.10g} to {end:.10g} ms; expected 0 <= start < end")
@@ -227,7 +203,7 @@ def read_opened(
         raise AudioError(f"{name}: no samples")
     elif not len(samples):
         raise AudioError(f"{name}: {reader.position} samples at {rate} Hz are not one sample at {SAMPLE_RATE} Hz")
-    return samples
+    return DecodedAudio(samples, tuple(reader.notes))
 
 
 def _check_segment(length: int, first: int, stop: float, reader: Reader, name: str) -> None:
@@ -264,23 +240,3 @@ def _resample(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     for block in blocks:
         yield stream.resample_chunk(np.ascontiguousarray(block))
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def find_audio(inputs: Iterable[Path | str]) -> list[Path]:
-    """List audio files: files as given, and those of folders at any depth, sorted within a folder; no file twice.
-
-    Raises:
-        ValueError: A path does not exist, or a folder holds no audio.
-    """
-    found: dict[Path, None] = {}
-    for item in map(Path, inputs):
-        if item.is_dir():
-            files = sorted(p for p in item.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
-            if not files:
-                raise ValueError(f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
-            found.update(dict.fromkeys(files))
-        elif item.exists():
-            found[item] = None
-        else:
-            raise ValueError(f"{item}: no such file or folder")
-    return list(found)

@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.audio.backends import PYAV_SUFFIXES, Reader, open_pyav, open_soundfile
+from maeast_upstream.audio.files import check_path
 from maeast_upstream.audio.joining import Join, join_in_memory
-from maeast_upstream.audio.reading import check_path, decode_audio, read_opened
+from maeast_upstream.audio.reading import DecodedAudio, decode_audio, read_opened
 
 KEPT_SECONDS = 30
 """Decoded audio that is kept, so that a segment may begin before the end of the previous one."""
 
 
 class SequentialReader:
-    """Reads segments of one file, with the same result as `read_audio`.
+    """Reads segments of one file, with the same result as `decode_audio`.
 
-    For a 3-hour MP3 with a thousand segments, `read_audio` would decode one and a half hours on average for each.
+    For a 3-hour MP3 with a thousand segments, `decode_audio` would decode one and a half hours on average for each.
     """
 
     def __init__(self, path: str) -> None:
@@ -26,21 +27,21 @@ class SequentialReader:
         self._stack = contextlib.ExitStack()
         self._reader: _KeepingReader | None = None
 
-    def read(self, start_ms: float | None, end_ms: float | None, join: Join = join_in_memory) -> np.ndarray:
-        """Read a segment, as `read_audio`; fast if the segments come in their order."""
+    def read(self, start_ms: float | None, end_ms: float | None, join: Join = join_in_memory) -> DecodedAudio:
+        """Read a segment, as `decode_audio`; fast if the segments come in their order."""
         try:
-            samples = self._continue(start_ms or 0.0, end_ms, join)
-        except Exception:  # `read_audio` raises the reason, or finds another decoder
+            decoded = self._continue(start_ms or 0.0, end_ms, join)
+        except Exception:  # `decode_audio` raises the reason, or finds another decoder
             self.close()
-            samples = None
-        return decode_audio(self.path, start_ms, end_ms, join).samples if samples is None else samples
+            decoded = None
+        return decoded or decode_audio(self.path, start_ms, end_ms, join)
 
     def close(self) -> None:
         """Close the file."""
         self._reader = None
         self._stack.close()
 
-    def _continue(self, start: float, end: float | None, join: Join) -> np.ndarray | None:
+    def _continue(self, start: float, end: float | None, join: Join) -> DecodedAudio | None:
         """Read a segment from where the previous one ended; None where the file can seek."""
         for _ in range(2):
             if self._reader is None:
@@ -68,7 +69,7 @@ class _KeepingReader:
     seeks = False
 
     def __init__(self, reader: Reader) -> None:
-        self.rate, self.seconds = reader.rate, reader.seconds
+        self.rate, self.seconds, self.notes = reader.rate, reader.seconds, reader.notes
         self._reader, self._blocks = reader, reader.blocks(0)
         self._kept: deque[np.ndarray] = deque()
         self._begin = self._end = 0

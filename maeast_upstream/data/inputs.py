@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from maeast_upstream.audio.reading import AUDIO_SUFFIXES
+from maeast_upstream.audio.files import AUDIO_SUFFIXES, is_hidden
 from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_packed, packed_clips
 from maeast_upstream.data.tars import list_members
@@ -55,8 +55,8 @@ def list_segments(inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | N
     """List all segments of the inputs lazily, in the order of the inputs; the same files give the same list.
 
     - A folder gives its audio files (by their suffix), members of its ``.tar`` files, and clips of packed corpora, at
-      any depth and sorted by name in each folder. Links to folders are not followed, manifests in it are not read, and
-      files or folders that are inputs themselves are left out.
+      any depth and sorted by name in each folder. Links to folders are not followed, manifests in it are not read,
+      and files or folders that are inputs themselves or hidden, see `is_hidden`, are left out.
     - ``.tsv`` and ``.csv`` are manifests, see `read_manifest`.
     - ``.tar`` gives its members with an audio suffix. Links and sparse files among them, and the end of a tar that is
       cut short, are segments with an ``error``.
@@ -188,6 +188,8 @@ def _from_folder(folder: str, excluded: frozenset[str]) -> Iterator[Segment]:
         return
     prefix = "" if folder == "." else folder
     for name, is_folder in entries:
+        if is_hidden(name):
+            continue
         path = os.path.join(prefix, name)
         if excluded and os.path.abspath(path) in excluded:
             continue
@@ -202,7 +204,7 @@ def _from_folder(folder: str, excluded: frozenset[str]) -> Iterator[Segment]:
 def _from_remote(folder: str, excluded: frozenset[str]) -> Iterator[Segment]:
     try:
         for url, size in walk_remote(folder):
-            if url in excluded:
+            if url in excluded or is_hidden(os.path.basename(url)):
                 continue
             if (suffix := _suffix(url)) in AUDIO_SUFFIXES:
                 yield Segment(url, size=size)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from maeast_upstream.audio.files import is_hidden
 from maeast_upstream.storage.remote import is_remote, open_remote
 
 
@@ -28,7 +29,7 @@ def list_members(path: str, suffixes: Collection[str]) -> Iterator[Member]:
 
     Args:
         path: A local path, or an address that fsspec knows.
-        suffixes: Lower-case suffixes with their dot; members with others are skipped.
+        suffixes: Lower-case suffixes with their dot; members with others, and hidden ones, are skipped.
 
     Yields:
         Plain files, and links and sparse files with an error.
@@ -52,7 +53,7 @@ def _members(file: BinaryIO, suffixes: Collection[str]) -> Iterator[Member]:
             tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header that it saw
             if member.size < 0 or tar.offset <= member.offset:  # the same header would come again for ever
                 raise tarfile.ReadError(f"{member.name} has a negative size")
-            if os.path.splitext(member.name)[1].lower() not in suffixes:  # noqa: PTH122
+            if os.path.splitext(member.name)[1].lower() not in suffixes or is_hidden(member.name):  # noqa: PTH122
                 continue
             if member.islnk() or member.issym():
                 option = "--hard-dereference" if member.islnk() else "--dereference"

@@ -83,7 +83,7 @@ def _read_local(segment: Segment) -> DecodedAudio:
             previous.close()
         _thread.reader, _thread.state = SequentialReader(segment.path), state
     reader: SequentialReader = _thread.reader
-    return DecodedAudio(reader.read(segment.start_ms, segment.end_ms))
+    return reader.read(segment.start_ms, segment.end_ms)
 
 
 def _member(file: BinaryIO, segment: Segment) -> _NamedBytes:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.audio.reading import AUDIO_SUFFIXES, AudioError, read_audio
+from maeast_upstream.audio.files import AUDIO_SUFFIXES, looks_like_audio
+from maeast_upstream.audio.reading import AudioError, read_audio
 from maeast_upstream.data.manifest import read_fairseq
 from maeast_upstream.data.packed import AUDIO_NAME, TABLE_NAME, Packed, open_packed, to_int16
 from maeast_upstream.data.tars import Member, list_members
@@ -113,7 +114,7 @@ def _tasks(corpus: Path) -> list[Task]:
     elif shards := sorted(corpus.glob("*.tar")):
         return [[(path, "")] for path in shards]
     else:
-        paths = sorted(p for p in corpus.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+        paths = sorted(p for p in corpus.rglob("*") if looks_like_audio(str(p.relative_to(corpus))) and p.is_file())
         files = [(path, "") for path in paths]
     if not files:
         raise ValueError(f"{corpus} holds neither *.tar shards nor audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")

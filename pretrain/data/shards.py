@@ -6,7 +6,6 @@ They are not a function of the step: a resumed run draws a new shuffle.
 import importlib
 import io
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from maeast_upstream.audio.reading import AUDIO_SUFFIXES, AudioError, duration_ms, read_audio
+from maeast_upstream.audio.files import looks_like_audio
+from maeast_upstream.audio.reading import AudioError, duration_ms, read_audio
 from maeast_upstream.storage.remote import open_remote
 from pretrain.config import DataConfig
 from pretrain.data.batches import Batch, BatchSharding, crop_shape
@@ -203,7 +203,7 @@ class Stream:
 
 def is_audio(name: str) -> bool:
     """Whether a member of a shard is a clip, by its name."""
-    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122  (names in tars are no paths here)
+    return looks_like_audio(name)
 
 
 def _open_by_fsspec(url: str, mode: str = "rb", bufsize: int = 8192, **_: object) -> BinaryIO:

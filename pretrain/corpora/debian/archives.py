@@ -7,12 +7,17 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
-from maeast_upstream.audio.reading import AUDIO_SUFFIXES
 from pretrain.corpora.debian.deb import ArchiveError, NameFilter, Source, UnpackFolder, suffix_of
 
 ZIP_SUFFIXES = frozenset({".pk3", ".pk4", ".wz", ".zip", ".dpk"})
 FONT_SUFFIX = ".sf2"
-SOUND_SUFFIXES = AUDIO_SUFFIXES | {".snd", ".spx"}
+SOUND_SUFFIXES = frozenset(
+    {
+        *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".snd", ".spx"),
+        *(".m4a", ".mp4", ".mkv", ".webm", ".aac", ".wma", ".g722", ".gsm"),
+    }
+)
+"""Suffixes of audio in packages; of others that `maeast` reads, .ts is a translation there and .mpg a video."""
 
 
 def is_sound(name: str) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sounds import tone, wav_header, write_pyav
 
-from maeast_upstream.audio.reading import AUDIO_SUFFIXES, AudioError, find_audio, read_audio
+from maeast_upstream.audio.reading import AudioError, read_audio
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
 
@@ -148,22 +148,6 @@ def test_broken_bytes_are_audio_or_an_audio_error(tmp_path, data):
         assert np.isfinite(read_audio(path)).all()
     except AudioError as error:
         assert "x.opus" in str(error)
-
-
-def test_folders_are_searched_and_files_taken_as_they_are(tmp_path):
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    for name in ("a/2.WAV", "a/b/1.flac", "a/notes.txt", "odd.bin"):
-        (tmp_path / name).touch()
-    found = find_audio([tmp_path / "odd.bin", tmp_path / "a", tmp_path / "a" / "2.WAV"])
-    assert [path.name for path in found] == ["odd.bin", "2.WAV", "1.flac"]
-    assert ".opus" in AUDIO_SUFFIXES
-
-
-def test_a_folder_without_audio_and_a_missing_path_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"a folder without audio; looked for .*\.wav"):
-        find_audio([tmp_path])
-    with pytest.raises(ValueError, match="nowhere: no such file or folder"):
-        find_audio([tmp_path / "nowhere"])
 
 
 def test_a_length_that_the_writer_could_not_know_is_no_cut(tmp_path):

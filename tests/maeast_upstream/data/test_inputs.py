@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sounds import tone
 
+from maeast_upstream.audio.files import is_hidden
 from maeast_upstream.audio.reading import AudioError, read_audio
 from maeast_upstream.data.inputs import Segment, as_text, cost, list_segments
 from maeast_upstream.data.manifest import Row, read_fairseq
@@ -69,7 +70,8 @@ def test_folders_are_listed_like_sorted_paths(tmp_path):
         "é.wav",
         "Z.aif",
     )
-    expected = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".txt")
+    listed = (path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".txt")
+    expected = sorted(path for path in listed if not is_hidden(str(path.relative_to(tmp_path))))
     assert paths(tmp_path) == list(map(str, expected))
 
 
@@ -95,7 +97,9 @@ def test_any_tree_is_listed_once_in_the_same_order(tmp_path, names):
             touch(tmp_path / "t", name)
         except (NotADirectoryError, IsADirectoryError, FileExistsError):
             continue
-    files = sorted(path for path in (tmp_path / "t").rglob("*") if path.is_file() and path.suffix == ".wav")
+    root = tmp_path / "t"
+    shown = (path for path in root.rglob("*.wav") if path.is_file() and not is_hidden(str(path.relative_to(root))))
+    files = sorted(shown)
     assert paths(tmp_path / "t") == list(map(str, files)) == paths(f"{tmp_path}/t/", tmp_path / "t")
 
 

@@ -1,0 +1,72 @@
+"""Finds audio files by their names, and refuses paths that are no file with content."""
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from maeast_upstream.audio.backends import PYAV_SUFFIXES, AudioError
+
+AUDIO_SUFFIXES = PYAV_SUFFIXES | {
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga"),
+    *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".sph", ".voc"),
+}
+"""Suffixes of the files that count as audio in a folder or tar."""
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file is hidden, by its path below the folder or tar that is searched.
+
+    It is if a part of the path begins with a dot, such as ``.git/x.wav`` or ``._x.wav``, in which macOS stores what
+    other file systems cannot hold of ``x.wav``.
+    """
+    return any(part.startswith(".") and part not in (".", "..") for part in re.split(r"[/\\]", name))
+
+
+def looks_like_audio(name: str) -> bool:
+    """Tell whether a folder or tar is expected to hold audio under this name, by its suffix; not if it is hidden."""
+    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES and not is_hidden(name)  # noqa: PTH122
+
+
+def find_audio(inputs: Iterable[Path | str]) -> list[Path]:
+    """List audio files: files as given, and those of folders at any depth, sorted within a folder; no file twice.
+
+    Hidden files and those in hidden folders are left out, see `is_hidden`.
+
+    Raises:
+        ValueError: A path does not exist, or a folder holds no audio.
+    """
+    found: dict[Path, None] = {}
+    for item in map(Path, inputs):
+        if item.is_dir():
+            files = sorted(p for p in item.rglob("*") if looks_like_audio(str(p.relative_to(item))) and p.is_file())
+            if not files:
+                raise ValueError(f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
+            found.update(dict.fromkeys(files))
+        elif item.exists():
+            found[item] = None
+        else:
+            raise ValueError(f"{item}: no such file or folder")
+    return list(found)
+
+
+def check_path(path: Path) -> None:
+    """Raise AudioError if ``path`` is not a file with content."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise AudioError(f"{path}: a folder; expected an audio file")
+        if not stat.S_ISREG(mode):  # reading a pipe may never begin, reading /dev/zero never end
+            raise AudioError(f"{path}: a pipe or device; expected a file")
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        dangling = os.path.islink(path)  # noqa: PTH114
+        raise AudioError(f"{path}: {'a link to a file that does not exist' if dangling else 'no such file'}") from None
+    except AudioError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise AudioError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if empty:
+        raise AudioError(f"{path}: empty file")
