@@ -10,7 +10,7 @@ from typing import Any
 
 from hear_api.tasks.format import MIN_FOLDS, TRAIN_VALID_TEST, check_label_texts, is_file_name
 from maeast_upstream.audio.constants import SAMPLE_RATE
-from maeast_upstream.data.labels import read_header, read_table
+from maeast_upstream.data.labels import SPLIT_NAMES, read_header, read_table
 
 VALID_SHARE = 4
 """Without valid clips every fourth train clip becomes one: of 80 % for train and valid that makes HEAR's 60/20/20."""
@@ -51,10 +51,11 @@ def read_clips(table: Path) -> tuple[list[TaskClip], str]:
     Raises:
         ValueError: A clip is in two splits, the splits do not fit together, or the kit would change a label.
     """
-    event = {"start_ms", "end_ms"} <= set(read_header(table))
+    event = {"start_ms", "end_ms"} <= read_header(table)
     columns = ["path", "split", "label", *(["start_ms", "end_ms"] if event else [])]
     by_path: dict[Path, TaskClip] = {}
     for number, (path, split, label, *times) in enumerate(read_table(table, columns, columns[2:]), start=1):
+        split = SPLIT_NAMES.get(split.casefold(), split)
         source = table.parent / path
         clip = by_path.setdefault(source.resolve(), TaskClip(source, path, split))
         if clip.split != split:

@@ -1,6 +1,5 @@
 """Reads the vectors of other extractors, and the scores that ``maeast finetune`` wrote, for a comparison."""
 
-import csv
 import hashlib
 import zipfile
 from collections.abc import Sequence
@@ -10,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.data.labels import read_table
+from maeast_upstream.data.tables import parse_number, read_header, row_values
 from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.storage.delimited import from_cell
+from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def read_vectors(path: Path, sets: Sequence[LabelledSet]) -> VectorTable:
             raise ValueError(f"not a vector of finite numbers for each path, but of shape {vectors.shape}")
         if len(set(clips)) < len(clips):
             raise ValueError("a path is listed twice")
-    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile, csv.Error) as error:
+    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: expected an .npz with path and vector, or a CSV with path and numbers ({error})"
         ) from error
@@ -64,11 +65,15 @@ def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _read_csv(path: Path) -> tuple[list[str], np.ndarray]:
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = [row for row in csv.reader(file) if row]
-    column = header.index("path")
-    names = [row.pop(column) for row in rows]
-    return names, np.array([[float(value) for value in row] for row in rows])
+    with open_lines(str(path)) as file:
+        lines = lines_of(file, str(path))
+        header = read_header(lines, str(path), "path")
+        column = header.index("path")
+        names, vectors = [], []
+        for _, row in row_values(lines, header, str(path), first=1):
+            names.append(file_name(row.pop(column)))
+            vectors.append(np.array([parse_number(value, header.separator) for value in row]))
+    return names, np.stack(vectors)
 
 
 def read_finetuned(path: Path, sets: Sequence[LabelledSet]) -> dict[str, float]:
@@ -81,7 +86,7 @@ def read_finetuned(path: Path, sets: Sequence[LabelledSet]) -> dict[str, float]:
     for cell, text in read_table(path, ["set", "test_accuracy"]):
         name = from_cell(cell)
         try:
-            score = float(text)
+            score = parse_number(text)
         except ValueError:
             score = -1.0
         if name in scores or not 0.0 <= score <= 100.0:

@@ -119,7 +119,7 @@ def test_a_label_that_the_kit_would_change_is_refused(tones, label, capsys):
     ("rows", "reason"),
     [
         (["0.wav,a,train", "1.wav,b,valid"], "no clip has the split 'test'"),
-        (["0.wav,a,train", "1.wav,b,dev", "2.wav,b,test"], "split 'dev' beside train, valid, test"),
+        (["0.wav,a,train", "1.wav,b,fold", "2.wav,b,test"], "split 'fold' beside train, valid, test"),
         (["0.wav,a,x", "1.wav,b,y"], "at least 3 folds"),
         (["0.wav,a,train", "0.wav,b,test"], "row 2 has 0.wav in test, an earlier one in train"),
         (["0.wav,a,train", "0.wav,a,train", "1.wav,b,test"], "a second time"),

@@ -99,7 +99,7 @@ def test_several_sets_give_a_line_each_and_their_mean(tones, drums, capsys):
     ("change", "message"),
     [
         (lambda text: text.replace("label", "class"), "no column 'label'; expected path,label,split"),
-        (lambda text: text.replace("valid", "validation"), "unknown split 'validation'"),
+        (lambda text: text.replace("valid", "eval"), "unknown split 'eval'; expected train, valid, test, training"),
         (lambda text: text.replace("valid", "train"), "no clip in split valid"),
         (lambda text: text.replace("low,test", "bass,test", 1), "no clip of class 'bass' in train"),
         (lambda text: text.replace("low", "high"), "only one class, 'high'"),
@@ -125,8 +125,8 @@ def test_labels_that_cannot_be_probed_are_refused_by_name(tones, tmp_path, chang
 def test_a_labels_file_that_is_missing_or_not_text_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"labels\.csv: no such file"):
         probe.main([str(tmp_path / "labels.csv")])
-    (tmp_path / "labels.csv").write_bytes(b"path,label,split\n\xff\xfe,a,train\n")
-    with pytest.raises(ValueError, match=r"labels\.csv: not a UTF-8 CSV"):
+    (tmp_path / "labels.csv").write_bytes(b"path,label,split\nx,\xff\xfe,train\n")
+    with pytest.raises(ValueError, match=r"labels\.csv: row 1: \\xff\\xfe is not in UTF-8"):
         probe.main([str(tmp_path / "labels.csv")])
 
 

@@ -245,7 +245,7 @@ def test_fairseq_s_manifest_gives_samples_and_kinds_to_pretraining(tmp_path):
             "path\tstart\tstart_ms\nx\t1\t1\n",
             r"m\.tsv: both start .* and start_ms",
         ),
-        ("path\tpath\nx\ty\n", r"m\.tsv: two columns are called path"),
+        ("path\tpath\nx\ty\n", r"m\.tsv: two columns are called 'path'"),
         (
             "path\tstart\nx.wav\t1\ny.wav\tsoon\n",
             r"m\.tsv: row 1 \(counted from 0\): start 'soon' is not a number",

@@ -30,7 +30,7 @@ def test_a_csv_of_vectors_is_read_as_an_npz_is(tmp_path):
         ("empty.npz", b""),
         ("scalar.npz", npz("x.wav", 1.0)),
         ("pickled.npz", npz(["x.wav"], np.array([{}], dtype=object))),
-        ("short.csv", b'path,a,b\nx.wav,1,2\n""\n'),
+        ("short.csv", b"path,a,b\nx.wav,1,2\ny.wav\n"),
         ("none.csv", b"path\nx.wav\n"),
         ("twice.csv", b"path,a\nx.wav,1\n./x.wav,2\n"),
         ("null.csv", b"path,a\nx\0.wav,1\n"),
