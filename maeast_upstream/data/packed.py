@@ -3,7 +3,6 @@
 `pretrain.pack` writes them; pretraining and `maeast embed` map them into memory.
 """
 
-import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.data.manifest import SAMPLES
+from maeast_upstream.data.tables import read_header, row_values
 from maeast_upstream.storage.delimited import from_cell
+from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
 AUDIO_NAME, TABLE_NAME = "audio.i16", "clips.tsv"
+COLUMNS = ("clip", "kind", "samples")
 SAMPLE_BYTES = 2
 FULL_SCALE = 32768.0
 """The int16 value of a sample of 1.0, so that 16-bit audio at 16 kHz keeps its exact values."""
@@ -65,14 +68,20 @@ def packed_clips(folder: Path) -> Iterator[tuple[str, str, int]]:
         ValueError: clips.tsv is invalid; or, after the last clip, audio.i16 does not have the declared length.
     """
     declared = 0
-    with (folder / TABLE_NAME).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            try:
-                name, kind, samples = from_cell(row["clip"]), from_cell(row["kind"]), int(row["samples"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{folder}: {TABLE_NAME} is not what pretrain.pack writes ({error})") from error
-            declared += samples * SAMPLE_BYTES
-            yield name, kind, samples
+    table = str(folder / TABLE_NAME)
+    problem = f"{folder}: {TABLE_NAME} is not what pretrain.pack writes"
+    with open_lines(table) as file:
+        lines = lines_of(file, table)
+        header = read_header(lines, table, "clip")
+        if not all(map(header.has, COLUMNS)):
+            raise ValueError(f"{problem} (expected {', '.join(COLUMNS)}, got {header})")
+        columns = [header.index(name) for name in COLUMNS]
+        for _, values in row_values(lines, header, table):
+            clip, kind, samples = (values[column] for column in columns)
+            if not SAMPLES.fullmatch(samples):
+                raise ValueError(f"{problem} ({samples[:40]!r} samples)")
+            declared += int(samples) * SAMPLE_BYTES
+            yield file_name(from_cell(clip)), from_cell(kind), int(samples)
     size = (folder / AUDIO_NAME).stat().st_size
     if not declared or size != declared:
         raise ValueError(f"{folder}: {AUDIO_NAME} has {size} bytes, {TABLE_NAME} declares {declared}; remove both")
