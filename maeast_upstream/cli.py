@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from maeast_upstream.display import without_secrets
 from maeast_upstream.version import __version__
 
 Command = Callable[[Sequence[str]], int]
@@ -110,7 +111,7 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
         return ExitStatus.FAILED
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
         print(f"error: {describe(error)}", file=sys.stderr)
         return ExitStatus.FAILED
     return status
@@ -159,11 +160,12 @@ def set_verbosity(verbose: bool, quiet: bool) -> None:
 
 
 def describe(error: Exception) -> str:
-    """Return an error's message in one line; it asks for a report if the error is a bug of this project."""
+    """Return an error's message in one line, without passwords; a bug of this project asks for a report."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         message = f"{error.filename}: {error.strerror.lower()}"
     else:
         message = " ".join(str(error).split()) or type(error).__name__
+    message = without_secrets(message)
     if is_expected(error):
         return message
     return (

@@ -167,16 +167,14 @@ def spec_from(args: argparse.Namespace, default: Readout) -> "EmbeddingSpec":
 
 def print_report(report: "PartReport", dimensions: int, output: "Output") -> int:
     """Print what was done and return the exit status."""
-    from maeast_upstream.data.inputs import as_text
-
     for path, reason, _ in report.errors[:MAX_SHOWN_ERRORS]:
         print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
     count, warnings = len(report.warnings), ""
     if count:
-        warnings = f"; {count} warning{'s' * (count > 1)} in {as_text(output.parent.path(output.warning_list))}"
+        warnings = f"; {count} warning{'s' * (count > 1)} in {output.parent.shown(output.warning_list)}"
     print(f"{report.clips} files, {report.rows} rows of {dimensions} dimensions: {output.address}{warnings}")
     if not report.errors:
         return ExitStatus.DONE
-    error_list = as_text(output.parent.path(output.error_list))
+    error_list = output.parent.shown(output.error_list)
     print(f"{len(report.errors)} files left out, listed in {error_list}", file=sys.stderr)
     return ExitStatus.PARTIAL

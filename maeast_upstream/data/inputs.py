@@ -15,7 +15,9 @@ from typing import BinaryIO
 from maeast_upstream.audio.files import AUDIO_SUFFIXES, is_hidden
 from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_packed, packed_clips
+from maeast_upstream.data.shown_names import with_shown_names
 from maeast_upstream.data.tars import list_members
+from maeast_upstream.display import as_text, without_secrets
 from maeast_upstream.storage.remote import is_remote, remote_type, walk_remote
 
 STDIN = "-"
@@ -41,7 +43,7 @@ class Segment:
     size: int | None = None
     """Number of bytes, where the listing knows it."""
     file: str = ""
-    """File to open, if it is not ``path``: the tar, or the samples of the packed corpus."""
+    """File to open, if it is not ``path``: the tar, the samples of the packed corpus, or an address with a password."""
     packed: bool = False
     """Whether the bytes are 16 kHz int16 samples."""
     error: str | None = None
@@ -64,6 +66,8 @@ def list_segments(inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | N
     - ``-`` reads one path per line from stdin: audio files or tars, which are not checked before they are read.
     - Any other file counts as audio. Each of these but packed corpora may be an address that fsspec knows.
 
+    Names have no passwords or signatures of addresses in them, see `ShownNames`.
+
     An input that is given twice is listed once; a file in two manifests is listed twice.
 
     Raises:
@@ -76,7 +80,7 @@ def list_segments(inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | N
         unique.setdefault(_identity(path), path)
     for path in unique.values():
         _check(path)
-    return (
+    return with_shown_names(
         segment for identity, path in unique.items() for segment in _list(path, frozenset(unique) - {identity}, stdin)
     )
 
@@ -114,11 +118,6 @@ def file_bytes(segment: Segment) -> int:
         return 0
 
 
-def as_text(path: str) -> str:
-    r"""Return a path as tables store it, with bytes that are not UTF-8 in the form \xe9."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def _normal(path: str) -> str:
     if not path:
         raise ValueError("an empty path; expected a file, a folder or - for stdin")
@@ -139,7 +138,7 @@ def _check(item: str) -> None:
         return
     file_type = remote_type(item) if is_remote(item) else _local_type(item)
     if file_type is None:
-        raise ValueError(f"{item}: no such file or folder")
+        raise ValueError(f"{without_secrets(item)}: no such file or folder")
     if file_type == "directory" and next(_list(item), None) is None:
         raise ValueError(f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))} .tar")
     if file_type != "directory" and _suffix(item) in MANIFEST_SUFFIXES:

@@ -57,7 +57,7 @@ def decode_segment(segment: Segment) -> DecodedAudio:
     address = segment.file or segment.path
     try:
         with open_remote(address) if is_remote(address) else Path(address).open("rb") as file:
-            source = _member(file, segment) if segment.file else _capturing(file, segment)
+            source = _capturing(file, segment) if segment.offset is None else _member(file, segment)
             return _read_stream(source, segment)
     except AudioError:
         raise

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from maeast_upstream.display import without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
 from maeast_upstream.extract.outputs import Output
@@ -47,7 +48,7 @@ class Job:
     def metadata(self) -> dict[str, str]:
         """Return the metadata of the table's schema, which tells how the table was made."""
         config = self.encoder.config.to_dict()
-        content = {"settings": self.settings, "checkpoint": self.checkpoint, "config": config}
+        content = {"settings": self.settings, "checkpoint": without_secrets(self.checkpoint), "config": config}
         return {METADATA_KEY: json.dumps(content)}
 
     def refuse_other_table(self) -> None:
@@ -62,7 +63,7 @@ class Job:
         """Return a sentence about the parts that are done."""
         store = self.output.store
         clips = sum(store.report(number).clips for number in store.numbers())
-        return f"{clips} of {self.survey.segments} clips are saved in {store.storage.root}"
+        return f"{clips} of {self.survey.segments} clips are saved in {store.storage.shown()}"
 
     def run(self, workers: int, batch_seconds: float | None = None, ray: str | None = None) -> PartReport:
         """Embed the parts that are not done yet, then assemble the table.

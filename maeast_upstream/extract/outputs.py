@@ -9,7 +9,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from maeast_upstream.data.inputs import as_text
 from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.table import METADATA_KEY, Embedded, EmbeddingSpec, make_schema, make_table
 from maeast_upstream.storage import delimited
@@ -38,13 +37,13 @@ class Output:
     @property
     def address(self) -> str:
         """Its path as text, for messages."""
-        return as_text(self.parent.path(self.name))
+        return self.parent.shown(self.name)
 
     @property
     def store(self) -> PartStore:
         """The store of the parts: the folder itself, a folder in it (npy), or one beside the file."""
         ending = "/_parts" if self.format == "npy" else "" if self.is_folder else ".parts"
-        return PartStore(Storage(self.parent.address(self.name + ending)))
+        return PartStore(self.parent.folder(self.name + ending))
 
     @property
     def error_list(self) -> str:
@@ -116,7 +115,7 @@ class Output:
         """Return the builder of a part's rows."""
         schema = make_schema(spec, width, metadata)
         if self.format == "npy":
-            return NpyTableBuilder(schema, spec, Storage(self.parent.address(self.name)))
+            return NpyTableBuilder(schema, spec, self.parent.folder(self.name))
         return TableBuilder(schema, spec)
 
     def finish(self, schema: "pa.Schema") -> None:

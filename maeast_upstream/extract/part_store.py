@@ -72,7 +72,7 @@ class PartStore:
             with self.storage.open(SETTINGS_NAME) as file:
                 settings: dict[str, Any] = json.load(file)
         except ValueError as error:
-            raise ValueError(f"{self.storage.path(SETTINGS_NAME)}: broken; give --force to start again") from error
+            raise ValueError(f"{self.storage.shown(SETTINGS_NAME)}: broken; give --force to start again") from error
         return settings
 
     def open(self, settings: Mapping[str, Any]) -> None:
@@ -85,7 +85,7 @@ class PartStore:
         self.storage.remove_scratch()
         if self.begun:
             remedy = "give the same settings, another -o, or --force to start again"
-            refuse_changes(self.settings(), settings, self.storage.root, remedy)
+            refuse_changes(self.settings(), settings, self.storage.shown(), remedy)
         elif others := [name for name in self.storage.names() if name != LOCK_NAME]:
             raise self._foreign(others[0])
         else:
@@ -104,7 +104,7 @@ class PartStore:
             yield
             return
         root = self.storage.root
-        refusal = f"{root}: another run is writing here; wait for it, or give another -o"
+        refusal = f"{self.storage.shown()}: another run is writing here; wait for it, or give another -o"
         with locked(Path(root) / LOCK_NAME, refusal):
             yield
 
@@ -140,7 +140,7 @@ class PartStore:
             with self.storage.open(_name(number)) as file:
                 report = json.loads((pq.read_metadata(file).metadata or {})[REPORT_KEY])
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            path = self.storage.path(_name(number))
+            path = self.storage.shown(_name(number))
             raise ValueError(f"{path}: not a complete part; remove it and run the same command again") from error
         for name in ("errors", "warnings"):  # 0.1.0 wrote no warnings
             report[name] = [tuple(row) for row in report.get(name, ())]
@@ -181,7 +181,7 @@ class PartStore:
                 raise self._foreign(name)
 
     def _foreign(self, name: str) -> ValueError:
-        return ValueError(f"{self.storage.root}: a folder with other things in it, such as {name}; give another -o")
+        return ValueError(f"{self.storage.shown()}: a folder with other things in it, such as {name}; give another -o")
 
 
 def _is_ours(name: str) -> bool:

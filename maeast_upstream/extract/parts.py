@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from maeast_upstream.data.inputs import Segment, as_text, cost
+from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
@@ -123,7 +123,7 @@ def counted(
 
 def report_of(outcome: Embedded | FailedInput) -> PartReport:
     """Return the report of one input."""
-    warnings = [(outcome.path, outcome.segment, as_text(note)) for note in outcome.notes]
+    warnings = [(outcome.path, outcome.segment, note) for note in outcome.notes]
     if isinstance(outcome, FailedInput):
         return PartReport(errors=[(outcome.path, outcome.reason, outcome.segment)], warnings=warnings)
     return PartReport(

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.audio.reading import AudioError
-from maeast_upstream.data.inputs import Segment, as_text
+from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.packed import to_float
+from maeast_upstream.display import as_text, without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.streams import Submit, shared_threads, stream_pool
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.storage.remote import is_remote
 
 CALL_SECONDS = {"cpu": 30.0, "cuda": 1500.0}
 """Audio of one call of the encoder, padding included: bounds the time steps that are in memory at once."""
@@ -178,9 +180,22 @@ def read_back(block: list[Decoded], groups: Sequence[tuple[list[int], Vectors]])
                 vectors=np.stack([array[i, :count] for array in arrays]),
                 times_ms=start_ms + times_ms[i, :count].numpy(),
                 is_segment=segment.start_ms is not None or segment.end_ms is not None,
-                notes=segment.notes,
+                notes=shown_notes(segment),
             )
     for row, (segment, audio) in enumerate(block):
         if isinstance(audio, AudioError):
-            outcomes[row] = FailedInput(as_text(segment.path), segment.number, as_text(str(audio)), segment.notes)
+            outcomes[row] = FailedInput(
+                as_text(segment.path), segment.number, shown(str(audio), segment), shown_notes(segment)
+            )
     return [outcomes[row] for row in range(len(block))]
+
+
+def shown_notes(segment: Segment) -> tuple[str, ...]:
+    """The notes of a segment as tables store them."""
+    return tuple(shown(note, segment) for note in segment.notes)
+
+
+def shown(message: str, segment: Segment) -> str:
+    """A message about a segment as tables store it: text without passwords of addresses."""
+    has_address = "://" in message or is_remote(segment.file)
+    return as_text(without_secrets(message, segment.file) if has_address else message)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, cast
 
 from maeast_upstream.data.inputs import STDIN, Segment, cost, list_segments
+from maeast_upstream.display import without_secrets
 
 BLOCK_SEGMENTS = 1000
 """Segments that are stored at once."""
@@ -45,9 +46,9 @@ class Survey:
                 self.segments += len(block)
                 self.bytes += sum(map(cost, block))
                 for segment in block:
-                    digest.update(f"{segment!r}\n".encode("utf-8", "surrogateescape"))
+                    digest.update(f"{_identity(segment)}\n".encode("utf-8", "surrogateescape"))
         if not self.segments:
-            raise ValueError(f"no audio in {', '.join(inputs)}")
+            raise ValueError(f"no audio in {', '.join(map(without_secrets, inputs))}")
         self.digest = digest.hexdigest()[:16]
 
     def __iter__(self) -> Iterator[Segment]:
@@ -55,3 +56,9 @@ class Survey:
         with gzip.GzipFile(fileobj=self._file, mode="rb") as file:
             for _ in range(0, self.segments, BLOCK_SEGMENTS):
                 yield from cast(list[Segment], pickle.load(file))  # written by this object
+
+
+def _identity(segment: Segment) -> str:
+    """What identifies a segment when a run is continued: all but the secrets of its address, which may be renewed."""
+    text = repr(segment)
+    return without_secrets(text) if "://" in text else text

@@ -1,11 +1,13 @@
 """Folders, local or at an address that fsspec knows (s3://, gs://, hdfs://), whose files appear whole or not at all."""
 
 import contextlib
+import copy
 import os
 import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
+from maeast_upstream.display import as_text, without_secrets
 from maeast_upstream.storage.remote import is_remote
 
 SCRATCH_SUFFIX = ".scratch"
@@ -20,7 +22,7 @@ class Storage:
         from fsspec import filesystem
         from fsspec.core import url_to_fs
 
-        text = os.fspath(address)
+        self._given = text = os.fspath(address)
         try:
             if is_remote(text) and not text.startswith("file://"):
                 self.files, root = url_to_fs(text)
@@ -28,7 +30,7 @@ class Storage:
                 self.files = filesystem("file")
                 root = self.files._strip_protocol(text)
         except (ImportError, ValueError) as error:
-            raise ValueError(f"{address}: {' '.join(str(error).split())}") from error
+            raise ValueError(without_secrets(f"{address}: {' '.join(str(error).split())}", text)) from error
         self.root = str(root).rstrip("/")
 
     @property
@@ -40,9 +42,16 @@ class Storage:
         """Return the path of a file inside its file system."""
         return f"{self.root}/{name}"
 
-    def address(self, name: str) -> str:
-        """Return the address of a file or folder, for another `Storage`."""
-        return str(self.files.unstrip_protocol(self.path(name)))
+    def folder(self, name: str) -> "Storage":
+        """Return a folder inside it, in the same file system and with the same credentials."""
+        inner = copy.copy(self)
+        inner.root = self.path(name)
+        return inner
+
+    def shown(self, name: str = "") -> str:
+        """Return the path of a file, or without a name of the folder, for messages: as text without passwords."""
+        path = as_text(self.path(name) if name else self.root)
+        return path if self.is_local else without_secrets(path, self._given)
 
     def exists(self, name: str = "") -> bool:
         """Whether the file, or without a name the folder itself, exists."""

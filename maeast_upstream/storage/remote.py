@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from maeast_upstream.display import without_secrets
+
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
@@ -28,7 +30,7 @@ def remote_type(url: str) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{url}: cannot be reached ({error})") from error
+        raise ValueError(without_secrets(f"{url}: cannot be reached ({error})")) from error
 
 
 def walk_remote(url: str) -> Iterator[tuple[str, int]]:
@@ -59,7 +61,7 @@ def _system(url: str) -> tuple["AbstractFileSystem", str]:
 
         system, path = url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"{url}: its protocol is not available ({error})") from error
+        raise ValueError(without_secrets(f"{url}: its protocol is not available ({error})")) from error
     return system, str(path)
 
 

@@ -6,6 +6,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from embed_runs import errors, rows
@@ -130,3 +131,22 @@ def test_an_error_has_the_row_of_its_manifest(tmp_path):
     assert main(["embed", str(tmp_path / "m.csv"), "-o", str(tmp_path / "e.parquet")]) == 3
     with (tmp_path / "e.parquet.errors.tsv").open(newline="") as file:
         assert [row["segment"] for row in csv.DictReader(file, delimiter="\t")] == ["1"]
+
+
+def test_a_password_in_an_address_stands_nowhere(folder, tmp_path, capsys):
+    files = fsspec.filesystem("memory")
+    for name in ("one", "two"):  # to the file system in memory these are names of folders
+        files.pipe(f"/user:S3CRET-{name}@host/a.opus", sorted(folder.iterdir())[0].read_bytes())
+    names = [f"user:S3CRET-{name}" for name in ("one/gone", "two/gone", "one@host/a", "two@host/a")]
+    lines = [f"memory://{name.replace('/gone', '@host/gone')}.opus" for name in names]
+    (tmp_path / "m.csv").write_text("\n".join(["path", *lines]))
+    for options in (["-o", str(tmp_path / "e.parquet")], ["-o", "memory://user:S3CRET-out@host/e.parquet"]):
+        assert main(["embed", str(tmp_path / "m.csv"), *options, "--workers", "0"]) == 3
+    assert main(["embed", "memory://user:S3CRET-none@host/a.wav", "-o", str(tmp_path / "f.parquet")]) == 1
+    told = capsys.readouterr()
+    assert "S3CRET" not in told.out + told.err
+    assert "memory://user:***@host/a.wav: no such file" in told.err
+    for path in tmp_path.glob("e.*"):
+        assert b"S3CRET" not in path.read_bytes()
+    table = rows(tmp_path / "e.parquet")
+    assert [row["path"] for row in table] == ["memory://user:***@host/a.opus", "memory://user:***2@host/a.opus"]

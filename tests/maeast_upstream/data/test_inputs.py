@@ -17,11 +17,12 @@ from sounds import tone
 
 from maeast_upstream.audio.files import is_hidden
 from maeast_upstream.audio.reading import AudioError, read_audio
-from maeast_upstream.data.inputs import Segment, as_text, cost, list_segments
+from maeast_upstream.data.inputs import Segment, cost, list_segments
 from maeast_upstream.data.manifest import Row, read_fairseq
 from maeast_upstream.data.packed import open_packed
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.decoding.worker import read_segment
+from maeast_upstream.display import as_text
 
 CLIPS = sorted((Path(__file__).parents[2] / "data" / "audio").glob("*.opus"))
 ANY_CASE = settings(

@@ -49,3 +49,13 @@ def test_no_audio_and_no_stdin_are_refused(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(ValueError, match="stdin is closed"):
         Survey(["-"])
+
+
+def test_a_renewed_password_is_the_same_input(tmp_path):
+    digests = []
+    for password in ("one", "two"):
+        (tmp_path / "m.csv").write_text(f"path\nhttp://u:{password}@h/a.wav\nhttp://u@h/b.wav?sig={password}\n")
+        survey = Survey([str(tmp_path / "m.csv")])
+        assert [segment.path for segment in survey] == ["http://u:***@h/a.wav", "http://***@h/b.wav?sig=***"]
+        digests.append(survey.digest)
+    assert digests[0] == digests[1]

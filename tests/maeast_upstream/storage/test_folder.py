@@ -56,7 +56,7 @@ def test_a_local_folder_with_two_colons_is_a_folder(tmp_path):
     (tmp_path / "take::2").mkdir()
     storage = Storage(f"{tmp_path}/take::2")
     assert storage.is_local
-    assert Storage(storage.address("parts")).root == f"{tmp_path}/take::2/parts"
+    assert storage.folder("parts").root == f"{tmp_path}/take::2/parts"
 
 
 def test_what_a_killed_process_left_is_removed(storage):
@@ -67,7 +67,7 @@ def test_what_a_killed_process_left_is_removed(storage):
 
 
 def test_a_folder_that_is_not_there_is_empty(storage):
-    missing = Storage(storage.address("missing"))
+    missing = storage.folder("missing")
     assert not missing.exists()
     assert missing.names() == []
     missing.remove("x")
@@ -80,7 +80,7 @@ def test_an_address_of_an_unknown_kind_is_refused_by_name():
 
 
 def test_only_an_empty_folder_is_removed(storage):
-    folder = Storage(storage.address("folder"))
+    folder = storage.folder("folder")
     folder.make()
     with folder.writing("x") as file:
         file.write(b"x")

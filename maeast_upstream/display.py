@@ -1,0 +1,83 @@
+"""Paths and addresses as they are printed and written: as text, and without passwords, signatures and tokens."""
+
+import os
+import re
+from urllib.parse import unquote
+
+REDACTED = "***"
+_REDACTED = re.compile(r"\*\*\*\d*")
+"""What stands for a secret, with a number where addresses differ only in it."""
+_USER = re.compile(
+    r"(?<![A-Za-z0-9+.\-])(?!github:)(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?!\[)(?P<user>[^/?#\s:@]{0,1000})"
+    r"(?::(?!\d*(?:[/?#\s]|$))(?P<password>[^/?#\s]{0,1000}|\S{0,1000}?))?@"
+)
+"""scheme://user:password@ or scheme://user@. A password may hold "/", as keys of S3 do; digits before a "/" are a port.
+After github: stands org:repo@."""
+_PARAMETER = re.compile(r"(?P<name>[?&;#][^=&;#?\s]{1,100})=(?P<value>[^&;#\s]+)")
+_SECRET_NAME = re.compile(
+    r"sig|token|secret|pass|pwd|auth|cred|session|hmac|jwt|policy|sas$|hdn|gda|bearer|code|ticket|nonce",
+    re.IGNORECASE,
+)
+"""Names of parameters of signed addresses: AWS, Google, Azure, CloudFront, Akamai, and APIs with keys."""
+_KEY_VALUE = re.compile(r"[^.]+")
+"""A value of a parameter such as api_key or AWSAccessKeyId; with a dot it is the name of a file, as in ?key=a.wav."""
+_LONG_VALUE = re.compile(r"[\w\-+/=%~]{40,}", re.ASCII)
+"""A value under any name that is longer than a UUID and no file name."""
+_TOKEN_SCHEMES = re.compile(r"(.*[:+])?(https?|ftps?|git|webdavs?|davs?)", re.IGNORECASE)
+"""Protocols in which a user without a password may be a token; in others it names a bucket or an account."""
+_MIN_LENGTH = 6
+"""A secret of this length is taken out of the rest of the text, too; a shorter one may be part of a word."""
+
+
+def as_text(path: str) -> str:
+    r"""Return a path as tables store it, with bytes that are not UTF-8 in the form \xe9."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def without_secrets(text: str, address: str = "") -> str:
+    """Put ``***`` in place of passwords, signatures, tokens and keys of addresses.
+
+    Args:
+        text: An address, or a message with addresses in it.
+        address: An address whose secrets the message may repeat elsewhere, as the text of an exception does.
+
+    Returns:
+        The text; the same one if there are no secrets.
+    """
+    secrets: set[str] = set()
+    _mask(address, secrets)
+    masked = _mask(text, secrets)
+    for secret in sorted(secrets, key=len, reverse=True):
+        masked = masked.replace(secret, REDACTED)
+    return masked
+
+
+def _mask(text: str, secrets: set[str]) -> str:
+    """Mask the addresses of a text and add what was masked to ``secrets``."""
+
+    def add(secret: str) -> None:
+        secrets.update(form for form in (secret, unquote(secret)) if len(form) >= _MIN_LENGTH)
+
+    def mask_user(match: re.Match[str]) -> str:
+        scheme, user, password = match["scheme"], match["user"], match["password"]
+        if password and not _REDACTED.fullmatch(password):
+            add(password)
+            return f"{scheme}://{user}:{REDACTED}@"
+        if user and password is None and not _REDACTED.fullmatch(user) and _TOKEN_SCHEMES.fullmatch(scheme):
+            add(user)
+            return f"{scheme}://{REDACTED}@"
+        return match[0]
+
+    def mask_parameter(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
+        if _REDACTED.fullmatch(value):
+            return match[0]
+        is_key = "key" in name.lower() and _KEY_VALUE.fullmatch(value)
+        if is_key or _SECRET_NAME.search(unquote(name)) or _LONG_VALUE.fullmatch(value):
+            add(value)
+            return f"{name}={REDACTED}"
+        return match[0]
+
+    if "://" in text:
+        text = _USER.sub(mask_user, text)
+    return _PARAMETER.sub(mask_parameter, text) if "=" in text else text
