@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from maeast_upstream.data.inputs import as_text
 from maeast_upstream.data.tables import ColumnNames, Header, option_hint, row_values
 from maeast_upstream.data.tables import read_header as first_line
+from maeast_upstream.display import as_text
 from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
 logger = logging.getLogger(__name__)
