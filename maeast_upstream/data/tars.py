@@ -1,12 +1,20 @@
 """Members of tar files, such as WebDataset shards: listed by their headers, so that each can be read where it lies."""
 
 import os
-import tarfile
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from maeast_upstream.audio.files import is_hidden
+from maeast_upstream.data.tar_headers import (
+    FOLDER,
+    HARD_LINK,
+    REGULAR_TYPES,
+    SPARSE,
+    SYMBOLIC_LINK,
+    read_headers,
+)
 from maeast_upstream.storage.remote import is_remote, open_remote
 
 
@@ -32,40 +40,36 @@ def list_members(path: str, suffixes: Collection[str]) -> Iterator[Member]:
         suffixes: Lower-case suffixes with their dot; members with others, and hidden ones, are skipped.
 
     Yields:
-        Plain files, and links and sparse files with an error.
+        Plain files; and links, sparse files and what else is not stored as it is, with an error. Folders are skipped.
 
     Raises:
         ValueError: The tar cannot be read, or is broken or cut short; raised after the members before that point. The
             message gives the reason without the path.
     """
     try:
+        if not is_remote(path) and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # reading might never begin
+            raise ValueError("a pipe or device; expected a file")
         with open_remote(path) if is_remote(path) else open(path, "rb") as file:  # noqa: PTH123
             yield from _members(file, suffixes)
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"not a whole tar file ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _members(file: BinaryIO, suffixes: Collection[str]) -> Iterator[Member]:
-    total = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header that it saw
-            if member.size < 0 or tar.offset <= member.offset:  # the same header would come again for ever
-                raise tarfile.ReadError(f"{member.name} has a negative size")
-            if os.path.splitext(member.name)[1].lower() not in suffixes or is_hidden(member.name):  # noqa: PTH122
-                continue
-            if member.islnk() or member.issym():
-                option = "--hard-dereference" if member.islnk() else "--dereference"
-                error = f"a link to {member.linkname}; make the tar with {option}"
-                yield Member(member.name, error=error)
-            elif member.issparse():  # the tar holds its pieces without the zeros between them
-                yield Member(member.name, error="a sparse member; make the tar without --sparse (-S)")
-            elif member.isreg():
-                if member.offset_data + member.size > total:
-                    raise tarfile.ReadError(f"{member.name} is cut off")
-                yield Member(member.name, member.offset_data, member.size)
-        # tarfile takes a broken header, and a file that ends between two members, for the end of the tar
-        file.seek(tar.offset)
-        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"no header and no end at byte {tar.offset}")
+    for name, member_type, linkname, offset, size in read_headers(file):
+        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+        if suffix not in suffixes or is_hidden(name) or member_type == FOLDER:
+            continue
+        if member_type in REGULAR_TYPES:
+            yield Member(name, offset, size)
+        else:
+            yield Member(name, error=_fault(member_type, linkname))
+
+
+def _fault(member_type: bytes, linkname: str) -> str:
+    if member_type in (HARD_LINK, SYMBOLIC_LINK):
+        option = "--hard-dereference" if member_type == HARD_LINK else "--dereference"
+        return f"a link to {linkname}; make the tar with {option}"
+    if member_type == SPARSE:  # the tar holds its pieces without the zeros between them
+        return "a sparse member; make the tar without --sparse (-S)"
+    return f"a member of type {member_type!r}; expected a file"
