@@ -56,6 +56,8 @@ def read(path: Path) -> Loaded:
     """
     if path.suffix == ".safetensors":
         raise ValueError(f"{path}: give the folder that holds it and its {CONFIG_NAME}")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: neither a file nor a folder")
     return read_published(path) if path.is_file() else read_folder(_checkpoint_folder(path))
 
 

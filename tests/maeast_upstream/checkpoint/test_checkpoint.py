@@ -209,8 +209,8 @@ def break_folder(folder, how):
         ("wrong shape", "has shape"),
         ("missing tensor", "is missing"),
         ("unexpected tensor", "unexpected tensor"),
-        ("far too deep", "1000000000 layers"),
-        ("far too wide", "no network of the size"),
+        ("far too deep", "depth must be at most 1000, got 1000000000"),
+        ("far too wide", "embed_dim is too large"),
         ("too large a number", "config.normalisation.mean must be float"),
         ("not JSON", "config.json"),
         ("not safetensors", "not a safetensors file"),
@@ -225,6 +225,24 @@ def test_a_broken_folder_is_one_clear_line(make_encoder, tmp_path, capsys, how, 
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
+
+
+@pytest.mark.parametrize(("value", "message"), [(3e38, "no trained network"), (float("nan"), "NaN or infinite")])
+def test_weights_that_no_training_gives_are_refused(make_encoder, tmp_path, value, message):
+    encoder = make_encoder()
+    with torch.no_grad():
+        encoder.network.encoder.blocks[1].fc1.weight[3, 5] = value
+    encoder.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"fc1.weight holds .*{message}"):
+        load_model(tmp_path / "model")
+
+
+def test_of_weights_that_do_not_fit_their_config_nothing_is_loaded(make_encoder, tmp_path, monkeypatch):
+    make_encoder().save_pretrained(tmp_path / "model")
+    break_folder(tmp_path / "model", "wrong shape")
+    monkeypatch.setattr(torch, "aminmax", None)
+    with pytest.raises(ValueError, match="has shape"):
+        checkpoint.read(tmp_path / "model")
 
 
 @pytest.mark.s3prl
