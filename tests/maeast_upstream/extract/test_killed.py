@@ -15,6 +15,8 @@ from processes import (
     whole_parts,
 )
 
+from maeast_upstream.extract.outputs import output_at
+
 pytestmark = pytest.mark.slow
 
 
@@ -59,6 +61,20 @@ def test_killed_three_times_it_ends_with_the_same_rows(tmp_path):
 @pytest.mark.stress
 def test_killed_twenty_times_it_ends_with_the_same_rows(tmp_path):
     assert check_killed_runs(tmp_path, 2000, 24) >= 20
+
+
+def test_a_kill_costs_little_of_a_run_with_fewer_clips_than_a_part(folder, tmp_path):
+    whole, killed = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
+    ended(start(folder, whole))
+    process = start(folder, killed, part_clips=1000, save_seconds=0.1)
+    assert wait_until(lambda: whole_parts(killed) > 1)
+    process.kill()
+    ended(process)
+    saved = output_at(str(killed)).store.total().segments
+    assert 0 < saved < 240
+    status, said = ended(start(folder, killed, "--workers", "0", part_clips=1000))
+    assert status == 3, said
+    assert_same_tables(whole, killed, 240 - 240 // 40, atol=1e-5)
 
 
 def test_a_kill_leaves_no_file_under_its_final_name_and_no_process(folder, tmp_path):
