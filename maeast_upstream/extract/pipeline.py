@@ -192,7 +192,7 @@ def embed_clips(waveforms: list[Tensor], encoder: Encoder, spec: EmbeddingSpec) 
     if spec.kind == "scene":
         scenes = encoder.embed_readouts(waveforms, spec.readouts)
         return Vectors([scene[:, None] for scene in scenes], [1] * len(waveforms), torch.zeros(len(waveforms), 1))
-    encoded = encoder.read(waveforms, readouts=spec.readouts)
+    encoded = encoder.read_clips(waveforms, spec.readouts)
     return Vectors(encoded.hidden_states, encoded.lengths.tolist(), encoded.times_ms)
 
 

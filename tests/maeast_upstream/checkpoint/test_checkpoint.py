@@ -5,6 +5,7 @@ import pickle
 import stat
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -292,6 +293,31 @@ def test_a_missing_checkpoint_says_what_may_be_given(capsys):
     assert main(["info", "nowhere.pt"]) == 1
     assert "no checkpoint 'nowhere.pt'" in (error := capsys.readouterr().err)
     assert "mae_ast_patch" in error
+
+
+@pytest.mark.parametrize("source", ["", " ", 5, True, [], b"bundled", "~nobody-of-this-name/x", "x" * 5000, "a\0b"])
+def test_what_names_no_checkpoint_is_refused_in_one_short_line(source):
+    with pytest.raises(ValueError, match="checkpoint") as error:
+        checkpoint.resolve(source)
+    assert len(str(error.value)) < 200
+    assert "\n" not in str(error.value)
+
+
+def test_the_checkpoint_in_the_package_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.resolve("bundled") == checkpoint.resolve(None) == checkpoint.BUNDLED
+    (tmp_path / "bundled").mkdir()  # a path that exists is meant, as for every other name
+    assert checkpoint.resolve("bundled") == Path("bundled")
+
+
+def test_the_folder_of_a_fine_tuning_gives_its_encoder(make_encoder, tmp_path):
+    encoder = make_encoder()
+    encoder.save_pretrained(tmp_path / "tuned" / "drums" / "encoder")
+    for folder in (tmp_path / "tuned", tmp_path / "tuned" / "drums"):
+        assert checkpoint.read(folder).config == checkpoint.read_config(folder) == encoder.config
+    encoder.save_pretrained(tmp_path / "tuned" / "words" / "encoder")
+    with pytest.raises(ValueError, match="holds 2 fine-tuned encoders: give one, such as .*tuned/drums/encoder"):
+        checkpoint.read(tmp_path / "tuned")
 
 
 def test_a_hub_id_is_fetched_and_offline_says_what_to_put_where(make_encoder, tmp_path, monkeypatch):

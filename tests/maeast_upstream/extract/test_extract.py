@@ -113,7 +113,7 @@ def test_one_input_needs_no_list(model):
         (None, "expected a path, or a mapping with bytes, array or path, got None"),
         ({"bytes": None, "path": None}, "expected a path"),
         ({"bytes": b"nothing", "path": None}, "not audio"),
-        ({"array": np.zeros(0), "sampling_rate": 16_000}, "no samples"),
+        ({"array": np.zeros(0), "sampling_rate": 16_000}, "at least one sample"),
         ({"array": np.full(500, np.nan), "sampling_rate": 16_000}, "NaN or infinite"),
         ({"array": np.full(500, np.nan), "sampling_rate": 8_000}, "NaN or infinite"),
         ({"array": np.zeros(500), "sampling_rate": 0}, "sample rate 0 Hz"),
