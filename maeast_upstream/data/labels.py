@@ -97,14 +97,15 @@ def _index(path: Path, header: Header, column: str, called: Sequence[str]) -> in
         raise ValueError(f"{path}: {error}; expected {','.join(called)}, got {header}{option_hint(column)}") from error
 
 
-def read_header(path: Path) -> set[str]:
+def read_header(path: Path, names: ColumnNames = NO_NAMES) -> set[str]:
     """Return the names of the columns of a table, in small letters.
 
     Raises:
         ValueError: The file is missing or no text.
     """
     with open_lines(str(path)) as file:
-        return set(map(str.casefold, first_line(lines_of(file, str(path)), str(path), "path").columns))
+        header = first_line(lines_of(file, str(path)), str(path), names.get("path", "path"))
+        return set(map(str.casefold, header.columns))
 
 
 def read_splits(

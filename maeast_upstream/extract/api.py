@@ -27,6 +27,7 @@ def embed_files(
     kind: EmbeddingKind = "scene",
     readout: Readout | Sequence[Readout] | None = None,
     workers: int = 1,
+    path_column: str | None = None,
     on_error: Callable[[str, str], None] | None = None,
     on_warning: Callable[[str, str], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -38,6 +39,7 @@ def embed_files(
         kind: "scene" for one row per clip, "frames" for one row per time step.
         readout: None for the checkpoint's own; several give a row each.
         workers: processes that decode; 0 for a thread.
+        path_column: what manifests call the column of paths; None for ``path``.
         on_error: called with the name of an input that cannot be read and the reason; None raises instead.
         on_warning: called with the name of an input and what was noticed about it, such as a header that promises more
             than there is; None gives an `AudioWarning` instead.
@@ -53,7 +55,7 @@ def embed_files(
     spec = EmbeddingSpec(kind=kind, readouts=(readout,) if isinstance(readout, Readout) else tuple(readout))
     spec.width(encoder.config)
     with DecodePool(workers) as pool:
-        for outcome in embed_decoded(pool.decode(list_segments(inputs)), encoder, spec):
+        for outcome in embed_decoded(pool.decode(list_segments(inputs, path_column=path_column)), encoder, spec):
             for note in outcome.notes:
                 if on_warning is None:
                     warnings.warn(f"{outcome.path}: {note}", AudioWarning, stacklevel=2)
