@@ -80,8 +80,9 @@ def read_table(
             for column, value in zip(columns, values, strict=True):
                 if not value and column not in optional:
                     raise ValueError(f"{path}: row {number} has no {names.get(column, column)}")
-                if column != "path" and not value.isascii() and as_text(value) != value:
-                    raise ValueError(f"{path}: row {number}: {as_text(value)} is not in UTF-8; save the table as UTF-8")
+                shown = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                if column != "path" and value != shown:
+                    raise ValueError(f"{path}: row {number}: {shown} is not in UTF-8; save the table as UTF-8")
             table.append(tuple(file_name(v) if c == "path" else v for c, v in zip(columns, values, strict=True)))
     if not table:
         raise ValueError(f"{path}: no rows below the header")
