@@ -1,5 +1,6 @@
 """Finds a checkpoint by its name, path or hub id, and reads it."""
 
+import contextlib
 import os
 import re
 import reprlib
@@ -71,7 +72,13 @@ def read(path: Path) -> Loaded:
         raise ValueError(f"{path}: give the folder that holds it and its {CONFIG_NAME}")
     if not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path}: neither a file nor a folder")
-    return read_published(path) if path.is_file() else read_folder(_checkpoint_folder(path))
+    if path.is_file():
+        return read_published(path)
+    folder = _checkpoint_folder(path)
+    try:
+        return read_folder(folder)
+    except ValueError as error:
+        raise ValueError(f"{error}{_whole_besides(path, folder)}") from error
 
 
 def read_config(path: Path) -> EncoderConfig:
@@ -92,6 +99,15 @@ def _checkpoint_folder(path: Path) -> Path:
     if len(tuned) > 1:
         raise ValueError(f"{path}: holds {len(tuned)} fine-tuned encoders: give one, such as {tuned[0]}")
     return tuned[0] if tuned else path
+
+
+def _whole_besides(run: Path, broken: Path) -> str:
+    """The end of a message: which other encoder of a run can be read."""
+    for folder in (run / name for name in RUN_ENCODERS if run / name != broken and broken != run):
+        with contextlib.suppress(ValueError):
+            read_folder(folder)
+            return f"; {folder} is whole: give that folder instead"
+    return ""
 
 
 def read_published(path: Path) -> Loaded:

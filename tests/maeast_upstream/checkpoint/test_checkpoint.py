@@ -152,6 +152,17 @@ def test_a_run_folder_gives_its_ema_else_its_best_else_its_last(make_encoder, tm
         assert checkpoint.read(tmp_path).config.provenance.data == part
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_of_a_run_whose_preferred_encoder_is_broken_the_whole_one_is_named(make_encoder, tmp_path, name):
+    for part in ("last", "best", "ema"):
+        make_encoder().save_pretrained(tmp_path / part)
+    for broken, whole in (("ema", "best"), ("best", "last")):
+        (tmp_path / broken / name).write_bytes((tmp_path / broken / name).read_bytes()[:-10])
+        with pytest.raises(ValueError, match=f"ema.*{whole} is whole: give that folder instead"):
+            checkpoint.read(tmp_path)
+    assert checkpoint.read(tmp_path / "last").state
+
+
 def test_saving_again_replaces_the_folder_as_a_whole(make_encoder, tmp_path):
     encoder = make_encoder()
     folder = tmp_path / "model"
