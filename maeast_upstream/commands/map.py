@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     """Draw a 2-D map of a table of embeddings, as a page with sound or a picture."""
     args = build_parser().parse_args(argv)
     from maeast_upstream.storage.atomic import replacing
-    from maeast_upstream.visualization.figures import drawing
+    from maeast_upstream.visualization.figures import drawing, drawn_name
     from maeast_upstream.visualization.map.page import MapPage, write_page
     from maeast_upstream.visualization.map.projection import METHODS, draw, neighbours, project, reduce
     from maeast_upstream.visualization.map.sound import sound_of
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         points = project(reduced, method, args.seed)
         if figure:
             draw(figure, points, labels)
-            title = f"{args.embeddings.name}: {len(labels)} embeddings, {method}"
+            title = f"{drawn_name(args.embeddings.name)}: {len(labels)} embeddings, {method}"
             figure.suptitle(title, fontsize=11, parse_math=False)
         if page and part:
             sound = sound_of(table, args.audio)
