@@ -7,6 +7,7 @@ of files would need most of the memory and time.
 import functools
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_packed, packed_clips
 from maeast_upstream.data.shown_names import with_shown_names
 from maeast_upstream.data.tars import list_members
-from maeast_upstream.display import as_text, without_secrets
+from maeast_upstream.display import as_name, without_secrets
 from maeast_upstream.storage.remote import is_remote, remote_type
 from maeast_upstream.storage.text import as_lines, file_name, lines_of
 from maeast_upstream.storage.walking import Entry, Identity, LeftOut, identity_of, walk, walk_remote
@@ -35,7 +36,8 @@ class Segment:
     path: str
     """Name in the table: the file, ``shard.tar/member.opus``, or the name of a packed clip."""
     number: int = 0
-    """Row of a manifest or number of a packed clip, counted from 0; 0 for whole files and members of tars."""
+    """Row of a manifest or number of a packed clip, counted from 0; for a member of a tar the number of those before it
+    with the same name; 0 for whole files."""
     start_ms: float | None = None
     """Start of the segment in the file; None for the beginning of the file."""
     end_ms: float | None = None
@@ -116,7 +118,7 @@ def segment_of(path: str) -> Segment:
 
 @functools.lru_cache(maxsize=1)
 def _members_of(tar: str) -> dict[str, Segment]:
-    return {as_text(segment.path): segment for segment in _from_tar(tar)}
+    return {as_name(segment.path): segment for segment in _from_tar(tar)}
 
 
 def file_bytes(segment: Segment) -> int:
@@ -250,10 +252,13 @@ def _from_packed(folder: str) -> Iterator[Segment]:
 
 def _from_tar(path: str) -> Iterator[Segment]:
     try:
+        counts: Counter[int] = Counter()
         for member in list_members(path, AUDIO_SUFFIXES):
             name = f"{path}/{member.name}"
             if member.error is None:
-                yield Segment(name, offset=member.offset, size=member.size, file=path)
+                number = counts[hash(name)]  # 8 bytes of memory rather than the name
+                counts[hash(name)] += 1
+                yield Segment(name, number, offset=member.offset, size=member.size, file=path)
             else:
                 yield Segment(name, error=f"{name}: {member.error}")
     except ValueError as error:

@@ -19,7 +19,7 @@ from torch import Tensor
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.packed import to_float
-from maeast_upstream.display import as_text, without_secrets
+from maeast_upstream.display import as_name, as_text, without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.streams import Submit, shared_threads, stream_pool
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec
@@ -225,7 +225,7 @@ def embedded(
         return failed(segment, f"its embedding has NaN or infinite values as {spec.vectors}{narrow}")
     start_ms = segment.start_ms or 0.0
     return Embedded(
-        path=as_text(segment.path),
+        path=as_name(segment.path),
         segment=segment.number,
         start_ms=start_ms,
         end_ms=start_ms + samples * 1000 / SAMPLE_RATE,
@@ -238,7 +238,7 @@ def embedded(
 
 def failed(segment: Segment, reason: str) -> FailedInput:
     """The outcome of a segment that cannot be embedded."""
-    return FailedInput(as_text(segment.path), segment.number, shown(reason, segment), shown_notes(segment))
+    return FailedInput(as_name(segment.path), segment.number, shown(reason, segment), shown_notes(segment))
 
 
 def shown_notes(segment: Segment) -> tuple[str, ...]:

@@ -774,3 +774,10 @@ def test_a_remote_folder_that_cannot_be_listed_to_its_end_is_an_error_of_its_own
     first, last = segments
     assert first.error is None
     assert last.error == "memory://set: not listed to its end (Forbidden)"
+
+
+def test_members_of_one_name_are_numbered(tmp_path):
+    write_tar(tmp_path / "s.tar", [("a.wav", b"1"), ("b.wav", b"2"), ("a.wav", b"3"), ("a.wav", b"4")])
+    found = [(segment.path, segment.number) for segment in list_segments(str(tmp_path / "s.tar"))]
+    expected = [("a", 0), ("b", 0), ("a", 1), ("a", 2)]
+    assert found == [(f"{tmp_path}/s.tar/{name}.wav", number) for name, number in expected]

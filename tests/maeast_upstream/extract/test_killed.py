@@ -2,6 +2,8 @@
 
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from processes import (
     whole_parts,
 )
 
+from maeast_upstream.cli import main
 from maeast_upstream.extract.outputs import output_at
 
 pytestmark = pytest.mark.slow
@@ -100,3 +103,39 @@ def test_ctrl_c_ends_with_a_message_how_to_go_on(folder, tmp_path):
     assert "Traceback" not in said
     assert not out.exists()
     assert not list(tmp_path.glob("*/.*"))
+
+
+KILLED_AT = """
+import os, signal, sys
+from maeast_upstream.cli import main
+from maeast_upstream.storage.folder import Storage
+left, move = int(sys.argv[1]), Storage._move
+def moving(*args):
+    global left
+    left -= 1
+    left or os.kill(os.getpid(), signal.SIGKILL)  # all is written, nothing has its name
+    move(*args)
+Storage._move = moving
+raise SystemExit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "moves"),
+    [
+        ("e.parquet", [], {3: "the errors", 4: "the table"}),
+        ("out", ["--format", "npy"], {2: "a clip"}),
+    ],
+)
+def test_a_kill_at_any_point_leaves_nothing(tmp_path, name, options, moves):
+    make_clips(tmp_path, 8)
+    command = ["embed", str(tmp_path / "clips"), "-o", str(tmp_path / name), "--engine", "torch", *options]
+    for number, what in moves.items():
+        killed = subprocess.run([sys.executable, "-c", KILLED_AT, str(number), *command], capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, what
+        assert list(tmp_path.rglob(".*.scratch")), what
+        assert main([*command, *(["--force"] if number % 2 else [])]) == 3, what
+        assert not list(tmp_path.rglob(".*")), what
+        assert {path.name for path in tmp_path.iterdir()} == {"clips", name, f"{name}.errors.tsv"}
+        assert main(command) == 3
+        output_at(str(tmp_path / name), "npy" if options else None).remove()
