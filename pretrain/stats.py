@@ -12,8 +12,8 @@ from maeast_upstream.arguments import take_output_options
 from maeast_upstream.cli import run
 from pretrain.cli import read_recipe
 from pretrain.data.batches import BatchSharding
-from pretrain.data.corpus import open_training
-from pretrain.data.statistics import measure, write
+from pretrain.data.corpus import corpus_digest, describe, open_training
+from pretrain.data.statistics import measure, measurement_digest, write
 from pretrain.training.run_folder import STATS_NAME
 
 
@@ -25,9 +25,11 @@ def main(argv: Sequence[str]) -> int:
     if path.exists():
         raise ValueError(f"{path} exists already; remove it to measure again")
     sharding = BatchSharding(accumulation_steps=recipe.optim.accumulation_steps)
-    source = open_training(recipe.data, recipe.model, recipe.losses.crops, recipe.seed, sharding)
+    beside = Path(recipe.out).parent
+    source = open_training(recipe.data, recipe.model, recipe.losses.crops, recipe.seed, sharding, beside=beside)
     measured = measure(source, recipe.data, recipe.frontend)
-    write(path, measured)
+    digest = measurement_digest(corpus_digest(source, recipe.data.corpus), recipe.data, recipe.frontend)
+    write(path, measured, digest, describe(source, recipe.data.corpus))
     print(f"mean {measured.mean} std {measured.std}: {path}")
     return 0
 

@@ -3,8 +3,9 @@
 import dataclasses
 import logging
 import math
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from maeast_upstream import checkpoint
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.modules.cpu.memory import keep_freed_memory
 from maeast_upstream.storage.settings import flatten
-from pretrain.data import statistics
 from pretrain.data.batches import Batch, BatchSharding, CropBatches, batches
-from pretrain.data.corpus import describe, open_training, open_validation
+from pretrain.data.clips import packed_corpus
+from pretrain.data.corpus import open_training, open_validation
 from pretrain.data.failures import DecodeFailures
 from pretrain.data.gpu import GpuBatches
 from pretrain.data.shards import ShardBatches
 from pretrain.recipe import Recipe
-from pretrain.training import run_folder
+from pretrain.training import origin, run_folder
 from pretrain.training.build import build_flops, build_objective, build_updater
 from pretrain.training.distributed import Parallel
 from pretrain.training.flops import peak_flops
@@ -31,7 +32,7 @@ from pretrain.training.logging import Meter, Report, rounded
 from pretrain.training.monitor import Monitor
 from pretrain.training.saving import REMEDY, Saver
 from pretrain.training.signals import stop_on_signal
-from pretrain.training.snapshot import check_state, restore
+from pretrain.training.snapshot import restore
 from pretrain.training.step import DTYPES, NonFiniteError
 from pretrain.training.trackers import Trackers
 
@@ -64,17 +65,18 @@ class Trainer:
             keep_freed_memory()
         self.sharding = BatchSharding(self.parallel.processes, self.parallel.rank, recipe.optim.accumulation_steps)
         new = not run_folder.states(self.run)
+        if new and Path(recipe.data.corpus).is_dir() and self.run.resolve() == Path(recipe.data.corpus).resolve():
+            raise ValueError(f"out {recipe.out}: the folder of the corpus itself; give another --out")
         parent = load_parent(recipe) if recipe.init is not None and new else None
         with self.parallel.main_first():  # the first process decodes the corpus and measures it, the others wait
             self.source = self._open_training(0)
+            self.corpus = origin.Corpus.of(self.source, recipe.data.corpus, self.parallel.is_main)
             self.validation = open_validation(
                 recipe.data, recipe.model, recipe.losses.crops, recipe.seed, self.sharding
             )
             # only now, so that a corpus that does not exist leaves no folder
             self.lock = run_folder.lock(self.run) if self.parallel.is_main else None
-            state = run_folder.read_state(
-                self.run, dataclasses.asdict(recipe), lambda found: check_state(found, recipe)
-            )
+            state = run_folder.read_state(self.run, dataclasses.asdict(recipe))
             normalisation = self._normalisation(state, parent)
         torch.manual_seed(recipe.seed)
         self.objective = build_objective(recipe, normalisation).to(self.device)
@@ -83,15 +85,19 @@ class Trainer:
         self.parallel.shard(self.objective)
         self.updater = build_updater(recipe, self.objective, self.parallel)
         self.step, self.best, self.saved = 0, math.inf, -1
+        self.meter = Meter(
+            build_flops(recipe), peak_flops(self.device, DTYPES[recipe.precision]), self.sharding.processes
+        )
         if state is not None:
             self._restore(state)
-        self.saver = Saver(recipe, self.updater, describe(self.source, recipe.data.corpus))
-        unlisted = self.source.clips.failures.items() if isinstance(self.source, CropBatches) else ()
-        self.failures = DecodeFailures(recipe.data.max_bad_share, unlisted)
+        self.saver = Saver(recipe, self.updater, self.corpus.name)
+        self.failures = DecodeFailures(recipe.data.max_bad_share, unlisted(self.source))
 
     def _open_training(self, start: int) -> CropBatches | ShardBatches:
         recipe = self.recipe
-        return open_training(recipe.data, recipe.model, recipe.losses.crops, recipe.seed, self.sharding, start)
+        return open_training(
+            recipe.data, recipe.model, recipe.losses.crops, recipe.seed, self.sharding, start, self.run.parent
+        )
 
     def _normalisation(self, state: dict[str, Any] | None, parent: checkpoint.Loaded | None) -> Normalisation:
         """The statistics of the saved state, of the parent, of stats.json, or measured now."""
@@ -99,17 +105,16 @@ class Trainer:
             return Normalisation(**state["normalisation"])
         if parent is not None:
             return parent.config.normalisation
-        path = self.run / run_folder.STATS_NAME
-        measured = statistics.read(path)
-        if measured is None:
-            measured = statistics.measure(self.source, self.recipe.data, self.recipe.frontend)
-            statistics.write(path, measured)
-        return measured
+        return origin.statistics_of(self.run, self.recipe, self.source, self.corpus)
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self.step, self.best = state["step"], state["best"]
         restore(self.updater, state)
+        if "meter" in state:
+            self.meter.restore(state["meter"], self.device)
+        if self.parallel.is_main:
+            origin.warn_of_another_corpus(self.run, self.source, self.corpus, state)
         if isinstance(self.source, ShardBatches):
             self.source = self._open_training(self.step)
 
@@ -135,7 +140,8 @@ class Trainer:
         incoming = self._batches()  # first: the loader forks, which the threads of a tracker would not survive
         report = self._open_report() if self.parallel.is_main else None
         monitor = Monitor(self.updater, report, recipe.probe)
-        meter = Meter(build_flops(recipe), peak_flops(self.device, DTYPES[recipe.precision]), self.sharding.processes)
+        meter = self.meter
+        meter.begin()
         self.objective.train()
         deadline = time.monotonic() + 60 * (recipe.max_minutes or math.inf)
         with stop_on_signal() as stop:
@@ -154,6 +160,8 @@ class Trainer:
             report.close()
         if self.step < recipe.optim.steps:
             logger.warning("stopped at batch %d and saved: run the same command again to continue", self.step)
+        elif self.parallel.is_main:
+            logger.info("done: %s; try maeast embed AUDIO --checkpoint %s", self.run, shlex.quote(str(self.run)))
         return not stopped
 
     def _open_report(self) -> Report:
@@ -239,7 +247,12 @@ class Trainer:
 
     def save(self) -> None:
         """Write a state and the encoders; see `Saver.save`."""
-        self.saver.save(self.step, self.best)
+        meter = self.meter.state()
+        processes = self.sharding.processes
+        sums = {name: self.parallel.add(value.clone()).cpu() / processes for name, value in meter["sums"].items()}
+        self.saver.save(
+            self.step, self.best, {"corpus": dataclasses.asdict(self.corpus), "meter": {**meter, "sums": sums}}
+        )
         self.saved = self.step
 
     def encoder_config(self) -> EncoderConfig:
@@ -261,6 +274,13 @@ class Trainer:
         if self.lock is not None:
             self.lock.release()
         self.parallel.close()
+
+
+def unlisted(source: CropBatches | ShardBatches) -> Iterable[tuple[str, str]]:
+    """Name and reason of each file that could not be listed; what packing left out was named when the corpus opened."""
+    if not isinstance(source, CropBatches) or packed_corpus(source.clips) is not None:
+        return ()
+    return source.clips.failures.items()
 
 
 def load_parent(recipe: Recipe) -> checkpoint.Loaded:

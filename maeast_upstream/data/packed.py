@@ -3,6 +3,7 @@
 `pretrain.pack` writes them; pretraining and `maeast embed` map them into memory.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
 AUDIO_NAME, TABLE_NAME = "audio.i16", "clips.tsv"
 COLUMNS = ("clip", "kind", "samples")
+RECORD_NAME, SOURCE_NAME = "packed.json", "source.txt"
+"""What the folder was decoded from; version 0.1 wrote the second, which holds only the path."""
 SAMPLE_BYTES = 2
 FULL_SCALE = 32768.0
 """The int16 value of a sample of 1.0, so that 16-bit audio at 16 kHz keeps its exact values."""
@@ -90,6 +93,25 @@ def packed_clips(folder: Path) -> Iterator[tuple[str, str, int]]:
 def is_packed(folder: str) -> bool:
     """Whether a folder holds both files of a packed corpus."""
     return all(os.path.isfile(os.path.join(folder, name)) for name in (AUDIO_NAME, TABLE_NAME))
+
+
+def source_of(folder: str | Path) -> str | None:
+    """Return the path of the corpus that a packed folder was decoded from; None where the folder does not say."""
+    for name in (RECORD_NAME, SOURCE_NAME):
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as file:
+                text = file.read()
+            relative = str(json.loads(text)["corpus"]) if name == RECORD_NAME else text
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return os.path.normpath(os.path.join(folder, relative))
+    return None
+
+
+def is_copy_of_parent(folder: str) -> bool:
+    """Whether a folder holds a packed copy of a folder that it is in, whose audio would be listed twice."""
+    source = source_of(folder) if is_packed(folder) else None
+    return source is not None and os.path.realpath(folder).startswith(os.path.realpath(source) + os.sep)
 
 
 def to_float(samples: np.ndarray) -> np.ndarray:

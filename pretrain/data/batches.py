@@ -76,6 +76,9 @@ class CropBatches(Dataset[Batch]):
             longest = round(config.crop_seconds * SAMPLE_RATE)
             self.bucket_samples = bucket_lengths(clips.lengths, longest, config.length_buckets)
 
+    def __reduce__(self) -> Any:  # a worker that does not fork computes the rest again
+        return CropBatches, (self.clips, self.config, self.views, self.seed, self.sharding)
+
     def __getitem__(self, item: int) -> Batch:
         crops, local, count = self.crops(item)
         try:

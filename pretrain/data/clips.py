@@ -2,8 +2,9 @@
 
 import logging
 import os
+import tempfile
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from maeast_upstream.data.manifest import read_fairseq
 from maeast_upstream.data.packed import Packed, open_packed, packed_clips, to_float
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.progress import progress_bar
+from pretrain.data.packed_record import ERRORS_NAME, left_out, verify
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class Clips(Protocol):
     kinds: np.ndarray
     """(clips,) kind of audio (speech, music, ...), "" if unknown."""
     failures: dict[str, str]
-    """Name and reason of each file that could not be listed."""
+    """Name and reason of each file that could not be listed or packed."""
 
     def name(self, clip: int) -> str:
         """A clip's name, for messages."""
@@ -50,10 +52,13 @@ class Clips(Protocol):
 class PackedClips:
     """A corpus that `pretrain.pack` wrote; a crop is a copy of mapped memory."""
 
-    def __init__(self, corpus: Packed, folder: Path | None = None) -> None:
+    def __init__(self, corpus: Packed, folder: Path | None = None, digest: str = "") -> None:
         self.lengths, self.kinds = corpus.lengths, corpus.kinds
-        self.failures: dict[str, str] = {}
-        self.corpus, self._folder = corpus, folder
+        self.failures = dict(left_out(folder)) if folder else {}
+        self.corpus, self._folder, self.digest = corpus, folder, digest
+
+    def __reduce__(self) -> Any:  # not the audio, which a worker maps itself
+        return super().__reduce__() if self._folder is None else (open_packed_clips, (self._folder,))
 
     def name(self, clip: int) -> str:
         """Look the name up in clips.tsv, because millions of names would fill the memory."""
@@ -81,6 +86,14 @@ class FileClips:
         encoded = [os.fsencode(name) for name in names]
         self._names = np.frombuffer(b"".join(encoded), np.uint8)
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        self._stored: IO[bytes] | None = None
+
+    def __reduce__(self) -> Any:  # the path of a temporary file, which each worker reads
+        if self._stored is None:
+            self._stored = tempfile.NamedTemporaryFile(prefix="maeast-clips-", suffix=".npz")  # noqa: SIM115
+            np.savez(self._stored, lengths=self.lengths, kinds=self.kinds, names=self._names, ends=self._ends)
+            self._stored.flush()
+        return _stored_clips, (self._root, self._stored.name)
 
     def name(self, clip: int) -> str:
         """The path of the file."""
@@ -90,6 +103,14 @@ class FileClips:
     def read(self, clip: int, count: int, position: float) -> np.ndarray:
         """See `Clips`."""
         return read_crop(self.name(clip), count, position)
+
+
+def _stored_clips(root: Path, path: str) -> FileClips:
+    """Read what `FileClips` stored for another process."""
+    with np.load(path) as stored:
+        clips = FileClips(root, [], stored["lengths"], stored["kinds"])
+        clips._names, clips._ends = stored["names"], stored["ends"]
+    return clips
 
 
 def first_sample(length: int, count: int, position: float) -> int:
@@ -167,11 +188,15 @@ def open_folder(folder: Path) -> FileClips:
 
 
 class ChosenClips:
-    """A selection of the clips of another corpus."""
+    """The clips of another corpus with at least ``min_samples`` samples."""
 
-    def __init__(self, clips: Clips, chosen: np.ndarray) -> None:
-        self.lengths, self.kinds, self.failures = clips.lengths[chosen], clips.kinds[chosen], clips.failures
-        self.clips, self.chosen = clips, chosen
+    def __init__(self, clips: Clips, min_samples: int) -> None:
+        self.clips, self.min_samples = clips, min_samples
+        self.chosen = np.flatnonzero(clips.lengths >= min_samples)
+        self.lengths, self.kinds, self.failures = clips.lengths[self.chosen], clips.kinds[self.chosen], clips.failures
+
+    def __reduce__(self) -> Any:
+        return ChosenClips, (self.clips, self.min_samples)
 
     def name(self, clip: int) -> str:
         """The name in the other corpus."""
@@ -213,9 +238,24 @@ def drop_short(clips: Clips, min_samples: int) -> Clips:
         clips.lengths[~long_enough].sum() / SAMPLE_RATE / 3600,
         clips.lengths.sum() / SAMPLE_RATE / 3600,
     )
-    return ChosenClips(clips, np.flatnonzero(long_enough))
+    return ChosenClips(clips, min_samples)
 
 
-def open_packed_clips(folder: Path) -> PackedClips:
-    """Open a folder that `pretrain.pack` wrote."""
-    return PackedClips(open_packed(folder), folder)
+def open_packed_clips(folder: Path, check: bool = False) -> PackedClips:
+    """Open a folder that `pretrain.pack` wrote.
+
+    Args:
+        folder: The folder.
+        check: Whether to compare its audio with its checksums and its corpus with what it was, and to log what was
+            left out: the first process of a run does so once.
+
+    Raises:
+        ValueError: The folder is not whole, or its audio is not what was packed.
+    """
+    corpus = open_packed(folder)
+    if not check:
+        return PackedClips(corpus, folder)
+    clips = PackedClips(corpus, folder, verify(folder, corpus.lengths))
+    if clips.failures:
+        logger.warning("%d files were left out of %s: see %s in it", len(clips.failures), folder, ERRORS_NAME)
+    return clips

@@ -1,5 +1,7 @@
 """Opens the audio that a recipe names, whatever kind of source it is."""
 
+import dataclasses
+import hashlib
 import logging
 from pathlib import Path
 
@@ -8,7 +10,19 @@ from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
 from maeast_upstream.model import ModelConfig
 from pretrain.config import DataConfig
 from pretrain.data.batches import BatchSharding, CropBatches
-from pretrain.data.clips import Clips, drop_short, open_folder, open_manifest, open_packed_clips, packed_corpus
+from pretrain.data.clips import (
+    ChosenClips,
+    Clips,
+    PackedClips,
+    drop_short,
+    open_folder,
+    open_manifest,
+    open_packed_clips,
+    packed_corpus,
+)
+from pretrain.data.failures import refuse_bad_share
+from pretrain.data.listing import DIGEST_LETTERS, list_corpus
+from pretrain.data.packed_record import default_folder, warn_if_changed
 from pretrain.data.packing import pack
 from pretrain.data.shards import ShardBatches, find_shards
 
@@ -19,7 +33,13 @@ VALIDATION_SEED = 1 << 30
 
 
 def open_training(
-    data: DataConfig, model: ModelConfig, views: int, seed: int, sharding: BatchSharding, start: int = 0
+    data: DataConfig,
+    model: ModelConfig,
+    views: int,
+    seed: int,
+    sharding: BatchSharding,
+    start: int = 0,
+    beside: Path = Path("runs"),
 ) -> CropBatches | ShardBatches:
     """Open the training corpus.
 
@@ -30,6 +50,7 @@ def open_training(
         seed: decides the crops.
         sharding: how batches are shared.
         start: the first batch that will be read.
+        beside: a folder in which packed/ holds packed copies that have no folder of their own.
 
     Raises:
         ValueError: there is no audio, or a setting does not fit it; in one line.
@@ -40,7 +61,7 @@ def open_training(
             f"optim.accumulation_steps {sharding.accumulation_steps}: give a multiple of {sharding.number} with at "
             "least two clips for each"
         )
-    clips = open_clips(data.corpus, data, model)
+    clips = open_clips(data.corpus, data, model, beside, check=sharding.rank == 0)
     if data.on_gpu and (clips is None or packed_corpus(clips) is None):
         raise ValueError("data.on_gpu needs a decoded corpus: give data.pack true, or data.on_gpu false")
     if clips is not None:
@@ -57,7 +78,9 @@ def open_validation(
     """Open the validation corpus; None without data.validation. Arguments as of `open_training`."""
     if data.validation is None:
         return None
-    clips = open_clips(data.validation, data, model, validation=True)
+    clips = open_clips(
+        data.validation, dataclasses.replace(data, pack=False, packed=None), model, check=not sharding.rank
+    )
     if clips is None:
         raise ValueError(
             f"data.validation {data.validation}: streamed shards would give other clips each time; pack them"
@@ -65,35 +88,67 @@ def open_validation(
     return CropBatches(clips, data, views, seed + VALIDATION_SEED, BatchSharding(sharding.processes, sharding.rank))
 
 
-def open_clips(corpus: str, data: DataConfig, model: ModelConfig, validation: bool = False) -> Clips | None:
+def open_clips(
+    corpus: str, data: DataConfig, model: ModelConfig, beside: Path = Path("runs"), check: bool = True
+) -> Clips | None:
     """Open a corpus whose clips have numbers; None if it is shards that are to be streamed."""
-    clips = _open(corpus, data, data.pack and not validation)
-    return None if clips is None else drop_short(clips, min_samples(data, model))
+    clips = _open(corpus, data, beside, check)
+    if clips is None:
+        return None
+    refuse_bad_share(clips, data.max_bad_share, corpus)
+    return drop_short(clips, min_samples(data, model))
 
 
-def _open(corpus: str, data: DataConfig, packs: bool) -> Clips | None:
+def _open(corpus: str, data: DataConfig, beside: Path, check: bool) -> Clips | None:
     path = Path(corpus)
     if is_packed(corpus):
-        return open_packed_clips(path)
-    if packs and (path.exists() or not find_shards(corpus)):
-        folder = path / "packed" if path.is_dir() else path.with_suffix(".packed")
-        folder = Path(data.packed) if data.packed else folder
-        pack(path, folder, data.workers)
-        return open_packed_clips(folder)
-    if packs:
+        if check:
+            warn_if_changed(path)
+        return open_packed_clips(path, check)
+    shards = find_shards(corpus)
+    if data.pack and not path.exists() and shards:
         raise ValueError(
             f"data.corpus {corpus} and data.pack true do not go together: give data.pack false to stream these shards, "
             "or pack them on their machine (python -m pretrain.pack)"
         )
+    if data.pack:
+        return open_packed_clips(packed_copy(path, data, beside), check)
     if path.suffix == ".tsv":
         return open_manifest(path)
-    if find_shards(corpus):
+    if shards:
         return None
     if not path.is_dir():
         raise ValueError(
             f"data.corpus {corpus}: no such folder; give a folder of audio files or *.tar shards, or a .tsv"
         )
     return open_folder(path)
+
+
+def packed_copy(corpus: Path, data: DataConfig, beside: Path) -> Path:
+    """The folder of the packed copy of a corpus, which is made if there is none."""
+    if data.packed is not None:
+        pack(corpus, Path(data.packed), data.workers)
+        return Path(data.packed)
+    listing = list_corpus(corpus)
+    folder = default_folder(listing, beside)
+    pack(corpus, folder, data.workers, listing=listing)
+    return folder
+
+
+def corpus_digest(source: CropBatches | ShardBatches, corpus: str) -> str:
+    """A digest that tells the audio of a corpus from that of another; for the process that checked the corpus.
+
+    It is that of the samples if they are packed, and otherwise that of the names, sizes and times of the files, or of
+    the addresses of remote shards.
+    """
+    if isinstance(source, CropBatches):
+        clips = source.clips.clips if isinstance(source.clips, ChosenClips) else source.clips
+        if isinstance(clips, PackedClips):
+            return clips.digest
+    if Path(corpus).exists():
+        return list_corpus(Path(corpus)).digest
+    assert isinstance(source, ShardBatches)
+    return hashlib.sha256("\n".join(source.shards).encode()).hexdigest()[:DIGEST_LETTERS]
 
 
 def refuse_for_shards(data: DataConfig) -> None:

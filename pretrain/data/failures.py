@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Iterable
+from itertools import islice
 
 from pretrain.data.batches import Batch
+from pretrain.data.clips import Clips
 
 logger = logging.getLogger(__name__)
 
@@ -32,21 +34,32 @@ class DecodeFailures:
         self.reads += batch.reads
         self.failures += len(batch.failures)
         if len(batch.waveforms) == 0:
-            raise ValueError(f"no clip of the corpus could be decoded: {self.listing()}")
+            raise ValueError(f"no clip of the corpus could be decoded: {list_failures(self.reasons)}")
         if self.reads >= MIN_READS and self.failures > self.max_share * self.reads:
             raise ValueError(
                 f"{self.failures} of {self.reads} clips read could not be decoded, above data.max_bad_share "
-                f"{self.max_share:g}: {self.listing()}"
+                f"{self.max_share:g}: {list_failures(self.reasons)}"
             )
-
-    def listing(self) -> str:
-        """The first failures with their reasons."""
-        shown = [f"{name} ({reason})" for name, reason in list(self.reasons.items())[:MAX_LISTED_FAILURES]]
-        more = len(self.reasons) - len(shown)
-        return "; ".join(shown) + (f"; and {more} more, all in the log" if more else "")
 
     def _note(self, failures: Iterable[tuple[str, str]]) -> None:
         for name, reason in failures:
             if name not in self.reasons:
                 self.reasons[name] = reason
                 logger.warning("skipped %s: %s", name, reason)
+
+
+def refuse_bad_share(clips: Clips, max_share: float, corpus: str) -> None:
+    """ValueError if more than ``max_share`` of the files of ``corpus`` could not be listed or packed."""
+    bad, total = len(clips.failures), len(clips.failures) + len(clips.lengths)
+    if bad > max_share * total:
+        raise ValueError(
+            f"{bad} of {total} files of {corpus} could not be decoded, above data.max_bad_share {max_share:g}: "
+            f"{list_failures(clips.failures)}"
+        )
+
+
+def list_failures(reasons: dict[str, str]) -> str:
+    """The first failures with their reasons, in one line."""
+    shown = [f"{name} ({reason})" for name, reason in islice(reasons.items(), MAX_LISTED_FAILURES)]
+    more = len(reasons) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more, all in the log" if more else "")

@@ -5,120 +5,210 @@ import io
 import json
 import logging
 import os
+import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from maeast_upstream.audio.files import AUDIO_SUFFIXES, looks_like_audio
-from maeast_upstream.audio.reading import AudioError, read_audio
-from maeast_upstream.data.manifest import read_fairseq
-from maeast_upstream.data.packed import AUDIO_NAME, TABLE_NAME, Packed, open_packed, to_int16
+from maeast_upstream.audio.files import AUDIO_SUFFIXES
+from maeast_upstream.audio.reading import AudioError, decode_audio
+from maeast_upstream.data.packed import AUDIO_NAME, RECORD_NAME, TABLE_NAME, Packed, is_packed, open_packed, to_int16
 from maeast_upstream.data.tars import Member, list_members
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.delimited import lines
+from maeast_upstream.storage.lock import ProcessLock
+from pretrain.data.listing import Listing, list_corpus
+from pretrain.data.packed_record import BLOCK_BYTES, ERRORS_NAME, WARNINGS_NAME, Record, refuse_other_corpus
 
 logger = logging.getLogger(__name__)
 
 FILES_PER_TASK = 32
 """Files that a process decodes at once; few, because each may hold hours."""
-SOURCE_NAME = "source.txt"
-"""Path of the corpus relative to the packed folder, so that both may be moved together."""
+LOCK_NAME = ".lock"
+POLL_SECONDS = 0.5
+"""Time between two looks at the lock of another process that is packing."""
 
-Clip = tuple[str, str, np.ndarray | str]
-"""Name, kind, and the int16 samples or the reason why there are none."""
+
+class Clip(NamedTuple):
+    """A decoded file or member of a tar."""
+
+    name: str
+    kind: str
+    samples: np.ndarray | str
+    """int16 samples, or the reason why there are none, which begins with the name."""
+    notes: tuple[str, ...] = ()
+    """What was noticed while it was decoded."""
+
+
 Task = list[tuple[Path, str]]
-"""Files and their kinds, or one shard, which a process decodes at once."""
+"""Files with their kinds, or tars with the names that stand before those of their members; one process decodes them."""
 
 
-def pack(corpus: Path, out: Path, workers: int = 1, failures: list[str] | None = None) -> Packed:
+def pack(
+    corpus: Path, out: Path, workers: int = 1, failures: list[str] | None = None, listing: Listing | None = None
+) -> Packed:
     """Decode ``corpus`` into the folder ``out``, or open ``out`` if that was done before.
+
+    While another process packs into ``out``, this one waits. ``out`` gets its table last, and counts as packed only
+    with it. Besides audio.i16 and clips.tsv there are packed.json (`Record`), errors.tsv with what was left out, and
+    warnings.tsv with what was noticed about clips.
 
     Args:
         corpus: a folder of WebDataset shards (``*.tar`` with ``KEY.opus|flac|wav|...`` and optionally ``KEY.json``
-            with a field ``kind``), a folder of audio files, or a manifest (`read_fairseq`).
-        out: folder for the result, which appears there whole or not at all.
+            with a field ``kind``), a folder of audio files, one shard, or a manifest (`read_fairseq`).
+        out: folder for the result.
         workers: processes that decode; with 0 this process decodes.
         failures: a line for each file that is left out is added to this list.
+        listing: the files of ``corpus``, if they were listed already.
 
     Returns:
         The clips in the order of their names, or of the manifest. Files that cannot be decoded are left out and named
         in a warning.
 
     Raises:
-        ValueError: ``corpus`` has no readable audio; ``out`` is not whole, or was decoded from another corpus.
+        ValueError: ``corpus`` has no readable audio; ``out`` is not whole, or was decoded from another corpus or
+            before the corpus changed.
         OSError: for example, the disk is full; no file stays half-written.
     """
-    if (out / TABLE_NAME).exists():
-        _refuse_other_corpus(corpus, out)
-        return open_packed(out)
-    tasks = _tasks(corpus)
-    out.mkdir(parents=True, exist_ok=True)
-    failures = [] if failures is None else failures
-    source, audio, table = (out / name for name in (SOURCE_NAME, f"{AUDIO_NAME}.part", f"{TABLE_NAME}.part"))
-    try:
-        rows = _decode(tasks, audio, workers, failures)
-        if not rows:
-            raise ValueError(
-                f"no file of {corpus} could be decoded; the first: {failures[0] if failures else 'no audio'}"
-            )
-        with table.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines(lines([("clip", "kind", "samples"), *rows], "\t"))
-        source.write_text(_relative(corpus, out), errors="surrogateescape")
-    except Exception:
-        for path in (audio, table, source):
-            path.unlink(missing_ok=True)
-        raise
-    os.replace(audio, out / AUDIO_NAME)
-    os.replace(table, out / TABLE_NAME)
+    if not is_packed(str(out)):
+        listing = listing or list_corpus(corpus)
+        if corpus.is_dir() and out.resolve() == corpus.resolve():
+            raise ValueError(f"{out}: the folder of the corpus itself; give another folder for the packed copy")
+        out.mkdir(parents=True, exist_ok=True)
+        with _alone(out):
+            if not is_packed(str(out)):  # the process that was waited for may have packed it
+                _pack(listing, out, workers, [] if failures is None else failures)
+                return open_packed(out)
+    refuse_other_corpus(corpus, out, listing)
     return open_packed(out)
 
 
-def _refuse_other_corpus(corpus: Path, out: Path) -> None:
-    """ValueError if ``out`` was decoded from another corpus than ``corpus``."""
-    source = out / SOURCE_NAME
-    if source.exists() and (before := source.read_text(errors="surrogateescape")) != _relative(corpus, out):
-        other = os.path.normpath(out / before)
-        raise ValueError(f"{out}: decoded from {other}, not {corpus}; give another --data.packed, or remove it")
+def _pack(listing: Listing, out: Path, workers: int, failures: list[str]) -> None:
+    size = sum(path.stat().st_size for path in listing.shards) if listing.shards else 0
+    what = f"{len(listing)} files" + (f", {size / 1e9:.2f} GB" if size else "")
+    logger.info("decoding %s (%s) into %s; an hour of audio needs 0.115 GB there", listing.corpus, what, out)
+    names = (AUDIO_NAME, RECORD_NAME, ERRORS_NAME, WARNINGS_NAME, TABLE_NAME)  # the table last
+    parts = {name: out / f"{name}.part" for name in names}
+    digest = listing.digest  # before decoding: what changes meanwhile is a change
+    try:
+        written = _decode(_tasks(listing), parts[AUDIO_NAME], workers, failures)
+        if not written.rows:
+            raise ValueError(
+                f"no file of {listing.corpus} could be decoded; the first: {failures[0] if failures else 'no audio'}"
+            )
+        _write_table(parts[TABLE_NAME], [("clip", "kind", "samples"), *written.rows])
+        _write_table(parts[ERRORS_NAME], [("clip", "error"), *written.errors])
+        _write_table(parts[WARNINGS_NAME], [("clip", "warning"), *written.warnings])
+        relative = os.path.relpath(listing.corpus.resolve(), out.resolve())
+        left_out = len(written.errors)
+        Record(relative, digest, len(listing), left_out, written.checksums).write(parts[RECORD_NAME])
+        for name, part in parts.items():
+            os.replace(part, out / name)
+    except OSError as error:
+        reason = f"{listing.corpus} could not be packed into {out} ({error.strerror or error})"
+        raise OSError(f"{reason}; nothing of it stays: make room, or give another --data.packed") from error
+    except BrokenProcessPool as error:
+        raise OSError(f"a process that decodes {listing.corpus} was killed: give fewer --data.workers") from error
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
 
 
-def _relative(corpus: Path, out: Path) -> str:
-    return os.path.relpath(corpus.resolve(), out.resolve())
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the lock of a folder; wait, and say so once, while another process holds it."""
+    refusal, waits = f"{out}: another process is packing into this folder", False
+    while True:
+        try:
+            lock = ProcessLock(out / LOCK_NAME, refusal)
+            break
+        except ValueError as error:
+            if not waits:
+                logger.warning("%s: waiting for it", error)
+            waits = True
+            time.sleep(POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def _decode(tasks: list[Task], path: Path, workers: int, failures: list[str]) -> list[tuple[str, str, int]]:
-    """Write the samples of all clips to ``path``; name, kind and samples of each clip."""
-    rows: list[tuple[str, str, int]] = []
-    with path.open("wb") as audio, _mapping(workers) as apply:
+@dataclass
+class _Written:
+    """What `_decode` wrote, and what it left out."""
+
+    rows: list[tuple[str, str, int]] = field(default_factory=list)
+    """Name, kind and samples of each clip."""
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    """Name and reason of what was left out."""
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+    """Name and note of what was noticed about clips."""
+    checksums: list[int] = field(default_factory=list)
+    """CRC-32 of each block of the audio."""
+
+
+def _decode(tasks: list[Task], path: Path, workers: int, failures: list[str]) -> _Written:
+    """Write the samples of all clips to ``path``."""
+    written = _Written()
+    with path.open("wb") as file, _mapping(workers) as apply:
+        audio = _Checked(file)
         for clips in progress_bar(apply(_decode_task, tasks), total=len(tasks), unit="part", desc="decoding"):
-            for name, kind, samples in clips:
+            for name, kind, samples, notes in clips:
+                written.warnings += [(name, note) for note in notes]
                 if isinstance(samples, str):
                     failures.append(samples)
+                    written.errors.append((name, samples.removeprefix(f"{name}: ")))
                     logger.warning("left out: %s", samples)
                 else:
                     audio.write(samples.tobytes())
-                    rows.append((name, kind, len(samples)))
-    return rows
+                    written.rows.append((name, kind, len(samples)))
+        file.flush()
+        os.fsync(file.fileno())
+        written.checksums = audio.checksums()
+    if written.warnings:
+        logger.warning("%d warnings about clips that were decoded, in %s", len(written.warnings), WARNINGS_NAME)
+    return written
 
 
-def _tasks(corpus: Path) -> list[Task]:
-    """The shards of a corpus, or its files in groups."""
-    if corpus.suffix == ".tsv":
-        root, rows = read_fairseq(str(corpus))
-        files = [(Path(root) / row.path, row.kind) for row in rows]
-        if not files:
-            raise ValueError(f"{corpus}: no clip below its first line; expected path, tab, samples on each")
-    elif not corpus.is_dir():
-        raise ValueError(f"corpus {corpus}: no such folder; give a folder of audio files or *.tar shards, or a .tsv")
-    elif shards := sorted(corpus.glob("*.tar")):
-        return [[(path, "")] for path in shards]
-    else:
-        paths = sorted(p for p in corpus.rglob("*") if looks_like_audio(str(p.relative_to(corpus))) and p.is_file())
-        files = [(path, "") for path in paths]
-    if not files:
-        raise ValueError(f"{corpus} holds neither *.tar shards nor audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
-    return [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
+class _Checked:
+    """Writes to a file and computes the checksums of its blocks."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._whole, self._checksum, self._filled = file, list[int](), 0, 0
+
+    def write(self, data: bytes) -> None:
+        """Write bytes."""
+        self._file.write(data)
+        rest = memoryview(data)
+        while rest:
+            piece = rest[: BLOCK_BYTES - self._filled]
+            self._checksum, self._filled = zlib.crc32(piece, self._checksum), self._filled + len(piece)
+            if self._filled == BLOCK_BYTES:
+                self._whole.append(self._checksum)
+                self._checksum = self._filled = 0
+            rest = rest[len(piece) :]
+
+    def checksums(self) -> list[int]:
+        """CRC-32 of each block that was written, the last of which may be shorter."""
+        return [*self._whole, self._checksum] if self._filled else self._whole
+
+
+def _write_table(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(lines(rows, "\t"))
+
+
+def _tasks(listing: Listing) -> list[Task]:
+    """The shards of a corpus, and its files in groups."""
+    files = [(path, path.name if path.suffix == ".tar" else kind) for path, kind in listing.files]
+    groups = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
+    return [[(path, listing.name(path))] for path in listing.shards] + groups
 
 
 @contextlib.contextmanager
@@ -132,33 +222,46 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterable[list[Clip]]]]:
 
 
 def _decode_task(task: Task) -> list[Clip]:
-    if task[0][0].suffix == ".tar":
-        return [clip for path, _ in task for clip in _read_shard(path)]
-    return [_read(str(path), kind, path) for path, kind in task]
+    return [clip for path, about in task for clip in _decode_file(path, about)]
 
 
-def _read_shard(path: Path) -> Iterator[Clip]:
+def _decode_file(path: Path, about: str) -> Iterator[Clip]:
+    if path.suffix == ".tar":
+        yield from _read_shard(path, about)
+    else:
+        yield _read(str(path), about, path)
+
+
+def _read_shard(path: Path, shard: str) -> Iterator[Clip]:
     """Decode the clips of a shard in its order; of a shard that is cut short, the clips before that point."""
-    members: dict[str, Member] = {}
+    members: list[Member] = []
     descriptions: dict[str, Member] = {}
-    broken = None
     try:
         for member in list_members(str(path), {*AUDIO_SUFFIXES, ".json"}):
-            key, _, suffix = member.name.rpartition(".")
-            (descriptions if suffix.lower() == "json" else members)[key] = member
+            if member.name.lower().endswith(".json"):
+                descriptions[_key(member)] = member
+            else:
+                members.append(member)
+        broken = None
     except ValueError as error:
-        broken = f"{path.name}: {error}"
-    if members:
+        broken = str(error)
+    try:
         with path.open("rb") as file:
-            for key, member in members.items():
-                name = f"{path.name}/{member.name}"
-                kind = _kind(_content(file, descriptions[key])) if key in descriptions else ""
+            for member in members:
+                name = f"{shard}/{member.name}"
+                kind = _kind(_content(file, descriptions[_key(member)])) if _key(member) in descriptions else ""
                 if member.error:
-                    yield name, kind, f"{name}: {member.error}"
+                    yield Clip(name, kind, f"{name}: {member.error}")
                 else:
                     yield _read(name, kind, io.BytesIO(_content(file, member)))
+    except OSError as error:
+        broken = broken or f"cannot be read ({error.strerror or error})"
     if broken:
-        yield path.name, "", broken
+        yield Clip(shard, "", f"{shard}: {broken}")
+
+
+def _key(member: Member) -> str:
+    return member.name.rpartition(".")[0]
 
 
 def _content(file: io.BufferedReader, member: Member) -> bytes:
@@ -177,7 +280,7 @@ def _kind(text: bytes) -> str:
 
 def _read(name: str, kind: str, source: Path | io.BytesIO) -> Clip:
     try:
-        samples = read_audio(source)
+        decoded = decode_audio(source)
     except AudioError as error:
-        return name, kind, f"{name}: {str(error).removeprefix(f'{name}: ')}"
-    return name, kind, to_int16(samples)
+        return Clip(name, kind, f"{name}: {str(error).removeprefix(f'{name}: ')}")
+    return Clip(name, kind, to_int16(decoded.samples), decoded.notes)

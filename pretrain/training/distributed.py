@@ -1,6 +1,7 @@
 """The processes of a run (torchrun or accelerate launch): their devices, and how they share gradients and weights."""
 
 import contextlib
+import datetime
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -15,6 +16,11 @@ from maeast_upstream.modules.transformer import TransformerBlock
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+PATIENCE = datetime.timedelta(days=30)
+"""How long processes wait for the first one, which may decode a corpus, save or probe meanwhile. That a process has
+ended is noticed at once, and that it hangs in an update by the time limit of the gradients' own group."""
 
 
 class Parallel:
@@ -45,7 +51,7 @@ class Parallel:
         options = DistributedDataParallelKwargs(find_unused_parameters=skips_layers, gradient_as_bucket_view=True)
         self.accelerator = Accelerator(cpu=self.device.type == "cpu", kwargs_handlers=[options])
         self.rank, self.device = self.accelerator.process_index, self.accelerator.device
-        self._control = dist.new_group(backend="gloo")
+        self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     @property
     def is_main(self) -> bool:
@@ -54,12 +60,31 @@ class Parallel:
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """The first process runs the body before the others."""
-        if self.accelerator is None:
+        """The first process runs the body before the others, which wait however long that takes.
+
+        Raises:
+            ValueError: in the others, the first process failed; its own error says why.
+        """
+        failed = True
+        try:
+            if not self.is_main and self._first_failed(False):
+                raise ValueError("the first process could not open the corpus or the run; its own line says why")
             yield
-            return
-        with self.accelerator.main_process_first():
-            yield
+            failed = False
+        finally:
+            if self.is_main:
+                self._first_failed(failed)
+
+    def _first_failed(self, failed: bool) -> bool:
+        """What the first process says about itself; all processes must call it."""
+        if self.processes == 1:
+            return failed
+        flag = torch.tensor(int(failed))
+        try:
+            dist.broadcast(flag, 0, group=self._control)
+        except RuntimeError as error:
+            raise OSError("another process of the run has ended; its own line says why") from error
+        return bool(flag)
 
     def shard(self, module: nn.Module) -> None:
         """With fsdp, leave each process its share of the weights; layers are gathered when they are needed."""

@@ -40,6 +40,10 @@ class Meter:
         self.batches = self.crops = self.samples = self.operations = 0
         self.since = time.monotonic()
 
+    def begin(self) -> None:
+        """Begin to measure time."""
+        self.since = time.monotonic()
+
     def add(self, values: Mapping[str, Tensor], micro_batches: Sequence[Batch]) -> None:
         """Add the losses and the micro-batches of an update."""
         for name, value in values.items():
@@ -49,6 +53,18 @@ class Meter:
             self.crops += len(batch.waveforms)
             self.samples += int(batch.lengths.sum())
             self.operations += self.flops(*batch.waveforms.shape)
+
+    def state(self) -> dict[str, Any]:
+        """What the next line covers so far, for a run that is stopped before it."""
+        return {"sums": self.sums, "batches": self.batches}
+
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue what `state` gave, so that the next line covers the batches before the stop, too.
+
+        Rates are those since the start, because the time between stop and start does not count.
+        """
+        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self.batches = state["batches"]
 
     def means(self) -> dict[str, Tensor]:
         """The mean of each loss."""

@@ -1,6 +1,7 @@
 """Writes what a run saves: a state for resuming, and encoders in the package's own format."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,13 @@ class Saver:
             ),
         )
 
-    def save(self, step: int, best: float) -> None:
+    def save(self, step: int, best: float, kept: Mapping[str, Any]) -> None:
         """Write a state, last/ and ema/.
 
         Args:
             step: updates so far.
             best: lowest validation loss so far.
+            kept: what the state holds besides: plain values and tensors by name.
 
         Raises:
             NonFiniteError, ValueError: a loss or weight is NaN or infinite; nothing is written then.
@@ -56,7 +58,7 @@ class Saver:
             raise ValueError(f"batch {step}: a weight is NaN or infinite; {REMEDY}")
         if self.updater.parallel.is_main:
             with run_folder.saving(self.run, step):
-                self._write(step, best, state)
+                self._write(step, best, {**kept, **state})
         self.updater.parallel.wait()
 
     def _write(self, step: int, best: float, state: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@ import dataclasses
 import json
 import logging
 import os
+import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from pretrain.cli import read_recipe
 from pretrain.config import LossConfig, MaskConfig, OptimConfig
 from pretrain.trainer import Trainer
 from pretrain.training.run_folder import states
+
+AUDIO = Path(__file__).parents[1] / "data" / "audio"
 
 
 def state_of(run_folder):
@@ -85,40 +89,6 @@ def test_a_killed_run_repeats_what_was_not_saved(recipe, tmp_path):
     Trainer(other).train()
     assert_equal_states(state_of(recipe.out), state_of(other.out))
     assert [line["step"] for line in log_of(other.out)] == [2, 4, 6]
-
-
-BROKEN = {
-    "no optimizer": lambda state: state.pop("optimizer"),
-    "a tensor is missing": lambda state: state["objective"].popitem(),
-    "another shape": lambda state: state["objective"].update({"network.patch_embed.weight": torch.zeros(3)}),
-    "no tensor": lambda state: state["objective"].update({"network.patch_embed.weight": [1.0]}),
-    "no random numbers": lambda state: state["random"].pop("cpu"),
-    "statistics are NaN": lambda state: state["normalisation"].update(mean=float("nan")),
-    "an average of another shape": lambda state: state["average"]["values"].update({"patch_embed.bias": torch.ones(1)}),
-    "an average of another network": lambda state: state["average"]["values"].update({"other": torch.ones(1)}),
-}
-
-
-@pytest.mark.slow
-def test_a_run_goes_back_before_a_state_that_cannot_be_restored(recipe, caplog):
-    optim = dataclasses.replace(recipe.optim, ema_decay=0.9)
-    recipe = dataclasses.replace(recipe, optim=optim)
-    Trainer(recipe).train()
-    newest = states(Path(recipe.out))[-1]
-    whole = newest.read_bytes()
-    for how, change in BROKEN.items():
-        caplog.clear()
-        state = torch.load(newest, weights_only=True)
-        change(state)
-        torch.save(state, newest)
-        trainer = Trainer(recipe)
-        assert trainer.step == 3, how
-        assert "00000006.pt: not the state of a run, or a broken one (" in caplog.text
-        trainer.close()
-        newest.write_bytes(whole)
-    trainer = Trainer(recipe)
-    assert trainer.step == 6
-    trainer.close()
 
 
 def test_the_last_batch_has_its_line_however_few_there_are(recipe):
@@ -284,6 +254,87 @@ def test_the_log_says_what_is_trained(recipe, caplog):
     Trainer(dataclasses.replace(recipe, losses=LossConfig())).train()
     assert "0.1 M parameters on cpu" in caplog.text
     assert "110 clips" in caplog.text
+
+
+def test_a_run_ends_with_what_to_do_next(recipe, caplog):
+    caplog.set_level(logging.INFO)
+    Trainer(recipe).train()
+    assert caplog.messages[-1] == f"done: {recipe.out}; try maeast embed AUDIO --checkpoint {recipe.out}"
+
+
+def test_after_a_stop_the_line_of_the_log_covers_the_batches_before_it(recipe, tmp_path):
+    Trainer(dataclasses.replace(recipe, log_every=6)).train()
+    other = dataclasses.replace(recipe, log_every=6, out=str(tmp_path / "other"))
+    for _ in range(3):
+        Trainer(dataclasses.replace(other, max_minutes=1e-9)).train()
+    Trainer(other).train()
+    (whole,), (resumed,) = log_of(recipe.out), log_of(other.out)
+    rates = {"crops_per_second", "hours_per_second", "share_of_peak"}
+    assert {name: value for name, value in whole.items() if name not in rates} == {
+        name: value for name, value in resumed.items() if name not in rates
+    }
+
+
+def with_corpus(recipe, folder, count, **settings):
+    """The recipe on a folder of ``count`` clips, decoded into the default place."""
+    folder.mkdir(exist_ok=True)
+    for clip in sorted(AUDIO.glob("*.opus"))[:count]:
+        shutil.copy2(clip, folder)
+    data = dataclasses.replace(recipe.data, corpus=str(folder), packed=None, **settings)
+    return dataclasses.replace(recipe, data=data, max_minutes=1e-9)
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_going_on_with_another_corpus_is_said_once_with_both(recipe, tmp_path, caplog, pack):
+    Trainer(with_corpus(recipe, tmp_path / "a", 6, pack=pack)).train()
+    Trainer(with_corpus(recipe, tmp_path / "a", 6, pack=pack)).train()
+    assert "not the same audio" not in caplog.text
+    Trainer(with_corpus(recipe, tmp_path / "a", 9, pack=pack)).train()
+    Trainer(with_corpus(recipe, tmp_path / "a", 9, pack=pack)).train()
+    assert caplog.text.count("not the same audio") == 1
+    assert re.search(r"begun with 0\.0 h, 6 clips of a; goes on from batch 3 with 0\.0 h, 9 clips of a", caplog.text)
+
+
+def test_short_clips_that_0_1_left_out_of_a_run_are_named_when_it_goes_on(recipe, caplog):
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, crop_seconds=2.0))
+    Trainer(dataclasses.replace(recipe, max_minutes=1e-9)).train()
+    path = states(Path(recipe.out))[-1]
+    state = torch.load(path, weights_only=True)
+    torch.save({name: value for name, value in state.items() if name not in ("corpus", "meter")}, path)
+    Trainer(recipe).train()
+    assert "never drew clips shorter than half a crop; from batch 2 on they are drawn" in caplog.text
+
+
+def test_a_corpus_that_has_grown_is_trained_on_whole(recipe, tmp_path):
+    Trainer(with_corpus(recipe, tmp_path / "a", 6)).train()
+    grown = with_corpus(recipe, tmp_path / "a", 9)
+    trainer = Trainer(dataclasses.replace(grown, out=str(tmp_path / "second")))
+    assert len(trainer.source.clips.lengths) == 9
+    assert len(list((tmp_path / "packed").iterdir())) == 2
+    assert not list((tmp_path / "a").glob("packed"))
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_files_that_cannot_be_decoded_count_when_the_corpus_is_packed_too(recipe, tmp_path, pack):
+    recipe = with_corpus(recipe, tmp_path / "a", 6, pack=pack)
+    (tmp_path / "a" / "broken.wav").write_bytes(b"not audio at all")
+    for _ in range(2):  # the second run finds the packed copy
+        with pytest.raises(ValueError, match=r"1 of 7 files of .*/a could not be decoded, .*broken\.wav \("):
+            Trainer(recipe)
+    data = dataclasses.replace(recipe.data, max_bad_share=0.2)
+    assert Trainer(dataclasses.replace(recipe, data=data)).train()
+    with pytest.raises(ValueError, match="1 of 7 files of the corpus"):
+        Trainer(
+            dataclasses.replace(
+                recipe, data=dataclasses.replace(recipe.data, corpus=str(AUDIO), validation=str(tmp_path / "a"))
+            )
+        )
+
+
+def test_the_corpus_is_no_folder_for_its_run(recipe, tmp_path):
+    recipe = with_corpus(recipe, tmp_path / "a", 2)
+    with pytest.raises(ValueError, match="the folder of the corpus itself; give another --out"):
+        Trainer(dataclasses.replace(recipe, out=str(tmp_path / "a")))
 
 
 @pytest.mark.gpu

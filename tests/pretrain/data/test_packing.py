@@ -1,15 +1,28 @@
+import errno
 import io
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import tarfile
+import threading
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from maeast_upstream.audio.reading import read_audio
-from maeast_upstream.data.packed import open_packed, packed_clips
-from pretrain.data import packing
+from maeast_upstream.audio.reading import DecodedAudio, read_audio
+from maeast_upstream.data.inputs import list_segments
+from maeast_upstream.data.packed import is_packed, open_packed, packed_clips
+from pretrain.data import packed_record, packing
+from pretrain.data.clips import open_packed_clips
+from pretrain.data.listing import list_corpus
+from pretrain.data.packed_record import checksums_of, default_folder, left_out
 from pretrain.data.packing import pack
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
@@ -128,7 +141,7 @@ def test_a_link_in_a_shard_is_left_out_and_named(tmp_path, caplog):
     assert "link" in failures[0]
 
 
-def test_stopped_while_decoding_leaves_no_final_name_and_begins_anew(tmp_path, monkeypatch):
+def test_stopped_while_decoding_leaves_no_part_and_begins_anew(tmp_path, monkeypatch):
     source = copy_clips(tmp_path / "clips")
     monkeypatch.setattr(packing, "FILES_PER_TASK", 1)
     decode = packing._decode_task
@@ -141,7 +154,7 @@ def test_stopped_while_decoding_leaves_no_final_name_and_begins_anew(tmp_path, m
     monkeypatch.setattr(packing, "_decode_task", stop_at_last)
     with pytest.raises(KeyboardInterrupt):
         pack(source, tmp_path / "packed", 0)
-    assert {path.suffix for path in (tmp_path / "packed").iterdir()} == {".part"}
+    assert {path.name for path in (tmp_path / "packed").iterdir()} == {".lock"}
     monkeypatch.setattr(packing, "_decode_task", decode)
     assert len(pack(source, tmp_path / "packed", 0).lengths) == 3
     assert not list((tmp_path / "packed").glob("*.part"))
@@ -172,3 +185,188 @@ def test_a_clip_whose_path_begins_as_a_formula_keeps_its_name(tmp_path, monkeypa
     pack(Path("=1+1"), Path("packed"), 0)
     assert "\n'=1+1/x.wav\t" in Path("packed/clips.tsv").read_text()
     assert [name for name, *_ in packed_clips(Path("packed"))] == ["=1+1/x.wav"]
+
+
+def test_the_notes_of_decoding_are_listed_beside_the_clips(tmp_path, monkeypatch, caplog):
+    decoded = DecodedAudio(np.zeros(100, np.float32), ("no Xing header", "ends early"))
+    monkeypatch.setattr(packing, "decode_audio", lambda source: decoded)
+    pack(copy_clips(tmp_path / "clips"), tmp_path / "packed", 0)
+    lines = (tmp_path / "packed" / "warnings.tsv").read_text().splitlines()
+    assert lines[0] == "clip\twarning"
+    assert lines[1:3] == [f"{tmp_path}/clips/{CLIPS[0].name}\t{note}" for note in decoded.notes]
+    assert len(lines) == 7
+    assert "6 warnings about clips that were decoded, in warnings.tsv" in caplog.text
+
+
+def test_what_was_left_out_stays_listed_beside_the_clips(tmp_path):
+    source = copy_clips(tmp_path / "clips")
+    (source / "=broken.wav").write_bytes(b"nothing")
+    pack(source, tmp_path / "packed", 0)
+    ((name, reason),) = left_out(tmp_path / "packed")
+    assert name == str(source / "=broken.wav")
+    assert reason.startswith("not audio")
+
+
+def test_tars_and_files_of_one_folder_at_any_depth_are_packed_and_hidden_ones_are_not(tmp_path):
+    source = copy_clips(tmp_path / "clips")
+    (source / "more").mkdir()
+    for name in ("a.tar", "more/b.tar", "._a.tar"):
+        write_shard(source / name, [("x.opus", CLIPS[0].read_bytes()), ("x.wav", b"same key, no audio")])
+    (source / f"._{CLIPS[0].name}").write_bytes(b"macOS")
+    failures = []
+    assert len(pack(source, tmp_path / "packed", 0, failures).lengths) == 5
+    assert [failure.partition(":")[0] for failure in failures] == ["a.tar/x.wav", "more/b.tar/x.wav"]
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "replaced"])
+def test_a_copy_of_a_corpus_that_has_changed_is_refused_where_its_folder_was_given(tmp_path, change):
+    source = copy_clips(tmp_path / "clips")
+    pack(source, tmp_path / "packed", 0)
+    if change == "added":
+        (source / "new.opus").write_bytes(CLIPS[0].read_bytes())
+    elif change == "removed":
+        (source / CLIPS[0].name).unlink()
+    else:
+        (source / CLIPS[0].name).write_bytes(bytes(reversed(CLIPS[0].read_bytes())))
+    before = (tmp_path / "packed" / "audio.i16").read_bytes()
+    with pytest.raises(ValueError, match=r"has changed since it was packed \(.*\); remove .*packed to pack again"):
+        pack(source, tmp_path / "packed", 0)
+    assert (tmp_path / "packed" / "audio.i16").read_bytes() == before
+
+
+def test_a_packed_copy_outlives_its_corpus(tmp_path, caplog):
+    source = copy_clips(tmp_path / "clips")
+    pack(source, tmp_path / "packed", 0)
+    shutil.rmtree(source)
+    assert len(pack(source, tmp_path / "packed", 0).lengths) == 3
+    assert "not there to compare with" in caplog.text
+
+
+def as_version_0_1(folder):
+    """Turn a packed folder into what version 0.1 wrote."""
+    source = json.loads((folder / "packed.json").read_text())["corpus"]
+    for name in ("packed.json", "errors.tsv", "warnings.tsv", ".lock"):
+        (folder / name).unlink()
+    (folder / "source.txt").write_text(source)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_the_copy_that_0_1_left_in_the_corpus_is_used_while_it_is_current(tmp_path, caplog, grown):
+    source = copy_clips(tmp_path / "clips")
+    pack(source, source / "packed", 0)
+    as_version_0_1(source / "packed")
+    if grown:
+        (source / "new.opus").write_bytes(CLIPS[0].read_bytes())
+    folder = default_folder(list_corpus(source), tmp_path / "runs")
+    assert (folder == source / "packed") is not grown
+    assert ("older packed copy" in caplog.text) is grown
+    assert len(pack(source, folder, 0).lengths) == 3 + grown
+
+
+def test_without_a_place_of_its_own_a_copy_lies_beside_the_runs_and_a_changed_corpus_gets_another(tmp_path, caplog):
+    source, runs = copy_clips(tmp_path / "clips"), tmp_path / "runs"
+    first = default_folder(list_corpus(source), runs)
+    assert first.parent == runs / "packed"
+    assert first.name.startswith("clips-")
+    pack(source, first, 0)
+    assert default_folder(list_corpus(source), runs) == first
+    (source / "new.opus").write_bytes(CLIPS[0].read_bytes())
+    assert default_folder(list_corpus(source), runs) != first
+    assert f"{first} is an older packed copy" in caplog.text
+
+
+def test_each_block_has_the_checksum_of_its_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(packed_record, "BLOCK_BYTES", 10_000)
+    pack(copy_clips(tmp_path / "clips"), tmp_path / "packed", 0)
+    data = (tmp_path / "packed" / "audio.i16").read_bytes()
+    expected = [zlib.crc32(data[first : first + 10_000]) for first in range(0, len(data), 10_000)]
+    assert json.loads((tmp_path / "packed" / "packed.json").read_text())["checksums"] == expected
+    assert checksums_of(tmp_path / "packed" / "audio.i16") == expected
+
+
+def test_damaged_samples_are_refused_with_their_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(packed_record, "BLOCK_BYTES", 1 << 20)
+    source = tmp_path / "clips"
+    source.mkdir()
+    soundfile.write(source / "long.wav", np.random.default_rng(0).standard_normal(1_000_000) * 0.1, 16_000)
+    pack(source, tmp_path / "packed", 0)
+    assert open_packed_clips(tmp_path / "packed", check=True).digest
+    with (tmp_path / "packed" / "audio.i16").open("r+b") as file:
+        file.seek(1_500_000)
+        file.write(b"\x55")
+    with pytest.raises(ValueError, match=r"audio\.i16: its 1 MiB from byte 1048576 on are not what was packed"):
+        open_packed_clips(tmp_path / "packed", check=True)
+
+
+def test_a_record_that_is_none_is_one_line(tmp_path):
+    pack(copy_clips(tmp_path / "clips"), tmp_path / "packed", 0)
+    for text in ("", "[]", '{"corpus": 1}', '{"checksums": []}'):
+        (tmp_path / "packed" / "packed.json").write_text(text)
+        with pytest.raises(ValueError, match=r"packed\.json: not written by pretrain\.pack"):
+            open_packed_clips(tmp_path / "packed", check=True)
+
+
+def test_a_second_process_waits_for_the_first_and_says_so(tmp_path, caplog):
+    source, packed = copy_clips(tmp_path / "clips"), tmp_path / "packed"
+    packed.mkdir()
+    with Process(
+        "import sys; from pathlib import Path; from maeast_upstream.storage.lock import ProcessLock; "
+        f"lock = ProcessLock(Path({str(packed / '.lock')!r}), ''); print(flush=True); sys.stdin.read()"
+    ) as other:
+        other.stdout.readline()
+        waiting = threading.Thread(target=pack, args=(source, packed, 0))
+        waiting.start()
+        while "waiting for it" not in caplog.text:
+            time.sleep(0.01)
+        assert f"another process is packing into this folder (process {other.pid} on " in caplog.text
+        assert not is_packed(str(packed))
+        other.stdin.close()
+        waiting.join()
+    assert is_packed(str(packed))
+
+
+class Process(subprocess.Popen):
+    """A Python program with pipes."""
+
+    def __init__(self, code):
+        super().__init__([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def write(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(packing._Checked, "write", write)
+    with pytest.raises(OSError, match=r"could not be packed into .* \(No space left on device\); nothing .* make room"):
+        pack(copy_clips(tmp_path / "clips"), tmp_path / "packed", 0)
+    assert {path.name for path in (tmp_path / "packed").iterdir()} == {".lock"}
+
+
+def test_a_decoding_process_that_was_killed_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "_decode_task", kill_this_process)
+    with pytest.raises(OSError, match=r"a process that decodes .*clips was killed: give fewer --data\.workers"):
+        pack(copy_clips(tmp_path / "clips"), tmp_path / "packed", 1)
+
+
+def kill_this_process(task):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_corpus_itself_is_no_place_for_its_copy(tmp_path):
+    source = copy_clips(tmp_path / "clips")
+    with pytest.raises(ValueError, match="the folder of the corpus itself"):
+        pack(source, source, 0)
+
+
+def test_a_packed_copy_in_its_corpus_is_not_listed_a_second_time(tmp_path):
+    source = copy_clips(tmp_path / "clips")
+    pack(source, source / "packed", 0)
+    files = [segment.path for segment in list_segments(source)]
+    assert files == [str(source / clip.name) for clip in CLIPS]
+    assert len(list(list_segments(source / "packed"))) == 3, "but where it is the input itself"
+    as_version_0_1(source / "packed")
+    assert len(list(list_segments(tmp_path))) == 3
+    pack(source, tmp_path / "beside", 0)
+    assert len(list(list_segments(tmp_path))) == 6

@@ -1,9 +1,11 @@
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -77,6 +79,49 @@ def test_the_command_measures_once_and_the_run_takes_it(recipe, tmp_path, capsys
     written.write_text("{")
     with pytest.raises(ValueError, match=r"stats\.json: not written by pretrain\.stats"):
         statistics.read(written)
+
+
+def quiet_corpus(folder, level=1.0):
+    folder.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).standard_normal(12_000)
+        soundfile.write(folder / f"{number}.wav", 0.1 * level * noise, 16_000, subtype="FLOAT")
+    return folder
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_statistics_of_another_corpus_or_other_settings_are_measured_anew(recipe, tmp_path, caplog, pack):
+    def mean(corpus, **settings):
+        data = dataclasses.replace(recipe.data, corpus=str(corpus), packed=None, pack=pack, **settings)
+        trainer = Trainer(dataclasses.replace(recipe, data=data))
+        trainer.close()
+        return trainer.objective.normalise.statistics.mean
+
+    loud, quiet = quiet_corpus(tmp_path / "loud"), quiet_corpus(tmp_path / "quiet", level=0.01)
+    first = mean(loud)
+    assert mean(loud) == first
+    assert "measured anew" not in caplog.text
+    assert mean(quiet) < first - 3
+    assert "stats.json is of 0.0 h, 3 clips of loud or of other settings: measured anew" in caplog.text
+    assert mean(loud) == first
+    assert mean(loud, min_gain_db=-40.0, max_gain_db=-40.0) < first - 3
+
+
+def test_statistics_without_a_corpus_are_used_and_that_is_said(recipe, caplog):
+    path = Path(recipe.out) / "stats.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"mean": -7.0, "std": 3.0}))
+    assert Trainer(recipe).objective.normalise.statistics.mean == -7.0
+    assert "stats.json does not say what it was measured on and is used" in caplog.text
+
+
+def test_a_full_disk_under_the_statistics_is_one_line(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"stats\.json: cannot be written \(No space left on device\); make room"):
+        statistics.write(tmp_path / "stats.json", Normalisation(mean=0.0, std=1.0))
 
 
 def test_batch_normalisation_is_that_of_the_published_batch_norm():

@@ -82,3 +82,16 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_both_numbers(shared, trai
     assert errors.count("\n") == 1
     assert "batch_clips 8" in errors
     assert "accumulation_steps 3" in errors
+
+
+def test_where_the_first_process_cannot_pack_the_others_end_with_one_line(shared, train, tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "x.wav").write_bytes(b"not audio")
+    data = dataclasses.replace(shared.data, corpus=str(tmp_path / "clips"), packed=str(tmp_path / "packed"))
+    status, errors = train(dataclasses.replace(shared, data=data), 2, "--out", str(tmp_path / "run"))
+    assert status == 1
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert any("could be decoded; the first: " in line for line in lines)
+    assert set(lines) - {line for line in lines if "could be decoded" in line} <= {
+        "error: the first process could not open the corpus or the run; its own line says why"
+    }
