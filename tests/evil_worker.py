@@ -3,24 +3,54 @@
 import ctypes
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 from maeast_upstream.audio.reading import DecodedAudio
-from maeast_upstream.decoding import worker
+from maeast_upstream.decoding import bounded, protocol, worker
 
-attempt = worker.attempt
+attempt, send_answer = worker.attempt, worker.send_answer
 
 
-def evil_attempt(segment):
+def evil_attempt(segment, join):
     name = Path(segment.path).name
     if log := os.environ.get("EVIL_LOG"):
         with Path(log).open("a") as file:
             file.write(f"{os.getpid()} {name}\n")
-    for word, deed in DEEDS.items():
-        if name.startswith(word):
-            deed()
-    return attempt(segment)
+    if not (name.startswith("once ") and Path(log).read_text().count(f" {name}\n") > 1):
+        for word, deed in DEEDS.items():
+            if name.removeprefix("once ").startswith(word):
+                deed()
+    return attempt(segment, join)
+
+
+def evil_send_answer(answers, requests, answer, join):
+    """Answer as the name of the file tells: stop or die within the answer, or send what is none."""
+    name = Path(join.name).name
+    if name.startswith("once ") and Path(os.environ["EVIL_LOG"]).read_text().count(f" {name}\n") > 1:
+        name = ""
+    words = name.removeprefix("once ").split(".")[0].split(" ")
+    if words[0] == "within":
+        size = len(answer.samples) * 4
+        whole = protocol.ANSWER_HEADER.pack(protocol.SAMPLES, 0, size) + answer.samples.tobytes()
+        answers.write(whole[: {"header": 5, "body": 1000, "end": len(whole) - 1}[words[1]]])
+        answers.flush()
+        os.kill(os.getpid(), getattr(signal, words[2]))
+        time.sleep(1000)
+    elif words[0] == "answer":
+        answer_type, notes, size = (int(word, 0) for word in words[1:4])
+        answers.write(protocol.ANSWER_HEADER.pack(answer_type, notes, size) + b"\xff" * 100)
+        answers.flush()
+        time.sleep(1000)
+    elif words[0] == "descriptor":
+        answers.write(protocol.ANSWER_HEADER.pack(protocol.FILE, 0, 400))
+        answers.flush()
+        with Path({"zero": "/dev/zero", "self": __file__}[words[1]]).open("rb") as file:
+            protocol.socket.send_fds(requests, [b"F"], [file.fileno()])
+        time.sleep(1000)
+    else:
+        send_answer(answers, requests, answer, join)
 
 
 def fail():
@@ -32,23 +62,35 @@ DEEDS = {
     "exit": lambda: os._exit(3),
     "segfault": lambda: ctypes.string_at(0),
     "hang": lambda: time.sleep(1000),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "slow": lambda: time.sleep(0.2),
     "spin": lambda: all(True for _ in iter(int, 1)),
 }
 
 
 def main():
-    worker.attempt = evil_attempt
+    worker.attempt, worker.send_answer = evil_attempt, evil_send_answer
+    if hours := os.environ.get("EVIL_MEMORY_HOURS"):
+        bounded.MEMORY_HOURS = float(hours)
+    if marker := os.environ.get("EVIL_START"):
+        deed, path = marker.split(":")
+        if not Path(path).exists():
+            Path(path).touch()
+            DEEDS[deed]()
+            sys.exit(1)
     decode = worker.decode_segment
 
-    def decode_segment(segment):
-        if "fault" in segment.path:
+    def decode_segment(segment, join):
+        name = Path(segment.path).name
+        if name.startswith("fault"):
             fail()
-        if "memory" in segment.path:
+        if name.startswith("memory"):
             raise MemoryError
-        if "note" in segment.path:
-            return DecodedAudio(decode(segment).samples, ("the first", "caf\udce9 the second"))
-        return decode(segment)
+        if name.startswith("hog"):
+            return bytearray(4 << 30)
+        if name.startswith("note"):
+            return DecodedAudio(decode(segment, join).samples, ("the first", "caf\udce9 the second"))
+        return decode(segment, join)
 
     worker.decode_segment = decode_segment
     worker.main()

@@ -13,12 +13,22 @@ from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.data.packed import SAMPLE_BYTES
-from maeast_upstream.decoding.process import Answer, Decoder, Deliver, InProcessDecoder, Room, SubprocessDecoder
+from maeast_upstream.decoding.bounded import MAX_HOURS
+from maeast_upstream.decoding.process import (
+    LIMIT_SECONDS,
+    LIMIT_SECONDS_PER_MB,
+    Decoder,
+    Deliver,
+    InProcessDecoder,
+    Limits,
+    Room,
+    SubprocessDecoder,
+)
+from maeast_upstream.decoding.protocol import Answer
+from maeast_upstream.decoding.worker import MEMORY_BYTES
 
 AHEAD_SECONDS = 600.0
 """Audio that is decoded ahead of the model; it bounds memory."""
-LIMIT_SECONDS, LIMIT_SECONDS_PER_MB = 60.0, 2.0
-"""Time limit of a file and its extension per MB: far more than a decoder needs, for slow disks and busy machines."""
 TICK_SECONDS = 0.25
 """Interval at which time limits are checked."""
 SEGMENTS_AHEAD = 4096
@@ -36,11 +46,13 @@ class DecodePool:
     """A context manager that holds processes for decoding.
 
     Args:
-        workers: Number of processes; 0 to decode in a thread of this process, without a time limit, where a crash of a
-            decoder ends the program.
+        workers: Number of processes; 0 to decode in a thread of this process, without limits of time and memory, where
+            a crash of a decoder ends the program.
         ahead_seconds: Decoded audio that may wait for the reader, besides one file per process.
         limit_seconds: Time limit of a file.
         limit_seconds_per_mb: Extension of the time limit for each MB of the file.
+        max_hours: Limit of the audio of a file. What is longer than an hour needs 230 MB per hour in a temporary file.
+        memory_bytes: Limit of the memory of a process, on Linux.
     """
 
     def __init__(
@@ -50,15 +62,18 @@ class DecodePool:
         ahead_seconds: float = AHEAD_SECONDS,
         limit_seconds: float = LIMIT_SECONDS,
         limit_seconds_per_mb: float = LIMIT_SECONDS_PER_MB,
+        max_hours: float = MAX_HOURS,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
-        if workers < 0 or not ahead_seconds > 0 or not limit_seconds > 0:
+        if workers < 0 or not ahead_seconds > 0 or not limit_seconds > 0 or not max_hours > 0:
             raise ValueError(
-                "expected workers from 0, ahead_seconds and limit_seconds above 0; "
-                f"got {workers}, {ahead_seconds} and {limit_seconds}"
+                "expected workers from 0, ahead_seconds, limit_seconds and max_hours above 0; "
+                f"got {workers}, {ahead_seconds}, {limit_seconds} and {max_hours}"
             )
+        limits = Limits(limit_seconds, limit_seconds_per_mb, max_hours, memory_bytes)
         self._ahead = ahead_seconds * SAMPLE_RATE
-        self._decoders: list[Decoder] = [SubprocessDecoder(limit_seconds, limit_seconds_per_mb) for _ in range(workers)]
-        self._decoders = self._decoders or [InProcessDecoder()]
+        self._decoders: list[Decoder] = [SubprocessDecoder(limits) for _ in range(workers)]
+        self._decoders = self._decoders or [InProcessDecoder(limits)]
         self._run: _Run | None = None
 
     def __enter__(self) -> Self:

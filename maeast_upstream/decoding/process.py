@@ -2,24 +2,29 @@
 
 import contextlib
 import os
-import pickle
+import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import IO, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
-import numpy as np
-
-from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, DecodedAudio
 from maeast_upstream.data.inputs import Segment, file_bytes
-from maeast_upstream.decoding.worker import ANSWER_HEADER, ERROR, READY, REQUEST_HEADER, attempt
+from maeast_upstream.decoding.bounded import MAX_HOURS, BoundedJoin
+from maeast_upstream.decoding.protocol import READY, Answer, AnswerReader, InvalidAnswerError, send_request
+from maeast_upstream.decoding.worker import MEMORY_BYTES, attempt
 
+LIMIT_SECONDS, LIMIT_SECONDS_PER_MB = 60.0, 2.0
+"""Time limit of a file and its extension per MB: far more than a decoder needs, for slow disks and busy machines."""
 START_SECONDS = 120.0
 """Time limit for a process to start and import its decoders; on an idle machine it takes less than one second."""
+STARTS = 2
+"""Attempts to start a process that something ends by a signal."""
 PIPE_BYTES = 1 << 20
-"""Size of the pipes, the largest that Linux gives to any user; the default of 64 KiB is one second of samples."""
+"""Size of the pipe of answers, the largest that Linux gives to any user; its default of 64 KiB is 1 s of samples."""
 BOOT_CODE = "import sys; sys.path[:] = {path!r}; from maeast_upstream.decoding.worker import main; main()"
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -30,7 +35,26 @@ ENVIRONMENT = {
 """Each process has one thread, as there are as many processes as cores. glibc keeps the memory of a file for the next,
 because returning it to the system and getting it back page by page takes as long as decoding a WAV."""
 
-Answer = DecodedAudio | AudioError
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may cost."""
+
+    seconds: float = LIMIT_SECONDS
+    """Time limit of a file."""
+    seconds_per_mb: float = LIMIT_SECONDS_PER_MB
+    """Extension of the time limit for each MB of the file."""
+    max_hours: float = MAX_HOURS
+    """Length of its audio."""
+    memory_bytes: int = MEMORY_BYTES
+    """Memory of a decoding process."""
+
+    def seconds_of(self, segment: Segment) -> float:
+        """Return the time limit of a segment; decoding may be as slow as the longest audio, but no slower."""
+        extended = self.seconds + self.seconds_per_mb * file_bytes(segment) / 1e6
+        return min(extended, max(self.seconds, 3600 * self.max_hours))
+
+
 Room = Callable[[int], bool]
 """Waits until the result of a segment of the batch may be delivered; returns False if the run has ended."""
 Deliver = Callable[[int, Answer], None]
@@ -57,7 +81,10 @@ class Decoder(Protocol):
 
 
 class InProcessDecoder:
-    """Decodes in this process, without a time limit; a crash of a decoder ends the program."""
+    """Decodes in this process, without limits of time and memory; a crash of a decoder ends the program."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
 
     def begin(self) -> None:
         """Do nothing."""
@@ -67,7 +94,9 @@ class InProcessDecoder:
         for index, segment in enumerate(batch):
             if not room(index):
                 return
-            deliver(index, attempt(segment))
+            join = BoundedJoin(segment.path, self._limits.max_hours)
+            deliver(index, attempt(segment, join))
+            join.close()
 
     def tick(self, seconds: float) -> None:
         """Do nothing."""
@@ -86,10 +115,10 @@ class SubprocessDecoder:
     spawn would import the main module of the program, and torch with it.
     """
 
-    def __init__(self, limit_seconds: float, limit_seconds_per_mb: float) -> None:
-        self._limit, self._limit_per_mb = limit_seconds, limit_seconds_per_mb
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: _Process | None = None
         self._remaining: float | None = None
         self._limit_of_file = 0.0
         self._late = self._busy = self._interrupted = False
@@ -101,20 +130,27 @@ class SubprocessDecoder:
     def decode(self, batch: Sequence[Segment], room: Room, deliver: Deliver) -> None:
         """Deliver the result of each segment in order.
 
+        A segment during which the process dies is decoded once more, alone in a new process, because its file need not
+        be the reason: where memory runs out, Linux ends a decoding process first.
+
         Raises:
             RuntimeError: The process could not be started.
         """
         self._busy, done = True, 0
+        failure: _End | None = None
         while done < len(batch) and room(done):
-            if self._process and self._process.poll() is not None:  # it died between two files, which no file caused
+            if self._process and self._process.has_ended():  # between two files, so that no file is the reason
                 self._reap()
             process = self._process or self._start()
-            with contextlib.suppress(OSError):  # it died; `_receive` finds out
-                _send(process, batch[done:])
-            while done < len(batch):
-                result = self._receive(process, batch[done], lambda: room(done))  # noqa: B023
-                deliver(done, AudioError(f"{batch[done].path}: {self._reap()}") if result is None else result)
-                done += 1
+            request = batch[done : done + 1] if failure else batch[done:]
+            self._send(process, request)
+            for segment in request:
+                answer = self._receive(process, segment, lambda: room(done))  # noqa: B023
+                if isinstance(answer, _End) and not answer.late and not failure:
+                    failure = answer
+                    break
+                deliver(done, _final(answer, failure, segment))
+                done, failure = done + 1, None
                 if self._process is None:
                     break
         self._busy = False
@@ -138,117 +174,150 @@ class SubprocessDecoder:
 
     def close(self) -> None:
         """End the process, by closing its stdin."""
-        if self._process is None:
-            return
-        with contextlib.suppress(OSError):
-            _pipe(self._process.stdin).close()
-        try:
-            self._process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._reap()
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        # imports use only the text entries, and only those can be written as literals
-        path = [entry for entry in sys.path if isinstance(entry, str)]
-        command = [sys.executable, "-c", BOOT_CODE.format(path=path)]
-        pipes = {
-            "stdin": subprocess.PIPE,
-            "stdout": subprocess.PIPE,
-            "stderr": None if sys.stderr else subprocess.DEVNULL,  # if closed, the pipe would get its number
-            "pipesize": PIPE_BYTES,
-        }
-        try:
-            process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, **pipes)  # type: ignore[call-overload]
-        except OSError as error:
-            raise RuntimeError(f"a decoder process could not be started ({error}); try fewer workers, or 0") from error
-        with self._lock:
-            self._process = process
-            if self._interrupted:
-                process.kill()
-        self._begin_clock(START_SECONDS)
-        ready = _pipe(process.stdout).read(1)
-        self._end_clock()
-        if ready != READY and not self._interrupted:
-            raise RuntimeError(f"a decoder process could not be started: {self._reap()}; its own message is above")
-        started: subprocess.Popen[bytes] = process
-        return started
-
-    def _receive(
-        self, process: "subprocess.Popen[bytes]", segment: Segment, wait_for_room: Callable[[], bool]
-    ) -> Answer | None:
-        """Return the answer to a segment, or None if the process died or was killed before its answer was complete."""
-        stdout = _pipe(process.stdout)
-        self._begin_clock(self._limit + self._limit_per_mb * file_bytes(segment) / 1e6)
-        header = stdout.read(ANSWER_HEADER.size)
-        if not self._end_clock() or len(header) < ANSWER_HEADER.size or not wait_for_room():
-            return None
-        answer_type, notes_size, size = ANSWER_HEADER.unpack(header)
-        notes = _read_text(stdout, notes_size)
-        if answer_type == ERROR:
-            text = _read_text(stdout, size)
-            return None if text is None else AudioError(text)
-        try:
-            samples = np.empty(size // 4, np.float32)
-        except MemoryError:
+        if self._process:
+            self._process.end()
             self._reap()
-            hours = size / 4 / SAMPLE_RATE / 3600
-            return AudioError(f"{segment.path}: {hours:.1f} hours of audio do not fit in memory; cut it into segments")
-        if notes is None or not _fill(stdout, samples.data.cast("B")):
-            return None
-        return DecodedAudio(samples, tuple(notes.split("\n")) if notes else ())
+
+    def _start(self) -> "_Process":
+        for more in reversed(range(STARTS)):
+            process = _Process(self._limits)
+            with self._lock:
+                self._process = process
+                if self._interrupted:
+                    process.kill()
+            self._begin_clock(START_SECONDS)
+            ready = process.answers.read(1)
+            in_time = self._end_clock()
+            if (ready == READY and in_time) or self._interrupted:
+                return process
+            end = self._reap()
+            if not more or not end.from_outside:
+                raise RuntimeError(f"a decoder process could not be started: {end.reason}; its own message is above")
+        raise AssertionError
+
+    def _send(self, process: "_Process", segments: Sequence[Segment]) -> None:
+        self._begin_clock(self._limits.seconds)
+        with contextlib.suppress(OSError):  # it died; `_receive` finds out
+            send_request(process.requests, segments)
+        self._end_clock()
+
+    def _receive(self, process: "_Process", segment: Segment, wait_for_room: Callable[[], bool]) -> "Answer | _End":
+        """Return the answer to a segment, or how the process ended before it was complete."""
+        reader, limit = AnswerReader(process.answers, process.requests), self._limits.seconds_of(segment)
+        try:
+            self._begin_clock(limit)
+            answer: Answer | None = reader.begin()
+            if self._end_clock() and answer is None and wait_for_room():
+                self._begin_clock(limit)
+                answer = reader.finish()
+                self._end_clock()
+            return answer if answer and not self._late else self._reap()
+        except EOFError:
+            return self._reap()
+        except InvalidAnswerError:
+            return replace(self._reap(), reason="the decoder process gave no valid answer")
+        except (MemoryError, OSError) as error:  # OSError: of mapping a file
+            self._reap()
+            reason = getattr(error, "strerror", None) or "MemoryError"
+            return AudioError(f"{segment.path}: its samples do not fit in memory ({reason}); cut it into segments")
 
     def _begin_clock(self, seconds: float) -> None:
         with self._lock:
             self._remaining = self._limit_of_file = seconds
 
     def _end_clock(self) -> bool:
-        """Stop the clock; return whether the file was within its limit."""
+        """Stop the clock; return whether the process was within its limit."""
         with self._lock:
             self._remaining = None
             return not self._late
 
-    def _reap(self) -> str:
-        """Discard the process and return the reason why it ended."""
+    def _reap(self) -> "_End":
+        """Discard the process and return how it ended."""
         with self._lock:
             process, late = self._process, self._late
             self._process, self._late, self._remaining = None, False, None
-        if process is None:
-            return "the decoder process has ended"
-        process.kill()
-        status = process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                _pipe(pipe).close()
+        status = process.discard() if process else 0
         if late:
-            return f"not decoded within {self._limit_of_file:.0f} s"
-        return f"the decoder process died ({f'signal {-status}' if status < 0 else f'exit status {status}'})"
+            return _End(f"no answer within {self._limit_of_file:.0f} s", late=True, from_outside=True)
+        return _End(f"the decoder process died ({_ending(status)})", late=False, from_outside=status < 0)
 
 
-def _send(process: "subprocess.Popen[bytes]", segments: Sequence[Segment]) -> None:
-    request = pickle.dumps(list(segments), pickle.HIGHEST_PROTOCOL)
-    stdin = _pipe(process.stdin)
-    stdin.write(REQUEST_HEADER.pack(len(request)) + request)
-    stdin.flush()
+@dataclass(frozen=True)
+class _End:
+    """How a process ended before its answer was complete."""
+
+    reason: str
+    late: bool
+    """Whether it was killed because of the time limit."""
+    from_outside: bool
+    """Whether a signal ended it."""
 
 
-def _read_text(stdout: IO[bytes], size: int) -> str | None:
-    """Read a text of ``size`` bytes; return None if there was not enough data."""
-    text = stdout.read(size)
-    return text.decode("utf-8", "surrogatepass") if len(text) == size else None
+def _final(answer: "Answer | _End", failure: _End | None, segment: Segment) -> Answer:
+    """Return the result of a segment whose first attempt, if there were two, ended with ``failure``."""
+    if isinstance(answer, _End):
+        return AudioError(f"{segment.path}: {answer.reason}{', twice' if failure else ''}")
+    if failure and isinstance(answer, DecodedAudio):
+        note = f"decoded at the second attempt; at the first, {failure.reason}"
+        return replace(answer, notes=(*answer.notes, note))
+    return answer
 
 
-def _fill(stdout: IO[bytes], buffer: memoryview) -> bool:
-    """Fill the buffer; return whether there was enough data."""
-    filled = 0
-    while filled < len(buffer):
-        count = stdout.readinto(buffer[filled:])  # type: ignore[attr-defined]
-        if not count:
-            return False
-        filled += count
-    return True
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    if -status == signal.SIGKILL:
+        return "SIGKILL; perhaps memory ran out"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-status).name
+    return f"signal {-status}"
 
 
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None
-    return pipe
+class _Process:
+    """A running process with what connects it."""
+
+    def __init__(self, limits: Limits) -> None:
+        # imports use only the text entries, and only those can be written as literals
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        command = [sys.executable, "-c", BOOT_CODE.format(path=path), str(limits.max_hours), str(limits.memory_bytes)]
+        stderr = None if sys.stderr else subprocess.DEVNULL  # if closed, the pipe would get its number
+        try:
+            self.requests, stdin = socket.socketpair()
+            with stdin:
+                self._popen = subprocess.Popen(
+                    command,
+                    env={**os.environ, **ENVIRONMENT},
+                    stdin=stdin.fileno(),
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                )
+        except OSError as error:
+            raise RuntimeError(f"a decoder process could not be started ({error}); try fewer workers, or 0") from error
+        assert self._popen.stdout is not None
+        self.answers = self._popen.stdout
+        with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux; and more than it may grant
+            import fcntl
+
+            fcntl.fcntl(self.answers, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._popen.poll() is not None
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._popen.kill()
+
+    def end(self) -> None:
+        """Let the process end by itself, for which it has a second."""
+        self.requests.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout=1.0)
+
+    def discard(self) -> int:
+        """End the process and release what connects it; return its exit status, below 0 for a signal."""
+        self.kill()
+        self._popen.wait()
+        self.requests.close()
+        self.answers.close()
+        return int(self._popen.returncode)

@@ -1,6 +1,5 @@
 """Decoding ahead, in order; whatever happens to a process costs one file."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from bad_files import make_bad_files, write_sparse_wav
+from decoding_runs import CLIPS, clips_named, decoding, gone, parent, soon
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sounds import tone
@@ -22,45 +22,8 @@ from sounds import tone
 from maeast_upstream.audio.reading import AudioError, DecodedAudio, read_audio
 from maeast_upstream.data.inputs import Segment, list_segments
 from maeast_upstream.data.packed import to_float
-from maeast_upstream.decoding import process as decoders
-from maeast_upstream.decoding import worker
+from maeast_upstream.decoding import protocol, worker
 from maeast_upstream.decoding.pool import DecodePool
-
-TESTS = Path(__file__).parents[2]
-CLIPS = sorted((TESTS / "data" / "audio").glob("*.opus"))
-EVIL_BOOT = (
-    f"import sys; sys.path[:] = {{path!r}}; sys.path.append({str(TESTS)!r}); from evil_worker import main; main()"
-)
-
-
-@pytest.fixture
-def evil(monkeypatch, tmp_path):
-    """Processes that do what the names of their files say; gives their log, lines of process id and file."""
-    monkeypatch.setattr(decoders, "BOOT_CODE", EVIL_BOOT)
-    monkeypatch.setenv("EVIL_LOG", str(tmp_path / "log"))
-    return tmp_path / "log"
-
-
-def clips_named(folder, names):
-    folder.mkdir(exist_ok=True)
-    for name in names:
-        shutil.copy(CLIPS[0], folder / f"{name}.opus")
-    return [Segment(str(folder / f"{name}.opus")) for name in names]
-
-
-def gone(pid):
-    """Whether a process has ended; a zombie has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def soon(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -101,7 +64,7 @@ def test_what_was_noticed_while_listing_and_decoding_comes_with_the_segment(tmp_
     assert [segment for segment, _ in results] == [plain, replace(noted, notes=notes), plain]
     assert all(np.array_equal(result, read_audio(CLIPS[0])) for _, result in results)
     decoded = DecodedAudio(read_audio(CLIPS[0]), ("in a thread",))
-    monkeypatch.setattr(worker, "decode_segment", lambda segment: decoded)
+    monkeypatch.setattr(worker, "decode_segment", lambda segment, join: decoded)
     with DecodePool(0) as pool:
         ((segment, result),) = pool.decode([listed])
     assert segment == replace(noted, notes=("noticed before", "in a thread"))
@@ -117,13 +80,13 @@ def pack(folder, clips):
 
 
 DEATHS = {
-    "kill": "the decoder process died (signal 9)",
-    "segfault": "the decoder process died (signal 11)",
-    "exit": "the decoder process died (exit status 3)",
-    "hang": "not decoded within 1 s",
-    "spin": "not decoded within 1 s",
+    "kill": "the decoder process died (SIGKILL; perhaps memory ran out), twice",
+    "segfault": "the decoder process died (SIGSEGV), twice",
+    "exit": "the decoder process died (exit status 3), twice",
+    "hang": "no answer within 1 s",
+    "spin": "no answer within 1 s",
     "fault": "RuntimeError: a fault in two lines",
-    "memory": "MemoryError",
+    "memory": "decoding it needs more memory than a decoder may have",
 }
 
 
@@ -279,48 +242,6 @@ def test_nothing_to_decode_is_nothing():
         assert list(pool.decode([])) == []
 
 
-PARENT = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
-from maeast_upstream.decoding import process
-from maeast_upstream.decoding.pool import DecodePool
-from maeast_upstream.data.inputs import list_segments
-assert "torch" not in sys.modules
-process.BOOT_CODE = sys.argv[1]
-try:
-    with DecodePool(2) as pool:
-        for segment, result in pool.decode(list_segments(sys.argv[2:])):
-            print(segment.path, flush=True)
-except KeyboardInterrupt:
-    print("stopped", flush=True)
-"""
-
-
-@contextlib.contextmanager
-def parent(segments):
-    """Another process with a pool, in a group of its own like a terminal's."""
-    command = [
-        sys.executable,
-        "-c",
-        PARENT,
-        EVIL_BOOT,
-        *(segment.path for segment in segments),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        assert process.stdout.readline().strip() == segments[0].path
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-
-
-def decoding(log):
-    return {int(line.split()[0]) for line in log.read_text().splitlines()}
-
-
 @pytest.mark.parametrize("deed", ["hang", "a"])
 def test_no_process_outlives_a_parent_that_was_killed(tmp_path, evil, deed):
     segments = clips_named(tmp_path / "clips", ["a", "hang", f"{deed}2"])
@@ -418,11 +339,11 @@ def test_samples_that_do_not_fit_in_memory_are_an_error_of_their_file(tmp_path, 
             raise MemoryError
         return empty(*args, **options)
 
-    monkeypatch.setattr(decoders.np, "empty", refuse)
+    monkeypatch.setattr(protocol.np, "empty", refuse)
     with DecodePool(1) as pool:
         results = [result for _, result in pool.decode(segments)]
     assert [isinstance(result, np.ndarray) for result in results] == [True, False, True]
-    assert "hours of audio do not fit in memory; cut it into segments" in str(results[1])
+    assert "its samples do not fit in memory (MemoryError); cut it into segments" in str(results[1])
 
 
 def test_a_decoding_process_is_the_first_to_go_when_memory_runs_out(tmp_path, evil):
