@@ -1,16 +1,24 @@
 """Files and folders that appear whole or not at all: each is written beside its final name and then renamed.
 
 A process that is killed while it writes leaves a hidden part, ``.NAME.XXXXXXXX.part``, and whatever had the final name
-before. `remove_leftovers` deletes such parts.
+before. The next process that writes the same name deletes it: a process holds a lock on its part while it lives.
 """
 
 import contextlib
-import glob
+import errno
+import functools
+import hashlib
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+MAX_NAME_BYTES = 200
+"""Longest name that is part of the names of its temporary files; file systems allow 255 bytes."""
+PART_NAME = re.compile(r"\..+\.[0-9a-f]{8}\.part(\..*)?", re.DOTALL)
+TRIES = 10
 
 
 @contextlib.contextmanager
@@ -24,7 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
         ValueError: The parent folder does not exist, or ``path`` is a folder.
     """
     refuse_unwritable(path)
-    part = _part(path)
+    _remove_dead(path, _parts_at_first(path.parent))
+    part, lock = _new_part(path, is_folder=False)
     try:
         yield part
         with part.open("rb+") as file:
@@ -32,6 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -50,8 +60,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: a file; expected the name of a folder")
     restore_folder(path)
-    part = _part(path)
-    part.mkdir()
+    _remove_dead(path, _parts_at_first(path.parent))
+    part, lock = _new_part(path, is_folder=True)
     try:
         yield part
         if path.exists():
@@ -60,26 +70,46 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     finally:
         restore_folder(path)
         shutil.rmtree(part, ignore_errors=True)
+        os.close(lock)
 
 
 def restore_folder(path: Path) -> None:
     """Finish a replacement that a kill interrupted: ``path`` is then the new folder, or else the earlier one."""
     old = _old(path)
+    if old.is_symlink():
+        raise ValueError(f"{old}: a link, where an earlier {path.name} is kept for a moment; remove it")
     if old.exists() and not path.exists():
         os.replace(old, path)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Delete the parts that killed processes left beside ``path``.
+    """Delete the parts that killed processes left beside ``path``, but not those of processes that live."""
+    _remove_dead(path, _parts_in(path.parent))
 
-    Call it only where no other process can be writing ``path``, for example while a lock is held.
-    """
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+
+def _remove_dead(path: Path, parts: Collection[str]) -> None:
+    import fcntl
+
+    for part in (path.parent / name for name in parts if name.startswith(f"{_prefix(path)}.")):
+        with contextlib.suppress(OSError):  # it is gone, is locked, or is a link
+            descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _parts_in(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(entry.name for entry in folder.iterdir() if PART_NAME.fullmatch(entry.name))
+    except OSError:
+        return frozenset()
+
+
+_parts_at_first = functools.lru_cache(maxsize=256)(_parts_in)
+"""The parts in a folder when this process first wrote to it: to list it for every file would take long for many."""
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -96,9 +126,40 @@ def refuse_to_overwrite(path: Path, force: bool) -> None:
         raise ValueError(f"{path} exists already; give --force to replace it, or another name")
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+def _new_part(path: Path, *, is_folder: bool) -> tuple[Path, int]:
+    """Make and lock a temporary file or folder beside ``path``, never through a link that has its name already.
+
+    Returns:
+        Its path, and the descriptor that holds the lock, which children do not inherit.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    import fcntl
+
+    for _ in range(TRIES):
+        part = path.with_name(f"{_prefix(path)}.{uuid.uuid4().hex[:8]}.part{path.suffix[:20]}")
+        flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        try:
+            if is_folder:
+                part.mkdir()
+            descriptor = os.open(part, flags | os.O_NOFOLLOW, 0o666)
+        except FileExistsError:
+            continue
+        with contextlib.suppress(OSError):  # another process is deleting it as a leftover, or the system has no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return part, descriptor
+        os.close(descriptor)
+    raise OSError(errno.EAGAIN, "other files have the names of its unfinished ones", str(path))
+
+
+def _prefix(path: Path) -> str:
+    """The beginning of the names of a file's parts; short enough that there is room for their ends."""
+    if len(os.fsencode(path.name)) <= MAX_NAME_BYTES:
+        return f".{path.name}"
+    return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}"
 
 
 def _old(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+    return path.with_name(f"{_prefix(path)}.old")

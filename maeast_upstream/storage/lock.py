@@ -15,8 +15,10 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 POLL_SECONDS = 0.1
+LINK = "a link, which would make this program write to another file; remove it"
 
 
 @contextlib.contextmanager
@@ -28,6 +30,8 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    if path.is_symlink():
+        raise ValueError(f"{path}: {LINK}")
     lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
@@ -51,7 +55,7 @@ class ProcessLock:
         """
         import fcntl
 
-        self._file = path.open("a+", encoding="utf-8")
+        self._file = _open(path)
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -61,7 +65,8 @@ class ProcessLock:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
             raise ValueError(f"{refusal} (process {holder})") from None
-        self._file.truncate(0)
+        self._file.seek(0)
+        self._file.truncate()
         self._file.write(f"{os.getpid()} on {os.uname().nodename}\n")
         self._file.flush()
 
@@ -80,7 +85,7 @@ def inherited_lock(path: Path, refusal: str, wait_seconds: float = 0.0) -> Itera
     import fcntl
 
     deadline = time.monotonic() + wait_seconds
-    with path.open("w") as file:
+    with _open(path) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,3 +95,13 @@ def inherited_lock(path: Path, refusal: str, wait_seconds: float = 0.0) -> Itera
                     raise ValueError(refusal) from None
                 time.sleep(POLL_SECONDS)
         yield file.fileno()
+
+
+def _open(path: Path) -> TextIO:
+    """Open or make a lock's file; ValueError if it is a link, which somebody else may have put there."""
+    try:
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", encoding="utf-8")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"{path}: {LINK}") from None
+        raise

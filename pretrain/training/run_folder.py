@@ -109,6 +109,7 @@ def keep_best(run: Path) -> None:
     newest = states(run)[-1]
     with replacing(newest.with_name(BEST_NAME)) as part:
         try:
+            part.unlink()
             os.link(newest, part)
         except OSError:  # the file system has no links
             shutil.copyfile(newest, part)

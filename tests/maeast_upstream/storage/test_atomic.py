@@ -1,8 +1,11 @@
+import itertools
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from maeast_upstream.storage import atomic
 from maeast_upstream.storage.atomic import remove_leftovers, replacing, replacing_folder, restore_folder
 
 
@@ -113,6 +116,54 @@ def test_what_a_killed_process_left_is_removed(tmp_path, context):
     path = tmp_path / "a[1].pt"
     subprocess.run([sys.executable, "-c", code, path])
     assert [name.startswith(".a[1].pt.") for name in names(tmp_path)] == [True]
-    (tmp_path / ".a1.pt.0.part").touch()
+    (tmp_path / ".a1.pt.0a1b2c3d.part").touch()
     remove_leftovers(path)
-    assert names(tmp_path) == [".a1.pt.0.part"]
+    assert names(tmp_path) == [".a1.pt.0a1b2c3d.part"]
+
+
+@pytest.mark.parametrize("context", [replacing, replacing_folder])
+def test_the_next_writer_removes_what_a_killed_process_left_and_nothing_of_a_living_one(tmp_path, context):
+    path = tmp_path / "a"
+    (tmp_path / ".a.0a1b2c3d.part").write_text("half")  # nobody holds a lock on it
+    with context(path) as living:
+        atomic._parts_at_first.cache_clear()
+        with context(path) as part:
+            assert part != living
+        assert names(tmp_path) == sorted([living.name, "a"] if context is replacing_folder else ["a", living.name])
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("context", [replacing, replacing_folder])
+def test_a_link_of_the_name_of_a_part_is_not_followed(tmp_path, monkeypatch, context):
+    (tmp_path / "precious").write_text("precious")
+    hexes = itertools.chain(["0a1b2c3d"], itertools.repeat("4e5f6a7b"))
+    monkeypatch.setattr(atomic.uuid, "uuid4", lambda: SimpleNamespace(hex=next(hexes)))
+    (tmp_path / ".a.0a1b2c3d.part").symlink_to("precious")
+    with context(tmp_path / "a") as part:
+        assert part.name == ".a.4e5f6a7b.part"
+    (tmp_path / ".b.4e5f6a7b.part").symlink_to("precious")
+    with pytest.raises(OSError, match="b"), context(tmp_path / "b"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_name_that_leaves_no_room_for_a_part_is_written(tmp_path):
+    path = tmp_path / ("x" * 250 + ".json")
+    with replacing(path) as part:
+        part.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_a_file_has_the_mode_of_any_new_file(tmp_path):
+    with replacing(tmp_path / "a") as part:
+        part.write_text("new")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_link_where_the_earlier_folder_is_kept_is_refused(tmp_path):
+    fill(tmp_path / "set", "old")
+    (tmp_path / ".set.old").symlink_to("elsewhere")
+    with pytest.raises(ValueError, match="a link"):
+        fill(tmp_path / "set", "new")
+    assert (tmp_path / "set" / "a.txt").read_text() == "old"

@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 
+from maeast_upstream.storage import folder as folder_module
 from maeast_upstream.storage.folder import Storage
 
 
@@ -64,6 +67,32 @@ def test_what_a_killed_process_left_is_removed(storage):
         file.write(b"half")
     storage.remove_scratch()
     assert storage.names() == []
+
+
+def test_a_link_of_the_name_of_an_unfinished_file_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "precious").write_text("precious")
+    monkeypatch.setattr(folder_module.uuid, "uuid4", lambda: SimpleNamespace(hex="0a1b"))
+    (tmp_path / ".0a1b.scratch").symlink_to("precious")
+    with pytest.raises(FileExistsError), Storage(tmp_path).writing("a.txt") as file:
+        file.write(b"new")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / ".0a1b.scratch").is_symlink()
+
+
+def test_a_link_of_the_name_of_the_file_is_replaced_and_not_its_target(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "a.txt").symlink_to("precious")
+    with Storage(tmp_path).writing("a.txt") as file:
+        file.write(b"new")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert not (tmp_path / "a.txt").is_symlink()
+
+
+def test_a_name_of_any_length_that_the_file_system_takes_is_written(tmp_path):
+    with Storage(tmp_path).writing("x" * 255) as file:
+        file.write(b"new")
+    assert Storage(tmp_path).names() == ["x" * 255]
 
 
 def test_a_folder_that_is_not_there_is_empty(storage):

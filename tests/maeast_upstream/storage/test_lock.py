@@ -44,6 +44,15 @@ def test_a_second_process_is_refused_until_the_first_is_done(tmp_path, name):
     assert take_elsewhere(path, name) == ""
 
 
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_link_is_no_lock(tmp_path, name):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "lock").symlink_to("precious")
+    with pytest.raises(ValueError, match="a link"), LOCKS[name](tmp_path / "lock", "busy"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_the_lock_file_is_removed(tmp_path):
     with locked(tmp_path / "lock", "busy"):
         pass
