@@ -1,31 +1,49 @@
-"""MAE-AST audio encoders: `load_model()` returns an `Encoder`; `Encoder.encode()` turns waveforms into features."""
+"""MAE-AST audio encoders: `load_model()` returns an `Encoder`, whose `embed` and `encode` turn audio into features."""
 
 import importlib
+import os
+import pwd
 from typing import TYPE_CHECKING, Any
 
 from maeast_upstream.version import __version__
 
 if TYPE_CHECKING:
+    from maeast_upstream.audio.reading import read_audio as load_audio
     from maeast_upstream.encoder import Encoded, Encoder, load_model
     from maeast_upstream.readout import Readout
 
-__all__ = ["Encoded", "Encoder", "Readout", "__version__", "load_model"]
+__all__ = ["Encoded", "Encoder", "Readout", "__version__", "load_audio", "load_model"]
 
-_MODULES = {
-    "Encoded": "encoder",
-    "Encoder": "encoder",
-    "load_model": "encoder",
-    "Readout": "readout",
+_PLACES = {
+    "Encoded": ("encoder", "Encoded"),
+    "Encoder": ("encoder", "Encoder"),
+    "load_audio": ("audio.reading", "read_audio"),
+    "load_model": ("encoder", "load_model"),
+    "Readout": ("readout", "Readout"),
 }
+"""For each public name, its module and its name there."""
+
+
+def _name_user() -> None:
+    """Name a user id that has no name, as in a container: torch and other packages ask for it and raise KeyError."""
+    if not any(map(os.environ.get, ("LOGNAME", "USER", "LNAME", "USERNAME"))):  # where getpass.getuser() looks first
+        try:
+            pwd.getpwuid(os.getuid())
+        except KeyError:
+            os.environ["LOGNAME"] = f"uid{os.getuid()}"
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that processes which only decode audio do not load torch."""
-    if name not in _MODULES:
+    if name not in _PLACES:
         raise AttributeError(f"module 'maeast_upstream' has no attribute {name!r}")
-    globals()[name] = value = getattr(importlib.import_module(f"maeast_upstream.{_MODULES[name]}"), name)
+    module, there = _PLACES[name]
+    globals()[name] = value = getattr(importlib.import_module(f"maeast_upstream.{module}"), there)
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+_name_user()

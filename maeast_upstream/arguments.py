@@ -112,6 +112,18 @@ def add_readout_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hop-ms", help="distance of time steps: native, or 40 for patch models")
 
 
+def add_column_options(parser: argparse.ArgumentParser, *columns: str) -> None:
+    """Add --path-column, --label-column and --split-column, or those of them that ``columns`` names."""
+    for column in columns:
+        parser.add_argument(f"--{column}-column", metavar="NAME", help=f"what the table calls the column {column}")
+
+
+def columns_from(args: argparse.Namespace) -> dict[str, str]:
+    """Return what a table calls its columns, by path, label and split, where an option says so."""
+    given = {column: getattr(args, f"{column}_column", None) for column in ("path", "label", "split")}
+    return {column: name for column, name in given.items() if name is not None}
+
+
 def parse_layer(text: str) -> int | str:
     """Parse ``7``, or return the name of a layer as it is."""
     return int(text) if text.isdecimal() else text

@@ -165,37 +165,3 @@ def to_device(value: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or value.device.type != "cpu":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)
-
-
-def split_clips(waveforms: Tensor | Sequence[Tensor], lengths: Tensor | None) -> list[Tensor]:
-    """Check waveforms and cut them into clips.
-
-    Args:
-        waveforms: (B, S) floating point, or one (S_i,) per clip.
-        lengths: (B,) samples of each row of a (B, S) tensor; None for all of them.
-
-    Returns:
-        One (S_i,) tensor per clip.
-
-    Raises:
-        ValueError: no clip; a clip that is empty, not one-dimensional or not floating point, named by its number.
-    """
-    if isinstance(waveforms, Tensor) and waveforms.dim() != 2:
-        raise ValueError(
-            f"expected waveforms of shape (B, S) or a list of (S_i,) tensors, got {tuple(waveforms.shape)}"
-        )
-    clips = list(waveforms)
-    if not clips:
-        raise ValueError("expected at least one clip, got none")
-    if lengths is not None:
-        ends = torch.as_tensor(lengths).tolist()
-        if not isinstance(waveforms, Tensor) or len(ends) != len(clips) or max(ends) > waveforms.shape[1]:
-            raise ValueError("lengths go with a (B, S) tensor: one for each row, none above S")
-        clips = [clip[:end] for clip, end in zip(clips, ends, strict=True)]
-    for number, clip in enumerate(clips):
-        if not isinstance(clip, Tensor) or clip.dim() != 1 or not clip.is_floating_point() or len(clip) == 0:
-            got = f"{clip.dtype} of shape {tuple(clip.shape)}" if isinstance(clip, Tensor) else type(clip).__name__
-            raise ValueError(
-                f"clip {number}: expected a (S,) floating point tensor with at least one sample, got {got}"
-            )
-    return clips

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from maeast_upstream.console import print_any_text, warnings_in_lines
 from maeast_upstream.display import without_secrets
 from maeast_upstream.version import __version__
 
@@ -95,12 +96,15 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
 
     A mistake of the user becomes one line on stderr and status 1, a bug of this project too, with a request to report
     it. With ``--traceback`` or ``MAEAST_DEBUG=1`` the traceback comes before the line. Ctrl-C becomes status 130. A
-    reader of the output that stops early, such as ``head``, is no error message, but status 1.
+    reader of the output that stops early, such as ``head``, is no error message, but status 1. Any text can be printed,
+    see `console`.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = TRACEBACK_OPTION in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+    print_any_text()
     try:
-        status = command([argument for argument in arguments if argument != TRACEBACK_OPTION])
+        with warnings_in_lines():
+            status = command([argument for argument in arguments if argument != TRACEBACK_OPTION])
         if sys.stdout is not None:  # a shell can close it
             sys.stdout.flush()
     except KeyboardInterrupt:

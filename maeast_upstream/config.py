@@ -1,11 +1,16 @@
 """The typed sections of a checkpoint's config.json, read strictly."""
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from maeast_upstream.checks import LARGEST, check_numbers, check_plain, quote
 from maeast_upstream.readout import Readout
+
+MAX_WIDTH, MAX_DEPTH, MAX_MELS, MAX_PATCH_FRAMES = 1 << 16, 1000, 1024, 1000
+"""Limits of a network's sizes, far above those of any: a config cannot ask for any amount of memory."""
+LARGEST_MEAN, SMALLEST_STD, LARGEST_STD = 1e3, 1e-3, 1e3
+"""Limits of the normalization: log-mel energies lie between -16 and 30."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +58,13 @@ class ModelConfig:
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time."""
 
     def __post_init__(self) -> None:
-        for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            least = 0 if each.name == "decoder_depth" else 1
-            if each.type is int and value < least:
-                raise ValueError(f"{each.name} must be at least {least}, got {value}")
-            if each.type is float and not 0.0 <= value < 1.0:
-                raise ValueError(f"{each.name} is a probability below 1, got {value}")
+        widths = ("num_heads", "embed_dim", "ffn_dim", "decoder_heads", "decoder_dim", "decoder_ffn_dim")
+        mels, depth = (1, MAX_MELS), (1, MAX_DEPTH)
+        check_numbers(self, **dict.fromkeys(widths, (1, MAX_WIDTH)), patch_frames=(1, MAX_PATCH_FRAMES))
+        check_numbers(self, patch_mels=mels, num_mel_bins=mels, depth=depth, decoder_depth=(0, MAX_DEPTH))
+        for name in ("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} is a probability below 1, got {getattr(self, name)}")
         for divisor, dividend in (
             ("patch_mels", "num_mel_bins"),
             ("num_heads", "embed_dim"),
@@ -73,7 +78,7 @@ class ModelConfig:
             raise ValueError(f"{odd[0]} must be even for the sinusoid, got {getattr(self, odd[0])}")
         for name, allowed in (("positions", ("sinusoid", "none")), ("decoder_attention", ("self", "cross"))):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {' or '.join(allowed)}, got {quote(getattr(self, name))}")
         if self.decoder_attention == "cross" and self.decoder_depth == 0:
             raise ValueError("decoder_attention cross and decoder_depth 0 do not go together: drop one of them")
 
@@ -146,10 +151,9 @@ class FrontendConfig:
     """Subtract each clip's mean from its waveform first, as SSAST's loader does."""
 
     def __post_init__(self) -> None:
-        if self.num_mel_bins < 1:
-            raise ValueError(f"num_mel_bins must be at least 1, got {self.num_mel_bins}")
+        check_numbers(self, num_mel_bins=(1, MAX_MELS))
         if self.window not in ("povey", "hanning"):
-            raise ValueError(f"window must be povey or hanning, got {self.window!r}")
+            raise ValueError(f"window must be povey or hanning, got {quote(self.window)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +168,8 @@ class Normalisation:
     """The standard deviation after normalization; 0.5 in the paper."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.std < math.inf:
-            raise ValueError(f"std must be above 0, got {self.std}")
-        if not (math.isfinite(self.mean) and math.isfinite(self.scale)):
-            raise ValueError(f"mean and scale must be finite numbers, got {self.mean} and {self.scale}")
+        deviation = (SMALLEST_STD, LARGEST_STD)
+        check_numbers(self, mean=(-LARGEST_MEAN, LARGEST_MEAN), std=deviation, scale=deviation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +186,10 @@ class Provenance:
     """Checkpoints or files from which they were made."""
     published: dict[str, Any] = field(default_factory=dict)
     """Values that only the published format holds, kept so that a checkpoint can be converted back."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, steps=(0, LARGEST))
+        check_plain("published", self.published)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,9 +236,9 @@ def read_section(kind: type[SectionT], data: Any, where: str) -> SectionT:
     if not isinstance(data, dict):
         raise ValueError(f"{where} must be a mapping, got {type(data).__name__}")
     types = get_type_hints(kind)
-    unknown = sorted(set(data) - set(types))
+    unknown = sorted(set(data) - set(types), key=str)
     if unknown:
-        raise ValueError(f"{where} has unknown key {unknown[0]!r}; it may have {', '.join(types)}")
+        raise ValueError(f"{where} has unknown key {quote(unknown[0])}; it may have {', '.join(types)}")
     values = {name: _read_value(types[name], value, f"{where}.{name}") for name, value in data.items()}
     try:
         return kind(**values)
@@ -244,23 +250,23 @@ def _read_value(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return read_section(kind, value, where)  # type: ignore[arg-type]
     if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ValueError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {value!r}")
+        if not isinstance(value, str) or value not in get_args(kind):
+            raise ValueError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, got {quote(value)}")
         return value
     if get_origin(kind) is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"{where} must be a mapping, got {value!r}")
+            raise ValueError(f"{where} must be a mapping, got {quote(value)}")
         return value
     if get_origin(kind) is list:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"{where} must be a list of strings, got {value!r}")
+            raise ValueError(f"{where} must be a list of strings, got {quote(value)}")
         return value
     allowed = get_args(kind) or (kind,)  # a union, as in int | str | None
     if float in allowed and type(value) is int and abs(value) < 1 << 53:
         return float(value)
     if type(value) not in allowed:
         names = " or ".join("null" if a is type(None) else a.__name__ for a in allowed)
-        raise ValueError(f"{where} must be {names}, got {value!r}")
+        raise ValueError(f"{where} must be {names}, got {quote(value)}")
     return value
 
 

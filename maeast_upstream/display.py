@@ -4,6 +4,7 @@ import os
 import re
 from urllib.parse import unquote
 
+_LIKE_A_BYTE = re.compile(r"\\(?=x[0-9a-f]{2})")
 REDACTED = "***"
 _REDACTED = re.compile(r"\*\*\*\d*")
 """What stands for a secret, with a number where addresses differ only in it."""
@@ -30,8 +31,16 @@ _MIN_LENGTH = 6
 
 
 def as_text(path: str) -> str:
-    r"""Return a path as tables store it, with bytes that are not UTF-8 in the form \xe9."""
+    r"""Return a path as it is printed, with bytes that are not UTF-8 in the form \xe9."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def as_name(path: str) -> str:
+    r"""Return a path as tables store it: `as_text`, with \x5c for a backslash that would look like a byte's.
+
+    Different paths have different names.
+    """
+    return as_text(_LIKE_A_BYTE.sub(r"\\x5c", path) if "\\x" in path else path)
 
 
 def without_secrets(text: str, address: str = "") -> str:

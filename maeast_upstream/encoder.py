@@ -4,26 +4,32 @@ A clip's features do not depend on the other clips of a call. Clips of similar l
 no padding is computed; long clips are processed in overlapping windows.
 """
 
+import operator
+import reprlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from maeast_upstream import checkpoint
-from maeast_upstream.batching import Past, StepChunk, assemble, plan_batches, split_clips, to_device
+from maeast_upstream.batching import Past, StepChunk, assemble, plan_batches, to_device
 from maeast_upstream.device import usable_device
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE
 from maeast_upstream.inference import BatchEncoder
 from maeast_upstream.inference import Precision as Precision
 from maeast_upstream.readout import Mel, Readout, fold_mel, pool_time, read_layers
 from maeast_upstream.time_grid import TimeGrid
+from maeast_upstream.waveforms import Waveforms, to_clips
+
+Lengths = Tensor | np.ndarray | Sequence[int] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Encoded:
     """Features of B clips of at most T time steps."""
 
@@ -34,6 +40,12 @@ class Encoded:
     times_ms: Tensor
     """(B, T) float64 on the CPU: the centre of what each time step covers, in ms from the clip's start; zero past a
     clip's own length."""
+
+    def __repr__(self) -> str:
+        """Give shapes in place of numbers."""
+        states = ", ".join(str(tuple(state.shape)) for state in self.hidden_states)
+        lengths, times = tuple(self.lengths.shape), tuple(self.times_ms.shape)
+        return f"Encoded(hidden_states=[{states}], lengths={lengths}, times_ms={times})"
 
 
 class Encoder(BatchEncoder):
@@ -66,10 +78,11 @@ class Encoder(BatchEncoder):
 
     def encode(
         self,
-        waveforms: Tensor | Sequence[Tensor],
-        lengths: Tensor | None = None,
+        waveforms: Waveforms,
+        lengths: Lengths = None,
         *,
-        layers: Sequence[int] | None = None,
+        sample_rate: float | None = None,
+        layers: int | Sequence[int] | None = None,
         mel: Mel = "concat",
         hop_ms: float | None = None,
         steps: int | None = None,
@@ -78,8 +91,13 @@ class Encoder(BatchEncoder):
         """Features of the encoder's layers.
 
         Args:
-            waveforms: (B, S) float tensor, or one (S_i,) float tensor per clip: mono at 16 kHz in [-1, 1].
-            lengths: (B,) samples of each row of a (B, S) tensor, where shorter than S.
+            waveforms: one clip, as the path of a file, or (S,) samples as an array, a tensor or a list; a list of
+                clips; or a (B, S) batch. Floats lie in [-1, 1]; whole numbers are divided by the range of their type.
+                Gradients reach a tensor that requires them.
+            lengths: (B,) samples of each row of a (B, S) batch, where shorter than S.
+            sample_rate: of the samples, which are resampled; None for 16 kHz. With it, and without ``lengths``, an
+                array of shape (2, S) or (S, 2) is one clip in stereo, which is mixed to mono, and not a batch. Files
+                say their own.
             layers: which layers to keep, counted from 1; None keeps all. Other layers are never stored.
             mel: "concat" gives (B, T, M * D), the mel patches of a time step concatenated; "mean" (B, T, D).
             hop_ms: None for the model's own hop (160 ms patch, 20 ms frame); 40 for patch models.
@@ -90,13 +108,13 @@ class Encoder(BatchEncoder):
             See `Encoded`. A clip shorter than one token is zero-padded to one.
 
         Raises:
-            ValueError: a clip is empty, not one-dimensional or not floating point; an unknown layer, mel, hop or past;
-                too few steps.
+            ValueError: the waveforms cannot be meant, such as samples that are NaN or beyond 100, an empty clip, text,
+                or lengths beyond S; an unknown layer, mel, hop or past; too few steps. One line says what to give.
         """
         keep, grid, mel_patches = self.kept_layers(layers), self.grid(hop_ms), self.config.model.mel_patches
         if mel not in get_args(Mel):
             raise ValueError(f"mel must be one of {', '.join(get_args(Mel))}, got {mel!r}")
-        clips = split_clips(waveforms, lengths)
+        clips = to_clips(waveforms, lengths, sample_rate)
         chunks = (
             chunk._replace(values=[fold_mel(tokens, mel_patches, mel).float() for tokens in chunk.values])
             for chunk in self._forward_all(clips, grid, keep)
@@ -105,9 +123,10 @@ class Encoder(BatchEncoder):
 
     def read(
         self,
-        waveforms: Tensor | Sequence[Tensor],
-        lengths: Tensor | None = None,
+        waveforms: Waveforms,
+        lengths: Lengths = None,
         *,
+        sample_rate: float | None = None,
         readouts: Sequence[Readout],
     ) -> Encoded:
         """Time steps of several readouts from one pass; layers are combined at once, so that none is stored.
@@ -115,6 +134,7 @@ class Encoder(BatchEncoder):
         Args:
             waveforms: as in `encode`.
             lengths: as in `encode`.
+            sample_rate: as in `encode`.
             readouts: which layers and mel axis; they share a hop. Nothing is pooled.
 
         Returns:
@@ -123,15 +143,19 @@ class Encoder(BatchEncoder):
         Raises:
             ValueError: as in `encode`; the readouts have different hops, which one pass cannot give.
         """
+        return self.read_clips(to_clips(waveforms, lengths, sample_rate), readouts)
+
+    def read_clips(self, clips: Sequence[Tensor], readouts: Sequence[Readout]) -> Encoded:
+        """Do what `read` does with (S_i,) float32 clips at 16 kHz, S_i at least 1, that need no check."""
         keep, grid = self._needs_of(readouts)
-        clips = split_clips(waveforms, lengths)
         return self._encoded(self._combined(self._forward_all(clips, grid, keep), keep, readouts), clips, grid)
 
     def embed(
         self,
-        waveforms: Tensor | Sequence[Tensor],
-        lengths: Tensor | None = None,
+        waveforms: Waveforms,
+        lengths: Lengths = None,
         *,
+        sample_rate: float | None = None,
         readout: Readout | None = None,
     ) -> Tensor:
         """Scene embeddings: one vector per clip.
@@ -139,24 +163,29 @@ class Encoder(BatchEncoder):
         Args:
             waveforms: as in `encode`.
             lengths: as in `encode`.
+            sample_rate: as in `encode`.
             readout: which layers, mel axis, pooling and hop; None for the checkpoint's own.
 
         Returns:
-            (B, E) float32.
+            (B, E) float32; (1, E) for one clip.
+
+        Raises:
+            ValueError: as in `encode`.
         """
-        clips = split_clips(waveforms, lengths)
+        clips = to_clips(waveforms, lengths, sample_rate)
         return self.embed_readouts(clips, [readout or self.config.readout])[0]
 
     def embed_readouts(self, clips: Sequence[Tensor], readouts: Sequence[Readout]) -> list[Tensor]:
         """Scene embeddings by several readouts from one pass: for each of them (B, E) float32.
 
-        Clips are pooled batch by batch, so that the time steps of one batch are in memory at once.
+        Clips are as in `read_clips`. They are pooled batch by batch, so that only the time steps of one
+        batch are in memory.
         """
         _, grid = self._needs_of(readouts)
         order: list[int] = []
         pooled: list[list[Tensor]] = []
         for batch in self._plan(clips, grid):
-            encoded = self.read([clips[index] for index in batch], readouts=readouts)
+            encoded = self.read_clips([clips[index] for index in batch], readouts)
             pairs = zip(encoded.hidden_states, readouts, strict=True)
             pooled.append([pool_time(state, encoded.lengths, readout.pool) for state, readout in pairs])
             order += batch
@@ -165,13 +194,14 @@ class Encoder(BatchEncoder):
 
     def forward(
         self,
-        waveforms: Tensor | Sequence[Tensor],
-        lengths: Tensor | None = None,
+        waveforms: Waveforms,
+        lengths: Lengths = None,
         *,
+        sample_rate: float | None = None,
         readout: Readout | None = None,
     ) -> Tensor:
         """See `embed`. A wrapper of modules, such as DistributedDataParallel or torch.compile, calls this."""
-        return self.embed(waveforms, lengths, readout=readout)
+        return self.embed(waveforms, lengths, sample_rate=sample_rate, readout=readout)
 
     @classmethod
     def from_pretrained(cls, source: str | Path | None = None, **options: Any) -> "Encoder":
@@ -198,12 +228,20 @@ class Encoder(BatchEncoder):
                 )
             )
 
-    def kept_layers(self, layers: Sequence[int] | None) -> list[int]:
+    def kept_layers(self, layers: int | Sequence[int] | None) -> list[int]:
         """``layers`` in ascending order, each once, or all layers for None; ValueError for an unknown one."""
-        every = list(range(1, self.num_layers + 1))
-        keep = every if layers is None else sorted(set(layers))
-        if not keep or not set(keep) <= set(every):
-            raise ValueError(f"layers are counted from 1 to {self.num_layers}, got {layers}")
+        every = range(1, self.num_layers + 1)
+        if layers is None:
+            return list(every)
+        alone = not isinstance(layers, Iterable) or isinstance(layers, str) or getattr(layers, "ndim", 1) == 0
+        given: list[Any] = [layers] if alone else list(layers)  # type: ignore[arg-type]
+        try:
+            keep = sorted({operator.index(layer) for layer in given})
+        except TypeError:
+            keep = []
+        # to Python True is the number 1
+        if not keep or not set(keep) <= set(every) or any(isinstance(layer, bool) for layer in given):
+            raise ValueError(f"layers are counted from 1 to {self.num_layers}, got {reprlib.repr(layers)}")
         return keep
 
     def grid(self, hop_ms: float | None) -> TimeGrid:
@@ -212,6 +250,8 @@ class Encoder(BatchEncoder):
 
     def _needs_of(self, readouts: Sequence[Readout]) -> tuple[list[int], TimeGrid]:
         """The layers that readouts of one pass need together, and their grid."""
+        if not all(isinstance(readout, Readout) for readout in readouts):
+            raise ValueError(f"expected a Readout, such as Readout(layer='last'), got {reprlib.repr(readouts[0])}")
         if len({readout.hop_ms for readout in readouts}) != 1:
             raise ValueError(f"readouts of one pass share hop_ms, got {[readout.hop_ms for readout in readouts]}")
         layers = [layer for readout in readouts for layer in readout.layers(self.num_layers)]

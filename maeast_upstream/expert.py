@@ -11,11 +11,11 @@ from typing import Any, Literal
 import yaml
 from torch import Tensor, nn
 
-from maeast_upstream.batching import split_clips
 from maeast_upstream.config import EncoderConfig, read_section
 from maeast_upstream.encoder import load_model
 from maeast_upstream.readout import Mel
 from maeast_upstream.time_grid import TimeGrid
+from maeast_upstream.waveforms import to_clips
 
 PRETRAINING_PARTS = (
     "encoder_mask",
@@ -123,10 +123,10 @@ class UpstreamExpert(nn.Module):
             longest clip's ``ceil(S / rate)``; rows past a clip's own time steps repeat its last one.
 
         Raises:
-            ValueError: a clip is empty or not one-dimensional.
+            ValueError: as in `Encoder.encode`.
         """
         repeat = self.options.repeat
-        clips = split_clips(wavs, None)
+        clips = to_clips(wavs)
         total = -(-max(len(clip) for clip in clips) // self._rate)
         encoded = self.encoder.encode(
             clips, mel=self.options.mel, hop_ms=self.options.hop_ms, steps=-(-total // repeat), past="repeat"

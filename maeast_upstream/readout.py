@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from maeast_upstream.checks import check_numbers, quote
+
 if TYPE_CHECKING:  # the commands' options need the names below, and their --help should not import torch
     from torch import Tensor
 
@@ -27,13 +29,14 @@ class Readout:
     def __post_init__(self) -> None:
         # to Python True is the number 1
         if type(self.layer) is not int and self.layer not in ("last", "mean", "all"):
-            raise ValueError(f"layer must be a number from 1, last, mean or all, got {self.layer!r}")
+            raise ValueError(f"layer must be a number from 1, last, mean or all, got {quote(self.layer)}")
         if isinstance(self.layer, int) and self.layer < 1:
-            raise ValueError(f"layers are counted from 1, got layer {self.layer}")
+            raise ValueError(f"layers are counted from 1, got layer {quote(self.layer)}")
+        check_numbers(self)
         if self.mel not in ("concat", "mean"):
-            raise ValueError(f"mel must be concat or mean, got {self.mel!r}")
+            raise ValueError(f"mel must be concat or mean, got {quote(self.mel)}")
         if self.pool not in ("mean", "mean_max", "mean_std"):
-            raise ValueError(f"pool must be mean, mean_max or mean_std, got {self.pool!r}")
+            raise ValueError(f"pool must be mean, mean_max or mean_std, got {quote(self.pool)}")
 
     def layers(self, depth: int) -> list[int]:
         """The layers that this readout needs of a model with ``depth`` layers."""

@@ -6,8 +6,13 @@ The docstring under a field is its help on the command line.
 from dataclasses import dataclass
 from typing import Literal
 
+from maeast_upstream.checks import check_numbers
+
 MIN_CROP_SECONDS, MAX_CROP_SECONDS = 0.2, 3600.0
 """Longer crops than an hour fit into no memory."""
+MAX_WORKERS, MAX_CLIPS, MAX_STEPS, MAX_WIDTH = 1024, 1_000_000, 1 << 40, 1 << 16
+MAX_GAIN_DB, MAX_POWER, MAX_LOSS_WEIGHT = 100.0, 100.0, 1e6
+"""No run needs more; from much larger values only infinite numbers or an endless wait come."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -72,6 +77,17 @@ class DataConfig:
         return self.short_clips == "pad"
 
     def __post_init__(self) -> None:
+        clips = (1, MAX_CLIPS)
+        check_numbers(
+            self,
+            workers=(0, MAX_WORKERS),
+            batch_clips=(2, MAX_CLIPS),
+            length_buckets=clips,
+            shuffle_clips=clips,
+            kind_power=(-MAX_POWER, MAX_POWER),
+            min_gain_db=(-MAX_GAIN_DB, MAX_GAIN_DB),
+            max_gain_db=(-MAX_GAIN_DB, MAX_GAIN_DB),
+        )
         low, high = self.crop_seconds, self.crop_seconds if self.max_crop_seconds is None else self.max_crop_seconds
         given = f"{low}" if self.max_crop_seconds is None else f"{low} to {high}"
         require(
@@ -79,8 +95,6 @@ class DataConfig:
             f"crop_seconds must be {MIN_CROP_SECONDS:g} to {MAX_CROP_SECONDS:g}, got {given}",
         )
         require(low <= high, f"max_crop_seconds {self.max_crop_seconds} is below crop_seconds {self.crop_seconds}")
-        for name, least in (("workers", 0), ("batch_clips", 2), ("length_buckets", 1), ("shuffle_clips", 1)):
-            require(getattr(self, name) >= least, f"{name} must be at least {least}, got {getattr(self, name)}")
         require(
             self.min_gain_db <= self.max_gain_db,
             f"min_gain_db {self.min_gain_db} is above max_gain_db {self.max_gain_db}",
@@ -130,6 +144,7 @@ class MaskConfig:
         return {name: share for name in types if (share := getattr(self, f"{name}_share"))}
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         require(0.0 < self.ratio < 1.0, f"ratio must lie between 0 and 1, got {self.ratio}")
         for name, share in self.shares.items():
             require(0.0 <= share <= 1.0, f"{name}_share must lie in 0..1, got {share}")
@@ -177,10 +192,12 @@ class LossConfig:
         return bool(self.reconstruction or self.classification)
 
     def __post_init__(self) -> None:
+        at_most = (-MAX_LOSS_WEIGHT, MAX_LOSS_WEIGHT)
+        check_numbers(self, reconstruction=at_most, classification=at_most, clip=at_most, clip_dim=(1, MAX_WIDTH))
         weights = self.reconstruction, self.classification, self.clip
         require(min(weights) >= 0, f"loss weights must not be negative, got {', '.join(map(str, weights))}")
         require(any(weights), "at least one loss weight must be above 0")
-        for name in ("temperature", "clip_temperature", "clip_dim"):
+        for name in ("temperature", "clip_temperature"):
             require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}")
         require(0.0 < self.masked_share <= 1.0, f"masked_share must lie in (0, 1], got {self.masked_share}")
         require(
@@ -227,13 +244,13 @@ class OptimConfig:
     updates; null for none."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "lr", "grad_norm", "eps", "decay_power"):
+        check_numbers(self, steps=(1, MAX_STEPS), accumulation_steps=(1, MAX_CLIPS), decay_power=(0, MAX_POWER))
+        for name in ("lr", "grad_norm", "eps", "decay_power"):
             require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}")
         for name in ("warmup_steps", "decay_steps", "weight_decay"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("beta1", "beta2"):
             require(0.0 <= getattr(self, name) < 1.0, f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        require(self.accumulation_steps >= 1, f"accumulation_steps must be at least 1, got {self.accumulation_steps}")
         require(
             self.ema_decay is None or 0.0 < self.ema_decay < 1.0,
             f"ema_decay must lie between 0 and 1, got {self.ema_decay}",

@@ -7,7 +7,7 @@ from typing import Any
 
 from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import run
-from maeast_upstream.visualization.figures import drawing
+from maeast_upstream.visualization.figures import draw_legend, drawing, drawn_name
 from pretrain.training.run_folder import read_metrics
 
 COLUMNS = 3
@@ -28,12 +28,10 @@ def main(argv: Sequence[str]) -> int:
     rows = -(-len(panels) // COLUMNS)
     with drawing(args.out, 5 * COLUMNS, 3.2 * rows + 0.3) as figure:
         axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
-        for axis, name in zip(axes, panels, strict=False):
-            draw(axis, name, lines)
+        handles, *_ = [draw(axis, name, lines) for axis, name in zip(axes, panels, strict=False)]
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+        draw_legend(figure, handles, list(map(str, lines)), loc="outside upper center", ncols=min(len(lines), 4))
     print(f"{len(panels)} curves of {len(lines)} runs: {args.out}")
     return 0
 
@@ -48,20 +46,23 @@ def panel_names(lines: dict[Path, list[dict[str, Any]]]) -> list[str]:
     return [name for name in shown if not (name.startswith("valid_") and name.removeprefix("valid_") in shown)]
 
 
-def draw(axis: Any, name: str, lines: dict[Path, list[dict[str, Any]]]) -> None:
-    """Draw a panel: a line for each run, a dashed line for its validation."""
-    for number, (folder, run_lines) in enumerate(lines.items()):
-        for key, style, label in ((name, "-", str(folder)), (f"valid_{name}", "--", None)):
+def draw(axis: Any, name: str, lines: dict[Path, list[dict[str, Any]]]) -> list[Any]:
+    """Draw a panel: a line for each run, which is returned, and a dashed line for its validation."""
+    handles = []
+    for number, run_lines in enumerate(lines.values()):
+        for key, style in ((f"valid_{name}", "--"), (name, "-")):
             points = [(line["step"], line[key]) for line in run_lines if key in line]
             # a run without this curve stays in the legend
-            axis.plot(
-                *(zip(*points, strict=True) if points else ((), ())), style, color=f"C{number}", label=label, lw=1.2
+            (handle,) = axis.plot(
+                *(zip(*points, strict=True) if points else ((), ())), style, color=f"C{number}", lw=1.2
             )
-    axis.set_title(
-        f"{name} (dashed: validation)" if any(f"valid_{name}" in x for r in lines.values() for x in r) else name
-    )
+        handles.append(handle)
+    validated = any(f"valid_{name}" in line for run_lines in lines.values() for line in run_lines)
+    title = drawn_name(name) + (" (dashed: validation)" if validated else "")
+    axis.set_title(title, parse_math=False)
     axis.set_xlabel("batch")
     axis.grid(alpha=0.3)
+    return handles
 
 
 if __name__ == "__main__":

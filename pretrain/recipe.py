@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from maeast_upstream.audio.constants import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
+from maeast_upstream.checks import check_numbers
 from maeast_upstream.config import FrontendConfig, ModelConfig
-from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig, require
+from pretrain.config import MAX_STEPS, DataConfig, LossConfig, MaskConfig, OptimConfig, require
 
 ObjectiveName = Literal["mae_ast", "ssast", "ssast_two_pass"]
 Precision = Literal["fp32", "bf16", "fp16"]
+MAX_SEED = 1 << 40
+"""Each step has a seed of its own, the run's times a million, and torch's have 64 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,8 @@ class Recipe:
         return 2 if self.losses.disjoint_views or self.objective == "ssast_two_pass" else 1
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "save_every", "keep_last", "validate_every", "validate_batches", "probe_every"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        periods = ("log_every", "save_every", "keep_last", "validate_every", "validate_batches", "probe_every")
+        check_numbers(self, **dict.fromkeys(periods, (1, MAX_STEPS)), seed=(0, MAX_SEED))
         require(
             self.max_minutes is None or self.max_minutes > 0, f"max_minutes must be above 0, got {self.max_minutes}"
         )

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
+MIN_VARIANCE = 0.01
+"""Variance of log energies below which no percentage is given: a standard deviation of 0.4 dB."""
+MAX_SHARE = 10.0
+"""Share of the variance above which it is not given in per cent."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,27 @@ class Reconstruction:
     """The spectrogram with the decoder's predictions in place of the removed tokens."""
 
     @property
+    def variance(self) -> float:
+        """Variance of the removed part."""
+        return float(self.original[self.masked].var(dtype=np.float64))
+
+    @property
+    def squared_error(self) -> float:
+        """Mean squared error of the removed part."""
+        return float(np.square(self.rebuilt[self.masked] - self.original[self.masked]).mean(dtype=np.float64))
+
+    @property
     def error(self) -> float:
-        """Mean squared error of the removed part, as a share of its variance."""
-        hidden = self.original[self.masked]
-        return float(np.square(self.rebuilt[self.masked] - hidden).mean() / max(hidden.var(), 1e-8))
+        """Mean squared error of the removed part, as a share of its variance, of which there are at least 0.01."""
+        return self.squared_error / max(self.variance, MIN_VARIANCE)
+
+    def describe_error(self) -> str:
+        """Describe the error in words: per cent of the variance, unless there is next to none, as in silence."""
+        if self.variance < MIN_VARIANCE:
+            return f"mean squared error {self.squared_error:.3g} of the masked tokens, which hardly vary (silence?)"
+        if self.error > MAX_SHARE:
+            return f"reconstruction error {self.error:.3g} times the variance of the masked tokens"
+        return f"reconstruction error {self.error:.0%} of the variance of the masked tokens"
 
 
 def reconstruct_clip(
@@ -97,6 +118,7 @@ def draw(figure: "Figure", result: Reconstruction) -> None:
     """Draw three spectrograms, one above the other, on the same colour scale."""
     axes = figure.subplots(3, 1, sharex=True)
     low, high = np.percentile(result.original, [2, 99.8])
+    high = max(high, low + 1)  # silence has one colour
     frames, mels = result.original.shape
     pictures = (
         (result.original, "log-mel spectrogram"),

@@ -32,7 +32,7 @@ from pretrain.training.logging import Meter, Report, rounded
 from pretrain.training.monitor import Monitor
 from pretrain.training.saving import REMEDY, Saver
 from pretrain.training.signals import stop_on_signal
-from pretrain.training.snapshot import restore
+from pretrain.training.snapshot import check_state, restore
 from pretrain.training.step import DTYPES, NonFiniteError
 from pretrain.training.trackers import Trackers
 
@@ -76,7 +76,9 @@ class Trainer:
             )
             # only now, so that a corpus that does not exist leaves no folder
             self.lock = run_folder.lock(self.run) if self.parallel.is_main else None
-            state = run_folder.read_state(self.run, dataclasses.asdict(recipe))
+            state = run_folder.read_state(
+                self.run, dataclasses.asdict(recipe), lambda found: check_state(found, recipe)
+            )
             normalisation = self._normalisation(state, parent)
         torch.manual_seed(recipe.seed)
         self.objective = build_objective(recipe, normalisation).to(self.device)

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.audio.reading import read_audio
     from maeast_upstream.encoder import load_model
     from maeast_upstream.frontend import SAMPLE_RATE
-    from maeast_upstream.visualization.figures import drawing
+    from maeast_upstream.visualization.figures import drawing, drawn_name
     from pretrain.reconstruction import draw, reconstruct_clip
 
     with drawing(args.out, 10, 6.5) as figure:
@@ -32,9 +32,9 @@ def main(argv: Sequence[str]) -> int:
         generator = torch.Generator().manual_seed(args.seed)
         result = reconstruct_clip(encoder, torch.from_numpy(samples), args.mask_ratio, args.mask, generator)
         draw(figure, result)
-        title = f"{args.audio.name}, {result.masked.mean():.0%} of its tokens masked ({args.mask})"
+        title = f"{drawn_name(args.audio.name)}, {result.masked.mean():.0%} of its tokens masked ({args.mask})"
         figure.suptitle(title, parse_math=False)
-    print(f"wrote {args.out}: reconstruction error {result.error:.0%} of the variance of the masked tokens")
+    print(f"wrote {args.out}: {result.describe_error()}")
     return ExitStatus.DONE
 
 

@@ -15,10 +15,10 @@ AUDIO = Path(__file__).parent / "data" / "audio"
 RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
-from maeast_upstream.extract import parts
+from maeast_upstream.extract import job, parts
 from maeast_upstream.cli import main
-parts.PART_CLIPS = int(sys.argv[1])
-raise SystemExit(main(sys.argv[2:]))
+parts.PART_CLIPS, job.SAVE_SECONDS = int(sys.argv[1]), float(sys.argv[2])
+raise SystemExit(main(sys.argv[3:]))
 """
 
 
@@ -35,10 +35,10 @@ def make_clips(tmp_path, count):
     return clips
 
 
-def start(folder, out, *options):
-    """Start a process that embeds a folder in parts of 8 clips and in small batches."""
-    command = [sys.executable, "-c", RUN, "8", "embed", str(folder), "-o", str(out), "--batch-seconds", "2"]
-    command += ["--engine", "torch", "--hop-ms", "native", *options]
+def start(folder, out, *options, part_clips=8, save_seconds=30.0):
+    """Start a process that embeds a folder in small parts and in small batches."""
+    command = [sys.executable, "-c", RUN, str(part_clips), str(save_seconds), "embed", str(folder), "-o", str(out)]
+    command += ["--batch-seconds", "2", "--engine", "torch", "--hop-ms", "native", *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     output = tempfile.TemporaryFile("w+")  # noqa: SIM115  (not a pipe, which nobody would read meanwhile)
     process = subprocess.Popen(command, stdout=output, stderr=output, text=True, env=env)

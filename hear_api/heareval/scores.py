@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hear_api.tasks.format import SCORES_NAME, HearTask
 from maeast_upstream.storage.delimited import from_cell, write_csv
-from maeast_upstream.visualization.figures import drawing
+from maeast_upstream.visualization.figures import draw_legend, drawing, drawn_name
 
 UNSCALED_METRICS = ("d_prime", "segment_1s_er")
 """Metrics that are no shares; all others are converted to per cent."""
@@ -148,17 +148,21 @@ def plot_scores(path: Path, scores: Sequence[HearScore]) -> None:
     rows = {task: -number for number, task in enumerate(dict.fromkeys(score.task for score in shown))}
     height = 0.8 / max(1, len(models))
     with drawing(path, 9, 1.6 + 0.35 * len(rows) * max(1, len(models))) as figure:
-        axes = figure.subplots()
+        axes, handles = figure.subplots(), []
         for number, model in enumerate(models):
             of_model = [score for score in shown if score.model == model]
             offsets = [rows[score.task] + 0.4 - height * (number + 0.5) for score in of_model]
-            bars = axes.barh(offsets, [score.value for score in of_model], height, label=model)
+            bars = axes.barh(offsets, [score.value for score in of_model], height)
+            handles.append(bars)
             axes.bar_label(bars, [f"{score.value:.1f}" for score in of_model], padding=3, fontsize=8)
         for task, row in rows.items():
             values = list(published_scores(task).values())
             axes.plot(values, [row] * len(values), "o", color="black", alpha=0.4, markersize=4)
-        metrics = {score.task: score.metric for score in shown}
-        axes.set_yticks(list(rows.values()), [f"{task}\n{metrics[task]}" for task in rows], fontsize=8)
+        names = [
+            f"{drawn_name(task)}\n{metric}" for task, metric in {score.task: score.metric for score in shown}.items()
+        ]
+        axes.set_yticks(list(rows.values()), names, fontsize=8, parse_math=False)
         axes.set_xlim(0, 100)
         axes.set_xlabel("score in per cent; dots: published scores of other models")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.15), ncols=3, frameon=False, fontsize=8)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 1.15)}
+        draw_legend(axes, handles, models, ncols=3, frameon=False, fontsize=8, **place)

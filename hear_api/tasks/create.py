@@ -23,7 +23,7 @@ from hear_api.tasks.format import (
 from hear_api.tasks.recordings import check_replaceable, refit
 from hear_api.tasks.resample import resample_task
 from hear_api.tasks.table import TaskClip, read_clips
-from maeast_upstream.arguments import Parser, UsageError
+from maeast_upstream.arguments import Parser, UsageError, add_column_options, columns_from
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, read_audio
 from maeast_upstream.audio.writing import write_wav
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"wrote {args.out}: {check_task(args.out).clips} clips at {SAMPLE_RATE} Hz")
         return ExitStatus.DONE
     seconds = parse_seconds(args.seconds)
-    clips, task_type = read_clips(args.labels)
+    clips, task_type = read_clips(args.labels, columns_from(args))
     metrics = args.metrics.split(",") if args.metrics else list(DEFAULT_METRICS[task_type])
     errors = write_task(args.out, clips, task_type, metrics, seconds)
     for error in errors:
@@ -74,6 +74,7 @@ def build_parser() -> Parser:
         type=Path,
         help="CSV: path,label,split or path,label,start_ms,end_ms,split; or a task folder to resample to 16 kHz",
     )
+    add_column_options(parser, "path", "label", "split")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to create, such as TASKS/drums-v1-full")
     parser.add_argument(
         "--seconds",

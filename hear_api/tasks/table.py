@@ -10,7 +10,8 @@ from typing import Any
 
 from hear_api.tasks.format import MIN_FOLDS, TRAIN_VALID_TEST, check_label_texts, is_file_name
 from maeast_upstream.audio.constants import SAMPLE_RATE
-from maeast_upstream.data.labels import SPLIT_NAMES, read_header, read_table
+from maeast_upstream.data.labels import NO_NAMES, SPLIT_NAMES, read_header, read_table
+from maeast_upstream.data.tables import ColumnNames
 
 VALID_SHARE = 4
 """Without valid clips every fourth train clip becomes one: of 80 % for train and valid that makes HEAR's 60/20/20."""
@@ -42,19 +43,23 @@ class TaskClip:
         return self.events if task_type == "event" else self.labels
 
 
-def read_clips(table: Path) -> tuple[list[TaskClip], str]:
+def read_clips(table: Path, names: ColumnNames = NO_NAMES) -> tuple[list[TaskClip], str]:
     """Read the clips of a table, and find the type of the task: multiclass, multilabel or event.
 
     Several rows with the same file, however its path is written, are one clip: with several labels, or with several
     events. A row without a label is a clip of no class, or without events.
 
+    Args:
+        table: A table with the columns path, split and label, and for events start_ms and end_ms.
+        names: What it calls the first three, where it is something else.
+
     Raises:
         ValueError: A clip is in two splits, the splits do not fit together, or the kit would change a label.
     """
-    event = {"start_ms", "end_ms"} <= read_header(table)
+    event = {"start_ms", "end_ms"} <= read_header(table, names)
     columns = ["path", "split", "label", *(["start_ms", "end_ms"] if event else [])]
     by_path: dict[Path, TaskClip] = {}
-    for number, (path, split, label, *times) in enumerate(read_table(table, columns, columns[2:]), start=1):
+    for number, (path, split, label, *times) in enumerate(read_table(table, columns, columns[2:], names), start=1):
         split = SPLIT_NAMES.get(split.casefold(), split)
         source = table.parent / path
         clip = by_path.setdefault(source.resolve(), TaskClip(source, path, split))

@@ -3,10 +3,11 @@
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from maeast_upstream.audio.backends import PYAV_SUFFIXES, AudioError
+from maeast_upstream.storage.walking import LeftOut, walk
 
 AUDIO_SUFFIXES = PYAV_SUFFIXES | {
     *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".spx", ".mp3", ".mp2", ".mpga"),
@@ -32,15 +33,17 @@ def looks_like_audio(name: str) -> bool:
 def find_audio(inputs: Iterable[Path | str]) -> list[Path]:
     """List audio files: files as given, and those of folders at any depth, sorted within a folder; no file twice.
 
-    Hidden files and those in hidden folders are left out, see `is_hidden`.
+    Hidden files and those in hidden folders are left out, see `is_hidden`, and one line of the log counts them. Links
+    to folders are followed, see `walk`.
 
     Raises:
         ValueError: A path does not exist, or a folder holds no audio.
     """
     found: dict[Path, None] = {}
+    left_out = LeftOut()
     for item in map(Path, inputs):
         if item.is_dir():
-            files = sorted(p for p in item.rglob("*") if looks_like_audio(str(p.relative_to(item))) and p.is_file())
+            files = [Path(path) for path in _audio_in(str(item), left_out)]
             if not files:
                 raise ValueError(f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
             found.update(dict.fromkeys(files))
@@ -48,7 +51,20 @@ def find_audio(inputs: Iterable[Path | str]) -> list[Path]:
             found[item] = None
         else:
             raise ValueError(f"{item}: no such file or folder")
+    left_out.log()
     return list(found)
+
+
+def _audio_in(folder: str, left_out: LeftOut) -> Iterator[str]:
+    for entry in walk(folder, set()):
+        is_audio = looks_like_audio(Path(entry.path).name.lstrip("."))
+        if entry.kind == "file" and is_audio:
+            if Path(entry.path).is_file():
+                yield entry.path
+            else:
+                left_out.add(entry._replace(kind="device"))
+        elif entry.kind not in ("file", "folder", "hidden file") or (entry.kind == "hidden file" and is_audio):
+            left_out.add(entry)
 
 
 def check_path(path: Path) -> None:

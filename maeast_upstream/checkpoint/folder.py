@@ -1,24 +1,33 @@
 """Reads and writes checkpoint folders, which hold model.safetensors and config.json; writes published files."""
 
 import json
+import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from maeast_upstream.checkpoint import published
+from maeast_upstream.checkpoint.archive import refuse_sparse
+from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.model import MaeAst, ModelConfig
 from maeast_upstream.storage.atomic import remove_leftovers, replacing, replacing_folder, restore_folder
+from maeast_upstream.storage.json_file import read_json
 from maeast_upstream.version import __version__
 
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 RUN_ENCODERS = ("ema", "best", "last")
 """Checkpoint folders inside a pretraining run, the preferred one first."""
+MAX_HEADER_BYTES = 4 << 20
+"""A header of safetensors has about 100 bytes for each tensor, and a network has some hundred tensors."""
+MAX_WEIGHT = 1e4
+"""No weight of a trained network is near it, and from it a few layers reach the end of float32."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,27 @@ def read_folder(folder: Path) -> Loaded:
     Raises:
         ValueError: A file is missing, broken, or does not fit the other one; the message names it.
     """
-    config = read_folder_config(folder)
+    config, path = read_folder_config(folder), folder / WEIGHTS_NAME
     try:
-        state = load_file(folder / WEIGHTS_NAME)
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f"{folder / WEIGHTS_NAME}: not a safetensors file, or a broken one ({error})") from error
+        check_header(path)
+        with safe_open(path, "pt") as file:
+            stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            check_shapes(config, {name: torch.Size(part.get_shape()) for name, part in stored.items()})
+            state = {name: file.get_tensor(name) for name in stored}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a safetensors file, or a broken one ({str(error)[:200]})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return validated(folder, config, state)
+
+
+def check_header(path: Path) -> None:
+    """Raise ValueError for a file whose header is larger than any, before something parses it."""
+    refuse_sparse(path)
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER_BYTES:
+        raise ValueError(f"not a safetensors file, or a broken one (its header has {size} bytes)")
 
 
 def read_folder_config(folder: Path) -> EncoderConfig:
@@ -60,8 +84,8 @@ def read_folder_config(folder: Path) -> EncoderConfig:
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: not a checkpoint folder: no {name} in it")
     try:
-        return EncoderConfig.from_dict(json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
-    except (ValueError, RecursionError) as error:
+        return EncoderConfig.from_dict(read_json(folder / CONFIG_NAME))
+    except ValueError as error:
         raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
 
 
@@ -105,26 +129,38 @@ def save_published(path: Path, loaded: Loaded) -> None:
 def validated(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loaded:
     """Return the checkpoint with float32 weights, or raise ValueError.
 
-    The state must hold exactly the tensors of the network, each of the right shape and finite.
+    The state must hold exactly the tensors of the network, each of the right shape, with finite values of usual size.
     """
-    if config.model.depth + config.model.decoder_depth > len(state):
-        raise ValueError(f"{path}: its config has {config.model.depth} layers, but there are only {len(state)} tensors")
-    expected = _shapes(config.model)
-    for name, shape in expected.items():
-        if name not in state:
-            raise ValueError(f"{path}: tensor {name!r} is missing")
-        if state[name].shape != shape:
-            raise ValueError(f"{path}: {name} has shape {tuple(state[name].shape)}; its config expects {tuple(shape)}")
-        if not state[name].is_floating_point():
-            raise ValueError(f"{path}: {name} holds {state[name].dtype}; expected floating point numbers")
-    unexpected = sorted(set(state) - set(expected))
-    if unexpected:
-        raise ValueError(f"{path}: unexpected tensor {unexpected[0]!r} (and {len(unexpected) - 1} more)")
+    try:
+        check_shapes(config, {name: value.shape for name, value in state.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    for name, value in state.items():
+        if not value.is_floating_point():
+            raise ValueError(f"{path}: {name} holds {value.dtype}; expected floating point numbers")
     weights = {name: value.float() for name, value in state.items()}
     for name, value in weights.items():
-        if not torch.isfinite(value).all():
+        low, high = (bound.item() for bound in torch.aminmax(value))
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError(f"{path}: {name} holds NaN or infinite values")
+        if max(-low, high) > MAX_WEIGHT:
+            raise ValueError(f"{path}: {name} holds values from {low:g} to {high:g}, which no trained network has")
     return Loaded(config, weights)
+
+
+def check_shapes(config: EncoderConfig, shapes: Mapping[str, torch.Size]) -> None:
+    """Raise ValueError unless these are the tensors of the network, each of the right shape."""
+    if config.model.depth + config.model.decoder_depth > len(shapes):
+        raise ValueError(f"its config has {config.model.depth} layers, but there are only {len(shapes)} tensors")
+    expected = _shapes(config.model)
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise ValueError(f"tensor {name!r} is missing")
+        if shapes[name] != shape:
+            raise ValueError(f"{name} has shape {tuple(shapes[name])}; its config expects {tuple(shape)}")
+    unexpected = sorted(set(shapes) - set(expected))
+    if unexpected:
+        raise ValueError(f"unexpected tensor {quote(unexpected[0])} (and {len(unexpected) - 1} more)")
 
 
 def _shapes(model: ModelConfig) -> dict[str, torch.Size]:

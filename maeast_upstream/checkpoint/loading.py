@@ -1,6 +1,9 @@
 """Finds a checkpoint by its name, path or hub id, and reads it."""
 
+import contextlib
+import os
 import re
+import reprlib
 from pathlib import Path
 
 from maeast_upstream.checkpoint import download, published, unpickle
@@ -15,8 +18,10 @@ from maeast_upstream.checkpoint.folder import (
 )
 from maeast_upstream.config import EncoderConfig
 
-BUNDLED = Path(__file__).parents[1] / "assets" / "tiny"
-"""The checkpoint in the package."""
+BUNDLED, BUNDLED_NAME = Path(__file__).parents[1] / "assets" / "tiny", "bundled"
+"""The checkpoint in the package, and its name."""
+TUNED_ENCODER = "encoder"
+"""Checkpoint folder inside the folder that a fine-tuning leaves for each set."""
 FILE_SUFFIXES = (".pt", ".pth", ".safetensors", ".ckpt")
 """Endings of a file's name, as opposed to a hub id."""
 
@@ -25,23 +30,32 @@ def resolve(source: str | Path | None) -> Path:
     """Return the path of a checkpoint, after downloading it if necessary.
 
     Args:
-        source: None for the one in the package; the name of a published one; a path; or a hub id such as "org/name".
+        source: None or "bundled" for the one in the package; the name of a published one; a path; or a hub id such as
+            "org/name".
 
     Raises:
         ValueError: There is no such checkpoint.
     """
     if source is None:
         return BUNDLED
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
+    if not isinstance(source, str | os.PathLike) or not str(source).strip():
+        raise ValueError(f"expected the name, path or hub id of a checkpoint, or None, got {reprlib.repr(source)}")
+    try:
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError) as error:  # a name that is too long; ~NAME where there is no such user
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"no checkpoint {reprlib.repr(str(source))}: {reason}") from error
+    if str(source) == BUNDLED_NAME:
+        return BUNDLED
     if str(source) in download.FILES:
         return download.fetch(str(source), check=read_published)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and path.suffix not in FILE_SUFFIXES:
         return _from_hub(str(source))
     raise ValueError(
         f"no checkpoint {str(source)!r}: expected a file or folder that exists, a hub id (org/name), "
-        f"or one of {', '.join(download.FILES)}"
+        f"or one of {', '.join([BUNDLED_NAME, *download.FILES])}"
     )
 
 
@@ -49,14 +63,22 @@ def read(path: Path) -> Loaded:
     """Read a checkpoint of any format.
 
     Args:
-        path: A checkpoint folder, the folder of a pretraining run, or a published .pt file.
+        path: A checkpoint folder, the folder of a pretraining run or a fine-tuning, or a published .pt file.
 
     Raises:
         ValueError: It is no checkpoint of this model, is broken, or is refused because it asks to run code.
     """
     if path.suffix == ".safetensors":
         raise ValueError(f"{path}: give the folder that holds it and its {CONFIG_NAME}")
-    return read_published(path) if path.is_file() else read_folder(_checkpoint_folder(path))
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: neither a file nor a folder")
+    if path.is_file():
+        return read_published(path)
+    folder = _checkpoint_folder(path)
+    try:
+        return read_folder(folder)
+    except ValueError as error:
+        raise ValueError(f"{error}{_whole_besides(path, folder)}") from error
 
 
 def read_config(path: Path) -> EncoderConfig:
@@ -65,8 +87,27 @@ def read_config(path: Path) -> EncoderConfig:
 
 
 def _checkpoint_folder(path: Path) -> Path:
-    """The preferred checkpoint folder of a pretraining run; any other folder itself."""
-    return next((path / name for name in RUN_ENCODERS if (path / name / CONFIG_NAME).exists()), path)
+    """The checkpoint folder in that of a pretraining run or a fine-tuning; any other folder itself.
+
+    Raises:
+        ValueError: A fine-tuning on several sets left several encoders in it.
+    """
+    inside = [path / name for name in (*RUN_ENCODERS, TUNED_ENCODER) if (path / name / CONFIG_NAME).exists()]
+    if inside or (path / CONFIG_NAME).exists():
+        return inside[0] if inside else path
+    tuned = sorted(file.parent for file in path.glob(f"*/{TUNED_ENCODER}/{CONFIG_NAME}"))
+    if len(tuned) > 1:
+        raise ValueError(f"{path}: holds {len(tuned)} fine-tuned encoders: give one, such as {tuned[0]}")
+    return tuned[0] if tuned else path
+
+
+def _whole_besides(run: Path, broken: Path) -> str:
+    """The end of a message: which other encoder of a run can be read."""
+    for folder in (run / name for name in RUN_ENCODERS if run / name != broken and broken != run):
+        with contextlib.suppress(ValueError):
+            read_folder(folder)
+            return f"; {folder} is whole: give that folder instead"
+    return ""
 
 
 def read_published(path: Path) -> Loaded:

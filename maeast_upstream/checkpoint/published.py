@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maeast_upstream.checks import check_number, check_plain, quote
 from maeast_upstream.config import EncoderConfig, Normalisation, Provenance
 from maeast_upstream.frontend import FrontendConfig
 from maeast_upstream.model import ModelConfig
@@ -23,6 +24,7 @@ ENTRIES = ("cfg", "model")
 BATCH_NORM_EPS = 1e-5
 STORED_POSITIONS = 48_000
 MAX_POSITIONS = 1_000_000
+MAX_TEXT = 1000
 LINEARS = {
     "patch_embed": "post_extract_proj",
     "decoder_embed": "post_enc_proj",
@@ -97,14 +99,14 @@ def from_published(content: Any) -> tuple[EncoderConfig, State]:
         normalisation=_pop_normalization(rest),
         provenance=Provenance(
             data="see the publisher (the paper's were trained on AudioSet and LibriSpeech)",
-            steps=int(_pop(rest, "batch_norm.num_batches_tracked", ()).item()),
+            steps=_pop_steps(rest),
             parents=["published checkpoint"],
             published=_kept_settings(cfg) | {"layer_norm": _pop_layer_norm(rest, model)},
         ),
     )
     _check_positions(rest, model, _setting(cfg["model"], "max_token_length", int))
     if rest:
-        raise ValueError(f"unexpected tensor {min(map(str, rest))!r} (and {len(rest) - 1} more)")
+        raise ValueError(f"unexpected tensor {quote(min(map(str, rest)))} (and {len(rest) - 1} more)")
     return config, ours
 
 
@@ -114,7 +116,7 @@ def model_config(model: Mapping[str, Any], task: Mapping[str, Any]) -> ModelConf
         for name, expected in fixed.items():
             value = _setting(section, name, type(expected))
             if value != expected:
-                raise ValueError(f"setting {name} is {value!r}; only {expected!r} is supported")
+                raise ValueError(f"setting {name} is {quote(value)}; only {expected!r} is supported")
     for axis in ("time", "chan"):
         if _setting(model, f"ast_kernel_size_{axis}", int) != _setting(model, f"ast_kernel_stride_{axis}", int):
             raise ValueError(
@@ -125,7 +127,9 @@ def model_config(model: Mapping[str, Any], task: Mapping[str, Any]) -> ModelConf
         raise ValueError("enc_sine_pos and dec_sine_pos differ: not supported")
     width, decoder_width = (_setting(model, f"{stack}_embed_dim", int) for stack in ("encoder", "decoder"))
     if _setting(model, "use_post_enc_proj", bool) != (width != decoder_width):
-        raise ValueError(f"use_post_enc_proj does not fit widths {width} and {decoder_width}: not supported")
+        raise ValueError(
+            f"use_post_enc_proj does not fit widths {quote(width)} and {quote(decoder_width)}: not supported"
+        )
     dropouts: dict[str, Any] = {ours: float(_setting(model, theirs, float)) for ours, theirs in DROPOUTS.items()}
     return ModelConfig(
         patch_frames=_setting(model, "ast_kernel_size_time", int),
@@ -151,15 +155,27 @@ def _setting(section: Mapping[str, Any], name: str, expected: type) -> Any:
     value = section[name]
     if type(value) is not expected and not (expected is float and type(value) is int):
         raise ValueError(f"setting {name} is a {type(value).__name__}; expected {expected.__name__}")
+    if expected in (int, float):
+        check_number(f"setting {name}", value)
     return value
 
 
 def _kept_settings(cfg: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the settings that the published class reads and our config lacks; `to_published` writes them again."""
-    return {
+    """Return the settings that the published class reads and our config lacks; `to_published` writes them again.
+
+    Raises:
+        ValueError: One of them is NaN, infinite or endless, so that no config.json could hold it.
+    """
+    kept = {
         section: {name: cfg[section][name] for name in names if type(cfg[section].get(name)) in (bool, int, float, str)}
         for section, names in UNUSED.items()
     }
+    for section in kept.values():
+        for name, value in section.items():
+            check_plain(f"setting {name}", value)
+            if isinstance(value, str) and len(value) > MAX_TEXT:
+                raise ValueError(f"setting {name} is a text of {len(value)} characters")
+    return kept
 
 
 def _is_plain_tensor(value: Any) -> bool:
@@ -276,8 +292,15 @@ def _pop(state: dict[str, Tensor], name: str, shape: tuple[int, ...] | None = No
     if name not in state:
         raise ValueError(f"tensor {name!r} is missing")
     if shape is not None and state[name].shape != shape:
-        raise ValueError(f"{name} has shape {tuple(state[name].shape)}; its cfg expects {shape}")
+        raise ValueError(f"{name} has shape {tuple(state[name].shape)}; its cfg expects {quote(shape)}")
     return state.pop(name)
+
+
+def _pop_steps(state: dict[str, Tensor]) -> int:
+    steps = _pop(state, "batch_norm.num_batches_tracked", ())
+    if steps.is_floating_point() or steps.is_complex():
+        raise ValueError(f"batch_norm.num_batches_tracked holds {steps.dtype}; expected a whole number")
+    return int(steps.item())
 
 
 def _pop_network(state: dict[str, Tensor], model: ModelConfig) -> State:
@@ -308,6 +331,8 @@ def _pop_layer_norm(state: dict[str, Tensor], model: ModelConfig) -> dict[str, l
     kept = {}
     for name, initial in (("weight", 1.0), ("bias", 0.0)):
         value = _pop(state, f"layer_norm.{name}", (model.num_mel_bins,))
+        if not value.isfinite().all():
+            raise ValueError(f"layer_norm.{name} holds NaN or infinite values")
         if not (value == initial).all():
             kept[name] = value.tolist()
     return kept

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from maeast_upstream.arguments import (
     Parser,
     UsageError,
+    add_column_options,
     add_model_options,
     add_readout_options,
     parse_layer,
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.storage.settings import refuse_changes
 
     output = output_at(args.out, args.format)
-    survey = Survey(args.inputs)
+    survey = Survey(args.inputs, args.path_column)
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)
     spec = spec_from(args, encoder.config.readout)
@@ -87,6 +88,7 @@ def build_parser() -> Parser:
         help="audio files; folders of them; manifests (.tsv, .csv with path and, for segments, start and end in "
         "seconds or start_ms and end_ms); WebDataset tars; packed folders; - for a list of paths on stdin",
     )
+    add_column_options(parser, "path")
     parser.add_argument(
         "-o", "--out", required=True, help="OUT.parquet, OUT.npz, or a folder for parquet parts or npy files"
     )

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from maeast_upstream.arguments import Parser, add_model_options, parse_seed
+from maeast_upstream.arguments import Parser, add_column_options, add_model_options, columns_from, parse_seed
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.evaluation.finetune_config import FinetuneConfig
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.evaluation.labelled_set import read_sets
     from maeast_upstream.evaluation.tables import format_tuned, write_tuned
 
-    sets = read_sets(args.labels)
+    sets = read_sets(args.labels, columns_from(args))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args.out.mkdir(parents=True, exist_ok=True)
     scores = finetune(sets, config, args.out, args.device)
@@ -39,6 +39,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("labels", nargs="+", type=Path, metavar="LABELS.csv", help="columns path, label, split")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for states, encoders and scores.csv")
+    add_column_options(parser, "path", "label", "split")
     add_model_options(parser, precisions="fp32 (default) or bf16")
     numbers: dict[str, tuple[Callable[[str], Any], str]] = {
         "epochs": (int, "passes over train"),

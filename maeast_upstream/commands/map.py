@@ -3,11 +3,11 @@
 import argparse
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maeast_upstream.arguments import Parser, UsageError, parse_seed
+from maeast_upstream.arguments import Parser, UsageError, add_column_options, columns_from, parse_seed
 from maeast_upstream.cli import ExitStatus
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
@@ -18,25 +18,29 @@ def main(argv: Sequence[str]) -> int:
     """Draw a 2-D map of a table of embeddings, as a page with sound or a picture."""
     args = build_parser().parse_args(argv)
     from maeast_upstream.storage.atomic import replacing
-    from maeast_upstream.visualization.figures import drawing
+    from maeast_upstream.visualization.figures import drawing, drawn_name
     from maeast_upstream.visualization.map.page import MapPage, write_page
     from maeast_upstream.visualization.map.projection import METHODS, draw, neighbours, project, reduce
     from maeast_upstream.visualization.map.sound import sound_of
     from maeast_upstream.visualization.map.table import read_embeddings
 
     page, png = output_paths(args)
+    if columns_from(args) and args.labels is None:
+        raise UsageError("--path-column and --label-column go with --labels")
     method = args.method or ("pca" if page else "tsne")
     with contextlib.ExitStack() as stack:  # outputs that cannot be written are refused before anything is read
         figure = stack.enter_context(drawing(png, 8, 6)) if png else None
         part = stack.enter_context(replacing(page)) if page else None
-        table, labels = labelled_rows(read_embeddings(args.embeddings, args.layer), args.embeddings, args.labels)
+        table, labels = labelled_rows(
+            read_embeddings(args.embeddings, args.layer), args.embeddings, args.labels, columns_from(args)
+        )
         if len(table.layers) > 1 and args.layer is None:
             print(f"layer {table.layer} of {', '.join(table.layers)}; --layer chooses another")
         reduced = reduce(table.vectors, args.seed)
         points = project(reduced, method, args.seed)
         if figure:
             draw(figure, points, labels)
-            title = f"{args.embeddings.name}: {len(labels)} embeddings, {method}"
+            title = f"{drawn_name(args.embeddings.name)}: {len(labels)} embeddings, {method}"
             figure.suptitle(title, fontsize=11, parse_math=False)
         if page and part:
             sound = sound_of(table, args.audio)
@@ -67,6 +71,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--labels", type=Path, help="CSV with columns path (relative to the CSV) and label; default: folder names"
     )
+    add_column_options(parser, "path", "label")
     parser.add_argument("--layer", help="which layer of a table with several; default: its last")
     parser.add_argument(
         "--method", choices=("pca", "tsne", "umap"), help="default: pca for a page, tsne for a picture alone"
@@ -98,13 +103,15 @@ def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path | None]:
     return None, args.out
 
 
-def labelled_rows(table: "Embeddings", source: Path, labels_file: Path | None) -> tuple["Embeddings", list[str]]:
+def labelled_rows(
+    table: "Embeddings", source: Path, labels_file: Path | None, names: Mapping[str, str]
+) -> tuple["Embeddings", list[str]]:
     """Return the rows that have a label, and their labels.
 
     Raises:
         ValueError: fewer than three rows have a label.
     """
-    labels = labels_of(table.paths, labels_file)
+    labels = labels_of(table.paths, labels_file, names)
     known = [row for row, label in enumerate(labels) if label is not None]
     if len(known) < 3:
         raise ValueError(
@@ -116,12 +123,14 @@ def labelled_rows(table: "Embeddings", source: Path, labels_file: Path | None) -
     return table.take(known), [str(labels[row]) for row in known]
 
 
-def labels_of(paths: Sequence[str], labels_file: Path | None) -> list[str | None]:
+def labels_of(
+    paths: Sequence[str], labels_file: Path | None, names: Mapping[str, str] | None = None
+) -> list[str | None]:
     """Return each path's label: from a CSV with columns path and label, or the name of its folder without a CSV."""
     if labels_file is None:
         # abspath, since resolve() would give the folder of a link's target
         return [Path(os.path.abspath(path)).parent.name for path in paths]  # noqa: PTH100
     from maeast_upstream.data.labels import read_rows
 
-    by_path = {path: label for path, (label,) in read_rows(labels_file, ["label"]).items()}
+    by_path = {path: label for path, (label,) in read_rows(labels_file, ["label"], names or {}).items()}
     return [by_path.get(Path(path).resolve()) for path in paths]

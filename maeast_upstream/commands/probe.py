@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from maeast_upstream.arguments import (
     Parser,
     UsageError,
+    add_column_options,
     add_model_options,
     add_readout_options,
+    columns_from,
     parse_seed,
     readouts_from,
 )
@@ -39,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.evaluation.tables import format_layers, format_page, format_readouts, format_scores
     from maeast_upstream.evaluation.vectors import read_finetuned
 
-    sets = read_sets(args.labels)
+    sets = read_sets(args.labels, columns_from(args))
     # whatever can be refused is refused before a clip is read
     groups = groups_from(args.group, [each.name for each in sets])
     finetuned = {name: read_finetuned(Path(path), sets) for name, path in named_once(args.finetuned).items()}
@@ -84,6 +86,7 @@ def build_parser() -> Parser:
         metavar="LABELS.csv",
         help="columns path (relative to the file), label, split (train, valid or test)",
     )
+    add_column_options(parser, "path", "label", "split")
     add_model_options(parser, several=True)
     parser.add_argument(
         "--features",

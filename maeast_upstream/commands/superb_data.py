@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from maeast_upstream.arguments import Parser
+from maeast_upstream.arguments import Parser, add_column_options, columns_from
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.data.labels import SPLITS
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     out: Path = args.out.resolve()
     check_out(out, args.force)
     with replacing_folder(out) as folder:
-        sources = read_sources(args.labels, args.task)
+        sources = read_sources(args.labels, args.task, columns_from(args))
         noises = read_noises(args.noise, args.labels) if args.task == "ks" else {}
         paths, failed = write_clips(sources, folder, args.task)
         fields = LAYOUTS[args.task](paths, folder, out, noises)
@@ -61,6 +61,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "labels", type=Path, metavar="LABELS.csv", help="columns path (relative to the file), label, split"
     )
+    add_column_options(parser, "path", "label", "split")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder to create")
     parser.add_argument(
         "--noise",

@@ -8,18 +8,21 @@ import functools
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from maeast_upstream.audio.files import AUDIO_SUFFIXES, is_hidden
+from maeast_upstream.audio.files import AUDIO_SUFFIXES
 from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_copy_of_parent, is_packed, packed_clips
 from maeast_upstream.data.shown_names import with_shown_names
 from maeast_upstream.data.tars import list_members
-from maeast_upstream.display import as_text, without_secrets
-from maeast_upstream.storage.remote import is_remote, remote_type, walk_remote
+from maeast_upstream.display import as_name, without_secrets
+from maeast_upstream.storage.remote import is_remote, remote_type
+from maeast_upstream.storage.text import as_lines, file_name, lines_of
+from maeast_upstream.storage.walking import Entry, Identity, LeftOut, identity_of, walk, walk_remote
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +39,8 @@ class Segment:
     path: str
     """Name in the table: the file, ``shard.tar/member.opus``, or the name of a packed clip."""
     number: int = 0
-    """Row of a manifest or number of a packed clip, counted from 0; 0 for whole files and members of tars."""
+    """Row of a manifest or number of a packed clip, counted from 0; for a member of a tar the number of those before it
+    with the same name; 0 for whole files."""
     start_ms: float | None = None
     """Start of the segment in the file; None for the beginning of the file."""
     end_ms: float | None = None
@@ -56,36 +60,45 @@ class Segment:
     line without the path. They go to the list of warnings."""
 
 
-def list_segments(inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | None = None) -> Iterator[Segment]:
+def list_segments(
+    inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | None = None, path_column: str | None = None
+) -> Iterator[Segment]:
     """List all segments of the inputs lazily, in the order of the inputs; the same files give the same list.
 
     - A folder gives its audio files (by their suffix), members of its ``.tar`` files, and clips of packed corpora, at
-      any depth and sorted by name in each folder. Links to folders are not followed, manifests in it are not read,
-      and files or folders that are inputs themselves or hidden, see `is_hidden`, are left out.
+      any depth and sorted by name in each folder, then those of folders that links lead to, each folder once, see
+      `walk`. Manifests in it are not read. Files and folders that are hidden are left out, and one line of the log
+      counts them; so are those that are inputs themselves.
     - ``.tsv`` and ``.csv`` are manifests, see `read_manifest`.
     - ``.tar`` gives its members with an audio suffix. Links and sparse files among them, and the end of a tar that is
       cut short, are segments with an ``error``.
     - A folder that `pretrain.pack` wrote gives its clips; one in the folder that it was packed from is left out there.
-    - ``-`` reads one path per line from stdin: audio files or tars, which are not checked before they are read.
+    - ``-`` reads one path per line from stdin: audio files or tars, which are not checked before they are read. A list
+      may begin with a byte order mark, and with one be UTF-16.
     - Any other file counts as audio. Each of these but packed corpora may be an address that fsspec knows.
 
     Names have no passwords or signatures of addresses in them, see `ShownNames`.
 
     An input that is given twice is listed once; a file in two manifests is listed twice.
 
+    Args:
+        inputs: Paths or addresses.
+        stdin: What ``-`` reads; None for this process's.
+        path_column: What manifests call the column of paths; None for ``path``.
+
     Raises:
-        ValueError: At once, an input does not exist, a folder has no audio or a manifest no rows; while listing, a row
-            of a manifest is invalid.
+        ValueError: At once, an input does not exist, a folder has no audio or a manifest no rows, or ``path_column`` is
+            given without a manifest; while listing, a row of a manifest or a line of stdin is invalid.
     """
     unique: dict[str, str] = {}
     for item in [inputs] if isinstance(inputs, (str, Path)) else inputs:
         path = _normal(os.fspath(item))
         unique.setdefault(_identity(path), path)
+    if path_column is not None and not any(_suffix(path) in MANIFEST_SUFFIXES for path in unique.values()):
+        raise ValueError(f"a column of paths, {path_column!r}, goes with a manifest (.tsv, .csv), and none is given")
     for path in unique.values():
-        _check(path)
-    return with_shown_names(
-        segment for identity, path in unique.items() for segment in _list(path, frozenset(unique) - {identity}, stdin)
-    )
+        _Listing([path], path_column).check()
+    return with_shown_names(_Listing(list(unique.values()), path_column, stdin).segments())
 
 
 def cost(segment: Segment) -> int:
@@ -108,7 +121,7 @@ def segment_of(path: str) -> Segment:
 
 @functools.lru_cache(maxsize=1)
 def _members_of(tar: str) -> dict[str, Segment]:
-    return {as_text(segment.path): segment for segment in _from_tar(tar)}
+    return {as_name(segment.path): segment for segment in _from_tar(tar)}
 
 
 def file_bytes(segment: Segment) -> int:
@@ -135,17 +148,84 @@ def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _check(item: str) -> None:
-    """Raise ValueError for an input that cannot be listed."""
-    if item == STDIN:
-        return
-    file_type = remote_type(item) if is_remote(item) else _local_type(item)
-    if file_type is None:
-        raise ValueError(f"{without_secrets(item)}: no such file or folder")
-    if file_type == "directory" and next(_list(item), None) is None:
-        raise ValueError(f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))} .tar")
-    if file_type != "directory" and _suffix(item) in MANIFEST_SUFFIXES:
-        next(read_manifest(item))
+class _Listing:
+    """Lists inputs once, and keeps what one input must know of the others."""
+
+    def __init__(self, inputs: list[str], path_column: str | None = None, stdin: BinaryIO | None = None) -> None:
+        self._inputs, self._path_column, self._stdin = inputs, path_column or "path", stdin
+        self._seen: set[Identity] = set()
+        self._left_out = LeftOut()
+        local = [path for path in inputs if not is_remote(path) and path != STDIN]
+        self._names = frozenset(map(_identity, inputs)) if len(inputs) > 1 else frozenset()
+        self._folders = {path: identity_of(path) for path in local if os.path.isdir(path)}
+
+    def check(self) -> None:
+        """Raise ValueError for an input that cannot be listed."""
+        for item in self._inputs:
+            if item == STDIN:
+                continue
+            file_type = remote_type(item) if is_remote(item) else _local_type(item)
+            if file_type is None:
+                raise ValueError(f"{without_secrets(item)}: no such file or folder")
+            if file_type == "directory" and next(self._list(item), None) is None:
+                known = f"{' '.join(sorted(AUDIO_SUFFIXES))} .tar"
+                raise ValueError(f"{without_secrets(item)}: a folder without audio; looked for {known}")
+            if file_type != "directory" and _suffix(item) in MANIFEST_SUFFIXES:
+                next(read_manifest(item, self._path_column))
+
+    def segments(self) -> Iterator[Segment]:
+        """Yield the segments of all inputs, then log what was left out."""
+        for item in self._inputs:
+            yield from self._list(item)
+        self._left_out.log()
+
+    def _list(self, item: str) -> Iterator[Segment]:
+        if item == STDIN:
+            return _from_stdin(self._stdin or sys.stdin.buffer)
+        if is_remote(item):
+            return self._from_remote(item) if remote_type(item) == "directory" else self._from_file(item)
+        return self._from_folder(item) if item in self._folders else self._from_file(item)
+
+    def _from_file(self, path: str) -> Iterator[Segment]:
+        suffix = _suffix(path)
+        if suffix == TAR_SUFFIX:
+            yield from _from_tar(path)
+        elif suffix in MANIFEST_SUFFIXES:
+            for row in read_manifest(path, self._path_column):
+                yield Segment(row.path, row.number, row.start_ms, row.end_ms)
+        else:
+            yield Segment(path)
+
+    def _from_folder(self, folder: str) -> Iterator[Segment]:
+        names = self._names - {_identity(folder)}
+        folders = {identity for path, identity in self._folders.items() if path != folder}
+        for entry in walk(folder, self._seen, names, folders):
+            if entry.kind == "unreadable folder":
+                yield Segment(entry.path, error=f"{entry.path}: cannot be read ({entry.reason})")
+            elif entry.kind == "folder" and is_packed(entry.path):
+                if entry.path != folder and is_copy_of_parent(entry.path):
+                    logger.warning("%s: the packed copy of a folder that it lies in is left out", entry.path)
+                else:
+                    yield from _from_packed(entry.path)
+            else:
+                yield from self._from_entry(entry)
+
+    def _from_remote(self, folder: str) -> Iterator[Segment]:
+        names = self._names - {_identity(folder)}
+        try:
+            for entry in walk_remote(folder):
+                if entry.path not in names:
+                    yield from self._from_entry(entry)
+        except (OSError, ValueError) as error:
+            yield Segment(folder, error=f"{folder}: not listed to its end ({error})")
+
+    def _from_entry(self, entry: Entry) -> Iterator[Segment]:
+        suffix = _suffix(entry.path.rpartition("/")[2].lstrip("."))
+        is_input = suffix in AUDIO_SUFFIXES or suffix == TAR_SUFFIX
+        if entry.kind in ("file", "broken link") and is_input:
+            yield from (_from_tar(entry.path) if suffix == TAR_SUFFIX else [Segment(entry.path, size=entry.size)])
+        elif entry.kind not in ("file", "folder", "hidden file") or (entry.kind == "hidden file" and is_input):
+            self._left_out.add(entry)
 
 
 def _local_type(path: str) -> str | None:
@@ -154,68 +234,18 @@ def _local_type(path: str) -> str | None:
     return "file" if os.path.exists(path) else None
 
 
-def _list(item: str, excluded: frozenset[str] = frozenset(), stdin: BinaryIO | None = None) -> Iterator[Segment]:
-    if item == STDIN:
-        return _from_stdin(stdin or sys.stdin.buffer)
-    if is_remote(item):
-        return _from_remote(item, excluded) if remote_type(item) == "directory" else _from_file(item)
-    return _from_folder(item, excluded) if os.path.isdir(item) else _from_file(item)
-
-
-def _from_file(path: str) -> Iterator[Segment]:
-    suffix = _suffix(path)
-    if suffix == TAR_SUFFIX:
-        yield from _from_tar(path)
-    elif suffix in MANIFEST_SUFFIXES:
-        for row in read_manifest(path):
-            yield Segment(row.path, row.number, row.start_ms, row.end_ms)
-    else:
-        yield Segment(path)
-
-
-def _from_stdin(lines: BinaryIO) -> Iterator[Segment]:
-    for line in lines:
-        if path := os.fsdecode(line.rstrip(b"\r\n")):
-            yield from (_from_tar(path) if _suffix(path) == TAR_SUFFIX else iter([Segment(path)]))
-
-
-def _from_folder(folder: str, excluded: frozenset[str]) -> Iterator[Segment]:
-    if is_packed(folder):
-        yield from _from_packed(folder)
+def _from_stdin(stdin: BinaryIO) -> Iterator[Segment]:
+    text = as_lines(stdin, newline="\n")
     try:
-        with os.scandir(folder) as scanned:
-            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in scanned)
-    except OSError as error:
-        yield Segment(folder, error=f"{folder}: cannot be read ({error.strerror or error})")
-        return
-    prefix = "" if folder == "." else folder
-    for name, is_folder in entries:
-        if is_hidden(name):
-            continue
-        path = os.path.join(prefix, name)
-        if excluded and os.path.abspath(path) in excluded:
-            continue
-        if is_folder and is_copy_of_parent(path):
-            logger.warning("%s: the packed copy of a folder that it lies in is left out", path)
-        elif is_folder:
-            yield from _from_folder(path, excluded)
-        elif (suffix := _suffix(name)) in AUDIO_SUFFIXES:
-            yield Segment(path)
-        elif suffix == TAR_SUFFIX:
-            yield from _from_tar(path)
-
-
-def _from_remote(folder: str, excluded: frozenset[str]) -> Iterator[Segment]:
-    try:
-        for url, size in walk_remote(folder):
-            if url in excluded or is_hidden(os.path.basename(url)):
-                continue
-            if (suffix := _suffix(url)) in AUDIO_SUFFIXES:
-                yield Segment(url, size=size)
-            elif suffix == TAR_SUFFIX:
-                yield from _from_tar(url)
-    except (OSError, ValueError) as error:
-        yield Segment(folder, error=f"{folder}: not listed to its end ({error})")
+        for number, line in enumerate(lines_of(text, "stdin"), start=1):
+            if "\0" in line:
+                raise ValueError(f"stdin: a zero byte in line {number}; expected text in UTF-8 with one path per line")
+            name = line.rstrip("\r\n")
+            for part in name.split("\r") if "\r" in name and not os.path.lexists(file_name(name)) else [name]:
+                if path := file_name(part):
+                    yield from (_from_tar(path) if _suffix(path) == TAR_SUFFIX else iter([Segment(path)]))
+    finally:
+        text.detach()
 
 
 def _from_packed(folder: str) -> Iterator[Segment]:
@@ -228,10 +258,13 @@ def _from_packed(folder: str) -> Iterator[Segment]:
 
 def _from_tar(path: str) -> Iterator[Segment]:
     try:
+        counts: Counter[int] = Counter()
         for member in list_members(path, AUDIO_SUFFIXES):
             name = f"{path}/{member.name}"
             if member.error is None:
-                yield Segment(name, offset=member.offset, size=member.size, file=path)
+                number = counts[hash(name)]  # 8 bytes of memory rather than the name
+                counts[hash(name)] += 1
+                yield Segment(name, number, offset=member.offset, size=member.size, file=path)
             else:
                 yield Segment(name, error=f"{name}: {member.error}")
     except ValueError as error:

@@ -80,8 +80,9 @@ def read_table(
             for column, value in zip(columns, values, strict=True):
                 if not value and column not in optional:
                     raise ValueError(f"{path}: row {number} has no {names.get(column, column)}")
-                if column != "path" and not value.isascii() and as_text(value) != value:
-                    raise ValueError(f"{path}: row {number}: {as_text(value)} is not in UTF-8; save the table as UTF-8")
+                shown = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                if column != "path" and value != shown:
+                    raise ValueError(f"{path}: row {number}: {shown} is not in UTF-8; save the table as UTF-8")
             table.append(tuple(file_name(v) if c == "path" else v for c, v in zip(columns, values, strict=True)))
     if not table:
         raise ValueError(f"{path}: no rows below the header")
@@ -97,14 +98,15 @@ def _index(path: Path, header: Header, column: str, called: Sequence[str]) -> in
         raise ValueError(f"{path}: {error}; expected {','.join(called)}, got {header}{option_hint(column)}") from error
 
 
-def read_header(path: Path) -> set[str]:
+def read_header(path: Path, names: ColumnNames = NO_NAMES) -> set[str]:
     """Return the names of the columns of a table, in small letters.
 
     Raises:
         ValueError: The file is missing or no text.
     """
     with open_lines(str(path)) as file:
-        return set(map(str.casefold, first_line(lines_of(file, str(path)), str(path), "path").columns))
+        header = first_line(lines_of(file, str(path)), str(path), names.get("path", "path"))
+        return set(map(str.casefold, header.columns))
 
 
 def read_splits(

@@ -32,7 +32,7 @@ class Classifier(nn.Module):
 
     def forward(self, clips: Sequence[Tensor]) -> Tensor:
         """Classify (S_i,) waveforms at 16 kHz: (B, classes) logits; a clip's do not depend on the other clips."""
-        logits: Tensor = self.head(self.encoder.embed(clips, readout=READOUT))
+        logits: Tensor = self.head(self.encoder.embed_readouts(clips, [READOUT])[0])
         return logits
 
     def parameter_groups(self, lr: float, encoder_lr: float, layer_decay: float) -> list[dict[str, Any]]:

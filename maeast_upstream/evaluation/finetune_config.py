@@ -1,9 +1,9 @@
 """Settings of a fine-tuning; this module does not import torch, so that the command's --help is fast."""
 
-import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+from maeast_upstream.checks import check_numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,11 @@ class FinetuneConfig:
     """Seed of the head, the order of the clips and the augmentation."""
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name.replace('_', '-')} must be a finite number, got {value}")
+        try:
+            check_numbers(self)
+        except ValueError as error:  # with the name of the option
+            name, _, reason = str(error).partition(" ")
+            raise ValueError(f"{name.replace('_', '-')} {reason}") from error
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"fine-tuning needs precision fp32 or bf16, got {self.precision!r}")
         if self.epochs < 1 or self.batch_clips < 1:

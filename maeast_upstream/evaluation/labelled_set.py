@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.data.labels import SPLITS, read_splits
+from maeast_upstream.data.labels import NO_NAMES, SPLITS, read_splits
+from maeast_upstream.data.tables import ColumnNames
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,24 @@ class LabelledSet:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
 
-def read_sets(paths: Sequence[Path]) -> list[LabelledSet]:
-    """Read several labels.csv.
+def read_sets(paths: Sequence[Path], names: ColumnNames = NO_NAMES) -> list[LabelledSet]:
+    """Read several labels.csv; the arguments are those of `read_labels`.
 
     Raises:
         ValueError: as in `read_labels`; two sets have the same name.
     """
-    sets = [read_labels(path) for path in paths]
+    sets = [read_labels(path, names) for path in paths]
     if twice := [name for name, count in Counter(each.name for each in sets).items() if count > 1]:
         raise ValueError(f"two sets are called {twice[0]!r}; rename a file or its folder")
     return sets
 
 
-def read_labels(path: Path) -> LabelledSet:
+def read_labels(path: Path, names: ColumnNames = NO_NAMES) -> LabelledSet:
     """Read a labels.csv with columns path, label and split, and check that a classifier can be trained on it.
+
+    Args:
+        path: A table, see `maeast_upstream.data.tables`.
+        names: What it calls these columns, where it is something else.
 
     Returns:
         The set, named like the file, or like its folder if the file is called labels.csv.
@@ -66,7 +71,7 @@ def read_labels(path: Path) -> LabelledSet:
     Raises:
         ValueError: as in `read_splits`; all clips have the same label.
     """
-    rows = read_splits(path)
+    rows = read_splits(path, names=names)
     labels, splits = (np.array(column) for column in zip(*rows.values(), strict=True))
     if len(set(labels)) < 2:
         raise ValueError(f"{path}: only one class, {str(labels[0])!r}; a probe needs two")

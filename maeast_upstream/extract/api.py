@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maeast_upstream.audio.reading import AudioError, AudioWarning, from_samples, read_audio
+from maeast_upstream.audio.reading import AudioError, AudioWarning, read_audio
 from maeast_upstream.config import scene_width
 from maeast_upstream.data.inputs import list_segments
 from maeast_upstream.decoding.pool import DecodePool
@@ -17,6 +17,7 @@ from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.extract.pipeline import embed_decoded, refuse_training
 from maeast_upstream.extract.table import Embedded, EmbeddingKind, EmbeddingSpec
 from maeast_upstream.readout import Readout
+from maeast_upstream.waveforms import to_mono
 
 
 def embed_files(
@@ -26,6 +27,7 @@ def embed_files(
     kind: EmbeddingKind = "scene",
     readout: Readout | Sequence[Readout] | None = None,
     workers: int = 1,
+    path_column: str | None = None,
     on_error: Callable[[str, str], None] | None = None,
     on_warning: Callable[[str, str], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -37,6 +39,7 @@ def embed_files(
         kind: "scene" for one row per clip, "frames" for one row per time step.
         readout: None for the checkpoint's own; several give a row each.
         workers: processes that decode; 0 for a thread.
+        path_column: what manifests call the column of paths; None for ``path``.
         on_error: called with the name of an input that cannot be read and the reason; None raises instead.
         on_warning: called with the name of an input and what was noticed about it, such as a header that promises more
             than there is; None gives an `AudioWarning` instead.
@@ -52,7 +55,7 @@ def embed_files(
     spec = EmbeddingSpec(kind=kind, readouts=(readout,) if isinstance(readout, Readout) else tuple(readout))
     spec.width(encoder.config)
     with DecodePool(workers) as pool:
-        for outcome in embed_decoded(pool.decode(list_segments(inputs)), encoder, spec):
+        for outcome in embed_decoded(pool.decode(list_segments(inputs, path_column=path_column)), encoder, spec):
             for note in outcome.notes:
                 if on_warning is None:
                     warnings.warn(f"{outcome.path}: {note}", AudioWarning, stacklevel=2)
@@ -69,8 +72,8 @@ def embed_files(
 class Embedder:
     """Scene embeddings for Hugging Face ``datasets``: ``dataset.map(Embedder(), batched=True)`` adds a column.
 
-    The audio column holds mappings with bytes or path, as of ``Audio(decode=False)``; or paths; or mappings with array
-    and sampling_rate, as older versions of ``datasets`` decode them.
+    The audio column holds what any version of ``datasets`` gives: decoders (4 and newer), mappings with array and
+    sampling_rate (before 4), or mappings with bytes or path (``Audio(decode=False)``). Or it holds paths.
     """
 
     def __init__(
@@ -100,32 +103,51 @@ class Embedder:
             The new column: (rows, E) float32.
 
         Raises:
-            AudioError: a clip cannot be read.
-            ValueError: the encoder is in train mode.
+            AudioError: a clip cannot be read; the message has its row in the batch.
+            ValueError: the batch has no such column, or is a single row; the encoder is in train mode.
         """
         refuse_training(self.encoder)
-        clips = [torch.from_numpy(waveform_of(item)) for item in batch[self.audio]]
+        if self.audio not in batch:
+            raise ValueError(f"no column {self.audio!r}: give Embedder(audio=...) one of {', '.join(batch)}")
+        column = batch[self.audio]
+        if isinstance(column, str | Mapping) or not isinstance(column, Iterable) or hasattr(column, "get_all_samples"):
+            raise ValueError("expected a batch of rows, got one row: give dataset.map(..., batched=True)")
+        clips = [torch.from_numpy(row_waveform(item, f"row {row}")) for row, item in enumerate(column)]
         if not clips:
             width = scene_width(self.encoder.config, self.encoder.config.readout)
             return {self.column: np.empty((0, width), np.float32)}
         with torch.no_grad():
-            return {self.column: self.encoder.embed(clips).cpu().numpy()}
+            (vectors,) = self.encoder.embed_readouts(clips, [self.encoder.config.readout])
+        return {self.column: vectors.cpu().numpy()}
+
+
+def row_waveform(item: Any, name: str) -> np.ndarray:
+    """A row of a ``datasets`` audio column -> (S,) float32 at 16 kHz, or AudioError."""
+    try:
+        return waveform_of(item)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: torchcodec cannot decode the row
+        raise AudioError(f"{name}: {error}") from error
 
 
 def waveform_of(item: Any) -> np.ndarray:
-    """A value of a ``datasets`` audio column -> (S,) float32 at 16 kHz."""
-    if isinstance(item, (str, Path)):
+    """A value of a ``datasets`` audio column -> (S,) float32 at 16 kHz; ValueError or RuntimeError if it is none."""
+    if isinstance(item, str | Path):
         return read_audio(item)
-    value = item if isinstance(item, Mapping) else {}
-    if value.get("bytes") is not None:
-        return read_audio(io.BytesIO(value["bytes"]))
-    if value.get("array") is not None:
-        samples = np.asarray(value["array"])
-        channels_first = samples.ndim == 2 and samples.shape[0] < samples.shape[1]  # as of Audio(mono=False)
-        return from_samples(samples.T if channels_first else samples, int(value["sampling_rate"]))
-    if value.get("path") is not None:
-        return read_audio(value["path"])
-    raise AudioError(f"expected a path, or a mapping with bytes, array or path, got {str(item)[:80]}")
+    if hasattr(item, "get_all_samples"):  # a decoder of torchcodec
+        decoded = item.get_all_samples()
+        return to_mono(decoded.data, decoded.sample_rate)
+    if type(item).__name__ == "AudioDecoder":  # of datasets
+        return to_mono(item["array"], item["sampling_rate"])
+    if isinstance(item, Mapping):
+        if item.get("bytes") is not None:
+            return read_audio(io.BytesIO(item["bytes"]))
+        if item.get("array") is not None:
+            if item.get("sampling_rate") is None:
+                raise ValueError("an array without sampling_rate: add it to the mapping, in Hz")
+            return to_mono(item["array"], item["sampling_rate"])
+        if item.get("path") is not None:
+            return read_audio(item["path"])
+    raise ValueError(f"expected a path, or a mapping with bytes, array or path, got {type(item).__name__}")
 
 
 def as_rows(clip: Embedded, spec: EmbeddingSpec) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
 from maeast_upstream.extract.outputs import Output
 from maeast_upstream.extract.part_store import PartReport
-from maeast_upstream.extract.parts import Work, cut_parts, write_parts
+from maeast_upstream.extract.parts import SAVE_SECONDS, Work, cut_parts, write_parts
 from maeast_upstream.extract.progress import Progress
 from maeast_upstream.extract.ray import connected, write_parts_on_ray
 from maeast_upstream.extract.survey import Survey
@@ -86,14 +87,16 @@ class Job:
             store.open(self.settings)
             done = {number: store.report(number).segments for number in store.numbers()}
             parts = cut_parts(self.survey, done)
-            work = Work(store, builder, self.encoder, self.engine, workers, batch_seconds)
+            # on Ray a part may be made twice, by a machine that is thought lost, too: its cut must not depend on time
+            save_seconds = SAVE_SECONDS if ray is None else math.inf
+            work = Work(store, builder, self.encoder, self.engine, workers, batch_seconds, save_seconds)
             with Progress(self.survey.segments, store.total()) as progress:
                 if ray is None:
                     write_parts(parts, work, progress.add)
                 else:
                     with connected(ray):
                         write_parts_on_ray(parts, work, progress.add)
-            total = store.total()
+            total = store.total(self.survey.segments)
             self.output.write_lists(total)
             if not total.clips:
                 store.remove()

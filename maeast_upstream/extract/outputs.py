@@ -1,6 +1,7 @@
 """Outputs of a run: one parquet or npz file, a folder of parquet parts, or one npy file per clip."""
 
-import hashlib
+import contextlib
+import functools
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from maeast_upstream.extract.part_store import PartReport, PartStore
+from maeast_upstream.extract.npy_names import npy_name
+from maeast_upstream.extract.part_store import SETTINGS_NAME, PartReport, PartStore
 from maeast_upstream.extract.table import METADATA_KEY, Embedded, EmbeddingSpec, make_schema, make_table
 from maeast_upstream.storage import delimited
 from maeast_upstream.storage.folder import Storage
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMATS = ("parquet", "npz", "npy")
-MAX_NAME_BYTES = 180
-"""Longest name of a file or folder; file systems allow 255 bytes, and suffixes follow."""
 INDEX_NAME = "index.parquet"
 """Name of the table of a folder of npy files, which lists the file of each clip."""
 
@@ -115,20 +115,25 @@ class Output:
         """Return the builder of a part's rows."""
         schema = make_schema(spec, width, metadata)
         if self.format == "npy":
-            return NpyTableBuilder(schema, spec, self.parent.folder(self.name))
+            return NpyTableBuilder(schema, spec, self.parent.folder(self.name), self.store.storage)
         return TableBuilder(schema, spec)
 
     def finish(self, schema: "pa.Schema") -> None:
         """Join the parts into the file and remove them; a folder keeps them, and one of npy files gets an index."""
         if self.format == "npy":
-            with self.parent.writing(f"{self.name}/{INDEX_NAME}") as file:
+            with self._writing(f"{self.name}/{INDEX_NAME}") as file:
                 join_parquet(self.store, schema, file)
         if self.is_folder:
             return
         join = join_npz if self.format == "npz" else join_parquet
-        with self.parent.writing(self.name) as file:
+        with self._writing(self.name) as file:
             join(self.store, schema, file)
         self.store.remove()
+
+    def _writing(self, name: str) -> contextlib.AbstractContextManager[IO[Any]]:
+        """Return the context of a file that is among the parts until it is whole; a kill leaves it to the next run."""
+        scratch = self.store.storage
+        return self.parent.writing(name, scratch if scratch.exists() else None)
 
     def write_lists(self, report: PartReport) -> None:
         """Write the lists of inputs that could not be read and of notes about the others; remove an empty one."""
@@ -140,7 +145,7 @@ class Output:
             if not rows:
                 self.parent.remove(name)
                 continue
-            with self.parent.writing(name) as file:
+            with self._writing(name) as file:
                 file.writelines(line.encode() for line in delimited.lines([columns, *rows], "\t"))
 
 
@@ -158,12 +163,25 @@ class TableBuilder:
 class NpyTableBuilder(TableBuilder):
     """Writes a file NAME.npy for each clip, (layers, E) or (layers, steps, E), and makes rows that list the files."""
 
-    def __init__(self, schema: "pa.Schema", spec: EmbeddingSpec, storage: Storage) -> None:
+    def __init__(self, schema: "pa.Schema", spec: EmbeddingSpec, storage: Storage, scratch: Storage) -> None:
+        """Write to a folder.
+
+        Args:
+            schema: Its metadata is that of the index.
+            spec: The embeddings of a clip.
+            storage: The folder.
+            scratch: A folder in it for files that are not whole yet.
+        """
         import pyarrow as pa
 
-        self.spec, self.storage = spec, storage
+        self.spec, self.storage, self.scratch = spec, storage, scratch
         columns = [("path", pa.string()), ("segment", pa.int64()), ("start_ms", pa.float64()), ("end_ms", pa.float64())]
         self.schema = pa.schema([*columns, ("file", pa.string())], metadata=schema.metadata)
+
+    @functools.cached_property
+    def any_case(self) -> bool:
+        """Whether the file system takes names that differ only in case for one."""
+        return self.scratch.exists(SETTINGS_NAME.upper())
 
     def table(self, clips: Sequence[Embedded]) -> "pa.Table":
         """Write the files of clips, then return their rows, so that all files of a complete part exist."""
@@ -171,34 +189,13 @@ class NpyTableBuilder(TableBuilder):
 
         rows = []
         for clip in clips:
-            name = npy_name(clip)
+            name = npy_name(clip, self.any_case)
             self.storage.make(name.rpartition("/")[0])
             array = clip.vectors[:, 0] if self.spec.kind == "scene" else clip.vectors
-            with self.storage.writing(name) as file:
+            with self.storage.writing(name, self.scratch, durable=False) as file:
                 np.save(file, array.astype(np.dtype(self.spec.vectors), copy=False), allow_pickle=False)
             rows.append([clip.path, clip.segment, clip.start_ms, clip.end_ms, name])
         return pa.table([*map(list, zip(*rows, strict=True))], schema=self.schema)
-
-
-def npy_name(clip: Embedded) -> str:
-    """Return the file of a clip inside the output folder, ``sub/clip.wav.npy``; ``..`` in its path becomes ``__``.
-
-    The row 7 of a manifest, counted from 0, becomes ``clip.wav.7.npy``; a segment of a file, with its times in ms,
-    ``clip.wav.7.1500-2750.npy``, because the rows 7 of two manifests may be two segments of one file.
-    """
-    names = [name for name in clip.path.replace("://", "/").split("/") if name not in ("", ".")]
-    names = ["__" if name == ".." else name for name in names]
-    times = f".{clip.start_ms:.10g}-{clip.end_ms:.10g}" if clip.is_segment else ""
-    row = f".{clip.segment}" if clip.segment or times else ""
-    return "/".join(map(_shortened, names)) + f"{row}{times}.npy"
-
-
-def _shortened(name: str) -> str:
-    """Shorten a name so that there is room for suffixes; different names stay different."""
-    if len(name.encode()) <= MAX_NAME_BYTES:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return f"{name.encode()[: MAX_NAME_BYTES - 17].decode(errors='ignore')}~{digest}"
 
 
 def output_at(address: str, format: str | None = None) -> Output:

@@ -146,12 +146,26 @@ class PartStore:
             report[name] = [tuple(row) for row in report.get(name, ())]
         return PartReport(**report)
 
-    def total(self) -> PartReport:
-        """Return the report of all parts together."""
+    def total(self, segments: int | None = None) -> PartReport:
+        """Return the report of all parts together.
+
+        Raises:
+            ValueError: They are not a table of this many segments, each in one part.
+        """
         total = PartReport()
         for number in self.numbers():
+            if segments is not None and number != total.segments:
+                raise self._gap(total.segments, number)
             total.add(self.report(number))
+        if segments not in (None, total.segments):
+            raise self._gap(total.segments, segments)
         return total
+
+    def _gap(self, end: int, number: int | None) -> ValueError:
+        return ValueError(
+            f"{self.storage.shown()}: the part before clip {number} ends at {end}; was another run writing here? "
+            "Give --force to start again"
+        )
 
     def tables(self) -> Iterator["pa.Table"]:
         """Yield the rows of all parts in order, one row group at a time."""

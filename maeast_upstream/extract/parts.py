@@ -1,6 +1,7 @@
 """Cuts the list of inputs into parts and writes each part while it is embedded."""
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from maeast_upstream.frontend import SAMPLE_RATE
 
 PART_CLIPS, PART_BYTES = 1000, 32 << 20
 """Limits of a part: clips, and bytes of encoded audio, which are a quarter of an hour of wav or two hours of opus."""
+SAVE_SECONDS = 30.0
+"""Time between two saves. With a part of this time, and two blocks of the pipeline, a kill costs a minute of work."""
 ROW_GROUP_BYTES = 64 << 20
 """Vectors are written when they take this much memory."""
 
@@ -69,10 +72,12 @@ class Work:
     """Number of decoding processes; 0 for a thread."""
     batch_seconds: float | None = None
     """Seconds of audio in a batch; None for the default of the device."""
+    save_seconds: float = SAVE_SECONDS
+    """Time after which a part ends before its planned end, so that a kill costs little; infinity for whole parts."""
 
 
 def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:
-    """Embed parts and write each of them; decoding is ahead by several parts.
+    """Embed parts and write each of them, in pieces if it takes long; decoding is ahead by several parts.
 
     Args:
         parts: The parts to embed.
@@ -90,8 +95,10 @@ def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartRepor
         outcomes = embed_decoded(pool.decode(segments()), work.encoder, work.builder.spec, work.batch_seconds)
         while (first := next(outcomes, None)) is not None:
             part = begun.popleft()
+            number, end = part.number, part.number + len(part.segments)
             outcomes_of_part = itertools.chain([first], itertools.islice(outcomes, len(part.segments) - 1))
-            write_part(part.number, outcomes_of_part, work, progress)
+            while number < end:
+                number += write_part(number, for_seconds(outcomes_of_part, work.save_seconds), work, progress)
 
 
 def write_part(
@@ -99,13 +106,23 @@ def write_part(
     outcomes: Iterable[Embedded | FailedInput],
     work: Work,
     progress: Callable[[PartReport], object],
-) -> None:
-    """Write one part while its outcomes arrive."""
+) -> int:
+    """Write one part while its outcomes arrive; return the number of its segments."""
     with work.store.write(number, work.builder.schema) as (writer, report):
         for group in row_groups(counted(outcomes, report, progress)):
             clips = [outcome for outcome in group if isinstance(outcome, Embedded)]
             if clips:
                 writer.write_table(work.builder.table(clips))
+    return report.segments
+
+
+def for_seconds(outcomes: Iterator[Embedded | FailedInput], seconds: float) -> Iterator[Embedded | FailedInput]:
+    """Pass outcomes on until this much time has passed, at least one."""
+    begun = time.monotonic()
+    for outcome in outcomes:
+        yield outcome
+        if time.monotonic() - begun > seconds:
+            return
 
 
 def counted(

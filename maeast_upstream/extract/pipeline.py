@@ -6,6 +6,8 @@ some seconds at a time, and forms its batches from them.
 `embed_files` is the interface for Python; ``maeast embed`` adds parts on disk, so that a job can be resumed.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +19,7 @@ from torch import Tensor
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.packed import to_float
-from maeast_upstream.display import as_text, without_secrets
+from maeast_upstream.display import as_name, as_text, without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.streams import Submit, shared_threads, stream_pool
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec
@@ -32,6 +34,10 @@ BLOCK_SECONDS = {"cpu": 600.0, "cuda": 7500.0}
 
 BLOCK_CLIPS = {"cpu": 256, "cuda": 8192}
 """Maximum number of clips in a block: with 600 s of clips of 0.4 s memory would grow by 90 MB."""
+
+BLOCK_WORK_SECONDS = 15.0
+"""Time that a block may wait for its clips, and about the time that the encoder may need for it: what is in work is
+lost if the process is killed. On a fast machine the other limits are reached before."""
 
 Decoded = tuple[Segment, np.ndarray | AudioError]
 
@@ -85,15 +91,19 @@ def embed_decoded(
     streams = encoder.runtime.streams
     seconds = batch_seconds or CALL_SECONDS[device]
     most = max(seconds, BLOCK_SECONDS[device])
-    previous: Callable[[], list[Embedded | FailedInput]] | None = None
+    pace = Pace()
+    block: list[Decoded] | None = []
+    read_previous: Callable[[], list[Embedded | FailedInput]] = list
     with shared_threads(streams), stream_pool(streams) as submit:
-        for block in blocks(decoded, streams * seconds, most, BLOCK_CLIPS[device]):
-            submitted = submit_block(block, encoder, spec, seconds, submit)
-            if previous is not None:
-                yield from previous()
-            previous = submitted
-        if previous is not None:
-            yield from previous()
+        found = blocks(decoded, streams * seconds, most, BLOCK_CLIPS[device], pace)
+        while block is not None:
+            previous, begun = block, time.monotonic()
+            block = next(found, None)
+            read = submit_block(block or [], encoder, spec, seconds, submit)
+            outcomes = read_previous()
+            pace.update(min(samples_of(previous), samples_of(block or [])), time.monotonic() - begun)
+            yield from outcomes
+            read_previous = read
 
 
 def refuse_training(encoder: Encoder) -> None:
@@ -102,7 +112,26 @@ def refuse_training(encoder: Encoder) -> None:
         raise ValueError("embeddings need a frozen encoder, and this one is in train mode: call eval() first")
 
 
-def blocks(decoded: Iterable[Decoded], first: float, most: float, clips: int) -> Iterator[list[Decoded]]:
+class Pace:
+    """How many seconds of audio the encoder embeds in `BLOCK_WORK_SECONDS`, as measured at the latest block."""
+
+    def __init__(self) -> None:
+        self.seconds = math.inf
+
+    def update(self, samples: int, elapsed: float) -> None:
+        """Note that this much audio took ``elapsed`` seconds."""
+        if samples:
+            self.seconds = samples / SAMPLE_RATE / max(elapsed, 1e-9) * BLOCK_WORK_SECONDS
+
+
+def samples_of(block: list[Decoded]) -> int:
+    """The samples of a block."""
+    return sum(len(audio) for _, audio in block if isinstance(audio, np.ndarray))
+
+
+def blocks(
+    decoded: Iterable[Decoded], first: float, most: float, clips: int, pace: Pace | None = None
+) -> Iterator[list[Decoded]]:
     """Group consecutive segments.
 
     Args:
@@ -111,15 +140,19 @@ def blocks(decoded: Iterable[Decoded], first: float, most: float, clips: int) ->
             encoder has work before much is decoded.
         most: seconds of audio of a block at most.
         clips: segments of a block at most.
+        pace: limits the audio of a block, but not below that of the first; None for no such limit.
     """
     block: list[Decoded] = []
-    samples, seconds = 0, min(first, most)
+    samples, seconds, begun = 0, min(first, most), 0.0
     for segment, audio in decoded:
+        begun = begun if block else time.monotonic()
         block.append((segment, audio))
         samples += len(audio) if isinstance(audio, np.ndarray) else 0
-        if samples >= seconds * SAMPLE_RATE or len(block) == clips:
+        is_late = time.monotonic() - begun > BLOCK_WORK_SECONDS
+        if samples >= seconds * SAMPLE_RATE or len(block) == clips or is_late:
             yield block
-            block, samples, seconds = [], 0, min(2 * seconds, most)
+            limit = max(first, pace.seconds) if pace else math.inf
+            block, samples, seconds = [], 0, min(2 * seconds, most, limit)
     if block:
         yield block
 
@@ -133,7 +166,7 @@ def submit_block(
     for group in groups_by_length([len(audio) for _, audio in clips], seconds * SAMPLE_RATE):
         waveforms = [torch.from_numpy(to_float(clips[index][1])) for index in group]
         pending.append(([clips[index][0] for index in group], submit(embed_clips, waveforms, encoder, spec)))
-    return lambda: read_back(block, [(rows, vectors()) for rows, vectors in pending])
+    return lambda: read_back(block, [(rows, vectors()) for rows, vectors in pending], spec)
 
 
 def groups_by_length(lengths: Sequence[int], limit: float) -> Iterator[list[int]]:
@@ -159,11 +192,13 @@ def embed_clips(waveforms: list[Tensor], encoder: Encoder, spec: EmbeddingSpec) 
     if spec.kind == "scene":
         scenes = encoder.embed_readouts(waveforms, spec.readouts)
         return Vectors([scene[:, None] for scene in scenes], [1] * len(waveforms), torch.zeros(len(waveforms), 1))
-    encoded = encoder.read(waveforms, readouts=spec.readouts)
+    encoded = encoder.read_clips(waveforms, spec.readouts)
     return Vectors(encoded.hidden_states, encoded.lengths.tolist(), encoded.times_ms)
 
 
-def read_back(block: list[Decoded], groups: Sequence[tuple[list[int], Vectors]]) -> list[Embedded | FailedInput]:
+def read_back(
+    block: list[Decoded], groups: Sequence[tuple[list[int], Vectors]], spec: EmbeddingSpec
+) -> list[Embedded | FailedInput]:
     """The outcomes of a block's segments in their order; ``groups`` hold rows of the block with their embeddings."""
     outcomes: dict[int, Embedded | FailedInput] = {}
     for rows, (states, counts, times_ms) in groups:
@@ -171,23 +206,39 @@ def read_back(block: list[Decoded], groups: Sequence[tuple[list[int], Vectors]])
         for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
             segment, audio = block[row]
             assert isinstance(audio, np.ndarray)  # the encoder gets no failed inputs
-            start_ms = segment.start_ms or 0.0
-            outcomes[row] = Embedded(
-                path=as_text(segment.path),
-                segment=segment.number,
-                start_ms=start_ms,
-                end_ms=start_ms + len(audio) * 1000 / SAMPLE_RATE,
-                vectors=np.stack([array[i, :count] for array in arrays]),
-                times_ms=start_ms + times_ms[i, :count].numpy(),
-                is_segment=segment.start_ms is not None or segment.end_ms is not None,
-                notes=shown_notes(segment),
-            )
+            vectors = np.stack([array[i, :count] for array in arrays])
+            outcomes[row] = embedded(segment, len(audio), vectors, times_ms[i, :count].numpy(), spec)
     for row, (segment, audio) in enumerate(block):
         if isinstance(audio, AudioError):
-            outcomes[row] = FailedInput(
-                as_text(segment.path), segment.number, shown(str(audio), segment), shown_notes(segment)
-            )
+            outcomes[row] = failed(segment, str(audio))
     return [outcomes[row] for row in range(len(block))]
+
+
+def embedded(
+    segment: Segment, samples: int, vectors: np.ndarray, times_ms: np.ndarray, spec: EmbeddingSpec
+) -> Embedded | FailedInput:
+    """The outcome of a segment with its (readouts, steps, E) vectors; vectors with NaN or infinity are an error."""
+    with np.errstate(over="ignore"):
+        is_finite = np.isfinite(vectors.astype(np.dtype(spec.vectors), copy=False)).all()
+    if not is_finite:
+        narrow = "; --vectors float32 has a wider range" if np.isfinite(vectors).all() else ""
+        return failed(segment, f"its embedding has NaN or infinite values as {spec.vectors}{narrow}")
+    start_ms = segment.start_ms or 0.0
+    return Embedded(
+        path=as_name(segment.path),
+        segment=segment.number,
+        start_ms=start_ms,
+        end_ms=start_ms + samples * 1000 / SAMPLE_RATE,
+        vectors=vectors,
+        times_ms=start_ms + times_ms,
+        is_segment=segment.start_ms is not None or segment.end_ms is not None,
+        notes=shown_notes(segment),
+    )
+
+
+def failed(segment: Segment, reason: str) -> FailedInput:
+    """The outcome of a segment that cannot be embedded."""
+    return FailedInput(as_name(segment.path), segment.number, shown(reason, segment), shown_notes(segment))
 
 
 def shown_notes(segment: Segment) -> tuple[str, ...]:

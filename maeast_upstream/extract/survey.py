@@ -28,8 +28,12 @@ class Survey:
     digest: str
     """Digest of the list, which identifies the inputs when a run is continued."""
 
-    def __init__(self, inputs: Sequence[str]) -> None:
+    def __init__(self, inputs: Sequence[str], path_column: str | None = None) -> None:
         """List the inputs, see `list_segments`.
+
+        Args:
+            inputs: Paths or addresses.
+            path_column: What manifests call the column of paths; None for ``path``.
 
         Raises:
             ValueError: An input does not exist, a manifest is invalid, or there is no audio.
@@ -40,7 +44,7 @@ class Survey:
         self.segments = self.bytes = 0
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES)  # noqa: SIM115  (lives as long as this)
         with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as file:
-            listed = list_segments(inputs)
+            listed = list_segments(inputs, path_column=path_column)
             while block := list(itertools.islice(listed, BLOCK_SEGMENTS)):
                 pickle.dump(block, file)
                 self.segments += len(block)

@@ -71,7 +71,7 @@ class Embedded:
     """The embeddings of a clip."""
 
     path: str
-    """Path of the clip as tables store it, see `display.as_text`."""
+    """Path of the clip as tables store it, see `display.as_name`."""
     segment: int
     start_ms: float
     end_ms: float

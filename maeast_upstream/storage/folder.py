@@ -75,23 +75,36 @@ class Storage:
         return file
 
     @contextlib.contextmanager
-    def writing(self, name: str) -> Iterator[IO[Any]]:
-        """Yield a binary file, which gets its name when the body ends without an error and else is removed."""
-        folder, slash, last = name.rpartition("/")
-        scratch = self.path(f"{folder}{slash}.{last}.{uuid.uuid4().hex[:8]}{SCRATCH_SUFFIX}")
+    def writing(self, name: str, scratch: "Storage | None" = None, *, durable: bool = True) -> Iterator[IO[Any]]:
+        """Yield a binary file, which gets its name when the body ends without an error and else is removed.
+
+        Args:
+            name: Its name; what had it before is replaced, if it is a link the link and not its target.
+            scratch: A folder of the same file system for the file while it is not whole; None for that of ``name``.
+            durable: Whether its content is on the disk of this machine before it gets its name.
+        """
+        folder = scratch.root if scratch else self.path(name).rpartition("/")[0]
+        part = f"{folder}/.{uuid.uuid4().hex}{SCRATCH_SUFFIX}"
         try:
-            with self.files.open(scratch, "wb") as file:
+            # "x" fails where there is a link of this name
+            with open(part, "xb") if self.is_local else self.files.open(part, "wb") as file:  # noqa: PTH123
                 yield file
-            self._move(scratch, self.path(name))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self.files.rm_file(scratch)
+                if self.is_local and durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            self._move(part, self.path(name))
+        except BaseException as error:
+            if not isinstance(error, FileExistsError):
+                with contextlib.suppress(OSError):
+                    self.files.rm_file(part)
             raise
 
     def _move(self, old: str, new: str) -> None:
         from fsspec import AbstractFileSystem
 
-        if type(self.files).mv is not AbstractFileSystem.mv:
+        if self.is_local:
+            os.replace(old, new)
+        elif type(self.files).mv is not AbstractFileSystem.mv:
             self.files.mv(old, new)
         else:  # fsspec's own mv would expand wildcards in the names
             self.files.cp_file(old, new)

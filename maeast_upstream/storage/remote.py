@@ -2,7 +2,6 @@
 
 import io
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from maeast_upstream.display import without_secrets
@@ -24,7 +23,7 @@ def remote_type(url: str) -> str | None:
     Raises:
         ValueError: There is no such protocol, its package is not installed, or the server cannot be reached.
     """
-    system, path = _system(url)
+    system, path = resolve(url)
     try:
         return str(system.info(path)["type"])
     except FileNotFoundError:
@@ -33,29 +32,23 @@ def remote_type(url: str) -> str | None:
         raise ValueError(without_secrets(f"{url}: cannot be reached ({error})")) from error
 
 
-def walk_remote(url: str) -> Iterator[tuple[str, int]]:
-    """Yield address and size of each file in a folder at any depth, sorted by name within each folder."""
-    system, path = _system(url)
-    for entry in sorted(system.ls(path, detail=True), key=lambda entry: str(entry["name"])):
-        address = system.unstrip_protocol(entry["name"])
-        if entry["type"] != "directory":
-            yield address, int(entry.get("size") or 0)
-        elif str(entry["name"]).rstrip("/") != path.rstrip("/"):  # some protocols list the folder itself, too
-            yield from walk_remote(address)
-
-
 def open_remote(url: str) -> BinaryIO:
     """Open a file that is fetched in blocks as they are read.
 
     Raises:
         OSError, ValueError: It does not exist or cannot be reached.
     """
-    system, path = _system(url)
+    system, path = resolve(url)
     file: BinaryIO = system.open(path, "rb")
     return file
 
 
-def _system(url: str) -> tuple["AbstractFileSystem", str]:
+def resolve(url: str) -> tuple["AbstractFileSystem", str]:
+    """Return the file system of an address, and the path in it.
+
+    Raises:
+        ValueError: There is no such protocol, or its package is not installed.
+    """
     try:
         from fsspec.core import url_to_fs
 

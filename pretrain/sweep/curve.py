@@ -10,7 +10,7 @@ import torch
 from maeast_upstream.checkpoint.loading import read
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.storage.delimited import write_csv
-from maeast_upstream.visualization.figures import drawing
+from maeast_upstream.visualization.figures import draw_legend, drawing
 from pretrain.sweep.plan import PlannedRun
 from pretrain.sweep.scores import Sets, measure_scores, read_scores, score_columns
 from pretrain.training import run_folder
@@ -78,18 +78,20 @@ def plot_curves(path: Path, curves: Sequence[Mapping[str, Any]]) -> None:
     """Plot a panel per column, a colour per variant and a line per seed."""
     columns = {name: title for name, title in CURVES.items() if any(row.get(name, "") != "" for row in curves)}
     variants = list(dict.fromkeys(row["variant"] for row in curves))
+    handles: dict[str, Any] = {}
     with drawing(path, 4.2 * len(columns), 3.6) as figure:
         for axis, (name, title) in zip(
             figure.subplots(1, len(columns), squeeze=False)[0], columns.items(), strict=True
         ):
             for number, variant in enumerate(variants):
                 seeds = dict.fromkeys(row["seed"] for row in curves if row["variant"] == variant)
-                for position, seed in enumerate(seeds):
+                for seed in seeds:
                     of_run = [row for row in curves if (row["variant"], row["seed"]) == (variant, seed)]
                     points = [(row["seconds"], row[name]) for row in of_run if row.get(name, "") != ""]
                     x, y = zip(*points, strict=True) if points else ((), ())
-                    axis.plot(x, y, color=f"C{number}", lw=1.2, label=variant if position == 0 else None)
+                    (handle,) = axis.plot(x, y, color=f"C{number}", lw=1.2)
+                    handles[variant] = handle
             axis.set_title(title)
             axis.set_xlabel("seconds of training")
             axis.grid(alpha=0.3)
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(variants))
+        draw_legend(figure, list(handles.values()), list(handles), loc="outside upper center", ncols=len(handles))

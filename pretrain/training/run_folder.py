@@ -7,9 +7,8 @@ import contextlib
 import json
 import logging
 import os
-import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +16,11 @@ import torch
 import yaml
 from safetensors import SafetensorError
 
+from maeast_upstream.checkpoint.archive import check_sums, open_archive
+from maeast_upstream.checks import quote
+from maeast_upstream.config import EncoderConfig
 from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.json_file import read_json
 from maeast_upstream.storage.lock import ProcessLock
 from maeast_upstream.storage.settings import flatten, refuse_changes
 
@@ -97,10 +100,15 @@ def states(run: Path) -> list[Path]:
 
 
 def write_state(run: Path, state: dict[str, Any], keep: int) -> None:
-    """Write a state, named by its batch, and remove all but the last ``keep`` states."""
+    """Write a state, named by its batch, and remove all but the last ``keep`` states.
+
+    States of later batches are removed, too: they are broken, and `read_state` went back to the one before.
+    """
     with _writing(run / STATES_NAME / f"{state['step']:08d}.pt") as file:
         torch.save(state, file)
-    for old in states(run)[:-keep]:
+    present = states(run)
+    later = [path for path in present if int(path.stem) > state["step"]]
+    for old in [*later, *[path for path in present if path not in later][:-keep]]:
         old.unlink()
 
 
@@ -115,8 +123,15 @@ def keep_best(run: Path) -> None:
             shutil.copyfile(newest, part)
 
 
-def read_state(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
+def read_state(
+    run: Path, recipe: dict[str, Any], check: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any] | None:
     """Read the newest whole state; None in a new run folder.
+
+    Args:
+        run: The run's folder.
+        recipe: The settings to continue with.
+        check: Raises an error for a state that cannot be restored.
 
     Raises:
         ValueError: there are states but none is whole, or the run was begun with other settings.
@@ -124,17 +139,33 @@ def read_state(run: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
     paths = states(run)
     for path in reversed(paths):
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            begun_with = state["recipe"]
-        except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError):
-            logger.warning("%s: not the state of a run, or a broken one; trying the one before", path)
+            state = _read_whole(path)
+            begun_with = {RENAMED_SETTINGS.get(name, name): value for name, value in flatten(state["recipe"])}
+            if check is not None:
+                check(state)
+        except MemoryError:
+            raise
+        except Exception as error:  # a broken file can raise anything
+            reason = " ".join(str(error).split())[:200]
+            logger.warning("%s: not the state of a run, or a broken one (%s); trying the one before", path, reason)
             continue
-        begun_with = {RENAMED_SETTINGS.get(name, name): value for name, value in flatten(begun_with)}
         refuse_changes(begun_with, recipe, run, "give another --out, or the same setting", CHANGEABLE)
         return state
     if paths:
         raise ValueError(f"{paths[-1]}: not the state of a run, or a broken one; remove it to begin anew")
     return None
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    """Read a state after comparing the checksums of its archive, which torch does not do."""
+    with open_archive(path) as archive:
+        check_sums(archive)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not isinstance(state.get("recipe"), dict):
+        raise ValueError("it holds no recipe")
+    if type(state.get("step")) is not int or state["step"] != int(path.stem):
+        raise ValueError(f"it is the state of batch {quote(state.get('step'))}")
+    return state
 
 
 @contextlib.contextmanager
@@ -147,11 +178,14 @@ def saving(run: Path, step: int) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error):
+        origin: BaseException | None = error
+        while origin is not None and not isinstance(origin, OSError):  # torch raises its own error after the disk's
+            origin = origin.__cause__ or origin.__context__
+        if isinstance(error, RuntimeError) and origin is None and "write" not in str(error):
             raise
         earlier = states(run)
         kept = f"the save of batch {int(earlier[-1].stem)} stays" if earlier else "there is no earlier save"
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        reason = getattr(origin, "strerror", None) or " ".join(str(origin or error).split())[:200]
         raise OSError(
             f"{run}: batch {step} could not be saved ({reason}); {kept}: make room and start the same command again"
         ) from error
@@ -191,6 +225,15 @@ def cut_metrics(run: Path, step: int) -> None:
 
 
 def steps_done(run: Path) -> int:
-    """Number of batches that a run has saved."""
+    """Number of batches that a run has saved; ValueError if the config.json of its last save is broken."""
     config = run / "last" / "config.json"
-    return int(json.loads(config.read_text(encoding="utf-8"))["provenance"]["steps"]) if config.exists() else 0
+    if not config.exists():
+        return 0
+    try:
+        content = read_json(config)
+        steps = EncoderConfig.from_dict(content).provenance.steps
+        if "provenance" not in content:
+            raise ValueError("its provenance is missing")
+    except ValueError as error:
+        raise ValueError(f"{config}: {error}") from error
+    return steps

@@ -1,10 +1,14 @@
 """The state that a run resumes from: collected from all its processes, and restored."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from maeast_upstream.config import Normalisation
+from pretrain.recipe import Recipe
+from pretrain.training.build import build_objective
 from pretrain.training.distributed import full
 from pretrain.training.step import Updater
 
@@ -22,6 +26,42 @@ def snapshot(updater: Updater) -> dict[str, Any]:
             "cuda": torch.cuda.get_rng_state_all() if updater.device.type == "cuda" else [],
         },
     }
+
+
+ENTRIES: dict[str, type] = {
+    "step": int,
+    "best": float,
+    "normalisation": dict,
+    "objective": dict,
+    "optimizer": dict,
+    "scaler": dict,
+    "random": dict,
+}
+"""What a saved state must hold to be restored."""
+
+
+def check_state(state: Mapping[str, Any], recipe: Recipe) -> None:
+    """Raise ValueError unless a state that was read holds all that a run of this recipe restores."""
+    for name, kind in ENTRIES.items():
+        if not isinstance(state.get(name), kind):
+            raise ValueError(f"its entry {name} is missing, or no {kind.__name__}")
+    Normalisation(**state["normalisation"])
+    with torch.device("meta"):
+        expected = {name: value.shape for name, value in build_objective(recipe, Normalisation()).state_dict().items()}
+    averaged = state.get("average")
+    if averaged is None:
+        found = [(state["objective"], expected)]
+    else:
+        names = averaged["values"]
+        found = [(state["objective"], expected), (names, {name: expected[f"network.{name}"] for name in names})]
+    for tensors, shapes in found:
+        for name, shape in shapes.items():
+            if not isinstance(tensors.get(name), Tensor) or tensors[name].shape != shape:
+                raise ValueError(f"its tensor {name} is missing, or has not the shape {tuple(shape)}")
+    if missing := {"state", "param_groups"} - set(state["optimizer"]):
+        raise ValueError(f"its optimizer has no {missing.pop()}")
+    if not isinstance(state["random"].get("cpu"), Tensor):
+        raise ValueError("it has no state of the random numbers")
 
 
 def restore(updater: Updater, state: dict[str, Any]) -> None:

@@ -6,10 +6,12 @@ import resource
 import subprocess
 import sys
 import types
+import warnings
 
 import pytest
 
 from maeast_upstream import __version__, cli
+from maeast_upstream.audio.reading import AudioWarning
 from maeast_upstream.progress import progress_bar
 
 COMMANDS = """
@@ -198,3 +200,46 @@ def test_without_stdout_there_is_no_error_message():
     command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "maeast_upstream.cli", "--help"]
     done = subprocess.run(command, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+LOCALES = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"PYTHONIOENCODING": "utf-8"},
+]
+
+
+@pytest.mark.parametrize("environment", LOCALES)
+def test_any_name_is_printed_on_any_console(tmp_path, environment):
+    code = """
+import os, sys
+from maeast_upstream import cli
+from maeast_upstream.audio.reading import AudioWarning
+def command(argv):
+    text = "caf\\u00e9 \\u65e5\\u672c " + os.fsdecode(b"\\xe9") + " \\U0001f600"
+    print(text)
+    print(text, file=sys.stderr)
+    raise ValueError(text)
+sys.exit(cli.run(command, []))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env={**os.environ, **environment}, check=False
+    )
+    assert done.returncode == 1
+    name = "café 日本 ".encode() if environment == LOCALES[2] else rb"caf\xe9 \u65e5\u672c "
+    assert done.stdout.startswith(name + rb"\xe9 ")
+    assert done.stderr.count(name + rb"\xe9 ") == 2
+    assert b"UnicodeEncodeError" not in done.stderr
+
+
+def test_warnings_of_this_project_are_a_line_each_and_counted(own_commands, caplog, monkeypatch, capsys):
+    def notice(argv):
+        for number in (1, 1, 2, 3, 4, 5, 6, 7):
+            warnings.warn(f"{number}.wav: ends early", AudioWarning, stacklevel=1)
+        warnings.warn("of another library", UserWarning, stacklevel=1)
+        return 0
+
+    with pytest.warns(UserWarning, match="of another library"):
+        assert cli.run(notice, []) == 0
+    numbers = [f"{number}.wav: ends early" for number in range(1, 6)]
+    assert caplog.messages == [*numbers, "7 such notes in all; the first 5 are above"]

@@ -3,9 +3,10 @@ import json
 
 import pytest
 
+from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig, Normalisation, Provenance
 from maeast_upstream.frontend import SSAST_FRONTEND
-from maeast_upstream.model import preset
+from maeast_upstream.model import ModelConfig, preset
 from maeast_upstream.readout import Readout
 
 
@@ -65,7 +66,7 @@ def test_a_whole_number_may_stand_for_a_real_one():
             {"frontend": {"num_mel_bins": 64}},
             "model.num_mel_bins 128 is not the front end's 64",
         ),
-        ({"normalisation": {"std": 0}}, "normalisation: std must be above 0, got 0.0"),
+        ({"normalisation": {"std": 0}}, "normalisation: std must be at least 0.001, got 0.0"),
         ({"normalisation": {"std": None}}, "normalisation.std must be float, got None"),
         ({"readout": {"layer": 1.5}}, "readout.layer must be int or str, got 1.5"),
         ({"readout": {"layer": 0}}, "readout: layers are counted from 1"),
@@ -98,6 +99,42 @@ def test_a_deviation_must_be_a_number_above_0(value):
         Normalisation(std=value)
 
 
-def test_a_mean_must_be_a_number():
-    with pytest.raises(ValueError, match="mean and scale must be"):
-        Normalisation(mean=float("nan"))
+@pytest.mark.parametrize("name", ["mean", "scale"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, -1e30, True, 10**400], ids=quote)
+def test_the_normalization_cannot_make_every_feature_infinite(name, value):
+    with pytest.raises(ValueError, match=name):
+        Normalisation(**{name: value})
+
+
+NO_SIZES = [-1, True, float("nan"), 2.5, 10**9, 10**5000, "1" * 10**6, [["x" * 1000] * 50]]
+SIZES = [field.name for field in dataclasses.fields(ModelConfig) if field.type is int]
+
+
+@pytest.mark.parametrize("name", [*SIZES, "dropout", "layerdrop"])
+@pytest.mark.parametrize(
+    "value", [-1, True, float("nan"), 2.5, 10**9, 10**5000, "1" * 10**6, [[[[["x" * 1000] * 50]]]]], ids=quote
+)
+def test_every_size_of_a_network_has_limits_and_the_message_is_short(name, value):
+    with pytest.raises(ValueError, match=name) as caught:
+        EncoderConfig.from_dict({"model": {name: value}, "frontend": {}})
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("frontend", {"num_mel_bins": 16_000_000}),
+        ("readout", {"hop_ms": float("inf")}),
+        ("readout", {"layer": 10**30}),
+        ("provenance", {"steps": 10**400}),
+        ("provenance", {"steps": -1}),
+        ("provenance", {"published": {"model": {"x": float("nan")}}}),
+        ("provenance", {"published": {"model": {"x": [[[[[[1]]]]]]}}}),
+        ("x" * 10**6, {}),
+    ],
+    ids=quote,
+)
+def test_numbers_that_no_config_has_are_refused_in_a_short_line(section, values):
+    with pytest.raises(ValueError, match="config") as caught:
+        EncoderConfig.from_dict({section: values})
+    assert len(str(caught.value)) < 400

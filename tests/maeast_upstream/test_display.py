@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from maeast_upstream.display import without_secrets
+from maeast_upstream.display import as_name, without_secrets
 
 SIGNATURE = "0123456789abcdef" * 4
 
@@ -66,3 +68,11 @@ def test_what_an_exception_repeats_of_an_address_is_taken_out_too():
         "401, message='Unauthorized' for user 'u' with '***' (***)"
     )
     assert without_secrets("a word", "https://u:a@host/") == "a word"
+
+
+def test_different_paths_have_different_names():
+    bytes_of = [rb"caf\xe9.wav", b"caf\xe9.wav", rb"caf\x5cxe9.wav", rb"a\b.wav", rb"a\x.wav"]
+    names = [as_name(os.fsdecode(name)) for name in bytes_of]
+    assert len(set(names)) == len(names)
+    assert names[1] == "caf\\xe9.wav"
+    assert names[3:] == ["a\\b.wav", "a\\x.wav"]

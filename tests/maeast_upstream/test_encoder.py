@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -298,20 +299,30 @@ def test_a_plan_holds_every_clip_once_longest_first_within_its_limits(samples, p
             assert samples[batch[0]] <= 90_000
 
 
+@pytest.mark.parametrize("layers", [2, np.int64(2), [2], np.array([2]), torch.tensor(2), {2}, iter([2])])
+def test_a_layer_may_be_given_alone_and_as_any_whole_number(make_encoder, layers):
+    encoder = make_encoder()
+    (state,) = encoder.encode([noise(16000)], layers=layers).hidden_states
+    assert torch.equal(state, encoder.encode([noise(16000)]).hidden_states[1])
+
+
 @pytest.mark.parametrize(
-    ("waveforms", "message"),
-    [
-        ([], "at least one clip"),
-        ([torch.zeros(0)], "clip 0: expected"),
-        ([torch.zeros(5), torch.zeros(2, 5)], "clip 1: expected"),
-        ([torch.zeros(5, dtype=torch.int16)], "torch.int16"),
-        ([[0.0, 1.0]], "got list"),
-        (torch.zeros(5), "expected waveforms of shape"),
-    ],
+    "layers", [0, -1, 4, True, [True], 2.0, "2", ["2"], [], [[2]], b"2", {"a": 1}, list(range(9999))]
 )
-def test_unusable_clips_are_refused_by_number(make_encoder, waveforms, message):
-    with pytest.raises(ValueError, match=message):
-        make_encoder().encode(waveforms)
+def test_what_is_no_layer_is_refused_in_one_line(make_encoder, layers):
+    with pytest.raises(ValueError, match=r"layers are counted from 1 to 3, got .{1,80}$"):
+        make_encoder().encode([noise(16000)], layers=layers)
+
+
+def test_a_readout_that_is_none_is_refused_with_an_example(make_encoder):
+    for readout in ("last", 6, {"layer": 6}):
+        with pytest.raises(ValueError, match=r"expected a Readout, such as Readout\(layer='last'\), got"):
+            make_encoder().embed([noise(1000)], readout=readout)
+
+
+def test_encoded_shows_shapes(make_encoder):
+    encoded = make_encoder().encode([noise(16000), noise(4000)], layers=[1, 2])
+    assert repr(encoded) == "Encoded(hidden_states=[(2, 6, 256), (2, 6, 256)], lengths=(2,), times_ms=(2, 6))"
 
 
 def test_wrong_options_are_answered_with_the_right_ones(make_encoder):

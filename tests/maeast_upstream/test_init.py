@@ -1,5 +1,6 @@
 """The package's public names, imported when they are first used."""
 
+import os
 import subprocess
 import sys
 
@@ -28,3 +29,19 @@ from maeast_upstream import *
 assert "torch" in sys.modules and load_model.__module__ == "maeast_upstream.encoder"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_a_user_id_without_a_name_loads_a_model_and_trains():
+    """As in a container that runs under a number; torch asks for the name when a network or an optimizer is made."""
+    code = """
+import os
+os.getuid = lambda: 12345678
+import torch
+from maeast_upstream import load_model
+model = load_model().requires_grad_(True)
+torch.optim.AdamW(model.parameters())
+"""
+    names = ("USER", "LOGNAME", "LNAME", "USERNAME", "HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -1,4 +1,6 @@
 import dataclasses
+import math
+from typing import get_args
 
 import pytest
 from small import small_config
@@ -19,7 +21,7 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
             {"crop_seconds": 0.1},
             "crop_seconds must be 0.2 to 3600, got 0.1",
         ),
-        (DataConfig, {"crop_seconds": float("nan")}, "crop_seconds must be 0.2 to 3600, got nan"),
+        (DataConfig, {"crop_seconds": float("nan")}, "crop_seconds must be a finite number, got nan"),
         (DataConfig, {"max_crop_seconds": 1e9}, "crop_seconds must be 0.2 to 3600, got 10.0 to 1000000000.0"),
         (
             DataConfig,
@@ -157,3 +159,40 @@ def test_crops_must_hold_tokens_to_mask():
     ):
         Recipe(model=frame, data=data)
     assert Recipe(model=frame, data=dataclasses.replace(data, crop_seconds=0.5))
+
+
+SECTIONS = (Recipe, DataConfig, MaskConfig, LossConfig, OptimConfig)
+NUMBERS = [
+    (section, field.name, float not in kinds)
+    for section in SECTIONS
+    for field in dataclasses.fields(section)
+    for kinds in [get_args(field.type) or (field.type,)]
+    if {int, float} & set(kinds)
+]
+
+
+@pytest.mark.parametrize(("section", "name", "whole"), NUMBERS)
+def test_no_number_of_a_recipe_is_nan_or_infinite_or_endless_or_a_truth_value(section, name, whole):
+    for value in (math.nan, math.inf, -math.inf, True, 10**400, "1", *([1.5] if whole else [])):
+        with pytest.raises(ValueError, match=name):
+            section(**{name: value})
+
+
+ABSURD = [
+    (Recipe, {"seed": -1}),
+    (Recipe, {"seed": 2**62}),
+    (DataConfig, {"workers": 10**6}),
+    (DataConfig, {"batch_clips": 10**9}),
+    (DataConfig, {"max_gain_db": 1e300}),
+    (DataConfig, {"kind_power": 1e300}),
+    (LossConfig, {"reconstruction": 1e300}),
+    (LossConfig, {"clip_dim": 10**9}),
+    (OptimConfig, {"steps": 10**18}),
+    (OptimConfig, {"decay_power": 1e300}),
+]
+
+
+@pytest.mark.parametrize(("section", "settings"), ABSURD)
+def test_a_number_that_no_run_needs_is_refused_by_name(section, settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        section(**settings)

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from maeast_upstream.cli import run
 from pretrain import plot
 
@@ -18,6 +20,17 @@ def test_several_runs_become_one_picture(tmp_path, capsys):
     assert run(plot.main, [*runs, "-o", str(tmp_path / "curves.png")]) == 0
     assert "3 curves of 2 runs" in capsys.readouterr().out
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("name", ["$x_1$", "_run", "r\n<b>%s", "\udce9", "x" * 200])
+def test_runs_of_any_name_are_in_the_legend(tmp_path, monkeypatch, name):
+    legends = []
+    monkeypatch.setattr(plot, "draw_legend", lambda owner, handles, names, **_: legends.append((handles, names)))
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / name, valid=True)
+    assert run(plot.main, [name, "-o", "curves.png"]) == 0
+    ((handles, names),) = legends
+    assert (len(handles), names) == (1, [name])
 
 
 def test_what_is_no_run_is_one_line(tmp_path, capsys):

@@ -1,4 +1,7 @@
+import os
+import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from matplotlib.image import imread
 from maeast_upstream import encoder as encoder_module
 from maeast_upstream.frontend import Fbank
 from maeast_upstream.model import patchify
+from maeast_upstream.visualization.figures import drawing
 from pretrain import reconstruction, visualize
 from pretrain.masking.mask_types import MASK_TYPES
 from pretrain.masking.rules import num_masked
@@ -86,8 +90,36 @@ def test_a_clip_under_one_token_is_padded_to_one(make_encoder):
         reconstruct(make_encoder("frame"), 0.1 * torch.randn(100))
 
 
-def test_silence_can_be_drawn(make_encoder):
-    assert np.isfinite(reconstruct(make_encoder(), torch.zeros(16000)).error)
+def test_silence_has_an_error_but_no_percentage(make_encoder):
+    result = reconstruct(make_encoder(), torch.zeros(16000))
+    assert np.isfinite(result.error)
+    assert re.fullmatch(
+        r"mean squared error [\d.e+]+ of the masked tokens, which hardly vary \(silence\?\)", result.describe_error()
+    )
+
+
+@pytest.mark.parametrize("signal", ["zeros", "constant", "click", "faint noise"])
+@pytest.mark.parametrize("samples", [2881, 5200, 16000])
+def test_silence_and_short_clips_are_drawn_without_a_warning(make_encoder, tmp_path, signal, samples):
+    clip = torch.full((samples,), {"constant": 0.5}.get(signal, 0.0))
+    if signal == "click":
+        clip[samples // 2] = 1.0
+    if signal == "faint noise":
+        clip += 1e-7 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
+    result = reconstruct(make_encoder(), clip)
+    assert "nan" not in result.describe_error()
+    assert not re.search(r"\d{5,}%", result.describe_error())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with drawing(tmp_path / "x.png", 10, 6.5) as figure:
+            reconstruction.draw(figure, result)
+
+
+@pytest.mark.parametrize("name", ["take_$1_$2.wav", os.fsdecode(b"caf\xe9.wav"), "_%s\n<b>.wav", f"{'x' * 240}.wav"])
+@pytest.mark.usefixtures("command")
+def test_a_clip_of_any_name_is_drawn(tmp_path, name):
+    (tmp_path / "drums.wav").rename(tmp_path / name)
+    assert visualize.main([str(tmp_path / name), "-o", str(tmp_path / "x.png"), "--seconds", "1"]) == 0
 
 
 def test_a_checkpoint_without_decoder_is_refused(make_encoder, long_clip):

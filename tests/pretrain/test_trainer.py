@@ -91,6 +91,40 @@ def test_a_killed_run_repeats_what_was_not_saved(recipe, tmp_path):
     assert [line["step"] for line in log_of(other.out)] == [2, 4, 6]
 
 
+BROKEN = {
+    "no optimizer": lambda state: state.pop("optimizer"),
+    "a tensor is missing": lambda state: state["objective"].popitem(),
+    "another shape": lambda state: state["objective"].update({"network.patch_embed.weight": torch.zeros(3)}),
+    "no tensor": lambda state: state["objective"].update({"network.patch_embed.weight": [1.0]}),
+    "no random numbers": lambda state: state["random"].pop("cpu"),
+    "statistics are NaN": lambda state: state["normalisation"].update(mean=float("nan")),
+    "an average of another shape": lambda state: state["average"]["values"].update({"patch_embed.bias": torch.ones(1)}),
+    "an average of another network": lambda state: state["average"]["values"].update({"other": torch.ones(1)}),
+}
+
+
+@pytest.mark.slow
+def test_a_run_goes_back_before_a_state_that_cannot_be_restored(recipe, caplog):
+    optim = dataclasses.replace(recipe.optim, ema_decay=0.9)
+    recipe = dataclasses.replace(recipe, optim=optim)
+    Trainer(recipe).train()
+    newest = states(Path(recipe.out))[-1]
+    whole = newest.read_bytes()
+    for how, change in BROKEN.items():
+        caplog.clear()
+        state = torch.load(newest, weights_only=True)
+        change(state)
+        torch.save(state, newest)
+        trainer = Trainer(recipe)
+        assert trainer.step == 3, how
+        assert "00000006.pt: not the state of a run, or a broken one (" in caplog.text
+        trainer.close()
+        newest.write_bytes(whole)
+    trainer = Trainer(recipe)
+    assert trainer.step == 6
+    trainer.close()
+
+
 def test_the_last_batch_has_its_line_however_few_there_are(recipe):
     Trainer(dataclasses.replace(recipe, log_every=4)).train()
     assert [line["step"] for line in log_of(recipe.out)] == [4, 6]

@@ -13,7 +13,8 @@ import yaml
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, find_audio, read_audio
 from maeast_upstream.audio.writing import write_wav
-from maeast_upstream.data.labels import read_splits
+from maeast_upstream.data.labels import NO_NAMES, read_splits
+from maeast_upstream.data.tables import ColumnNames
 from maeast_upstream.frontend import WINDOW_SAMPLES
 from maeast_upstream.integrations.s3prl.configs import config_path, read_config
 from maeast_upstream.integrations.s3prl.layouts import (
@@ -55,13 +56,13 @@ def check_out(out: Path, force: bool) -> None:
         raise ValueError(f"{out} was not made by superb-data, so --force does not replace it; give another name")
 
 
-def read_sources(labels: Path, task: str) -> list[Source]:
-    """The clips of a labels.csv in its order.
+def read_sources(labels: Path, task: str, names: ColumnNames = NO_NAMES) -> list[Source]:
+    """The clips of a labels.csv in its order; ``names`` as of `read_splits`.
 
     Raises:
         ValueError: `read_splits` refuses the table, ks finds none of its ten words, or sid finds too many labels.
     """
-    rows = read_splits(labels, ks_class if task == "ks" else str)
+    rows = read_splits(labels, ks_class if task == "ks" else str, names)
     classes = {label for label, _ in rows.values()}
     if len(classes) < 2:
         reason = "none of the ten words of ks is among the labels" if task == "ks" else "only one label"

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maeast_upstream.visualization.figures import draw_legend
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -90,22 +92,21 @@ def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str]) -> None:
     axis = figure.subplots()
     names = sorted(set(labels))
     size = float(np.clip(8000 / len(points), 6, 40))
+    handles = []
     for number, name in enumerate(names):
         members = points[[label == name for label in labels]]
-        axis.scatter(
-            members[:, 0],
-            members[:, 1],
-            s=size,
-            color=f"C{number % 10}",
-            marker=MARKERS[number // 10 % len(MARKERS)],
-            label=str(number),
-            edgecolors="white",
-            linewidths=0.4,
+        handles.append(
+            axis.scatter(
+                members[:, 0],
+                members[:, 1],
+                s=size,
+                color=f"C{number % 10}",
+                marker=MARKERS[number // 10 % len(MARKERS)],
+                edgecolors="white",
+                linewidths=0.4,
+            )
         )
     axis.set_xticks([])
     axis.set_yticks([])
     columns = -(-len(names) // LEGEND_ROWS)
-    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9, ncols=columns)
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        # not as label= above, where names with $ are parsed as TeX and names that begin with _ are left out
-        text.set(text=name, parse_math=False)
+    draw_legend(figure, handles, names, loc="outside right upper", frameon=False, fontsize=9, ncols=columns)

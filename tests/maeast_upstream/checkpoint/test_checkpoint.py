@@ -5,6 +5,7 @@ import pickle
 import stat
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +152,17 @@ def test_a_run_folder_gives_its_ema_else_its_best_else_its_last(make_encoder, tm
         assert checkpoint.read(tmp_path).config.provenance.data == part
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_of_a_run_whose_preferred_encoder_is_broken_the_whole_one_is_named(make_encoder, tmp_path, name):
+    for part in ("last", "best", "ema"):
+        make_encoder().save_pretrained(tmp_path / part)
+    for broken, whole in (("ema", "best"), ("best", "last")):
+        (tmp_path / broken / name).write_bytes((tmp_path / broken / name).read_bytes()[:-10])
+        with pytest.raises(ValueError, match=f"ema.*{whole} is whole: give that folder instead"):
+            checkpoint.read(tmp_path)
+    assert checkpoint.read(tmp_path / "last").state
+
+
 def test_saving_again_replaces_the_folder_as_a_whole(make_encoder, tmp_path):
     encoder = make_encoder()
     folder = tmp_path / "model"
@@ -209,8 +221,8 @@ def break_folder(folder, how):
         ("wrong shape", "has shape"),
         ("missing tensor", "is missing"),
         ("unexpected tensor", "unexpected tensor"),
-        ("far too deep", "1000000000 layers"),
-        ("far too wide", "no network of the size"),
+        ("far too deep", "depth must be at most 1000, got 1000000000"),
+        ("far too wide", "embed_dim is too large"),
         ("too large a number", "config.normalisation.mean must be float"),
         ("not JSON", "config.json"),
         ("not safetensors", "not a safetensors file"),
@@ -225,6 +237,24 @@ def test_a_broken_folder_is_one_clear_line(make_encoder, tmp_path, capsys, how, 
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
+
+
+@pytest.mark.parametrize(("value", "message"), [(3e38, "no trained network"), (float("nan"), "NaN or infinite")])
+def test_weights_that_no_training_gives_are_refused(make_encoder, tmp_path, value, message):
+    encoder = make_encoder()
+    with torch.no_grad():
+        encoder.network.encoder.blocks[1].fc1.weight[3, 5] = value
+    encoder.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"fc1.weight holds .*{message}"):
+        load_model(tmp_path / "model")
+
+
+def test_of_weights_that_do_not_fit_their_config_nothing_is_loaded(make_encoder, tmp_path, monkeypatch):
+    make_encoder().save_pretrained(tmp_path / "model")
+    break_folder(tmp_path / "model", "wrong shape")
+    monkeypatch.setattr(torch, "aminmax", None)
+    with pytest.raises(ValueError, match="has shape"):
+        checkpoint.read(tmp_path / "model")
 
 
 @pytest.mark.s3prl
@@ -274,6 +304,31 @@ def test_a_missing_checkpoint_says_what_may_be_given(capsys):
     assert main(["info", "nowhere.pt"]) == 1
     assert "no checkpoint 'nowhere.pt'" in (error := capsys.readouterr().err)
     assert "mae_ast_patch" in error
+
+
+@pytest.mark.parametrize("source", ["", " ", 5, True, [], b"bundled", "~nobody-of-this-name/x", "x" * 5000, "a\0b"])
+def test_what_names_no_checkpoint_is_refused_in_one_short_line(source):
+    with pytest.raises(ValueError, match="checkpoint") as error:
+        checkpoint.resolve(source)
+    assert len(str(error.value)) < 200
+    assert "\n" not in str(error.value)
+
+
+def test_the_checkpoint_in_the_package_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.resolve("bundled") == checkpoint.resolve(None) == checkpoint.BUNDLED
+    (tmp_path / "bundled").mkdir()  # a path that exists is meant, as for every other name
+    assert checkpoint.resolve("bundled") == Path("bundled")
+
+
+def test_the_folder_of_a_fine_tuning_gives_its_encoder(make_encoder, tmp_path):
+    encoder = make_encoder()
+    encoder.save_pretrained(tmp_path / "tuned" / "drums" / "encoder")
+    for folder in (tmp_path / "tuned", tmp_path / "tuned" / "drums"):
+        assert checkpoint.read(folder).config == checkpoint.read_config(folder) == encoder.config
+    encoder.save_pretrained(tmp_path / "tuned" / "words" / "encoder")
+    with pytest.raises(ValueError, match="holds 2 fine-tuned encoders: give one, such as .*tuned/drums/encoder"):
+        checkpoint.read(tmp_path / "tuned")
 
 
 def test_a_hub_id_is_fetched_and_offline_says_what_to_put_where(make_encoder, tmp_path, monkeypatch):

@@ -133,6 +133,12 @@ Q = "encoder.layers.1.self_attn.q_proj.weight"
             lambda x: x.repeat(3),
             "num_batches_tracked has shape",
         ),
+        ("batch_norm.num_batches_tracked", lambda x: x / 0.0, "num_batches_tracked holds torch.float32"),
+        ("batch_norm.num_batches_tracked", lambda x: x - 10**6, "steps must be at least 0"),
+        ("batch_norm.running_mean", lambda x: x * 1e30, "mean must be at"),
+        ("batch_norm.running_var", lambda x: x * 1e30, "std must be at most"),
+        ("layer_norm.bias", lambda x: x + torch.inf, "layer_norm.bias holds NaN or infinite"),
+        ("encoder_mask_emb", lambda x: torch.full_like(x, 3e38), "encoder_mask holds values from 3e.38"),
         ("batch_norm.running_var", lambda x: -x, "running_var is -"),
         ("batch_norm.running_var", lambda x: x * torch.nan, "running_var is nan"),
         ("batch_norm.running_mean", lambda x: x.repeat(2), "running_mean has shape"),
@@ -141,7 +147,7 @@ Q = "encoder.layers.1.self_attn.q_proj.weight"
         (
             "encoder_mask_emb",
             lambda x: x[:1].clone().expand(1 << 40),
-            "not a mapping of tensors",
+            "in a storage of 1 values",
         ),
         ("encoder_mask_emb", lambda x: x.long(), "encoder_mask holds torch.int64"),
         ("encoder_mask_emb", lambda x: x + 1j, "encoder_mask holds torch.complex64"),
@@ -241,3 +247,31 @@ def test_the_weights_without_their_folder_are_answered_with_the_remedy(make_enco
     make_encoder().save_pretrained(tmp_path / "model")
     assert main(["info", str(tmp_path / "model" / "model.safetensors")]) == 1
     assert "give the folder" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("model", "feature_grad_mult", float("nan")),
+        ("model", "mask_selection", "x" * 10**6),
+        ("model", "mask_length", 10**30),
+        ("model", "encoder_layers", 10**9),
+        ("model", "encoder_embed_dim", 10**5000),
+        ("model", "encoder_layers", 12.0),
+        ("model", "encoder_layers", True),
+        ("model", "dropout", float("nan")),
+        ("model", "dropout", 10**5000),
+        ("task", "feature_dim", 16_000_000),
+        ("task", "sample_rate", 10**5000),
+        ("model", "max_token_length", 10**30),
+        ("model", "activation_fn", "y" * 10**6),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, str) else type(value).__name__,
+)
+def test_an_absurd_setting_is_refused_in_a_short_line(tmp_path, section, name, value):
+    content = content_of()
+    content["cfg"][section][name] = value
+    torch.save(content, tmp_path / "wrong.pt")
+    with pytest.raises(ValueError, match="wrong.pt") as caught:
+        checkpoint.read(tmp_path / "wrong.pt")
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))

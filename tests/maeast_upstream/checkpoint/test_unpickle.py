@@ -4,13 +4,16 @@ import argparse
 import collections
 import os
 import pickle
+import subprocess
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hostile_checkpoints import write_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -97,7 +100,7 @@ def test_torchscript_is_refused(tmp_path):
             return x
 
     torch.jit.script(Net()).save(tmp_path / "script.pt")
-    with pytest.raises(unpickle.RefusedError, match="__torch__"):
+    with pytest.raises(ValueError, match="is compressed"):  # which is seen before the names are
         read(tmp_path / "script.pt")
 
 
@@ -269,3 +272,36 @@ def test_broken_pickles_end_in_one_clear_error(tmp_path, data):
         )
     with pytest.raises(ValueError, match="broken.pt"):
         checkpoint.read(path)
+
+
+READ = """
+import resource, sys, time
+from pathlib import Path
+from maeast_upstream import checkpoint
+now = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmData" in line)
+resource.setrlimit(resource.RLIMIT_DATA, [(now << 10) + (1 << 30)] * 2)
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    start = time.monotonic()
+    try:
+        checkpoint.read(path)
+        what = "loaded"
+    except Exception as error:
+        what = f"{isinstance(error, ValueError)} {len(str(error)) - len(str(path))} {error}"
+    print(path.name, int(time.monotonic() - start), what, sep="\\t")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.stress)])
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts the memory of a process there")
+def test_nothing_hostile_takes_a_gigabyte_or_ten_seconds_or_a_long_message(tmp_path, slow):
+    files = write_all(tmp_path, slow)
+    done = subprocess.run([sys.executable, "-c", READ, tmp_path], capture_output=True, text=True, check=True)
+    lines = [line.split("\t", 2) for line in done.stdout.splitlines()]
+    assert [name for name, *_ in lines] == [path.name for path in files]
+    for name, seconds, what in lines:
+        assert int(seconds) < 10, name
+        is_value_error, length, *_ = what.split()
+        assert is_value_error == "True", f"{name}: {what}"
+        assert int(length) < 300, f"{name}: {what}"
+        assert "MemoryError" not in what, name

@@ -125,6 +125,16 @@ def test_segments_of_two_manifests_and_the_whole_file_have_an_npy_file_each(tmp_
     assert not np.array_equal(arrays[0], arrays[1])
 
 
+def test_a_manifest_of_other_columns_and_separators_is_embedded(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = sorted(path.name for path in folder.iterdir())[:2]
+    table = tmp_path / "m.csv"
+    lines = ["Audio;END", *(f"{folder / name};0,1" for name in names)]
+    table.write_text("\r\n".join(lines), "utf-16")
+    assert main(["embed", str(table), "--path-column", "audio", "-o", str(tmp_path / "e.parquet")]) == 0
+    assert [row["end_ms"] for row in rows(tmp_path / "e.parquet")] == [100.0, 100.0]
+
+
 def test_an_error_has_the_row_of_its_manifest(tmp_path):
     good = DATA / "audio" / "long_drums.opus"
     (tmp_path / "m.csv").write_text(f"path,start,end\n{good},0,1\n{good},7000,7001\n")

@@ -55,6 +55,13 @@ def test_labels_match_on_the_resolved_path(tmp_path, monkeypatch):
     assert found == ["one", "two", None]
 
 
+def test_the_labels_of_a_map_may_have_other_columns(table, tmp_path):
+    rows = "".join(f"{path};{number % 3}\r\n" for number, path in enumerate(pq.read_table(table)["path"].to_pylist()))
+    (tmp_path / "l.csv").write_text("File;Class\r\n" + rows, encoding="utf-8-sig")
+    options = ["--labels", str(tmp_path / "l.csv"), "--path-column", "file", "--label-column", "class"]
+    assert run(table, *options, "--method", "pca").exists()
+
+
 def test_without_labels_the_folder_is_the_class(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert map_command.labels_of(["x/dog/1.wav", "cat/2.wav", "3.wav"], None) == ["dog", "cat", tmp_path.name]

@@ -95,6 +95,24 @@ def test_several_sets_give_a_line_each_and_their_mean(tones, drums, capsys):
     assert tests[2] == pytest.approx(sum(tests[:2]) / 2, abs=0.06)
 
 
+def test_labels_may_have_the_columns_separators_and_splits_of_others(tones, tmp_path, capsys):
+    folder = shutil.copytree(tones.parent, tmp_path / "set")
+    text = (
+        tones.read_text()
+        .replace(",", ";")
+        .replace("valid", "Validation")
+        .replace("path;label;split", "File;Class;Fold")
+    )
+    (folder / "labels.csv").write_text(text.replace(",", ";"), encoding="utf-16")
+    options = ["--path-column", "file", "--label-column", "class", "--split-column", "fold", "--features", "logmel"]
+    assert probe.main([str(folder / "labels.csv"), *options]) == 0
+    other = capsys.readouterr().out
+    assert probe.main([str(tones), "--features", "logmel"]) == 0
+    assert other.split()[-5:] == capsys.readouterr().out.split()[-5:]
+    with pytest.raises(ValueError, match=r"no column 'path'; .* got 'File', 'Class', 'Fold'; --path-column names"):
+        probe.main([str(folder / "labels.csv")])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -125,18 +125,55 @@ def test_inputs_come_in_their_order_and_none_twice(tmp_path):
     assert [Path(path).name for path in found] == ["odd.bin", "3.wav", "2.wav", "1.wav"]
 
 
-def test_links_to_files_are_taken_and_links_to_folders_are_not_followed(tmp_path):
-    touch(tmp_path, "t/x.wav", "elsewhere/y.wav")
+def test_links_to_files_are_taken_and_links_to_folders_are_followed_once(tmp_path, caplog):
+    touch(tmp_path, "t/x.wav", "elsewhere/y.wav", "elsewhere/deep/z.wav")
     (tmp_path / "t" / "loop").symlink_to(tmp_path / "t")
     (tmp_path / "t" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "t" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "deep" / "up").symlink_to("..")
+    (tmp_path / "t" / "itself").symlink_to("itself")
+    (tmp_path / "t" / "unplugged").symlink_to(tmp_path / "disk")
     (tmp_path / "t" / "dangling.wav").symlink_to(tmp_path / "nowhere")
     (tmp_path / "t" / "y.wav").symlink_to(tmp_path / "elsewhere" / "y.wav")
-    assert [Path(path).name for path in paths(tmp_path / "t")] == [
-        "dangling.wav",
-        "x.wav",
-        "y.wav",
+    found = [os.path.relpath(path, tmp_path / "t") for path in paths(tmp_path / "t")]
+    assert found == ["dangling.wav", "x.wav", "y.wav", "again/deep/z.wav", "again/y.wav"]
+    assert f"left out: 2 broken links (the first: {tmp_path}/t/itself)" in caplog.text
+    assert [Path(path).name for path in paths(tmp_path / "t" / "more")] == ["z.wav", "y.wav"]
+
+
+def test_a_folder_has_its_real_name_whatever_links_lead_to_it(tmp_path):
+    touch(tmp_path, "t/z/x.wav", "t/.store/y.wav", "disk/w.wav")
+    (tmp_path / "t" / "a").symlink_to("z")
+    (tmp_path / "t" / "b").symlink_to(".store")
+    (tmp_path / "t" / "c").symlink_to(tmp_path / "disk")
+    (tmp_path / "link").symlink_to("t")
+    relative = [os.path.relpath(path, tmp_path) for path in paths(tmp_path / "t")]
+    assert relative == ["t/z/x.wav", "t/b/y.wav", "t/c/w.wav"]
+    for others in ([tmp_path / "disk"], [tmp_path / "link"], [tmp_path / "t" / "a", tmp_path / "t" / "c"]):
+        for inputs in ([tmp_path / "t", *others], [*others, tmp_path / "t"]):
+            assert sorted(Path(path).name for path in paths(*inputs)) == ["w.wav", "x.wav", "y.wav"]
+
+
+def test_folders_far_deeper_than_python_recurses_are_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):
+        Path("d").mkdir()
+        os.chdir("d")
+    Path("x.wav").touch()
+    try:
+        assert len(paths(tmp_path)) == 1
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # shutil.rmtree recurses
+
+
+def test_hidden_files_are_counted_in_a_line_and_read_when_they_are_named(tmp_path, caplog):
+    touch(tmp_path, "d/x.wav", "d/._x.wav", "d/.y.flac", "d/.DS_Store", "d/.git/z.wav", "d/.n/z.wav")
+    assert [Path(path).name for path in paths(tmp_path / "d")] == ["x.wav"]
+    assert caplog.messages == [
+        f"left out: 2 hidden files (the first: {tmp_path}/d/._x.wav), 2 hidden folders (the first: {tmp_path}/d/.git)"
     ]
-    assert [Path(path).name for path in paths(tmp_path / "t" / "more")] == ["y.wav"]
+    named = [tmp_path / "d" / ".y.flac", tmp_path / "d" / ".git"]
+    assert [Path(path).name for path in paths(*named)] == [".y.flac", "z.wav"]
 
 
 def test_a_folder_that_may_not_be_read_is_an_error_of_its_own(tmp_path, monkeypatch):
@@ -531,6 +568,41 @@ def test_stdin_gives_a_path_a_line(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_list_on_stdin_may_have_a_byte_order_mark_and_any_line_ends(encoding, end):
+    lines = io.BytesIO(end.join(["a.wav", "", "é b.wav", ""]).encode(encoding))
+    assert paths("-", stdin=lines) == ["a.wav", "é b.wav"]
+
+
+def test_a_name_with_a_carriage_return_is_kept_if_there_is_such_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a\rb.wav")
+    assert paths("-", stdin=io.BytesIO(b"a\rb.wav\n")) == ["a\rb.wav"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("a.wav\nb.wav\n".encode("utf-16-le"), "stdin: a zero byte in line 1; expected text in UTF-8"),
+        (b"a.wav\0b.wav\0", "stdin: a zero byte in line 1"),
+        (b"\xff\xfea", "stdin: line 1 is not in utf-16"),
+        (b"a.wav\n" + b"x" * (1 << 23), "stdin: line 2 has more than"),
+    ],
+)
+def test_what_is_no_list_on_stdin_is_one_line(data, reason):
+    with pytest.raises(ValueError, match=reason) as caught:
+        paths("-", stdin=io.BytesIO(data))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_may_call_the_column_of_paths_otherwise(tmp_path):
+    table = manifest(tmp_path, "file,end\nx.wav,1\n", "m.csv")
+    assert list(list_segments([table], path_column="File")) == [Segment(f"{tmp_path}/x.wav", 0, None, 1000.0)]
+    with pytest.raises(ValueError, match=r"a column of paths, 'File', goes with a manifest"):
+        list_segments([tmp_path], path_column="File")
+
+
 def test_cost_grows_with_the_audio_and_never_raises(tmp_path):
     (tmp_path / "x.wav").write_bytes(bytes(1234))
     assert cost(Segment(str(tmp_path / "x.wav"))) == 1234
@@ -676,6 +748,17 @@ def test_a_table_that_pack_did_not_write_is_refused(tmp_path):
             list(list_segments([folder]))
 
 
+def test_hidden_files_and_linked_folders_at_addresses_are_left_out_and_counted(memory, tmp_path, caplog):
+    for name in ("a.wav", "b/._c.wav", ".git/d.wav", "b/e.wav"):
+        memory.pipe_file(f"/set/{name}", b"x")
+    assert [path.rpartition("/")[2] for path in paths("memory://set")] == ["a.wav", "e.wav"]
+    assert "1 hidden folder (memory:///set/.git), 1 hidden file (memory:///set/b/._c.wav)" in caplog.text
+    touch(tmp_path, "d/x.wav", "e/y.wav")
+    (tmp_path / "d" / "more").symlink_to("../e")
+    assert paths(f"file://{tmp_path}/d") == [f"file://{tmp_path}/d/x.wav"]
+    assert f"left out: 1 linked folder (file://{tmp_path}/d/more)" in caplog.text
+
+
 def test_a_remote_folder_that_cannot_be_listed_to_its_end_is_an_error_of_its_own(memory, monkeypatch):
     memory.pipe_file("/set/a.wav", b"x")
     memory.pipe_file("/set/b/c.wav", b"x")
@@ -691,3 +774,10 @@ def test_a_remote_folder_that_cannot_be_listed_to_its_end_is_an_error_of_its_own
     first, last = segments
     assert first.error is None
     assert last.error == "memory://set: not listed to its end (Forbidden)"
+
+
+def test_members_of_one_name_are_numbered(tmp_path):
+    write_tar(tmp_path / "s.tar", [("a.wav", b"1"), ("b.wav", b"2"), ("a.wav", b"3"), ("a.wav", b"4")])
+    found = [(segment.path, segment.number) for segment in list_segments(str(tmp_path / "s.tar"))]
+    expected = [("a", 0), ("b", 0), ("a", 1), ("a", 2)]
+    assert found == [(f"{tmp_path}/s.tar/{name}.wav", number) for name, number in expected]

@@ -1,8 +1,10 @@
 """Many inputs to embeddings, in Python."""
 
+import itertools
 import pickle
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ from maeast_upstream import Readout, load_model
 from maeast_upstream.audio.reading import AudioError, AudioWarning, read_audio
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.extract import parts as extract_parts
+from maeast_upstream.extract import pipeline
 from maeast_upstream.extract.api import Embedder, embed_files, waveform_of
 from maeast_upstream.extract.outputs import TableBuilder
 from maeast_upstream.extract.part_store import PartStore
 from maeast_upstream.extract.parts import PART_CLIPS, Part, Work, cut_parts, write_parts
-from maeast_upstream.extract.pipeline import blocks, embed_decoded
+from maeast_upstream.extract.pipeline import Pace, blocks, embed_decoded
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec, make_schema
 from maeast_upstream.inference import Runtime
 from maeast_upstream.storage.folder import Storage
@@ -80,6 +83,25 @@ def test_what_is_noticed_about_an_input_is_a_warning_or_handed_over(model, monke
         list(embed_files(CLIPS[0], model))
 
 
+def test_an_embedding_that_is_not_finite_is_an_error_of_its_clip():
+    class Values:
+        """An encoder whose embedding of a clip is its first sample."""
+
+        training, device, runtime = False, torch.device("cpu"), Runtime()
+
+        def embed_readouts(self, waveforms, readouts):
+            return [torch.stack([waveform[:1] for waveform in waveforms])]
+
+    values = [0.5, np.nan, np.inf, 1e5]
+    decoded = [(Segment(f"{value}.wav"), np.full(500, value, np.float32)) for value in values]
+    for vectors, good in (("float32", [0.5, 1e5]), ("float16", [0.5])):
+        spec = EmbeddingSpec(readouts=(Readout(layer=1),), vectors=vectors)
+        outcomes = list(embed_decoded(decoded, Values(), spec))
+        assert [one.vectors.item() for one in outcomes if isinstance(one, Embedded)] == good
+        assert all("NaN or infinite" in one.reason for one in outcomes if not isinstance(one, Embedded))
+    assert "--vectors float32" in outcomes[-1].reason
+
+
 def test_one_input_needs_no_list(model):
     for clip in (CLIPS[0], str(CLIPS[0])):
         assert [row["path"] for row in embed_files(clip, model)] == [str(CLIPS[0])]
@@ -91,7 +113,7 @@ def test_one_input_needs_no_list(model):
         (None, "expected a path, or a mapping with bytes, array or path, got None"),
         ({"bytes": None, "path": None}, "expected a path"),
         ({"bytes": b"nothing", "path": None}, "not audio"),
-        ({"array": np.zeros(0), "sampling_rate": 16_000}, "no samples"),
+        ({"array": np.zeros(0), "sampling_rate": 16_000}, "at least one sample"),
         ({"array": np.full(500, np.nan), "sampling_rate": 16_000}, "NaN or infinite"),
         ({"array": np.full(500, np.nan), "sampling_rate": 8_000}, "NaN or infinite"),
         ({"array": np.zeros(500), "sampling_rate": 0}, "sample rate 0 Hz"),
@@ -225,6 +247,40 @@ def test_progress_is_told_while_a_part_is_made(model, tmp_path):
     assert told[0] == (1, [])
     assert store.report(0).clips == 4
     assert [name for name, *_ in store.report(0).errors] == ["gone.wav"]
+
+
+def test_a_part_ends_early_rather_than_that_a_kill_costs_much(model, tmp_path, monkeypatch):
+    store = PartStore(Storage(tmp_path))
+    spec = EmbeddingSpec(readouts=(model.config.readout,))
+    builder = TableBuilder(make_schema(spec, spec.width(model.config)), spec)
+    segments = [Segment(str(path)) for path in CLIPS[:3]] + [Segment("gone.wav")] + [Segment(str(CLIPS[3]))]
+    clock = itertools.count(step=10.0)
+    monkeypatch.setattr(extract_parts, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    told = []
+    work = Work(store, builder, model, workers=0, batch_seconds=0.5, save_seconds=15.0)
+    write_parts([Part(7, segments)], work, lambda report: told.append(store.numbers()))
+    assert store.numbers() == [7, 9, 11]
+    assert [store.report(number).segments for number in store.numbers()] == [2, 2, 1]
+    assert told[-1] == [7, 9]
+    paths = [path for table in store.tables() for path in table["path"].to_pylist()]
+    assert paths == [str(path) for path in CLIPS[:4]]
+
+
+def test_a_block_is_no_longer_than_the_encoder_embeds_in_little_time():
+    pace = Pace()
+    found = blocks(made_up([16_000] * 60), 2.0, 16.0, 100, pace)
+    assert [len(next(found)) for _ in range(3)] == [2, 4, 8]
+    pace.update(16_000 * 5, elapsed=15.0)  # a third of a second of audio per second
+    assert [len(next(found)) for _ in range(2)] == [5, 5]
+    pace.update(0, elapsed=1.0)
+    pace.update(16_000, elapsed=100.0)
+    assert len(next(found)) == 2, "no less than the first one, which is one call of the encoder"
+
+
+def test_a_block_does_not_wait_long_for_its_clips(monkeypatch):
+    clock = itertools.count(step=10.0)
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert [len(block) for block in blocks(made_up([16_000] * 6), 30.0, 600.0, 100)] == [2, 2, 2]
 
 
 def test_parts_are_cut_as_they_are_asked_for():

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from tables import SCHEMA, SPEC, table
 
-from maeast_upstream.extract.outputs import NpyTableBuilder, npy_name, output_at
+from maeast_upstream.extract.outputs import output_at
 from maeast_upstream.extract.part_store import PartReport
-from maeast_upstream.extract.table import Embedded, make_schema
+from maeast_upstream.extract.table import make_schema
 from maeast_upstream.storage.folder import Storage
 
 METADATA = {"maeast": json.dumps({"settings": {"precision": "fp32"}})}
@@ -150,34 +150,3 @@ def test_warnings_are_listed_beside_with_a_row_for_each_note(tmp_path):
     ]
     output.write_lists(PartReport())
     assert not list(tmp_path.iterdir())
-
-
-def clip(path, segment=0, start_ms=0.0, end_ms=None, is_segment=False):
-    end_ms = start_ms + 500.0 if end_ms is None else end_ms
-    return Embedded(path, segment, start_ms, end_ms, np.zeros((1, 1, 2), np.float32), np.zeros(1), is_segment)
-
-
-def test_a_clip_has_its_npy_file_where_its_path_says():
-    assert npy_name(clip("sub//./clip.wav")) == "sub/clip.wav.npy"
-    assert npy_name(clip("../sub/clip.wav")) == "__/sub/clip.wav.npy"
-    assert npy_name(clip("s3://bucket/clip.wav")) == "s3/bucket/clip.wav.npy"
-    assert npy_name(clip("clip.wav", 7)) == "clip.wav.7.npy"
-
-
-def test_a_is_segment_has_its_row_start_and_end_in_the_name():
-    assert npy_name(clip("clip.wav", 7, 1000.0, 1250.5, is_segment=True)) == "clip.wav.7.1000-1250.5.npy"
-    assert npy_name(clip("clip.wav", 0, 0.0, 100.0, is_segment=True)) == "clip.wav.0.0-100.npy"
-
-
-def test_segments_of_the_same_row_of_two_manifests_and_the_whole_file_have_a_file_each():
-    places = [(0, 0.0, 100.0), (0, 0.0, 300.0), (0, 50.0, 300.0), (7, 1000.0, 3000.0), (7, 2000.0, 3000.0)]
-    names = [npy_name(clip("clip.wav", *place, is_segment=True)) for place in places]
-    assert len({*names, npy_name(clip("clip.wav"))}) == len(places) + 1
-
-
-def test_a_name_that_leaves_no_room_for_an_ending_is_shortened_and_stays_its_own(tmp_path):
-    clips = [clip("é" * 124 + f"{number}.wav") for number in range(2)]
-    files = NpyTableBuilder(SCHEMA, SPEC, Storage(tmp_path))
-    names = files.table(clips)["file"].to_pylist()
-    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
-    assert len(set(names)) == 2

@@ -109,6 +109,20 @@ def test_a_part_keeps_the_warnings_of_its_clips_and_one_without_has_none(store):
     assert store.report(1) == PartReport(errors=[("b.wav", "empty file", 0)])
 
 
+@pytest.mark.parametrize(("parts", "count"), [([0, 3], 4), ([0, 1, 2], 5), ([1], 2), ([0, 1, 2], 2), ([], 1)])
+def test_parts_that_are_not_every_clip_once_are_no_table(store, parts, count):
+    for number in parts:
+        write(store, number, [("a.wav", "empty file", 0)])
+    with pytest.raises(ValueError, match="was another run writing here"):
+        store.total(count)
+
+
+def test_parts_that_hold_every_clip_once_are_a_table(store):
+    for number in (0, 2, 4):
+        write(store, number, [("a.wav", "empty file", 0)])
+    store.total(6)
+
+
 def test_removing_leaves_nothing(store, tmp_path):
     write(store, 0)
     store.remove()

@@ -87,3 +87,112 @@ def test_a_disk_that_fills_while_the_log_is_written_is_one_line(tmp_path):
     message = r"batch 7 could not be saved \(No space left on device\); there is no earlier save: make room"
     with pytest.raises(OSError, match=message):
         run_folder.append_metrics(tmp_path, {"step": 7})
+
+
+def rename_in_pickle(old, new):
+    def change(content):
+        assert old in content
+        return content.replace(old, new)
+
+    return change
+
+
+DAMAGE = {
+    "cut short": lambda content: content[:100],
+    "empty": lambda content: b"",
+    "zeros": lambda content: bytes(len(content)),
+    "name is not UTF-8": rename_in_pickle(b"weight", b"\xffeight"),
+    "another class": rename_in_pickle(b"FloatStorage", b"FlootStorage"),
+    "another word": rename_in_pickle(b"storage", b"storagE"),
+    "something behind": lambda content: content + b"x",
+    "a web page": lambda content: b"<html>" * 1000,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_whatever_is_wrong_with_a_state_the_one_before_is_read(tmp_path, caplog, how):
+    for step in (1, 2):
+        state = {"step": step, "recipe": {}, "objective": {"weight": torch.full((64, 64), float(step))}}
+        run_folder.write_state(tmp_path, state, keep=2)
+    newest = tmp_path / "states" / "00000002.pt"
+    newest.write_bytes(DAMAGE[how](newest.read_bytes()))
+    state = run_folder.read_state(tmp_path, {})
+    assert state["step"] == 1
+    assert (state["objective"]["weight"] == 1).all()
+    assert caplog.text.count("00000002.pt: not the state of a run, or a broken one (") == 1
+
+
+def test_every_flipped_bit_of_a_weight_is_noticed(tmp_path):
+    for step in (1, 2):
+        run_folder.write_state(tmp_path, {"step": step, "recipe": {}, "w": torch.full((64, 64), float(step))}, keep=2)
+    newest = tmp_path / "states" / "00000002.pt"
+    whole = newest.read_bytes()
+    begin = whole.index(torch.full((8,), 2.0).numpy().tobytes())
+    for place in range(begin, begin + 64 * 64 * 4, 1001):
+        newest.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
+        assert run_folder.read_state(tmp_path, {})["step"] == 1
+
+
+OTHER = [[], {"recipe": {}}, {"step": 2}, {"step": 2, "recipe": []}, {"step": 7, "recipe": {}}]
+
+
+@pytest.mark.parametrize("content", [*OTHER, {"step": True, "recipe": {}}])
+def test_a_state_with_other_content_is_passed_over(tmp_path, content):
+    run_folder.write_state(tmp_path, {"step": 1, "recipe": {}}, keep=2)
+    torch.save(content, tmp_path / "states" / "00000002.pt")
+    assert run_folder.read_state(tmp_path, {})["step"] == 1
+
+
+def test_if_no_state_is_whole_the_newest_is_named(tmp_path):
+    for step in (1, 2):
+        run_folder.write_state(tmp_path, {"step": step, "recipe": {}}, keep=2)
+    for path in run_folder.states(tmp_path):
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"00000002\.pt: not the state of a run.*remove it to begin anew"):
+        run_folder.read_state(tmp_path, {})
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_run_that_went_back_keeps_its_new_states_and_not_the_broken_one(tmp_path, keep):
+    for step in (3, 6):
+        run_folder.write_state(tmp_path, {"step": step, "recipe": {}}, keep=2)
+    run_folder.states(tmp_path)[-1].write_bytes(b"")
+    run_folder.write_state(tmp_path, {"step": 4, "recipe": {}}, keep)
+    assert [int(path.stem) for path in run_folder.states(tmp_path)] == [3, 4][-keep:]
+    assert run_folder.read_state(tmp_path, {})["step"] == 4
+
+
+def test_the_batches_of_a_broken_save_are_named(tmp_path):
+    (tmp_path / "last").mkdir()
+    assert run_folder.steps_done(tmp_path) == 0
+    for text in ("{", "[]", '{"provenance": {"steps": "x"}}'):
+        (tmp_path / "last" / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="config.json"):
+            run_folder.steps_done(tmp_path)
+
+
+@pytest.mark.parametrize("bytes_left", [0, 100, 3000, 20_000, 66_000, 67_000])
+def test_a_disk_that_fills_anywhere_in_a_state_leaves_the_state_before(tmp_path, monkeypatch, bytes_left):
+    run_folder.write_state(tmp_path, {"step": 1, "recipe": {}}, keep=1)
+
+    class Full:
+        """A file on a disk that fills."""
+
+        def __init__(self, file):
+            self.file, self.left = file, bytes_left
+
+        def write(self, data):
+            self.left -= len(data)
+            if self.left < 0:
+                raise OSError(28, "No space left on device")
+            return self.file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda state, file: save(state, Full(file)))
+    message = r"batch 2 could not be saved \(No space left on device\); the save of batch 1 stays: make room"
+    with pytest.raises(OSError, match=message), run_folder.saving(tmp_path, 2):
+        run_folder.write_state(tmp_path, {"step": 2, "recipe": {}, "w": torch.zeros(128, 128)}, keep=1)
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["00000001.pt"]

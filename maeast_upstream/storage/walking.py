@@ -1,0 +1,139 @@
+"""Lists the files of a folder at any depth, local or at an address, and says what is left out.
+
+Hidden files and folders, whose names begin with a dot, are left out: among them are the ``._x.wav`` in which macOS
+stores what other file systems cannot hold of ``x.wav``. A local folder that a link leads to is listed once, whichever
+links lead there.
+"""
+
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Collection, Container, Iterator
+from typing import Literal, NamedTuple
+
+from maeast_upstream.display import as_text, without_secrets
+from maeast_upstream.storage.remote import resolve
+
+logger = logging.getLogger(__name__)
+
+Identity = tuple[int, int]
+"""Device and number of a folder, the same for each of its names."""
+
+
+class Entry(NamedTuple):
+    """A file or folder below the folder that is listed."""
+
+    path: str
+    """Its path or address."""
+    kind: Literal[
+        "file", "folder", "hidden file", "hidden folder", "linked folder", "broken link", "device", "unreadable folder"
+    ]
+    """A folder comes before its content; what follows it in this list is left out."""
+    size: int | None = None
+    """Number of bytes, where the listing knows it."""
+    reason: str = ""
+    """Why a folder cannot be read."""
+
+
+def identity_of(folder: str) -> Identity:
+    """Return what a folder has in common with all links to it; raise OSError if it cannot be reached."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def walk(
+    folder: str, seen: set[Identity], excluded: Collection[str] = (), excluded_folders: Container[Identity] = ()
+) -> Iterator[Entry]:
+    """List a local folder lazily: sorted by name in each folder, and then the folders that links in it lead to.
+
+    Args:
+        folder: The folder; ``.`` does not become part of the paths.
+        seen: The folders that are listed already, which are not listed again; those of this walk are added.
+        excluded: Absolute paths of files that are passed over.
+        excluded_folders: Folders below ``folder`` that are passed over.
+    """
+    links = deque([Entry(folder, "folder")])
+    while links:
+        stack = [iter([links.popleft()])]  # instead of recursion, whose depth is limited
+        while stack:
+            entry = next(stack[-1], None)
+            if entry is None:
+                stack.pop()
+            elif entry.kind == "linked folder":
+                links.append(entry._replace(kind="folder"))
+            elif entry.kind != "folder":
+                yield entry
+            else:
+                try:
+                    identity = identity_of(entry.path)
+                    if identity in seen or (identity in excluded_folders and entry.path != folder):
+                        continue
+                    seen.add(identity)
+                    content = _content(entry.path, excluded)
+                except OSError as error:
+                    yield entry._replace(kind="unreadable folder", reason=error.strerror or str(error))
+                    continue
+                yield entry
+                stack.append(iter(content))
+
+
+def _content(folder: str, excluded: Collection[str]) -> list[Entry]:
+    """Return what is in a folder itself, sorted by name; folders and links to folders are not opened."""
+    with os.scandir(folder) as scanned:
+        found = sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in scanned)
+    prefix = "" if folder == "." else folder
+    entries = []
+    for name, is_folder, is_link in found:
+        path = os.path.join(prefix, name)
+        leads_to_folder = is_link and os.path.isdir(path)
+        if name.startswith("."):
+            entries.append(Entry(path, "hidden folder" if is_folder or leads_to_folder else "hidden file"))
+        elif is_folder or leads_to_folder:
+            entries.append(Entry(path, "folder" if is_folder else "linked folder"))
+        elif not (excluded and os.path.abspath(path) in excluded):
+            entries.append(Entry(path, "broken link" if is_link and not os.path.exists(path) else "file"))
+    return entries
+
+
+def walk_remote(url: str) -> Iterator[Entry]:
+    """List a folder at an address, sorted by name within each folder; links to folders are not followed.
+
+    Raises:
+        OSError, ValueError: It cannot be listed to its end.
+    """
+    system, path = resolve(url)
+    for found in sorted(system.ls(path, detail=True), key=lambda found: str(found["name"])):
+        name, is_folder = str(found["name"]).rstrip("/"), found["type"] == "directory"
+        address = system.unstrip_protocol(found["name"])
+        if name == path.rstrip("/"):  # some protocols list the folder itself, too
+            continue
+        if name.rpartition("/")[2].startswith("."):
+            yield Entry(address, "hidden folder" if is_folder else "hidden file")
+        elif is_folder:
+            yield from walk_remote(address)
+        elif found.get("islink") and os.path.isdir(name):
+            yield Entry(address, "linked folder")
+        else:
+            yield Entry(address, "file", int(found.get("size") or 0))
+
+
+class LeftOut:
+    """Counts what a listing leaves out, and names the first of each kind in one line."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Count an entry that is left out."""
+        self._counts[entry.kind] += 1
+        self._first.setdefault(entry.kind, without_secrets(as_text(entry.path)))
+
+    def log(self) -> None:
+        """Log the line, if there was anything."""
+        if self._counts:
+            parts = [
+                f"{count} {kind}{'s' if count > 1 else ''} ({'the first: ' if count > 1 else ''}{self._first[kind]})"
+                for kind, count in self._counts.items()
+            ]
+            logger.warning("left out: %s", ", ".join(parts))
