@@ -5,6 +5,7 @@ A file is either an archive (see `archive`), or from torch before 1.6: pickles, 
 
 import io
 import math
+import textwrap
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def load(path: Path, entries: Sequence[str]) -> Any:
             raise RefusedError(f"{path}: refused, because it asks for {error}; nothing of it was run") from None
         except Exception as error:  # a broken file can raise anything
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            what = " ".join(f"{kind}{str(error)[:200]}".split())
+            what = textwrap.shorten(f"{kind}{str(error)[:1000]}", 200, placeholder=" ...")
             raise ValueError(f"{path}: not a checkpoint that torch wrote, or a broken one ({what})") from error
 
 

@@ -22,17 +22,18 @@ LINK = "a link, which would make this program write to another file; remove it"
 
 
 @contextlib.contextmanager
-def locked(path: Path, refusal: str) -> Iterator[None]:
+def locked(path: Path, refusal: str, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold a lock on the file ``path`` during the body, and remove the file at its end.
 
     Raises:
-        ValueError: Another process holds the lock; the message is ``refusal``.
+        ValueError: Another process holds the lock, still after ``wait_seconds``; the message is ``refusal``.
+        NotImplementedError: The file system has no locks.
     """
     from filelock import FileLock, Timeout
 
     if path.is_symlink():
         raise ValueError(f"{path}: {LINK}")
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=wait_seconds)
     try:
         lock.acquire()
     except Timeout:

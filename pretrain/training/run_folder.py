@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -146,7 +147,7 @@ def read_state(
         except MemoryError:
             raise
         except Exception as error:  # a broken file can raise anything
-            reason = " ".join(str(error).split())[:200]
+            reason = textwrap.shorten(str(error)[:1000], 200, placeholder=" ...")
             logger.warning("%s: not the state of a run, or a broken one (%s); trying the one before", path, reason)
             continue
         refuse_changes(begun_with, recipe, run, "give another --out, or the same setting", CHANGEABLE)

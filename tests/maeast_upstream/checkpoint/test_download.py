@@ -1,14 +1,17 @@
+import contextlib
 import http.server
 import io
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 
 import pytest
 import torch
 
 from maeast_upstream.checkpoint import download
+from maeast_upstream.storage.lock import locked
 
 
 def archive():
@@ -34,13 +37,37 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(b"sorry, moved")
         elif behaviour == "flipped bit":
             self.answer(BODY[:5000] + bytes([BODY[5000] ^ 1]) + BODY[5001:])
+        elif behaviour == "login page":
+            self.answer(b"<html>please log in</html>" * 100)
+        elif behaviour == "part":
+            self.answer(BODY, status=206)
+        elif behaviour == "endless":
+            self.answer_without_end()
+        elif behaviour == "claims more than any":
+            self.answer(BODY, length=1 << 50)
+        elif behaviour == "claims less":
+            self.answer(BODY, length=len(BODY) - 100)
+        elif behaviour == "claims nonsense":
+            self.answer(BODY, length="many")
+        elif behaviour in REDIRECTS:
+            self.send_response(302)
+            self.send_header("Location", REDIRECTS[behaviour])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         else:
             self.answer(BODY, cut=behaviour == "breaks off")
 
-    def answer(self, body, kind="application/octet-stream", cut=False):
+    def answer_without_end(self):
         self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(bytes(1 << 16))
+
+    def answer(self, body, kind="application/octet-stream", cut=False, status=200, length=None):
+        self.send_response(status)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if cut else body)
 
@@ -48,7 +75,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-FAULTS = ["404", "html", "text", "flipped bit", "breaks off"]
+REDIRECTS = {"sent to a file": "file:///etc/hostname", "sent to ftp": "ftp://127.0.0.1:1/x"}
+CLAIMS = ["claims more than any", "claims less", "claims nonsense"]
+FAULTS = ["404", "html", "text", "login page", "flipped bit", "breaks off", "part", "endless", *CLAIMS, *REDIRECTS]
 
 
 @pytest.fixture
@@ -59,6 +88,7 @@ def server(monkeypatch, tmp_path):
     address = f"http://127.0.0.1:{server.server_port}/"
     monkeypatch.setattr(download, "MIRRORS", [address + "first/", address + "second/"])
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(download, "MAX_BYTES", 4 << 20)
     yield server
     server.shutdown()
 
@@ -90,6 +120,44 @@ def test_if_none_provides_it_the_error_names_the_file_to_put_there(server, tmp_p
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
+def test_a_mirror_that_hardly_sends_anything_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(download, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(download, "SLOW_BYTES_PER_SECOND", 1e12)
+    with pytest.raises(ValueError, match=r"only \d+ bytes came in 0 s"):
+        fetch()
+
+
+def test_a_second_process_waits_and_takes_what_the_first_one_got(server, tmp_path):
+    threads, paths = [], []
+    for _ in range(3):
+        threads.append(threading.Thread(target=lambda: paths.append(fetch(lambda path: time.sleep(0.2)))))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    assert len(server.requests) == 1
+    assert len(paths) == 3
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        download.FILES["mae_ast_patch"],
+        download.FILES["mae_ast_patch"] + ".sha256",
+    ]
+
+
+def test_one_that_waits_too_long_says_for_what(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "WAIT_SECONDS", 0.1)
+    (tmp_path / "checkpoints").mkdir()
+    lock = tmp_path / "checkpoints" / (download.FILES["mae_ast_patch"] + ".lock")
+    with locked(lock, ""), pytest.raises(ValueError, match="another process has been downloading it"):
+        fetch()
+
+
+def test_where_there_are_no_locks_it_is_downloaded_without(server, monkeypatch):
+    def no_locks(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(download, "locked", no_locks)
+    assert fetch().read_bytes() == BODY
+
+
 def test_a_mirror_that_cannot_be_reached_is_passed_over(server, monkeypatch):
     monkeypatch.setattr(download, "MIRRORS", ["http://127.0.0.1:1/", download.MIRRORS[1]])
     assert fetch().read_bytes() == BODY
@@ -107,6 +175,7 @@ def test_what_fails_the_check_never_gets_the_final_name(server, tmp_path):
 FETCH = """
 import sys, torch
 from maeast_upstream.checkpoint import download
+from maeast_upstream.storage.lock import locked
 torch.hub.set_dir(sys.argv[1])
 download.MIRRORS[:] = [sys.argv[2]]
 print(download.fetch("mae_ast_patch", lambda path: None))
