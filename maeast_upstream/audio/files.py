@@ -86,3 +86,24 @@ def check_path(path: Path) -> None:
         raise AudioError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if empty:
         raise AudioError(f"{path}: empty file")
+
+
+LOOKS = {
+    "an HTML page": rb"\s*<(!doctype|html|head|body|script)",
+    "XML": rb"\s*<\?xml",
+    "JSON": rb"\s*[{\[]\s*[\"{\[\]}\d]",
+    "a PDF": rb"%PDF",
+    "a zip archive": rb"PK[\x03\x05]\x04?",
+    "a gzip archive": rb"\x1f\x8b",
+    "a picture": rb"\x89PNG|\xff\xd8\xff|GIF8",
+    "a pointer of Git LFS to a file that was not fetched": rb"version https://git-lfs",
+    "a file of macOS beside another one, without sound": rb"\x00\x05\x16\x07",
+    "text": rb"[\t\n\r -~]+\Z",
+}
+"""How files that are often named like audio by mistake begin, without regard to case."""
+
+
+def look_of(head: bytes) -> str:
+    """Return what a file without audio looks like by its first bytes, such as "an HTML page"; "" if that is unknown."""
+    found = (look for look, pattern in LOOKS.items() if re.match(pattern, head, re.IGNORECASE | re.DOTALL))
+    return next(found, "")

@@ -1,7 +1,6 @@
 """Reads a file or stream, whole or a segment of it, as mono float32 samples at 16 kHz."""
 
 import math
-import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,18 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.audio.backends import (
-    PYAV_SUFFIXES,
-    AudioError,
-    Reader,
-    Source,
-    UnknownFormatError,
-    open_pyav,
-    open_soundfile,
-)
+from maeast_upstream.audio.backends import PYAV_SUFFIXES, AudioError, Note, Reader, Source
 from maeast_upstream.audio.constants import SAMPLE_RATE, SAMPLES_PER_MS
 from maeast_upstream.audio.files import AUDIO_SUFFIXES, check_path, find_audio
 from maeast_upstream.audio.joining import Join, cut, join_in_memory
+from maeast_upstream.audio.opening import open_audio
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -41,8 +33,12 @@ RESAMPLING_MARGIN_MS = 50
 """Audio that is read on both sides of a resampled segment; soxr's filter reaches 10 ms at 44.1 kHz."""
 MAX_AMPLITUDE = 1e10
 """Largest sample that is accepted: 32-bit integers read as floats reach 2e9; from about 1e16 a spectrum overflows."""
-MAX_OVERRUN_MS = 100
-"""A segment may end this long after the end of its file, because times in tables are rounded."""
+MAX_OVERRUN_MS, MAX_OVERRUN_SHARE = 1000.0, 0.1
+"""A segment may end this long, or this share of itself, after the end of its file; it is cut there."""
+ROUNDING_MS = 20.0
+"""Up to this long, that is not noted, because times in tables are rounded."""
+MAX_NOTES = 10
+"""Notes of one segment; more are only counted."""
 
 
 class AudioWarning(UserWarning):
@@ -82,8 +78,9 @@ def decode_audio(
 ) -> DecodedAudio:
     """Decode a file or a segment of it, mix it to mono and resample it to 16 kHz.
 
-    A file is refused as cut short if its header or index declares more than it holds. Ogg, MP3 without an index and
-    live WebM declare no length; whatever they hold is read. The samples of a segment equal that slice of the whole
+    A file is read to the end of what it holds, whatever its header declares; what cannot be decoded between two parts
+    that can, or is missing by the time stamps, is silent. Notes name that, and where header and content disagree. The
+    samples of a segment equal that slice of the whole
     file, within 1e-5 if they are resampled. Uncompressed files and FLAC are read from the segment's start; others are
     decoded from their beginning, because decoding from the middle gives other samples. Nothing after the segment is
     read.
@@ -91,24 +88,23 @@ def decode_audio(
     Args:
         source: A path, or a binary file object.
         start_ms: Start of the segment; None for the beginning of the file.
-        end_ms: Its end, exclusive; None for the end of the file. It may lie up to 100 ms after the end of the file.
+        end_ms: Its end, exclusive; None for the end of the file. It may lie 1 s, or a tenth of the segment, after the
+            end of the file; the segment ends there then.
         join: Joins the decoded blocks; it may keep them elsewhere than in memory, or refuse too many.
 
     Returns:
         The samples, in about [-1, 1], and what was noticed while they were decoded.
 
     Raises:
-        AudioError: The file is not audio, empty, cut short or without samples; its samples are NaN, infinite or
+        AudioError: The file is not audio, empty or without samples; its samples are NaN, infinite or
             impossibly loud, or its rate is impossible; the segment lies outside the file or ends before it starts.
     """
     name = _name(source)
     start = start_ms or 0.0
     if isinstance(source, (str, Path)):
         check_path(Path(source))
-        if Path(source).suffix.lower() in PYAV_SUFFIXES:
-            with open_pyav(source, name) as reader:
-                return read_opened(reader, name, start, end_ms, join)
-    return _read_either(source, name, start, end_ms, join)
+    with open_audio(source, name) as reader:
+        return read_opened(reader, name, start, end_ms, join)
 
 
 def _name(source: Source) -> str:
@@ -121,19 +117,10 @@ def duration_ms(source: Source) -> float:
     Raises:
         AudioError: The file is not audio, is empty or does not exist.
     """
-    import soundfile
-
     name = _name(source)
     if isinstance(source, (str, Path)):
         check_path(Path(source))
-    if not (isinstance(source, (str, Path)) and Path(source).suffix.lower() in PYAV_SUFFIXES):
-        try:
-            with open_soundfile(source, name) as reader:
-                return 1000.0 * reader.seconds
-        except (soundfile.LibsndfileError, RuntimeError, TypeError):
-            if not isinstance(source, (str, Path)):
-                source.seek(0)
-    with open_pyav(source, name) as reader:
+    with open_audio(source, name, only_header=True) as reader:
         return 1000.0 * reader.seconds
 
 
@@ -158,24 +145,6 @@ def _check_rate(rate: int, name: str) -> None:
         raise AudioError(f"{name}: sample rate {rate} Hz; expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
-def _read_either(source: Source, name: str, start: float, end_ms: float | None, join: Join) -> DecodedAudio:
-    """Read by libsndfile, or where it cannot, by FFmpeg."""
-    import soundfile
-
-    try:
-        with open_soundfile(source, name) as reader:
-            return read_opened(reader, name, start, end_ms, join)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        reason = re.sub(r"^Error opening .*: (?=[^:]*$)", "", str(error))
-    if not isinstance(source, (str, Path)):
-        source.seek(0)
-    try:
-        with open_pyav(source, name) as reader:
-            return read_opened(reader, name, start, end_ms, join)
-    except UnknownFormatError:
-        raise AudioError(f"{name}: not audio that can be decoded ({reason})") from None
-
-
 def read_opened(
     reader: Reader, name: str, start: float, end_ms: float | None, join: Join = join_in_memory
 ) -> DecodedAudio:
@@ -197,21 +166,36 @@ def read_opened(
     if rate != SAMPLE_RATE:
         blocks = _resample(blocks, rate)
     samples = join(cut(blocks, first - from_16k, stop - from_16k))
+    notes = list(_notes(reader.notes, start / 1000, end / 1000))
     if first or stop < math.inf:
-        _check_segment(len(samples), first, stop, reader, name)
+        notes += _overrun(len(samples), first, stop, reader, name)
     elif not reader.position:
-        raise AudioError(f"{name}: no samples")
+        raise AudioError(f"{name}: no samples{''.join(f'; {note}' for note in notes[:1])}")
     elif not len(samples):
         raise AudioError(f"{name}: {reader.position} samples at {rate} Hz are not one sample at {SAMPLE_RATE} Hz")
-    return DecodedAudio(samples, tuple(reader.notes))
+    return DecodedAudio(samples, tuple(notes))
 
 
-def _check_segment(length: int, first: int, stop: float, reader: Reader, name: str) -> None:
+def _notes(notes: list[Note], start: float, end: float) -> Iterator[str]:
+    """Yield the notes that concern the seconds from ``start`` to ``end``."""
+    texts = [note.text for note in notes if note.start < end and (note.stop > start or note.start >= start)]
+    yield from texts[:MAX_NOTES]
+    if len(texts) > MAX_NOTES:
+        yield f"and {len(texts) - MAX_NOTES} more notes of this kind"
+
+
+def _overrun(length: int, first: int, stop: float, reader: Reader, name: str) -> Iterator[str]:
+    """Yield a note, or raise AudioError, if a segment of ``length`` samples ends before sample ``stop``."""
     duration = f"{1000 * reader.position / reader.rate:.0f} ms"
     if not length:
         raise AudioError(f"{name}: {duration} long; a segment cannot start at {first / SAMPLES_PER_MS:.10g} ms")
-    if stop < math.inf and stop - first - length > MAX_OVERRUN_MS * SAMPLES_PER_MS:
+    if stop == math.inf:
+        return
+    overrun = (stop - first - length) / SAMPLES_PER_MS
+    if overrun > max(MAX_OVERRUN_MS, MAX_OVERRUN_SHARE * (stop - first) / SAMPLES_PER_MS):
         raise AudioError(f"{name}: {duration} long; a segment cannot end at {stop / SAMPLES_PER_MS:.10g} ms")
+    if overrun > ROUNDING_MS:
+        yield f"the segment ends {overrun:.0f} ms after the end of its file, at {duration}; it was cut there"
 
 
 def _at_most(count: float, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

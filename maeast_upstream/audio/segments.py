@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.audio.backends import PYAV_SUFFIXES, Reader, open_pyav, open_soundfile
+from maeast_upstream.audio.backends import Note, Reader
 from maeast_upstream.audio.files import check_path
 from maeast_upstream.audio.joining import Join, join_in_memory
+from maeast_upstream.audio.opening import open_audio
 from maeast_upstream.audio.reading import DecodedAudio, decode_audio, read_opened
 
 KEPT_SECONDS = 30
@@ -46,8 +47,7 @@ class SequentialReader:
         for _ in range(2):
             if self._reader is None:
                 check_path(Path(self.path))
-                by_pyav = Path(self.path).suffix.lower() in PYAV_SUFFIXES
-                opened = self._stack.enter_context((open_pyav if by_pyav else open_soundfile)(self.path, self.path))
+                opened = self._stack.enter_context(open_audio(self.path, self.path))
                 if opened.seeks:
                     self.close()
                     return None
@@ -69,7 +69,7 @@ class _KeepingReader:
     seeks = False
 
     def __init__(self, reader: Reader) -> None:
-        self.rate, self.seconds, self.notes = reader.rate, reader.seconds, reader.notes
+        self.rate, self.seconds = reader.rate, 0.0
         self._reader, self._blocks = reader, reader.blocks(0)
         self._kept: deque[np.ndarray] = deque()
         self._begin = self._end = 0
@@ -79,6 +79,11 @@ class _KeepingReader:
     def position(self) -> int:
         """Number of samples decoded so far."""
         return self._reader.position
+
+    @property
+    def notes(self) -> list[Note]:
+        """What was noticed so far."""
+        return self._reader.notes
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         """Yield samples from ``first`` on: the kept blocks, then newly decoded ones."""

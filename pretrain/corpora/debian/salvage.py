@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.audio.backends import open_soundfile
 from maeast_upstream.audio.reading import AudioError, from_samples
+from maeast_upstream.audio.sndfile import open_soundfile
 
 
 def salvage(path: Path, result: np.ndarray | AudioError) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """A segment of a file is that slice of the whole."""
 
+import re
 import subprocess
 import sys
 
@@ -10,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sounds import FORMATS, sweep, wav_header, write
 
-from maeast_upstream.audio import backends, segments
+from maeast_upstream.audio import backends, ffmpeg, segments
 from maeast_upstream.audio.constants import SAMPLE_RATE
-from maeast_upstream.audio.reading import AudioError, read_audio
+from maeast_upstream.audio.reading import AudioError, decode_audio, read_audio
 from maeast_upstream.audio.segments import SequentialReader
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.decoding.pool import DecodePool
@@ -71,13 +72,28 @@ def test_at_other_rates_a_segment_is_the_slice_within_1e_5(folder, name, times):
 
 
 @pytest.mark.parametrize("name", ["16000.wav", "16000.opus", "44100.wav", "16000.m4a"])
-def test_an_end_just_past_the_file_is_its_end_and_a_later_one_is_refused(folder, name):
+def test_an_end_a_little_past_the_file_is_its_end_with_a_note_and_a_later_one_is_refused(folder, name):
     whole = read_audio(folder / name)
     length = len(whole) / 16
-    assert np.allclose(read_audio(folder / name, 1000, length + 90), whole[16000:], atol=1e-5)
     assert np.allclose(read_audio(folder / name, 1000), whole[16000:], atol=1e-5)
+    rounded = decode_audio(folder / name, 1000, length + 15)
+    assert np.allclose(rounded.samples, whole[16000:], atol=1e-5)
+    assert rounded.notes == ()
+    cut = decode_audio(folder / name, 1000, length + 950)
+    assert np.allclose(cut.samples, whole[16000:], atol=1e-5)
+    (note,) = cut.notes
+    assert re.fullmatch(r"the segment ends 9[45]\d ms after the end of its file, at 6\d\d\d ms; it was cut there", note)
     with pytest.raises(AudioError, match=rf"{name}: \d+ ms long; a segment cannot end at"):
-        read_audio(folder / name, 1000, length + 110)
+        read_audio(folder / name, 1000, length + 1050)
+
+
+def test_a_long_segment_may_end_a_tenth_of_it_past_its_file(tmp_path):
+    write_sparse_wav(tmp_path / "x.wav", 95, 1000)
+    decoded = decode_audio(tmp_path / "x.wav", 0, 105_000)
+    assert len(decoded.samples) == 95 * 16000
+    assert "ends 10000 ms after the end of its file" in decoded.notes[0]
+    with pytest.raises(AudioError, match="95000 ms long; a segment cannot end at 106000 ms"):
+        decode_audio(tmp_path / "x.wav", 0, 106_000)
 
 
 @pytest.mark.parametrize("name", ["16000.wav", "16000.flac", "16000.opus", "44100.wav", "16000.m4a"])
@@ -101,9 +117,10 @@ def test_what_lies_past_a_segment_is_not_looked_at(tmp_path):
     path = tmp_path / "x.wav"
     samples = (sweep(16000, 2) * 32767).astype("<i2")
     path.write_bytes(wav_header(data_bytes=10 * samples.nbytes) + samples.tobytes())
-    assert len(read_audio(path, 500, 1500)) == 16000
-    with pytest.raises(AudioError, match="cut short"):
-        read_audio(path, 500, 2500)
+    decoded = decode_audio(path, 500, 1500)
+    assert len(decoded.samples) == 16000
+    assert decoded.notes == ()
+    assert "cut short: 640000 bytes of samples declared, 64000 found" in decode_audio(path, 500, 2500).notes
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 192000, 44101])
@@ -191,17 +208,11 @@ def test_segments_one_after_the_other_are_those_read_alone(folder, name, data):
 
 @pytest.mark.parametrize("suffix", ["mp3", "m4a", "wav"])
 def test_segments_in_their_order_decode_the_file_once(folder, suffix, monkeypatch):
-    opened = []
-    for kind in ("open_soundfile", "open_pyav"):
-        original = getattr(backends, kind)
-        monkeypatch.setattr(
-            segments,
-            kind,
-            lambda *args, original=original: (opened.append(args), original(*args))[1],
-        )
+    opened, original = [], segments.open_audio
+    monkeypatch.setattr(segments, "open_audio", lambda *args: (opened.append(args), original(*args))[1])
     monkeypatch.setattr(segments, "KEPT_SECONDS", 2)
     monkeypatch.setattr(backends, "BLOCK_FRAMES", 8000)
-    monkeypatch.setattr(backends, "PYAV_BLOCK_SAMPLES", 8000)
+    monkeypatch.setattr(ffmpeg, "BLOCK_SAMPLES", 8000)
     file = SequentialReader(str(folder / f"16000.{suffix}"))
     for start in range(0, 5000, 500):
         assert len(file.read(start, start + 1000).samples) == 16000

@@ -1,0 +1,273 @@
+"""Opens a file by the decoder that reads all of it: libsndfile where it does, FFmpeg elsewhere, part by part."""
+
+import contextlib
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from maeast_upstream.audio import headers, mp3, ogg
+from maeast_upstream.audio.backends import (
+    MAX_GAP_SECONDS,
+    PYAV_SUFFIXES,
+    RAW_FORMATS,
+    AudioError,
+    Note,
+    Reader,
+    Source,
+    UnknownFormatError,
+    silence,
+)
+from maeast_upstream.audio.ffmpeg import open_pyav
+from maeast_upstream.audio.files import look_of
+from maeast_upstream.audio.sndfile import open_soundfile
+from maeast_upstream.audio.window import opened, window
+
+MP3_SUFFIXES = (".mp3", ".mp2", ".mpga")
+MP3_HEAD = re.compile(rb"ID3|\xff[\xe2-\xff]", re.DOTALL)
+HEAD_BYTES = 512
+TAIL_BYTES = 1 << 16
+"""How far libsndfile may have read beyond the end of a stream."""
+
+
+@dataclass
+class Part:
+    """A part of a file that consists of several."""
+
+    open: Callable[[], contextlib.AbstractContextManager[Reader]]
+    junk: str = ""
+    """What lies between it and the part before; "" if it was joined to that one."""
+    lost: float = 0.0
+    """Seconds that are missing before it."""
+
+
+@contextlib.contextmanager
+def open_audio(source: Source, name: str, only_header: bool = False) -> Iterator[Reader]:
+    """Open a file or stream.
+
+    Args:
+        source: A path, or a binary file object.
+        name: Its name in messages.
+        only_header: Whether only the length that its header declares is to be known.
+
+    Raises:
+        AudioError: It is not audio; also raised by the reader.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, (str, Path)) and Path(source).suffix.lower() in PYAV_SUFFIXES:
+            yield stack.enter_context(_open_by_ffmpeg(source, name))
+            return
+        file = stack.enter_context(opened(source))
+        file.seek(0)
+        head = file.read(16)
+        other = head[:4] in headers.FAMILIES or head.startswith((b"fLaC", headers.AU_MAGIC))
+        if head.startswith(b"OggS"):
+            first = stack.enter_context(_open_either(_rewound(source), name))
+            seconds = first.seconds + sum(_ogg_seconds(file, name)) if only_header else 0.0
+            yield _Chain(first, _ogg_links(file, source, name), name, seconds, functools.partial(_ogg_end, file))
+        elif (MP3_HEAD.match(head) or name.lower().endswith(MP3_SUFFIXES)) and not other:
+            yield _open_mp3(file, source, name, stack, only_header)
+        else:
+            yield _open_uncompressed(file, source, name, stack, only_header)
+
+
+def _open_uncompressed(
+    file: BinaryIO, source: Source, name: str, stack: contextlib.ExitStack, only_header: bool
+) -> Reader:
+    found = headers.parts(file)
+    if found is None:
+        return stack.enter_context(_open_either(_rewound(source), name, file))
+    first, *later = found
+    reader = stack.enter_context(_open_either(_rewound(source if first.file is file else first.file), name))
+    if first.note:
+        reader.notes.append(Note(first.note, first.right * reader.seconds))
+    if not later:
+        return reader
+    seconds = reader.seconds
+    for part in later if only_header else ():
+        with contextlib.suppress(AudioError), _open_either(_rewound(part.file), name) as other:
+            seconds += other.seconds
+    parts = (Part(functools.partial(_open_either, part.file, name)) for part in later)
+    return _Chain(reader, parts, name, seconds)
+
+
+def _open_mp3(file: BinaryIO, source: Source, name: str, stack: contextlib.ExitStack, only_header: bool) -> Reader:
+    streams, rest = ([], 0) if only_header and mp3.has_index(file) else mp3.streams(file)
+    whole = len(streams) == 1 and streams[0].start == 0 and streams[0].regular
+    end = f"its last {rest} bytes are no whole frame of MP3" if rest else ""
+    if not streams or whole:
+        reader = stack.enter_context(_open_either(_rewound(source), name, file))
+        if end:
+            reader.notes.append(Note(end, reader.seconds - 1))
+        return reader
+
+    def part(number: int, stream: mp3.Stream) -> Part:
+        piece = window(file, stream.start, stream.stop)
+        by_libsndfile = stream.regular and (number == 0 or stream.declared is not None)
+        text = f"{stream.junk} bytes that are no frames of MP3" if stream.junk else ""
+        lost = stream.lost * stream.kind[1] / stream.kind[0]
+        open_part = _open_either if by_libsndfile else functools.partial(_open_mp3_part, number)
+        return Part(functools.partial(open_part, piece, name), text, lost)
+
+    first, *later = (part(number, stream) for number, stream in enumerate(streams))
+    reader = stack.enter_context(first.open())
+    if streams[0].junk:
+        reader.notes.append(Note(f"{first.junk} come first; left out"))
+    reader.notes.extend(_wrong_indexes(streams))
+    return _Chain(reader, iter(later), name, sum(stream.seconds for stream in streams), lambda: end)
+
+
+def _wrong_indexes(streams: list[mp3.Stream]) -> Iterator[Note]:
+    """Yield a note for each index of an MP3 file that declares another number of frames than follow it."""
+    at = 0.0
+    for number, stream in enumerate(streams):
+        if stream.declared is not None:
+            later = itertools.takewhile(lambda other: other.declared is None, streams[number + 1 :])
+            found = stream.frames + sum(other.frames + other.lost for other in later)
+            if abs(found - stream.declared) > 1:
+                text = f"{stream.declared} frames declared, {found} found; all were read"
+                text = text if found > stream.declared else f"cut short: {text.removesuffix('; all were read')}"
+                yield Note(text, at + min(found, stream.declared) * stream.kind[1] / stream.kind[0])
+        at += stream.seconds
+
+
+def _open_mp3_part(number: int, source: Source, name: str) -> contextlib.AbstractContextManager[Reader]:
+    return open_pyav(source, name, form="mp3", exact=number > 0)
+
+
+def _ogg_links(file: BinaryIO, source: Source, name: str) -> Iterator[Part]:
+    """Yield the links of a chain after the first, whose end is searched once the first was read."""
+    start = ogg.first_pages_end(file, 0) if isinstance(source, (str, Path)) else max(0, file.tell() - TAIL_BYTES)
+    start = max(start, ogg.first_pages_end(file, 0))
+    while (found := ogg.next_link(file, start)) is not None:
+        start = ogg.first_pages_end(file, found)
+        piece = window(file, found, ogg.next_link(file, start))
+        yield Part(functools.partial(_open_either, piece, name))
+
+
+def _ogg_end(file: BinaryIO) -> str:
+    return "" if ogg.is_ended(file) else "its last page is not marked as the end: it may be cut short"
+
+
+def _ogg_seconds(file: BinaryIO, name: str) -> Iterator[float]:
+    """Yield the lengths of the links of a chain after the first, if its last page belongs to another stream."""
+    if not ogg.is_chain(file):
+        return
+    start = ogg.first_pages_end(file, 0)
+    while (found := ogg.next_link(file, start)) is not None:
+        start = ogg.first_pages_end(file, found)
+        piece = window(file, found, ogg.next_link(file, start))
+        with contextlib.suppress(AudioError), _open_either(piece, name) as reader:
+            yield reader.seconds
+
+
+@contextlib.contextmanager
+def _open_either(source: Source, name: str, file: BinaryIO | None = None) -> Iterator[Reader]:
+    """Open by libsndfile, or where it cannot, by FFmpeg; ``file`` as in `open_soundfile`."""
+    import soundfile
+
+    with contextlib.ExitStack() as stack:
+        try:
+            reader = stack.enter_context(open_soundfile(source, name, file))
+        except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+            reason = re.sub(r"^Error opening .*: (?=[^:]*$)", "", str(error))
+            reader = stack.enter_context(_open_by_ffmpeg(_rewound(source), name, reason))
+        yield reader
+
+
+@contextlib.contextmanager
+def _open_by_ffmpeg(source: Source, name: str, reason: str = "") -> Iterator[Reader]:
+    """Open by FFmpeg; ``reason`` is why libsndfile did not open it."""
+    with contextlib.ExitStack() as stack:
+        with opened(source) as file:
+            head = file.read(HEAD_BYTES)
+        look = look_of(head)
+        if look and not name.lower().endswith(tuple(RAW_FORMATS)):  # FFmpeg believes some names
+            raise AudioError(f"{name}: not audio that can be decoded (it looks like {look})")
+        link = stack.enter_context(ogg.first_link(source)) if head.startswith(b"OggS") else _rewound(source)
+        try:
+            reader = stack.enter_context(open_pyav(link, name))
+        except UnknownFormatError as error:
+            raise AudioError(f"{name}: not audio that can be decoded ({reason})" if reason else str(error)) from None
+        yield reader
+
+
+def _rewound(source: Source) -> Source:
+    if not isinstance(source, (str, Path)):
+        source.seek(0)
+    return source
+
+
+class _Chain:
+    """The parts of a file, one after the other, at the rate of the first."""
+
+    seeks = False
+
+    def __init__(
+        self, first: Reader, later: Iterator[Part], name: str, seconds: float, end: Callable[[], str] = lambda: ""
+    ) -> None:
+        self.rate, self.seconds, self._end = first.rate, seconds, end
+        self._first, self._later, self._name = first, later, name
+        self._notes: list[Note] = []
+        self._more = 0
+        self._filled = 0.0
+
+    @property
+    def position(self) -> int:
+        """Number of samples decoded so far."""
+        return self._first.position + self._more
+
+    @property
+    def notes(self) -> list[Note]:
+        """What was noticed so far."""
+        return [*self._first.notes, *self._notes]
+
+    def blocks(self, first: int) -> Iterator[np.ndarray]:
+        """See `Reader`."""
+        yield from self._first.blocks(first)
+        for part in self._later:
+            for block in self._part(part):
+                skip = max(0, first - self.position)
+                self._more += len(block)
+                yield block[skip:]
+        if text := self._end():
+            self._notes.append(Note(text, self.position / self.rate))
+
+    def _part(self, part: Part) -> Iterator[np.ndarray]:
+        at = self.position / self.rate
+        lost = part.lost if part.lost <= MAX_GAP_SECONDS - self._filled else 0.0
+        self._filled += lost
+        if lost:
+            self._notes.append(
+                Note(f"{lost:.2f} s at {at:.2f} s are missing ({part.junk}); silent here", at, at + lost)
+            )
+            yield from silence(round(lost * self.rate))
+        else:
+            joined = f"another stream begins at {at:.2f} s, as in joined files"
+            text = f"{part.junk} are at {at:.2f} s; left out" if part.junk else joined
+            self._notes.append(Note(text, at, at))
+        at = self.position / self.rate
+        try:
+            with part.open() as reader:
+                yield from _converted(reader, self.rate)
+                self._notes += [Note(note.text, at + note.start, at + note.stop) for note in reader.notes]
+        except AudioError as error:
+            reason = str(error).removeprefix(f"{self._name}: ")
+            self._notes.append(Note(f"what follows at {at:.2f} s could not be read ({reason})", at, at))
+
+
+def _converted(reader: Reader, rate: int) -> Iterator[np.ndarray]:
+    if reader.rate == rate or not reader.rate:
+        yield from reader.blocks(0)
+        return
+    import soxr
+
+    stream = soxr.ResampleStream(reader.rate, rate, 1, dtype="float32")
+    for block in reader.blocks(0):
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
