@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.storage.settings import refuse_changes
 
     output = output_at(args.out, args.format)
+    output.refuse_as_input(args.inputs)
     survey = Survey(args.inputs, args.path_column)
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +11,17 @@ from maeast_upstream.display import without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
 from maeast_upstream.extract.outputs import Output
-from maeast_upstream.extract.part_store import PartReport
+from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.parts import SAVE_SECONDS, Work, cut_parts, write_parts
 from maeast_upstream.extract.progress import Progress
 from maeast_upstream.extract.ray import connected, write_parts_on_ray
-from maeast_upstream.extract.survey import Survey
-from maeast_upstream.extract.table import METADATA_KEY, EmbeddingSpec
+from maeast_upstream.extract.survey import Survey, state_of
+from maeast_upstream.extract.table import METADATA_KEY, STATE_KEY, EmbeddingSpec
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.storage.settings import refuse_changes
 from maeast_upstream.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,15 @@ class Job:
             "inputs": {"segments": self.survey.segments, "digest": self.survey.digest},
         }
 
-    def metadata(self) -> dict[str, str]:
-        """Return the metadata of the table's schema, which tells how the table was made."""
+    def metadata(self, state: str = "") -> dict[str, str]:
+        """Return the metadata of the table's schema, which tells how the table was made.
+
+        Args:
+            state: Of all inputs, see `Survey.state`; "" for a part, whose report has its own.
+        """
         config = self.encoder.config.to_dict()
         content = {"settings": self.settings, "checkpoint": without_secrets(self.checkpoint), "config": config}
+        content |= {STATE_KEY: state} if state else {}
         return {METADATA_KEY: json.dumps(content)}
 
     def refuse_other_table(self) -> None:
@@ -59,6 +67,13 @@ class Job:
             raise ValueError(f"{self.output.address} exists already; give --force to replace it, or another name")
         remedy = "give --force to replace it, or another name"
         refuse_changes(before, self.settings, self.output.address, remedy)
+        if self.output.recorded_state() not in (None, self.survey.state):
+            name = self.survey.changed_since(self.output.time_ns())
+            example = f", such as {name}" if name else ""
+            raise ValueError(
+                f"{self.output.address}: files that it was made from have changed in size or time{example}: "
+                "give --force to make it again, or another name"
+            )
 
     def standing(self) -> str:
         """Return a sentence about the parts that are done."""
@@ -85,11 +100,13 @@ class Job:
         builder = self.output.table_builder(self.spec, self.spec.width(self.encoder.config), self.metadata())
         with store.locked():
             store.open(self.settings)
+            self._remove_changed_parts(store)
             done = {number: store.report(number).segments for number in store.numbers()}
             parts = cut_parts(self.survey, done)
             # on Ray a part may be made twice, by a machine that is thought lost, too: its cut must not depend on time
             save_seconds = SAVE_SECONDS if ray is None else math.inf
-            work = Work(store, builder, self.encoder, self.engine, workers, batch_seconds, save_seconds)
+            stamps = self.survey.stamps
+            work = Work(store, builder, self.encoder, self.engine, workers, batch_seconds, save_seconds, stamps)
             with Progress(self.survey.segments, store.total()) as progress:
                 if ray is None:
                     write_parts(parts, work, progress.add)
@@ -102,5 +119,14 @@ class Job:
                 store.remove()
                 count, reason = self.survey.segments, total.errors[0][1]
                 raise ValueError(f"none of the {count} input files could be read; first error: {reason}")
-            self.output.finish(builder.schema)
+            self.output.finish(builder.schema.with_metadata(self.metadata(self.survey.state)))
         return total
+
+    def _remove_changed_parts(self, store: PartStore) -> None:
+        """Remove the parts with a clip whose file has another size or time now than when the part was made."""
+        for number in store.numbers():
+            report = store.report(number)
+            end = number + report.segments
+            if report.state and report.state != state_of(self.survey.stamps[number:end]):
+                logger.warning("clips %d to %d are embedded again: a file among them has changed", number, end - 1)
+                store.remove_part(number)

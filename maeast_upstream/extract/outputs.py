@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import json
+import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +12,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from maeast_upstream.display import as_text
 from maeast_upstream.extract.npy_names import npy_name
 from maeast_upstream.extract.part_store import SETTINGS_NAME, PartReport, PartStore
-from maeast_upstream.extract.table import METADATA_KEY, Embedded, EmbeddingSpec, make_schema, make_table
+from maeast_upstream.extract.table import METADATA_KEY, STATE_KEY, Embedded, EmbeddingSpec, make_schema, make_table
 from maeast_upstream.storage import delimited
 from maeast_upstream.storage.folder import Storage
 
@@ -81,13 +84,30 @@ class Output:
             for table in store.tables():
                 yield from (f"{self.name}/{name}" for name in table["file"].to_pylist())
 
+    def refuse_as_input(self, inputs: Sequence[str]) -> None:
+        """Raise ValueError if one of the inputs is the output, or a file that is written or removed with it."""
+        names = (self.name, self.error_list, self.warning_list)
+        ours = {os.path.realpath(self.parent.path(name)) if self.parent.is_local else name for name in names}
+        for item in inputs:
+            if not self.is_folder and os.path.realpath(item) in ours:
+                raise ValueError(f"{as_text(item)}: an input, and the output of this run; give another -o")
+
     def recorded(self) -> dict[str, Any]:
         """Return the settings of the run that made the existing output; empty if there is none."""
         if self.whole():
-            return self._settings_of_file()
+            settings: dict[str, Any] = self._metadata_of_file().get("settings", {})
+            return settings
         return self.store.settings() if self.store.begun else {}
 
-    def _settings_of_file(self) -> dict[str, Any]:
+    def recorded_state(self) -> str | None:
+        """Return the state of the inputs that the existing file was made from; None if it does not tell."""
+        return self._metadata_of_file().get(STATE_KEY)
+
+    def time_ns(self) -> int:
+        """Return when the existing file was written, in ns since 1970; infinitely late for a remote one."""
+        return os.stat(self.parent.path(self.name)).st_mtime_ns if self.parent.is_local else sys.maxsize  # noqa: PTH116
+
+    def _metadata_of_file(self) -> dict[str, Any]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -98,7 +118,7 @@ class Output:
                         text = str(arrays[METADATA_KEY])
                 else:
                     text = (pq.read_schema(file).metadata or {})[METADATA_KEY.encode()].decode()
-            settings: dict[str, Any] = json.loads(text)["settings"]
+            metadata = json.loads(text)
         except (
             pa.ArrowException,
             OSError,
@@ -109,7 +129,7 @@ class Output:
             zipfile.BadZipFile,
         ):
             return {}
-        return settings
+        return metadata if isinstance(metadata, dict) and isinstance(metadata.get("settings"), dict) else {}
 
     def table_builder(self, spec: EmbeddingSpec, width: int, metadata: dict[str, str]) -> "TableBuilder":
         """Return the builder of a part's rows."""
@@ -224,6 +244,9 @@ def output_at(address: str, format: str | None = None) -> Output:
     if storage.is_local and storage.exists(name) and storage.files.isdir(storage.path(name)) == bool(ending):
         raise ValueError(f"{address}: a {'folder' if ending else 'file'} has this name; give another")
     output = Output(storage, name, ending or format or "parquet", is_folder=not ending)
+    parts = output.store.storage
+    if parts.is_local and parts.root != storage.path(name) and os.path.islink(parts.root):  # noqa: PTH114
+        raise ValueError(f"{parts.shown()}: a link, where the parts of the table would be; remove it")
     other = "parquet" if output.format == "npy" else "npy"
     if output.is_folder and replace(output, format=other).store.begun:
         raise ValueError(

@@ -40,6 +40,8 @@ class PartReport:
     """Name, reason and segment number of each input that could not be read."""
     warnings: list[tuple[str, int, str]] = field(default_factory=list)
     """Name, segment number and note for each note about an input; one input may have several."""
+    state: str = ""
+    """Digest of size and time of the part's files, see `survey.state_of`; "" in parts of 0.1.0."""
 
     @property
     def segments(self) -> int:
@@ -166,6 +168,10 @@ class PartStore:
             f"{self.storage.shown()}: the part before clip {number} ends at {end}; was another run writing here? "
             "Give --force to start again"
         )
+
+    def remove_part(self, number: int) -> None:
+        """Remove a part, which is then made again."""
+        self.storage.remove(_name(number))
 
     def tables(self) -> Iterator["pa.Table"]:
         """Yield the rows of all parts in order, one row group at a time."""

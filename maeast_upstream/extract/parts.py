@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from maeast_upstream.data.inputs import Segment, cost
@@ -13,6 +13,7 @@ from maeast_upstream.engines.selection import Choice
 from maeast_upstream.extract.outputs import TableBuilder
 from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
+from maeast_upstream.extract.survey import state_of
 from maeast_upstream.extract.table import Embedded
 from maeast_upstream.frontend import SAMPLE_RATE
 
@@ -74,6 +75,8 @@ class Work:
     """Seconds of audio in a batch; None for the default of the device."""
     save_seconds: float = SAVE_SECONDS
     """Time after which a part ends before its planned end, so that a kill costs little; infinity for whole parts."""
+    stamps: Sequence[int] = ()
+    """Stamps of all segments of the run, see `Survey.stamps`; none to note no state of the parts."""
 
 
 def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:
@@ -113,6 +116,8 @@ def write_part(
             clips = [outcome for outcome in group if isinstance(outcome, Embedded)]
             if clips:
                 writer.write_table(work.builder.table(clips))
+        if work.stamps:
+            report.state = state_of(work.stamps[number : number + report.segments])
     return report.segments
 
 

@@ -16,6 +16,8 @@ EmbeddingKind = Literal["scene", "frames"]
 VectorType = Literal["float32", "float16"]
 METADATA_KEY = "maeast"
 """Key of the schema's metadata that tells, as JSON, how the table was made."""
+STATE_KEY = "inputs_state"
+"""Key in that JSON of the state of the inputs when the table was made, see `Survey.state`."""
 
 
 @dataclass(frozen=True, kw_only=True)

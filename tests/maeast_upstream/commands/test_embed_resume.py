@@ -1,9 +1,11 @@
 """`maeast embed`: runs that stop and continue, and outputs that exist already."""
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from embed_runs import errors, fail_at, note, rows
 
@@ -253,3 +255,48 @@ def test_what_was_noticed_is_listed_and_counted_of_an_earlier_run_too(folder, tm
     monkeypatch.undo()
     assert main(["embed", str(folder), "-o", str(out), "--force"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "e.parquet"]
+
+
+def test_a_clip_that_changed_since_its_part_was_made_is_embedded_again(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(parts, "PART_CLIPS", 2)
+    out, paths = tmp_path / "e.parquet", sorted(folder.iterdir())
+    with monkeypatch.context() as patch:
+        fail_at(patch, 4, KeyboardInterrupt())
+        assert main(["embed", str(folder), "-o", str(out)]) == 130
+    shutil.copy(paths[5], paths[2])
+    submitted, submit_block = [], pipeline.submit_block
+    monkeypatch.setattr(
+        pipeline, "submit_block", lambda block, *rest: submitted.extend(block) or submit_block(block, *rest)
+    )
+    assert main(["embed", str(folder), "-o", str(out)]) == 0
+    assert "clips 2 to 3 are embedded again" in caplog.text
+    assert [segment.path for segment, _ in submitted] == [str(path) for path in paths[2:]]
+    table = rows(out)
+    assert [row["path"] for row in table] == [str(path) for path in paths]
+    assert np.allclose(table[2]["vector"], table[5]["vector"], atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [lambda path: path.touch(), lambda path: os.truncate(path, 10)])
+def test_a_whole_table_of_files_that_changed_is_refused_and_made_again_by_force(folder, tmp_path, capsys, change):
+    command = ["embed", str(folder), "-o", str(tmp_path / "e.parquet")]
+    assert main(command) == 0
+    assert main(command) == 0
+    path = sorted(folder.iterdir())[1]
+    change(path)
+    assert main(command) == 1
+    assert f"have changed in size or time, such as {path}: give --force" in errors(capsys)
+    assert main([*command, "--force"]) in (0, 3)
+
+
+def test_a_folder_of_parts_makes_those_of_changed_files_again(folder, tmp_path):
+    out = tmp_path / "out"
+    for options in ([], ["--format", "npy"]):
+        command = ["embed", str(folder), "-o", f"{out}{len(options)}", *options]
+        assert main(command) == 0
+        first = sorted(folder.iterdir())[0]
+        first.write_bytes(b"nothing")
+        assert main(command) == 3
+        shutil.copy(sorted(folder.iterdir())[1], first)
+        assert main(command) == 0
+    table = rows(f"{out}0")
+    assert len(table) == 6

@@ -150,3 +150,23 @@ def test_warnings_are_listed_beside_with_a_row_for_each_note(tmp_path):
     ]
     output.write_lists(PartReport())
     assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = output_at("e.parquet")
+    for name in ("e.parquet", "./e.parquet", str(tmp_path / "e.parquet"), "e.parquet.errors.tsv"):
+        with pytest.raises(ValueError, match="an input, and the output"):
+            output.refuse_as_input(["a.wav", name])
+    output.refuse_as_input(["a.wav", "-", "s3://bucket/e.parquet"])
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "parts"), [("e.parquet", None, "e.parquet.parts"), ("e", "npy", "e/_parts")]
+)
+def test_parts_are_not_written_through_a_link(tmp_path, name, format, parts):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / parts).parent.mkdir(exist_ok=True)
+    (tmp_path / parts).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="a link, where the parts"):
+        output_at(str(tmp_path / name), format)
