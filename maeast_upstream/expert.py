@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from torch import Tensor, nn
 
+from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig, read_section
 from maeast_upstream.encoder import load_model
 from maeast_upstream.readout import Mel
+from maeast_upstream.storage.text import read_yaml
 from maeast_upstream.time_grid import TimeGrid
 from maeast_upstream.waveforms import to_clips
 
@@ -53,13 +54,9 @@ class UpstreamOptions:
         """
         where = "upstream options"
         if isinstance(source, str | Path):
-            where = str(source)
-            try:
-                source = yaml.safe_load(Path(source).expanduser().read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise ValueError(f"{where}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+            where, source = str(source), read_yaml(Path(source).expanduser())
         if not isinstance(source, Mapping | None):
-            raise ValueError(f"{where}: expected a mapping with precision, mel, hop_ms or repeat, got {source!r}")
+            raise ValueError(f"{where}: expected a mapping with precision, mel, hop_ms or repeat, got {quote(source)}")
         values = {**(source or {}), **changes}
         if values.get("hop_ms") == "native":
             values["hop_ms"] = None

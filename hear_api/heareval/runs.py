@@ -22,6 +22,8 @@ EMBEDDED_NAME, PREDICTED_NAME = ".done.embeddings", "prediction-done.json"
 """Files that the kit writes when a runner has finished a task."""
 STATE_NAME = "maeast.json"
 """Our file in the same folder: from which task and grid the kit's results are, and the seconds of each part."""
+MAX_LOG_BYTES = 1 << 16
+"""The end of a runner's log in which its last line is looked for."""
 LOCK_SECONDS = 3.0
 """Time to wait for the processes of a killed command, which end by themselves within a second."""
 
@@ -186,5 +188,8 @@ class TaskRun:
 
 def last_line(log: Path) -> str:
     """The last line of a runner's log, at most 200 characters of it."""
-    text = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - MAX_LOG_BYTES))
+        content = file.read(MAX_LOG_BYTES).decode(errors="replace")
+    text = [line.strip() for line in content.splitlines() if line.strip()]
     return text[-1][:200] if text else "the log is empty"

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hear_api.tasks.format import SCORES_NAME, HearTask
+from maeast_upstream.data.labels import read_table
 from maeast_upstream.storage.delimited import from_cell, write_csv
+from maeast_upstream.storage.text import read_text
 from maeast_upstream.visualization.figures import draw_legend, drawing, drawn_name
 
 UNSCALED_METRICS = ("d_prime", "segment_1s_er")
@@ -71,7 +73,7 @@ def read_scores(model: str, task: HearTask, results: Path, head: str) -> Iterato
         results: the folder into which the kit wrote.
         head: the grid from which the kit chose the head.
     """
-    content = json.loads((results / SCORES_NAME).read_text(encoding="utf-8"))
+    content = json.loads(read_text(results / SCORES_NAME))  # a score may be NaN
     folds = content.get("aggregated_scores")
     if "task_specific_param_grid" in task.metadata.get("evaluation_params", {}):
         head += ", grid of the task"
@@ -129,15 +131,14 @@ def read_csv(path: Path) -> list[HearScore]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [[from_cell(row[column]) for column in COLUMNS] for row in csv.DictReader(file)]
+        rows = [[from_cell(cell) for cell in row] for row in read_table(path, COLUMNS, ["deviation", "chooses"])]
         return [
             HearScore(
                 model, task, metric, float(value), float(deviation) if deviation else None, head, chooses == "yes"
             )
             for model, task, metric, value, deviation, head, chooses in rows
         ]
-    except (KeyError, ValueError, csv.Error) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not a table of maeast hear ({error}); move or rename it") from error
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.storage.text import read_text
 
 METADATA_NAME, VOCABULARY_NAME = "task_metadata.json", "labelvocabulary.csv"
 SCORES_NAME = "test.predicted-scores.json"
@@ -18,6 +20,8 @@ SCENE_METRICS = ("top1_acc", "pitch_acc", "chroma_acc", "mAP", "d_prime", "aucro
 EVENT_METRICS = ("event_onset_200ms_fms", "event_onset_50ms_fms", "event_onset_offset_50ms_20perc_fms", "segment_1s_er")
 TRAIN_VALID_TEST = ("train", "valid", "test")
 FOLD_MODES = ("new_split_kfold", "presplit_kfold")
+MAX_LABELS_BYTES = 1 << 28
+"""Largest list of a task's labels or events: those of all tasks of HEAR are below 100 MB."""
 MIN_FOLDS = 3
 """The kit uses one fold for test, one for valid and the others for train."""
 NAN_WORDS = frozenset(
@@ -132,7 +136,7 @@ def task_files(folder: Path) -> set[str]:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file; TaskError unless it holds an object that is not empty."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, MAX_LABELS_BYTES))
     except FileNotFoundError:
         raise TaskError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -184,11 +188,10 @@ def check_splits(path: Path, metadata: Mapping[str, Any]) -> None:
 def read_vocabulary(path: Path) -> list[str]:
     """The labels of a labelvocabulary.csv in order; TaskError if the kit would read others."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
+        rows = list(csv.reader(io.StringIO(read_text(path), newline="")))
     except FileNotFoundError:
         raise TaskError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise TaskError(f"{path}: not a UTF-8 CSV file ({error})") from error
     if not rows or rows[0] != ["idx", "label"] or len(rows) == 1:
         raise TaskError(f"{path}: expected a header idx,label and rows, got {rows[:1]}")

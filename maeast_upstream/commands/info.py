@@ -14,6 +14,7 @@ def main(argv: Sequence[str]) -> int:
     """Show a checkpoint's sizes, front end, readout, provenance and model card."""
     args = build_parser().parse_args(argv)
     from maeast_upstream import checkpoint
+    from maeast_upstream.storage.text import read_text
 
     path = checkpoint.resolve(args.checkpoint)
     loaded = checkpoint.read(path)
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         values = dataclasses.asdict(getattr(loaded.config, section.name))
         print(f"{section.name:<16}" + ", ".join(f"{name} {value}" for name, value in values.items() if value != {}))
     if (path / CARD_NAME).is_file():
-        print("\n" + (path / CARD_NAME).read_text(encoding="utf-8").strip())
+        print("\n" + read_text(path / CARD_NAME).strip())
     return ExitStatus.DONE
 
 

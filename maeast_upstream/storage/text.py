@@ -1,4 +1,4 @@
-"""Reads text that users hand in: tables, lists of paths, JSON and YAML.
+"""Reads text that users hand in: tables, lists of paths, YAML; `json_file` reads JSON.
 
 A byte order mark is dropped, and with one UTF-16 and UTF-32 are read as well as UTF-8. Memory is bounded: a file may
 have no end (a device, a pipe), and a line may have none.
@@ -6,7 +6,6 @@ have no end (a device, a pipe), and a line may have none.
 
 import codecs
 import io
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -55,18 +54,25 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
         raise ValueError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})") from error
 
 
-def read_json(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> Any:
-    """Read a JSON file, see `read_text`.
+def read_yaml(path: Path, loader: Any = None) -> Any:
+    """Read a YAML file, see `read_text`.
+
+    Args:
+        path: The file.
+        loader: A subclass of ``yaml.SafeLoader``; None for that itself, which makes plain data.
 
     Raises:
-        OSError: The file does not exist or cannot be read.
-        ValueError: As of `read_text`; or it is not JSON, or is nested too deeply; in one line.
+        ValueError: It cannot be read or is not YAML; in one line.
     """
-    text = read_text(path, max_bytes)
+    import yaml
+
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+        return yaml.load(read_text(path), loader or yaml.SafeLoader)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as YAML ({error.strerror or error})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-01
+        reason = " ".join(str(error).removeprefix(f"{path}: ").split())
+        raise ValueError(f"{path}: not YAML ({reason[:300]})") from error
 
 
 def refuse_endless(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from maeast_upstream.storage.settings import flatten
+from maeast_upstream.storage.text import read_yaml
 from pretrain.cli import read_recipe
 from pretrain.recipe import Recipe
 from pretrain.training.run_folder import CHANGEABLE
@@ -115,10 +116,7 @@ def read_sweep(path: Path) -> Sweep:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a sweep, see configs/ablations/")
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date such as 2026-13-01
-        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    data = read_yaml(path, StrictLoader)
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a mapping of {', '.join(KEYS)}")
     if unknown := [key for key in data if key not in KEYS]:

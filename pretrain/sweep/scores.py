@@ -12,6 +12,7 @@ from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.evaluation.linear_probe import valid_accuracies
 from maeast_upstream.readout import Readout
 from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.json_file import read_json
 
 READOUTS = {
     "plain": Readout(layer="last", mel="mean", pool="mean"),
@@ -67,7 +68,7 @@ def read_scores(path: Path) -> Scores:
     if not path.exists():
         return {}
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        scores = read_json(path)
         return {
             SetKey(name, values["digest"]): {readout: float(values[readout]) for readout in READOUTS}
             for name, values in scores.items()

@@ -24,6 +24,7 @@ from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.json_file import read_json
 from maeast_upstream.storage.lock import ProcessLock
 from maeast_upstream.storage.settings import flatten, refuse_changes
+from maeast_upstream.storage.text import lines_of, open_lines
 
 logger = logging.getLogger(__name__)
 
@@ -208,11 +209,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"{run}: not a run: no {METRICS_NAME} in it")
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            line = json.loads(text)
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                lines.append(line)
+    with open_lines(str(path)) as file:
+        for text in lines_of(file, str(path)):
+            with contextlib.suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                if isinstance(line, dict) and isinstance(line.get("step"), int):
+                    lines.append(line)
     return lines
 
 

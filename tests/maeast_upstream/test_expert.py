@@ -310,7 +310,7 @@ def test_a_wrong_option_is_named(tmp_path, options, message):
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"\xff\xfe", b"a: [", b""],
+    [None, b"\xff\xfe\xfd", b"a: [", b""],
     ids=["none", "binary", "broken", "empty"],
 )
 def test_an_options_file_that_is_none(tmp_path, content):
@@ -320,7 +320,7 @@ def test_an_options_file_that_is_none(tmp_path, content):
     if content == b"":
         assert UpstreamOptions.read(path) == UpstreamOptions()
         return
-    with pytest.raises(ValueError, match="cannot be read as YAML") as caught:
+    with pytest.raises(ValueError, match=r"cannot be read as YAML|not YAML \(") as caught:
         UpstreamOptions.read(path)
     assert "\n" not in str(caught.value)
 

@@ -4,7 +4,7 @@ import importlib.resources
 from pathlib import Path
 from typing import Any
 
-import yaml
+from maeast_upstream.storage.text import read_yaml
 
 
 def config_path(name: str) -> Path:
@@ -27,10 +27,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is missing, or not YAML with named sections.
     """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    config = read_yaml(path)
     if not isinstance(config, dict):
         raise ValueError(f"{path}: expected sections runner, optimizer and downstream_expert")
     return config
