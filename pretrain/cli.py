@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from maeast_upstream.arguments import suggest_option, take_output_options
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.config import read_section
+from maeast_upstream.storage.text import read_text
 from pretrain.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def read_recipe(argv: Sequence[str], prog: str = PROG, description: str = DESCRI
         settings = parser.parse_args(with_packaged_recipe(argv)).as_dict()
     except ArgumentError as error:
         raise ValueError(explain(str(error))) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--config: not text in UTF-8 ({error.reason} at byte {error.start})") from error
     settings.pop("config")
     return read_section(Recipe, settings, "recipe")
 
@@ -79,6 +82,8 @@ def with_packaged_recipe(argv: Sequence[str]) -> list[str]:
 
 def find_recipe(name: str) -> str:
     """Return ``name`` if it is a path, else the path of that recipe in the package; ValueError if there is none."""
+    if Path(name).is_file() or Path(name).is_fifo():
+        read_text(Path(name))  # its errors are a line; jsonargparse would wait for a pipe
     if Path(name).suffix or "/" in name or Path(name).exists():
         return name
     folder = importlib.resources.files("maeast_upstream.configs")

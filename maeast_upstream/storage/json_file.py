@@ -15,8 +15,8 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: It is a pipe or device, is larger than ``max_bytes``, is not UTF-8 or not JSON, has a key twice, holds
-            NaN or an infinite number, or is nested too deeply. The message does not name the file.
+        ValueError: It is a pipe or device, is larger than ``max_bytes``, is not UTF-8 or not JSON, has a key twice,
+            holds NaN or an infinite number, or is nested too deeply. The message does not name the file.
         OSError: It cannot be opened.
     """
     refuse_endless(path)

@@ -1,5 +1,6 @@
 import dataclasses
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,21 @@ def test_every_recipe_parses_is_complete_and_opens_with_its_launch_line(path):
 def test_a_recipe_of_the_package_is_found_by_name_from_any_folder(options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert read_recipe(options) == read_recipe(["--config", str(ROOT / "configs" / "debug_cpu.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(None, "a pipe or device; expected a file"), ("out: x".encode("utf-16"), "UTF-8"), (b"out: \xe9", "UTF-8")],
+)
+def test_a_recipe_that_is_no_text_is_one_line(tmp_path, data, message):
+    path = tmp_path / "x.yaml"
+    if data is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(data)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_recipe(["--config", str(path)])
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_recipe_is_one_line_with_the_names(capsys):
