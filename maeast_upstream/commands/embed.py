@@ -16,6 +16,7 @@ from maeast_upstream.arguments import (
     parse_layer,
     readout_from,
 )
+from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.progress import is_quiet
 from maeast_upstream.readout import Readout
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     engine = start_engine(args, encoder, spec, survey, before)
     # before the job's own check, which would name the engine that follows from the precision
     refuse_changes(before, {"precision": engine.precision}, output.address, "give the same, another -o, or --force")
-    job = Job(survey, output, encoder, spec, engine, args.checkpoint or "bundled")
+    job = Job(survey, output, encoder, spec, engine, args.checkpoint or "bundled", args.max_hours)
     if args.force:
         output.remove()
     if output.whole():
@@ -115,6 +116,12 @@ def build_parser() -> Parser:
         "--workers", type=int, default=1, help="processes that decode; default 1, or 0 for a thread of this process"
     )
     parser.add_argument(
+        "--max-hours",
+        type=float,
+        default=MAX_HOURS,
+        help=f"audio that a file may have; a longer one is left out; default {MAX_HOURS:g}, or inf",
+    )
+    parser.add_argument(
         "--ray",
         nargs="?",
         const="auto",
@@ -153,6 +160,8 @@ def check_numbers(args: argparse.Namespace) -> None:
     """Raise UsageError if a number is out of range."""
     if args.workers < 0:
         raise UsageError(f"--workers must be at least 0, got {args.workers}")
+    if not args.max_hours > 0:
+        raise UsageError(f"--max-hours must be above 0, got {args.max_hours}")
     if args.batch_seconds is not None and not 0 < args.batch_seconds < float("inf"):
         raise UsageError(f"--batch-seconds must be above 0, got {args.batch_seconds}")
 

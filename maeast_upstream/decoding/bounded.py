@@ -19,8 +19,6 @@ from maeast_upstream.audio.joining import LARGE_BLOCK_SAMPLES, join_in_memory
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.storage.remote import ErrorCapturingFile
 
-MAX_HOURS = 24.0
-"""Default limit of the length of a file."""
 MEMORY_HOURS = 1.0
 """Longer audio goes to a temporary file."""
 MIN_FREE_BYTES = 256 << 20

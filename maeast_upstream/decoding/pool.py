@@ -9,11 +9,10 @@ from typing import Self
 
 import numpy as np
 
-from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.audio.constants import MAX_HOURS, SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.data.packed import SAMPLE_BYTES
-from maeast_upstream.decoding.bounded import MAX_HOURS
 from maeast_upstream.decoding.process import (
     LIMIT_SECONDS,
     LIMIT_SECONDS_PER_MB,

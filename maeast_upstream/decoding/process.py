@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.audio.reading import AudioError, DecodedAudio
 from maeast_upstream.data.inputs import Segment, file_bytes
-from maeast_upstream.decoding.bounded import MAX_HOURS, BoundedJoin
+from maeast_upstream.decoding.bounded import BoundedJoin
 from maeast_upstream.decoding.protocol import READY, Answer, AnswerReader, InvalidAnswerError, send_request
 from maeast_upstream.decoding.worker import MEMORY_BYTES, attempt
 

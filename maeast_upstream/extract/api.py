@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.audio.reading import AudioError, AudioWarning, read_audio
 from maeast_upstream.config import scene_width
 from maeast_upstream.data.inputs import list_segments
@@ -28,6 +29,7 @@ def embed_files(
     readout: Readout | Sequence[Readout] | None = None,
     workers: int = 1,
     path_column: str | None = None,
+    max_hours: float = MAX_HOURS,
     on_error: Callable[[str, str], None] | None = None,
     on_warning: Callable[[str, str], None] | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -40,6 +42,7 @@ def embed_files(
         readout: None for the checkpoint's own; several give a row each.
         workers: processes that decode; 0 for a thread.
         path_column: what manifests call the column of paths; None for ``path``.
+        max_hours: limit of the audio of a file; a longer one is an input that cannot be read.
         on_error: called with the name of an input that cannot be read and the reason; None raises instead.
         on_warning: called with the name of an input and what was noticed about it, such as a header that promises more
             than there is; None gives an `AudioWarning` instead.
@@ -54,7 +57,7 @@ def embed_files(
     readout = readout or encoder.config.readout
     spec = EmbeddingSpec(kind=kind, readouts=(readout,) if isinstance(readout, Readout) else tuple(readout))
     spec.width(encoder.config)
-    with DecodePool(workers) as pool:
+    with DecodePool(workers, max_hours=max_hours) as pool:
         for outcome in embed_decoded(pool.decode(list_segments(inputs, path_column=path_column)), encoder, spec):
             for note in outcome.notes:
                 if on_warning is None:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.display import without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
@@ -35,6 +36,8 @@ class Job:
     engine: Choice
     checkpoint: str
     """Its name as the user gave it."""
+    max_hours: float = MAX_HOURS
+    """Limit of the audio of a file; a longer one is an error."""
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -46,6 +49,7 @@ class Job:
             "precision": self.engine.precision,
             **self.spec.to_dict(),
             "format": self.output.format,
+            "max_hours": self.max_hours,
             "inputs": {"segments": self.survey.segments, "digest": self.survey.digest},
         }
 
@@ -106,7 +110,8 @@ class Job:
             # on Ray a part may be made twice, by a machine that is thought lost, too: its cut must not depend on time
             save_seconds = SAVE_SECONDS if ray is None else math.inf
             stamps = self.survey.stamps
-            work = Work(store, builder, self.encoder, self.engine, workers, batch_seconds, save_seconds, stamps)
+            limits = (batch_seconds, save_seconds, stamps, self.max_hours)
+            work = Work(store, builder, self.encoder, self.engine, workers, *limits)
             with Progress(self.survey.segments, store.total()) as progress:
                 if ray is None:
                     write_parts(parts, work, progress.add)

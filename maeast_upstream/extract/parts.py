@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.encoder import Encoder
@@ -77,6 +78,8 @@ class Work:
     """Time after which a part ends before its planned end, so that a kill costs little; infinity for whole parts."""
     stamps: Sequence[int] = ()
     """Stamps of all segments of the run, see `Survey.stamps`; none to note no state of the parts."""
+    max_hours: float = MAX_HOURS
+    """Limit of the audio of a file."""
 
 
 def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:
@@ -94,7 +97,7 @@ def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartRepor
             begun.append(part)
             yield from part.segments
 
-    with DecodePool(work.workers) as pool:
+    with DecodePool(work.workers, max_hours=work.max_hours) as pool:
         outcomes = embed_decoded(pool.decode(segments()), work.encoder, work.builder.spec, work.batch_seconds)
         while (first := next(outcomes, None)) is not None:
             part = begun.popleft()

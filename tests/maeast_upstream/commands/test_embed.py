@@ -86,6 +86,7 @@ def test_the_command_line_changes_the_readout(folder, tmp_path):
         (["embed", "a.wav", "-o", "e.parquet", "--speed", "3"], "unrecognized arguments: --speed 3"),
         (["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "many"], "invalid float value: 'many'"),
         (["embed", "a.wav", "-o", "e.parquet", "--batch-seconds", "nan"], "--batch-seconds must be above 0"),
+        (["embed", "a.wav", "-o", "e.parquet", "--max-hours", "nan"], "--max-hours must be above 0"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_1(argv, message, tmp_path, monkeypatch, capsys):

@@ -9,10 +9,12 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import soundfile
 from embed_runs import errors, rows
 
 from maeast_upstream import load_model
 from maeast_upstream.cli import main
+from maeast_upstream.extract import embed_files
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -31,6 +33,25 @@ def test_a_broken_file_is_listed_and_the_rest_goes_on(folder, tmp_path, capsys):
     (folder / "0broken.wav").unlink()
     assert main(["embed", str(folder), "-o", str(out), "--force"]) == 0
     assert not (tmp_path / "e.parquet.errors.tsv").exists()
+
+
+@pytest.mark.slow
+def test_a_file_beyond_max_hours_is_left_out_with_its_length(tmp_path, capsys):
+    long, short = tmp_path / "in" / "long.wav", tmp_path / "in" / "short.wav"
+    long.parent.mkdir()
+    for path, seconds in ((long, 4.5), (short, 1.0)):
+        soundfile.write(path, np.zeros(round(seconds * 16000)) + 0.1, 16000)
+    out, command = tmp_path / "e.parquet", ["embed", str(long.parent), "-o", str(tmp_path / "e.parquet")]
+    assert main([*command, "--max-hours", "0.001"]) == 3
+    message = f"{long}: 0.00125 hours of audio; the limit is 0.001 hours (--max-hours)"
+    assert message in errors(capsys)
+    assert [row["path"] for row in rows(out)] == [str(short)]
+    assert main([*command, "--max-hours", "1"]) == 1  # not "complete already"
+    assert "was begun with max_hours 0.001, not 1.0" in errors(capsys)
+    listed = []
+    embedded = list(embed_files(long.parent, max_hours=0.001, on_error=lambda *error: listed.append(error)))
+    assert [row["path"] for row in embedded] == [str(short)]
+    assert listed == [(str(long), message)]
 
 
 def test_nothing_readable_is_status_1_and_no_table(tmp_path, capsys):
