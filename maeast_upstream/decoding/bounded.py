@@ -1,4 +1,4 @@
-"""Joins the decoded blocks of a file within bounds of memory and length, and reads a part of a file as a file.
+"""Joins the decoded blocks of a file within bounds of memory and length.
 
 An hour of samples is 230 MB, a day 5.5 GB, and a hostile file of some kilobytes may hold either. Recordings of a day
 are honest, too, so length alone cannot refuse them: what is longer than `MEMORY_HOURS` goes to a temporary file, block
@@ -10,14 +10,13 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Any, BinaryIO
+from typing import IO
 
 import numpy as np
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.joining import LARGE_BLOCK_SAMPLES, join_in_memory
 from maeast_upstream.audio.reading import AudioError
-from maeast_upstream.storage.remote import ErrorCapturingFile
 
 MEMORY_HOURS = 1.0
 """Longer audio goes to a temporary file."""
@@ -117,34 +116,3 @@ def _check_space(place: str) -> None:
     free = shutil.disk_usage(place).free
     if free < MIN_FREE_BYTES + 4 * LARGE_BLOCK_SAMPLES:
         raise OSError(f"{free / 1e6:.0f} MB are free")
-
-
-class FileWindow(ErrorCapturingFile):
-    """Reads a part of a file, such as a member of a tar, as a file, and keeps the first error.
-
-    Args:
-        file: The whole file.
-        name: Name of the part.
-        begin: Position of its first byte.
-        size: Number of its bytes.
-    """
-
-    def __init__(self, file: BinaryIO, name: str, begin: int, size: int) -> None:
-        super().__init__(file, name)
-        self._begin, self._size = begin, size
-        self.seek(0)
-
-    def readinto(self, buffer: Any) -> int:
-        """Read into ``buffer``; return 0 after an error."""
-        return super().readinto(memoryview(buffer)[: max(0, self._size - self.tell())])
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to an offset, as files do."""
-        position = offset + (0, self.tell(), self._size)[whence]
-        if position < 0:
-            raise ValueError(f"negative seek position {position}")
-        return super().seek(self._begin + position) - self._begin
-
-    def tell(self) -> int:
-        """Return the current offset."""
-        return super().tell() - self._begin

@@ -19,8 +19,9 @@ import numpy as np
 from maeast_upstream.audio.joining import Join, join_in_memory
 from maeast_upstream.audio.reading import AudioError, DecodedAudio, decode_audio, duration_ms
 from maeast_upstream.audio.segments import SequentialReader
+from maeast_upstream.audio.window import window
 from maeast_upstream.data.inputs import Segment
-from maeast_upstream.decoding.bounded import BoundedJoin, FileWindow, TooLongError
+from maeast_upstream.decoding.bounded import BoundedJoin, TooLongError
 from maeast_upstream.decoding.protocol import READY, read_request, send_answer
 from maeast_upstream.storage.remote import ErrorCapturingFile, is_remote, open_remote
 
@@ -93,7 +94,7 @@ def _read_local(segment: Segment, join: Join) -> DecodedAudio:
 def _member(file: BinaryIO, segment: Segment) -> _NamedBytes | io.BufferedReader:
     begin, size = segment.offset or 0, segment.size or 0
     if size > MAX_MEMBER_BYTES and file.seek(0, os.SEEK_END) >= begin + size:
-        return io.BufferedReader(FileWindow(file, segment.path, begin, size), 1 << 16)
+        return _capturing(window(file, begin, begin + size), segment)
     file.seek(begin)
     source = _NamedBytes(file.read(min(size, MAX_MEMBER_BYTES)))
     source.name = segment.path

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from maeast_upstream import Readout, load_model
 from maeast_upstream.audio.reading import AudioError, AudioWarning, read_audio
 from maeast_upstream.data.inputs import Segment
+from maeast_upstream.decoding import bounded
 from maeast_upstream.extract import parts as extract_parts
 from maeast_upstream.extract import pipeline
 from maeast_upstream.extract.api import Embedder, embed_files, waveform_of
@@ -44,6 +45,15 @@ def test_the_rows_come_one_after_the_other_in_the_order_of_the_files(model):
         clip = torch.from_numpy(read_audio(path))
         assert row["end_ms"] == len(clip) / 16
         assert np.abs(row["vector"] - model.embed([clip])[0].numpy()).max() < 1e-4
+
+
+def test_audio_that_comes_in_a_temporary_file_has_the_same_embeddings(model, monkeypatch):
+    paths = sorted(AUDIO.glob("*.opus"))[:5]
+    in_memory = list(embed_files(paths, model, workers=0))
+    monkeypatch.setattr(bounded, "MEMORY_HOURS", 0.1 / 3600)
+    for one, other in zip(in_memory, embed_files(paths, model, workers=0), strict=True):
+        assert np.array_equal(one.pop("vector"), other.pop("vector"))
+        assert one == other
 
 
 def test_frames_of_several_layers(model):
