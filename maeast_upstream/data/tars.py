@@ -51,8 +51,12 @@ def list_members(path: str, suffixes: Collection[str]) -> Iterator[Member]:
             raise ValueError("a pipe or device; expected a file")
         with open_remote(path) if is_remote(path) else open(path, "rb") as file:  # noqa: PTH123
             yield from _members(file, suffixes)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"not a whole tar file ({getattr(error, 'strerror', None) or error})") from error
+    except Exception as error:
+        if not isinstance(error, (OSError, ValueError)) and not is_remote(path):
+            raise
+        # the packages of protocols have errors of many types
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(f"not a whole tar file ({reason})") from error
 
 
 def _members(file: BinaryIO, suffixes: Collection[str]) -> Iterator[Member]:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from maeast_upstream.audio.files import is_hidden
+from maeast_upstream.data import tars
 from maeast_upstream.data.inputs import list_segments
 from maeast_upstream.data.tars import Member, list_members
 
@@ -95,7 +96,7 @@ NAMES = st.one_of(
 
 
 @st.composite
-def tars(draw):
+def any_tar(draw):
     """A tar by tarfile: any format, with files, folders and links, with any names."""
     form = draw(st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
     shared = draw(st.sampled_from([{}, {"comment": "made by a test", "mtime": "7"}]))
@@ -116,7 +117,7 @@ def tars(draw):
 
 
 @ANY_CASE
-@given(content=tars(), cut=st.integers(0, 1 << 14))
+@given(content=any_tar(), cut=st.integers(0, 1 << 14))
 def test_any_tar_is_listed_as_tarfile_lists_it_and_a_cut_one_up_to_the_cut(tmp_path, content, cut):
     tar = tmp_path / "x.tar"
     tar.write_bytes(content)
@@ -259,6 +260,24 @@ def test_a_pipe_named_as_a_tar_is_an_error(tmp_path):
     (tmp_path / "y.tar").symlink_to("/dev/zero")
     for name in ("x.tar", "y.tar"):
         assert listed(tmp_path / name) == ([], "not a whole tar file (a pipe or device; expected a file)")
+
+
+def test_a_hostile_tar_behind_an_address_is_one_error(tmp_path, monkeypatch):
+    for name, (content, reason) in HOSTILE.items():
+        (tmp_path / "x.tar").write_bytes(GOOD + content + END)
+        (good,), fault = listed(f"file://{tmp_path}/x.tar")
+        assert (good.name, reason in fault) == ("good.wav", True), name
+
+    class LostConnectionError(Exception):
+        """As libraries of protocols raise it: no OSError."""
+
+    def lose(*_):
+        raise LostConnectionError
+
+    monkeypatch.setattr(tars, "read_headers", lose)
+    assert listed(f"file://{tmp_path}/x.tar") == ([], "not a whole tar file (LostConnectionError)")
+    with pytest.raises(LostConnectionError):
+        listed(tmp_path / "x.tar")
 
 
 def mutations(count):
