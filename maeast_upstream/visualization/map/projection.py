@@ -1,11 +1,12 @@
 """Projects embeddings to a plane, finds nearest neighbours, and draws the points coloured by class."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maeast_upstream.visualization.figures import draw_legend
+from maeast_upstream.visualization.figures import draw_legend, drawn_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,22 +18,29 @@ METHODS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 MARKERS = "os^DvP*X"
 """The next marker for every ten classes, as there are ten colours."""
 LEGEND_ROWS = 30
+MAX_CLASSES = 60
+"""Classes of a picture with a look of their own; more would leave no room for the points."""
 
 
 def reduce(vectors: np.ndarray, seed: int) -> np.ndarray:
     """Standardize each dimension, then reduce by PCA: (rows, dimensions) -> (rows, at most 50).
 
     Raises:
-        ValueError: scikit-learn is not installed.
+        ValueError: scikit-learn is not installed, or the vectors are too large for float32.
     """
     try:
         from sklearn.decomposition import PCA
     except ImportError as error:
         raise ValueError("maeast map needs scikit-learn: pip install 'maeast-upstream[plot]'") from error
-    scaled = vectors - vectors.mean(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = vectors - vectors.mean(0)
+    if not np.isfinite(scaled).all():
+        raise ValueError(f"embeddings up to {np.abs(vectors).max():.2g} cannot be compared; expected below 1e30")
     variance = np.einsum("nd,nd->d", scaled, scaled, dtype=np.float64) / len(scaled)  # std() would make another copy
     scaled /= np.maximum(np.sqrt(variance), 1e-8).astype(scaled.dtype)
-    reduced: np.ndarray = PCA(min(PCA_DIMENSIONS, *scaled.shape), random_state=seed, copy=False).fit_transform(scaled)
+    with np.errstate(invalid="ignore"):  # the share of a variance of 0, if all rows are equal
+        pca = PCA(min(PCA_DIMENSIONS, *scaled.shape), random_state=seed, copy=False)
+        reduced: np.ndarray = pca.fit_transform(scaled)
     return reduced
 
 
@@ -51,6 +59,8 @@ def project(reduced: np.ndarray, method: str, seed: int) -> np.ndarray:
         ValueError: umap-learn is not installed.
     """
     points = np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - reduced.shape[1]))))  # one-dimensional vectors: on a line
+    if (reduced == reduced[0]).all():  # as of silent clips: t-SNE would never end
+        return points
     if method == "tsne":
         from sklearn.manifold import TSNE
 
@@ -88,10 +98,16 @@ def neighbours(reduced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str]) -> None:
-    """Draw (rows, 2) points coloured by label, with a legend beside them."""
+    """Draw (rows, 2) points coloured by label, with a legend beside them; the rarest of many classes look the same."""
     axis = figure.subplots()
     names = sorted(set(labels))
     size = float(np.clip(8000 / len(points), 6, 40))
+    if len(names) > MAX_CLASSES:
+        counts = Counter(labels)
+        kept = set(sorted(names, key=lambda name: -counts[name])[: MAX_CLASSES - 1])
+        others = f"{len(names) - len(kept)} rarer classes"
+        labels = [label if label in kept else others for label in labels]
+        names = [*sorted(kept), others]
     handles = []
     for number, name in enumerate(names):
         members = points[[label == name for label in labels]]
@@ -109,4 +125,5 @@ def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str]) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     columns = -(-len(names) // LEGEND_ROWS)
-    draw_legend(figure, handles, names, loc="outside right upper", frameon=False, fontsize=9, ncols=columns)
+    short = [drawn_name(name, 40 // columns) for name in names]
+    draw_legend(figure, handles, short, loc="outside right upper", frameon=False, fontsize=9, ncols=columns)

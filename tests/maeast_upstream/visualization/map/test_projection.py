@@ -1,10 +1,13 @@
 """Projections, neighbours and pictures of a map."""
 
+import warnings
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from sklearn.neighbors import KNeighborsClassifier
 
+from maeast_upstream.visualization.figures import drawing
 from maeast_upstream.visualization.map import projection
 
 
@@ -59,6 +62,32 @@ def test_a_class_is_drawn_under_any_name():
     projection.draw(figure, np.random.default_rng(0).normal(size=(5, 2)), names)
     figure.canvas.draw()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == sorted(names)
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_equal_embeddings_as_of_silence_lie_in_one_place(method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        points = project(np.full((6, 8), 0.1, np.float32), method)
+    assert points.shape == (6, 2)
+    assert np.ptp(points, axis=0).max() < 1e-6
+
+
+def test_embeddings_that_are_too_large_are_one_line():
+    with pytest.raises(ValueError, match="embeddings up to 3e\\+38 cannot be compared"):
+        projection.reduce(np.array([[3e38, 1.0], [-3e38, 1.0], [3e38, 2.0]], np.float32), 0)
+
+
+def test_many_classes_with_long_names_leave_room_for_the_points(tmp_path):
+    labels = [f"{'long ' * 20}{number}" for number in range(300)] + ["common"] * 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with drawing(tmp_path / "x.png", 8, 6) as figure:
+            projection.draw(figure, np.random.default_rng(0).normal(size=(len(labels), 2)), labels)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(legend) == 60
+    assert "common" in legend
+    assert legend[-1] == "242 rarer classes"
 
 
 def test_neighbours_are_those_of_the_greatest_cosine_without_the_row_itself():
