@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maeast_upstream import load_model as load_encoder
-from maeast_upstream.audio.reading import MAX_AMPLITUDE
 from maeast_upstream.config import scene_width, step_width
 from maeast_upstream.encoder import Encoder, Precision
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.readout import Mel, Pool, Readout
 from maeast_upstream.time_grid import FINE_HOP_MS
+from maeast_upstream.waveforms import LOUDEST
 
 MAX_SIZE = 8192
 """Maximum length of an embedding; HEAR's heads and files grow with it."""
@@ -49,7 +49,7 @@ class HearModel(nn.Module):
         for readout in (scene, steps):
             encoder.kept_layers(readout.layers(encoder.num_layers))
             encoder.grid(readout.hop_ms)
-        self.encoder = encoder.eval()
+        self.encoder = encoder
         self.scene = scene
         self.steps = steps
         self.sample_rate = SAMPLE_RATE
@@ -61,6 +61,7 @@ class HearModel(nn.Module):
                 f"these options give embeddings of {size} numbers, more than {MAX_SIZE}: "
                 "use mel='mean', pool='mean' or one layer"
             )
+        self.eval()
 
     def train(self, mode: bool = True) -> "HearModel":
         """Stay in eval mode, whatever ``mode`` is."""
@@ -183,6 +184,9 @@ def check_audio(audio: Any) -> None:
     if not torch.isfinite(audio).all():
         clip = int((~torch.isfinite(audio).all(dim=1)).nonzero()[0])
         raise ValueError(f"{expected}; got NaN or infinite samples in clip {clip}: leave it out")
-    if (peaks := audio.abs().amax(dim=1)).max() > MAX_AMPLITUDE:
+    if (peaks := audio.abs().amax(dim=1)).max() > LOUDEST:
         clip = int(peaks.argmax())
-        raise ValueError(f"{expected}; got samples up to {peaks[clip]:.2g} in clip {clip}: expected about -1 to 1")
+        raise ValueError(
+            f"{expected}; got samples up to {peaks[clip]:.3g} in clip {clip}, where 1 is full scale: divide by 32768 if "
+            "they were 16-bit integers"
+        )

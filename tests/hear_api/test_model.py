@@ -220,6 +220,7 @@ def test_a_click_moves_most_the_step_whose_centre_is_nearest(hop_ms, drums, fram
         ),
         (torch.tensor([[float("inf")] * 800]), "NaN or infinite samples in clip 0"),
         (torch.tensor([[0.0] * 800, [-1e20] * 800]), r"samples up to 1e\+20 in clip 1"),
+        (torch.full((2, 800), 3000.0), "samples up to 3e[+]03 in clip 0, where 1 is full scale: divide by 32768"),
         ([0.0], "got list"),
     ],
 )
@@ -227,6 +228,12 @@ def test_audio_of_another_kind_is_refused_in_words(audio, message):
     for function in (hear_api.get_scene_embeddings, hear_api.get_timestamp_embeddings):
         with pytest.raises(ValueError, match=f"expected audio of shape .*{message}"):
             function(audio, MODEL)
+
+
+def test_the_model_is_in_eval_mode_and_stays_there():
+    model = hear_api.load_model()
+    for switched in (model, model.train(), model.train().eval()):
+        assert not any(module.training for module in switched.modules())
 
 
 def test_samples_beyond_one_are_taken():
