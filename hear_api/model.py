@@ -187,6 +187,6 @@ def check_audio(audio: Any) -> None:
     if (peaks := audio.abs().amax(dim=1)).max() > LOUDEST:
         clip = int(peaks.argmax())
         raise ValueError(
-            f"{expected}; got samples up to {peaks[clip]:.3g} in clip {clip}, where 1 is full scale: divide by 32768 if "
-            "they were 16-bit integers"
+            f"{expected}; got samples up to {peaks[clip]:.3g} in clip {clip}, where 1 is full scale: divide by "
+            "32768 if they were 16-bit integers"
         )

@@ -13,12 +13,13 @@ from maeast_upstream import __version__, load_model
 from maeast_upstream.arguments import Parser, add_model_options
 from maeast_upstream.audio.reading import from_samples
 from maeast_upstream.fingerprint import results_key
+from maeast_upstream.messages import install_extra
 
 try:
     from mteb.models import ModelMeta
     from mteb.models.abs_encoder import AbsEncoder
 except ImportError as error:
-    message = f"MTEB cannot be imported ({error}): pip install 'maeast-upstream[mteb]'"
+    message = f"MTEB cannot be imported ({error}): {install_extra('mteb')}"
     if __name__ == "__main__":
         sys.exit(f"error: {message}")
     raise ImportError(message, name=error.name) from error

@@ -3,12 +3,14 @@
 Importing this module and printing the help load neither torch nor any command.
 """
 
+import contextlib
 import difflib
 import enum
 import importlib
 import itertools
 import logging
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from typing import NamedTuple
 
 from maeast_upstream.console import print_any_text, warnings_in_lines
 from maeast_upstream.display import without_secrets
+from maeast_upstream.messages import MAX_MESSAGE, shortened
 from maeast_upstream.version import __version__
 
 Command = Callable[[Sequence[str]], int]
@@ -37,6 +40,8 @@ class ExitStatus(enum.IntEnum):
     """Some of the inputs failed and are listed; the others are done."""
     INTERRUPTED = 130
     """Ctrl-C, with the number that shells use."""
+    UNREAD = 141
+    """Whatever read the output ended, such as ``head``; with the number that shells use."""
 
 
 class CommandEntry(NamedTuple):
@@ -96,29 +101,51 @@ def run(command: Command, arguments: Sequence[str] | None = None) -> int:
 
     A mistake of the user becomes one line on stderr and status 1, a bug of this project too, with a request to report
     it. With ``--traceback`` or ``MAEAST_DEBUG=1`` the traceback comes before the line. Ctrl-C becomes status 130. A
-    reader of the output that stops early, such as ``head``, is no error message, but status 1. Any text can be printed,
-    see `console`.
+    reader of the output that stops early, such as ``head``, is no error message, but status 141. Any text can be
+    printed, see `console`.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = TRACEBACK_OPTION in arguments or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
     print_any_text()
     try:
         with warnings_in_lines():
-            status = command([argument for argument in arguments if argument != TRACEBACK_OPTION])
+            status = _status_of(command, [argument for argument in arguments if argument != TRACEBACK_OPTION])
         if sys.stdout is not None:  # a shell can close it
             sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return ExitStatus.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter, which flushes once more
-        return ExitStatus.FAILED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _leave_unread_output():
+            return ExitStatus.UNREAD
         if debug:
             print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
         print(f"error: {describe(error)}", file=sys.stderr)
         return ExitStatus.FAILED
     return status
+
+
+def _status_of(command: Command, arguments: Sequence[str]) -> int:
+    """Call a command; ``--help``, which ends it by an exception, has a status, too."""
+    try:
+        return command(arguments)
+    except SystemExit as stop:
+        if isinstance(stop.code, str):
+            raise
+        return stop.code or ExitStatus.DONE
+
+
+def _leave_unread_output() -> bool:
+    """Give up what stdout and stderr still hold where nobody reads it; False if somebody reads both."""
+    unread = False
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, AttributeError):  # no file, as in a notebook; closed by a shell
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the interpreter flushes once more
+                unread = True
+    return unread
 
 
 def find(name: str) -> Command:
@@ -164,12 +191,12 @@ def set_verbosity(verbose: bool, quiet: bool) -> None:
 
 
 def describe(error: Exception) -> str:
-    """Return an error's message in one line, without passwords; a bug of this project asks for a report."""
+    """Return an error's message in one line of bounded length, without passwords; a bug asks for a report."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         message = f"{error.filename}: {error.strerror.lower()}"
     else:
         message = " ".join(str(error).split()) or type(error).__name__
-    message = without_secrets(message)
+    message = shortened(without_secrets(message), MAX_MESSAGE)
     if is_expected(error):
         return message
     return (

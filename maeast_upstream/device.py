@@ -1,8 +1,8 @@
 """Chooses the device that tensors live on."""
 
-import textwrap
-
 import torch
+
+from maeast_upstream.messages import shortened
 
 
 def usable_device(name: str | torch.device | None) -> torch.device:
@@ -24,6 +24,6 @@ def usable_device(name: str | torch.device | None) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
-        reason = textwrap.shorten(str(error), 100, placeholder=" ...")
+        reason = shortened(error)
         raise ValueError(f"device {name!r} cannot be used here ({reason}): use cpu") from error
     return device

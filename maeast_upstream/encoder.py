@@ -5,7 +5,6 @@ no padding is computed; long clips are processed in overlapping windows.
 """
 
 import operator
-import reprlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from maeast_upstream import checkpoint
 from maeast_upstream.batching import Past, StepChunk, assemble, plan_batches, to_device
+from maeast_upstream.checks import quote
 from maeast_upstream.device import usable_device
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE
 from maeast_upstream.inference import BatchEncoder
@@ -241,7 +241,7 @@ class Encoder(BatchEncoder):
             keep = []
         # to Python True is the number 1
         if not keep or not set(keep) <= set(every) or any(isinstance(layer, bool) for layer in given):
-            raise ValueError(f"layers are counted from 1 to {self.num_layers}, got {reprlib.repr(layers)}")
+            raise ValueError(f"layers are counted from 1 to {self.num_layers}, got {quote(layers)}")
         return keep
 
     def grid(self, hop_ms: float | None) -> TimeGrid:
@@ -251,7 +251,7 @@ class Encoder(BatchEncoder):
     def _needs_of(self, readouts: Sequence[Readout]) -> tuple[list[int], TimeGrid]:
         """The layers that readouts of one pass need together, and their grid."""
         if not all(isinstance(readout, Readout) for readout in readouts):
-            raise ValueError(f"expected a Readout, such as Readout(layer='last'), got {reprlib.repr(readouts[0])}")
+            raise ValueError(f"expected a Readout, such as Readout(layer='last'), got {quote(readouts[0])}")
         if len({readout.hop_ms for readout in readouts}) != 1:
             raise ValueError(f"readouts of one pass share hop_ms, got {[readout.hop_ms for readout in readouts]}")
         layers = [layer for readout in readouts for layer in readout.layers(self.num_layers)]

@@ -10,12 +10,13 @@ from typing import Any
 from maeast_upstream.expert import UpstreamExpert
 from maeast_upstream.integrations.s3prl import runner
 from maeast_upstream.integrations.s3prl.repairs import install_repairs
+from maeast_upstream.messages import install_extra
 
 try:
     install_repairs()
     import s3prl.hub
 except ImportError as error:
-    raise ImportError(f"s3prl cannot be imported ({error}): pip install 'maeast-upstream[superb]'") from error
+    raise ImportError(f"s3prl cannot be imported ({error}): {install_extra('superb')}") from error
 
 
 def mae_ast(

@@ -1,7 +1,6 @@
 """What Python code gives as audio, as clips: paths, arrays, tensors, and lists of these."""
 
 import os
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Number
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import MAX_RATE, MIN_RATE, from_samples, read_audio
+from maeast_upstream.checks import quote
 
 Clip = str | os.PathLike[str] | np.ndarray | Tensor | Sequence[float]
 """One recording: the path of a file, or samples."""
@@ -219,7 +219,7 @@ def _checked_rate(rate: Any) -> float:
     """Return a sample rate, or raise ValueError."""
     number = rate.item() if isinstance(rate, np.generic | Tensor) and rate.size in (1, torch.Size([])) else rate
     if type(number) not in (int, float) or not MIN_RATE <= number <= MAX_RATE or number != int(number):
-        raise ValueError(f"sample rate {reprlib.repr(rate)} Hz: expected a whole number from {MIN_RATE} to {MAX_RATE}")
+        raise ValueError(f"sample rate {quote(rate)} Hz: expected a whole number from {MIN_RATE} to {MAX_RATE}")
     return float(number)
 
 

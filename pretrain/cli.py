@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from maeast_upstream.arguments import suggest_option, take_output_options
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.config import read_section
+from maeast_upstream.messages import install_extra
 from maeast_upstream.storage.text import read_text
 from pretrain.recipe import Recipe
 
@@ -99,7 +100,7 @@ def make_parser(prog: str = PROG, description: str = DESCRIPTION) -> "ArgumentPa
     try:
         from jsonargparse import ArgumentParser, set_parsing_settings
     except ImportError as error:
-        raise ImportError("pretraining needs jsonargparse: pip install 'maeast-upstream[pretrain]'") from error
+        raise ImportError(f"pretraining needs jsonargparse: {install_extra('pretrain')}") from error
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
         prog=prog,

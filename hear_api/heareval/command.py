@@ -19,6 +19,7 @@ from hear_api.tasks.format import find_tasks
 from maeast_upstream import __version__
 from maeast_upstream.arguments import Parser, UsageError, add_readout_options, parse_hop, parse_layer
 from maeast_upstream.cli import ExitStatus
+from maeast_upstream.messages import install_extra
 
 KIT = "heareval==2021.1.3"
 NEEDED = (
@@ -112,7 +113,7 @@ def provide_kit(install: bool) -> None:
         ValueError: A package is missing, or heareval could not be installed.
     """
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise ValueError(f"{missing[0]} is not installed: pip install 'maeast-upstream[hear]'")
+        raise ValueError(f"{missing[0]} is not installed: {install_extra('hear')}")
     if importlib.util.find_spec("heareval") is not None:
         return
     command = [sys.executable, "-m", "pip", "install", "--no-deps", KIT]

@@ -15,6 +15,7 @@ from typing import Any
 
 from hear_api.heareval.repairs import PREDICTIONS_ENVIRONMENT
 from hear_api.tasks.format import SCORES_NAME, HearTask
+from maeast_upstream.messages import shortened
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.lock import inherited_lock
 
@@ -192,4 +193,4 @@ def last_line(log: Path) -> str:
         file.seek(max(0, log.stat().st_size - MAX_LOG_BYTES))
         content = file.read(MAX_LOG_BYTES).decode(errors="replace")
     text = [line.strip() for line in content.splitlines() if line.strip()]
-    return text[-1][:200] if text else "the log is empty"
+    return shortened(text[-1]) if text else "the log is empty"

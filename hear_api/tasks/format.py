@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.checks import quote
 from maeast_upstream.storage.text import read_text
 
 METADATA_NAME, VOCABULARY_NAME = "task_metadata.json", "labelvocabulary.csv"
@@ -142,7 +143,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise TaskError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict) or not content:
-        raise TaskError(f"{path}: expected a JSON object that is not empty, got {str(content)[:60]}")
+        raise TaskError(f"{path}: expected a JSON object that is not empty, got {quote(content)}")
     return content
 
 
@@ -170,7 +171,7 @@ def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
     for key in ("task_specific_param_grid", "event_postprocessing_grid") if isinstance(parameters, dict) else ():
         grid = parameters.get(key, {})
         if not isinstance(grid, dict) or not all(isinstance(value, list) and value for value in grid.values()):
-            raise TaskError(f"{path}: {key} must give a list for each name, got {str(grid)[:80]}")
+            raise TaskError(f"{path}: {key} must give a list for each name, got {quote(grid)}")
 
 
 def check_splits(path: Path, metadata: Mapping[str, Any]) -> None:
@@ -254,7 +255,7 @@ def check_event(path: Path, clip: str, event: Any) -> Any:
     """The label of an event; TaskError unless its start and end are numbers in order."""
     times: list[Any] = [event.get("start"), event.get("end")] if isinstance(event, dict) else [None]
     if not all(map(is_number, times)) or not 0 <= times[0] <= times[1]:
-        raise TaskError(f"{path}: {clip}: expected a label and 0 <= start <= end in ms, got {str(event)[:80]}")
+        raise TaskError(f"{path}: {clip}: expected a label and 0 <= start <= end in ms, got {quote(event)}")
     return event.get("label")
 
 

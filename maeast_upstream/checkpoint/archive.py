@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 from maeast_upstream.checks import quote
+from maeast_upstream.messages import shortened
 
 MAX_ENTRIES, MAX_DIRECTORY_BYTES = 50_000, 16 << 20
 """torch writes an entry for each tensor; an optimizer triples their number."""
@@ -52,7 +53,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-        raise ValueError(f"a broken zip archive ({str(error)[:100]})") from error
+        raise ValueError(f"a broken zip archive ({shortened(error)})") from error
     try:
         _check_entries(archive, start)
     except BaseException:
@@ -66,7 +67,7 @@ def check_sums(archive: zipfile.ZipFile) -> None:
     try:
         broken = archive.testzip()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"a broken zip archive ({str(error)[:100]})") from error
+        raise ValueError(f"a broken zip archive ({shortened(error)})") from error
     if broken:
         raise ValueError(f"the checksum of {quote(broken)} does not match: the file has changed since it was written")
 

@@ -7,7 +7,6 @@ no part of a file is asked for, which a mirror may answer with part of another f
 
 import contextlib
 import hashlib
-import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import torch
 
 from maeast_upstream.checkpoint.archive import check_sums, open_archive
+from maeast_upstream.messages import shortened
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.lock import locked
@@ -90,7 +90,7 @@ def _download(name: str, path: Path, check: Callable[[Path], object]) -> None:
             return
         except (OSError, HTTPException, ValueError) as error:
             reason = str(error).replace(f"{part}: ", "")
-            failures.append(f"{mirror}: {textwrap.shorten(reason, 160, placeholder=' ...')}")
+            failures.append(f"{mirror}: {shortened(reason)}")
     raise ValueError(
         f"could not download {name} ({'; '.join(failures)}); offline, put the file to {path} or give its path"
     )

@@ -16,6 +16,7 @@ from maeast_upstream.checkpoint import published
 from maeast_upstream.checkpoint.archive import refuse_sparse
 from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig
+from maeast_upstream.messages import shortened
 from maeast_upstream.model import MaeAst, ModelConfig
 from maeast_upstream.storage.atomic import remove_leftovers, replacing, replacing_folder, restore_folder
 from maeast_upstream.storage.json_file import read_json
@@ -59,7 +60,7 @@ def read_folder(folder: Path) -> Loaded:
             check_shapes(config, {name: torch.Size(part.get_shape()) for name, part in stored.items()})
             state = {name: file.get_tensor(name) for name in stored}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a safetensors file, or a broken one ({str(error)[:200]})") from error
+        raise ValueError(f"{path}: not a safetensors file, or a broken one ({shortened(error)})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return validated(folder, config, state)
@@ -168,4 +169,4 @@ def _shapes(model: ModelConfig) -> dict[str, torch.Size]:
         with torch.device("meta"):
             return {name: value.shape for name, value in MaeAst(model).state_dict().items()}
     except (RuntimeError, TypeError) as error:  # torch raises these where a number is too large
-        raise ValueError(f"no network of the size in its config can be made ({str(error)[:80]})") from error
+        raise ValueError(f"no network of the size in its config can be made ({shortened(error)})") from error

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import reprlib
 from pathlib import Path
 
 from maeast_upstream.checkpoint import download, published, unpickle
@@ -16,7 +15,9 @@ from maeast_upstream.checkpoint.folder import (
     read_folder_config,
     validated,
 )
+from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig
+from maeast_upstream.messages import shortened
 
 BUNDLED, BUNDLED_NAME = Path(__file__).parents[1] / "assets" / "tiny", "bundled"
 """The checkpoint in the package, and its name."""
@@ -39,14 +40,14 @@ def resolve(source: str | Path | None) -> Path:
     if source is None:
         return BUNDLED
     if not isinstance(source, str | os.PathLike) or not str(source).strip():
-        raise ValueError(f"expected the name, path or hub id of a checkpoint, or None, got {reprlib.repr(source)}")
+        raise ValueError(f"expected the name, path or hub id of a checkpoint, or None, got {quote(source)}")
     try:
         path = Path(source).expanduser()
         if path.exists():
             return path
     except (OSError, RuntimeError) as error:  # a name that is too long; ~NAME where there is no such user
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"no checkpoint {reprlib.repr(str(source))}: {reason}") from error
+        raise ValueError(f"no checkpoint {quote(str(source))}: {reason}") from error
     if str(source) == BUNDLED_NAME:
         return BUNDLED
     if str(source) in download.FILES:
@@ -126,7 +127,7 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME]))
     except Exception as error:  # the remedy is the same, whatever the client of the hub raises
-        reason = " ".join(str(error).split())[:160]
+        reason = shortened(error)
         raise ValueError(
             f"no file or folder {name!r}, and it could not be downloaded from the hub ({reason}); offline, put its "
             f"{WEIGHTS_NAME} and {CONFIG_NAME} into a folder and give that folder"

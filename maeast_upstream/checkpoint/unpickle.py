@@ -5,7 +5,6 @@ A file is either an archive (see `archive`), or from torch before 1.6: pickles, 
 
 import io
 import math
-import textwrap
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from maeast_upstream.checkpoint.stand_ins import (
     check_key,
 )
 from maeast_upstream.checks import quote
+from maeast_upstream.messages import shortened
 
 ARCHIVE_MAGIC = b"PK"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -70,7 +70,7 @@ def load(path: Path, entries: Sequence[str]) -> Any:
             raise RefusedError(f"{path}: refused, because it asks for {error}; nothing of it was run") from None
         except Exception as error:  # a broken file can raise anything
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            what = textwrap.shorten(f"{kind}{str(error)[:1000]}", 200, placeholder=" ...")
+            what = shortened(f"{kind}{error}")
             raise ValueError(f"{path}: not a checkpoint that torch wrote, or a broken one ({what})") from error
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_samples
+from maeast_upstream.messages import install_extra
 from maeast_upstream.modules.positions import STORED_POSITIONS
 from maeast_upstream.readout import Readout, combine_layers, fold_mel, pool_time
 from maeast_upstream.storage.atomic import replacing
@@ -265,7 +266,7 @@ def _difference(model: WaveformModel, run: Run, samples: int) -> float:
 def _check_packages(form: ExportFormat) -> None:
     missing = [package for package in NEEDS[form] if find_spec(package) is None]
     if missing:
-        raise ValueError(f"format {form} needs the package {missing[0]}: pip install 'maeast-upstream[{EXTRAS[form]}]'")
+        raise ValueError(f"format {form} needs the package {missing[0]}: {install_extra(EXTRAS[form])}")
 
 
 @contextlib.contextmanager

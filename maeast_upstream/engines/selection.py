@@ -21,6 +21,7 @@ from maeast_upstream.engines import timing
 from maeast_upstream.engines.graph import noise_batch
 from maeast_upstream.engines.streams import shared_threads, stream_pool
 from maeast_upstream.inference import Precision, Runtime, Transformer
+from maeast_upstream.messages import install_extra, shortened
 from maeast_upstream.model import MaeAst
 from maeast_upstream.modules.positions import STORED_POSITIONS
 from maeast_upstream.time_grid import FRAME_MS
@@ -143,7 +144,7 @@ def check_usable(engine: str, device: torch.device) -> None:
     missing = [package for package in NEEDS[engine] if find_spec(package) is None]
     if missing:
         raise ValueError(
-            f"engine {engine} needs the package {missing[0]}: pip install 'maeast-upstream[{engine}]'",
+            f"engine {engine} needs the package {missing[0]}: {install_extra(engine)}",
         )
 
 
@@ -273,7 +274,7 @@ def _is_usable(engine: str, device: torch.device) -> bool:
 
 
 def _warn(engine: str, error: Exception) -> None:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = shortened(error) or type(error).__name__
     log.warning("engine %s failed, torch replaces it: %s", engine, reason)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.evaluation.features import embeddings
 from maeast_upstream.evaluation.labelled_set import LabelledSet
+from maeast_upstream.messages import install_extra
 from maeast_upstream.readout import Readout
 
 C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -86,7 +87,7 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> F
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
     except ImportError as error:
-        raise ValueError("maeast probe needs scikit-learn: pip install 'maeast-upstream[probe]'") from error
+        raise ValueError(f"maeast probe needs scikit-learn: {install_extra('probe')}") from error
     x = standardize(features, splits == "train")
     train, valid = ((x[splits == split], labels[splits == split]) for split in ("train", "valid"))
     best: FittedProbe | None = None

@@ -18,6 +18,7 @@ from maeast_upstream.engines.selection import attach
 from maeast_upstream.extract.part_store import PartReport
 from maeast_upstream.extract.parts import Part, Work, write_parts
 from maeast_upstream.inference import Runtime
+from maeast_upstream.messages import install_extra, shortened
 
 ANSWER_SECONDS = 5.0
 """Time within which a cluster's address must answer."""
@@ -74,12 +75,12 @@ def connected(address: str) -> Iterator[None]:
     try:
         import ray
     except ImportError as error:
-        raise ValueError("--ray needs Ray: pip install 'maeast-upstream[ray]'") from error
+        raise ValueError(f"--ray needs Ray: {install_extra('ray')}") from error
     _check_answer(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"--ray {address}: no cluster there ({' '.join(str(error).split())[:120]})") from error
+        raise ValueError(f"--ray {address}: no cluster there ({shortened(error)})") from error
     try:
         yield
     finally:

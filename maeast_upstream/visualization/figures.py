@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maeast_upstream.display import as_text
+from maeast_upstream.messages import install_extra
 from maeast_upstream.storage.atomic import replacing
 
 if TYPE_CHECKING:
@@ -77,4 +78,4 @@ def refuse_no_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise ValueError("pictures need matplotlib: pip install 'maeast-upstream[plot]'") from error
+        raise ValueError(f"pictures need matplotlib: {install_extra('plot')}") from error

@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from maeast_upstream.audio.files import looks_like_audio
 from maeast_upstream.audio.reading import AudioError, duration_ms, read_audio
+from maeast_upstream.messages import install_extra
 from maeast_upstream.storage.remote import open_remote
 from pretrain.config import DataConfig
 from pretrain.data.batches import Batch, BatchSharding, crop_shape
@@ -217,7 +218,7 @@ def _webdataset() -> Any:
 
         openers = importlib.import_module("webdataset.gopen").gopen_schemes  # webdataset.gopen itself is a function
     except ImportError as error:
-        raise ImportError("shards need webdataset: pip install 'maeast-upstream[pretrain]'") from error
+        raise ImportError(f"shards need webdataset: {install_extra('pretrain')}") from error
     for scheme in ("s3", "gcs", "abfs", "hdfs", "memory"):
         openers.setdefault(scheme, _open_by_fsspec)
     return webdataset

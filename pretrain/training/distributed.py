@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from maeast_upstream.device import usable_device
+from maeast_upstream.messages import install_extra
 from maeast_upstream.modules.transformer import TransformerBlock
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Parallel:
         try:
             from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError as error:
-            raise ImportError("several processes need accelerate: pip install 'maeast-upstream[pretrain]'") from error
+            raise ImportError(f"several processes need accelerate: {install_extra('pretrain')}") from error
         options = DistributedDataParallelKwargs(find_unused_parameters=skips_layers, gradient_as_bucket_view=True)
         self.accelerator = Accelerator(cpu=self.device.type == "cpu", kwargs_handlers=[options])
         self.rank, self.device = self.accelerator.process_index, self.accelerator.device

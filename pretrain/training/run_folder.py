@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from maeast_upstream.checkpoint.archive import check_sums, open_archive
 from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig
+from maeast_upstream.messages import shortened
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.json_file import read_json
 from maeast_upstream.storage.lock import ProcessLock
@@ -148,7 +148,7 @@ def read_state(
         except MemoryError:
             raise
         except Exception as error:  # a broken file can raise anything
-            reason = textwrap.shorten(str(error)[:1000], 200, placeholder=" ...")
+            reason = shortened(error)
             logger.warning("%s: not the state of a run, or a broken one (%s); trying the one before", path, reason)
             continue
         refuse_changes(begun_with, recipe, run, "give another --out, or the same setting", CHANGEABLE)
@@ -187,7 +187,7 @@ def saving(run: Path, step: int) -> Iterator[None]:
             raise
         earlier = states(run)
         kept = f"the save of batch {int(earlier[-1].stem)} stays" if earlier else "there is no earlier save"
-        reason = getattr(origin, "strerror", None) or " ".join(str(origin or error).split())[:200]
+        reason = getattr(origin, "strerror", None) or shortened(origin or error)
         raise OSError(
             f"{run}: batch {step} could not be saved ({reason}); {kept}: make room and start the same command again"
         ) from error

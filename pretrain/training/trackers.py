@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from maeast_upstream.messages import install_extra
+
 PROJECT = "mae-ast"
 """Project in Weights & Biases, experiment in MLflow; WANDB_PROJECT and MLFLOW_EXPERIMENT_NAME override it."""
 BOARD_NAME, ID_NAME = "tensorboard", "tracker.json"
@@ -34,7 +36,7 @@ class Trackers:
         """
         self.trackers: list[Any] = []
         if tensorboard:
-            remedy = "pip install 'maeast-upstream[pretrain]', or give --tensorboard false"
+            remedy = f"{install_extra('pretrain')}, or give --tensorboard false"
             self._start("TensorBoardTracker", remedy, BOARD_NAME, run, purge_step=step + 1)
         if tracker == "none":
             return

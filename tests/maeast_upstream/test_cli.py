@@ -187,13 +187,46 @@ def test_verbose_shows_every_message(own_commands):
     assert logging.getLogger("maeast_upstream.anything").isEnabledFor(logging.DEBUG)
 
 
-def test_a_reader_that_stops_early_is_no_error_message():
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["maeast_upstream.cli", "--help"],
+        ["maeast_upstream.cli", "info"],
+        ["maeast_upstream.cli", "info", "--help"],
+        ["maeast_upstream.cli", "pretrain", "--help"],
+        ["pretrain.plot", "--help"],
+        ["maeast_upstream.cli", "hear", "--help"],
+    ],
+)
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_stops_early_is_no_error_message(command, buffered):
+    if command[-1] == "info" and not buffered:
+        pytest.skip("takes seconds and shows nothing more")
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "maeast_upstream.cli", "--help"]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    line = [sys.executable, *([] if buffered else ["-u"]), "-m", *command]
+    done = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert done.stderr == b""
+    assert done.returncode == 141 or (done.returncode == 0 and "--help" in command)  # argparse itself ignores it
+
+
+def test_a_broken_pipe_that_is_not_the_output_is_an_error(monkeypatch, capsys):
+    def command(arguments):
+        raise BrokenPipeError("the worker ended")
+
+    assert cli.run(command, []) == 1
+    assert capsys.readouterr().err == "error: the worker ended\n"
+
+
+def test_an_error_is_of_bounded_length_and_ends_with_a_word(capsys):
+    def command(arguments):
+        raise OSError("name " * 1_000_000)
+
+    assert cli.run(command, []) == 1
+    error = capsys.readouterr().err
+    assert len(error) < 2100
+    assert error.endswith("name ...\n")
 
 
 def test_without_stdout_there_is_no_error_message():

@@ -13,6 +13,7 @@ from maeast_upstream.arguments import Parser, UsageError
 from maeast_upstream.device import usable_device
 from maeast_upstream.integrations.s3prl.configs import config_path, read_config
 from maeast_upstream.integrations.s3prl.repairs import safe_globals
+from maeast_upstream.messages import install_extra, shortened
 
 MODES = ("train", "evaluate", "inference")
 STATES = "states-*.ckpt"
@@ -100,7 +101,7 @@ def check_checkpoint(path: Path) -> None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError) as error:  # all that torch raises
-        raise ValueError(f"{path}: not a checkpoint of s3prl ({' '.join(str(error).split())[:160]})") from error
+        raise ValueError(f"{path}: not a checkpoint of s3prl ({shortened(error)})") from error
     if not isinstance(content, dict) or not {"Args", "Config", "Downstream"} <= set(content):
         raise ValueError(f"{path}: not a checkpoint of s3prl; expected entries Args, Config and Downstream")
 
@@ -117,7 +118,7 @@ def check_task_name(name: str) -> None:
     """Raise ValueError for a task that the installed s3prl does not have; the message lists those that it has."""
     spec = importlib.util.find_spec("s3prl")
     if spec is None or spec.origin is None:
-        raise ImportError("s3prl is not installed: pip install 'maeast-upstream[superb]'")
+        raise ImportError(f"s3prl is not installed: {install_extra('superb')}")
     known = sorted(path.parent.name for path in Path(spec.origin).parent.glob("downstream/*/expert.py"))
     if name not in known:
         raise ValueError(f"s3prl has no task {name!r}; -d must be one of {', '.join(known)}")

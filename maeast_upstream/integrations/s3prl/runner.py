@@ -22,6 +22,7 @@ from maeast_upstream.expert import UpstreamOptions
 from maeast_upstream.integrations.s3prl.arguments import STATES
 from maeast_upstream.integrations.s3prl.checks import check_steps, check_superb_task
 from maeast_upstream.integrations.s3prl.tasks import TASKS
+from maeast_upstream.messages import install_extra
 from maeast_upstream.storage.atomic import replacing
 
 NAME = "mae_ast"
@@ -180,7 +181,7 @@ def explain(error: Exception, experiment: list[Path]) -> str:
     """
     line = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
-        line += "; pip install 'maeast-upstream[superb]' brings what s3prl's tasks import"
+        line += f"; {install_extra('superb')} brings what s3prl's tasks import"
     if not experiment or not experiment[0].is_dir():
         return line or type(error).__name__
     report = experiment[0] / "traceback.txt"

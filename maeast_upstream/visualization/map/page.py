@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from maeast_upstream.messages import install_extra
 from maeast_upstream.visualization.map.sound import MAX_SECONDS, Sound
 from maeast_upstream.visualization.map.table import Embeddings
 
@@ -46,7 +47,7 @@ def plotly_source() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise ValueError("a map page needs plotly: pip install 'maeast-upstream[plot]'") from error
+        raise ValueError(f"a map page needs plotly: {install_extra('plot')}") from error
     return str(get_plotlyjs())
 
 

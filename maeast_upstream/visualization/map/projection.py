@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maeast_upstream.messages import install_extra
 from maeast_upstream.visualization.figures import draw_legend, drawn_name
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def reduce(vectors: np.ndarray, seed: int) -> np.ndarray:
     try:
         from sklearn.decomposition import PCA
     except ImportError as error:
-        raise ValueError("maeast map needs scikit-learn: pip install 'maeast-upstream[plot]'") from error
+        raise ValueError(f"maeast map needs scikit-learn: {install_extra('plot')}") from error
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = vectors - vectors.mean(0)
     if not np.isfinite(scaled).all():
@@ -70,7 +71,7 @@ def project(reduced: np.ndarray, method: str, seed: int) -> np.ndarray:
         try:
             from umap import UMAP
         except ImportError as error:
-            raise ValueError("--method umap needs umap-learn: pip install 'maeast-upstream[umap]'") from error
+            raise ValueError(f"--method umap needs umap-learn: {install_extra('umap')}") from error
         points = UMAP(random_state=seed, n_jobs=1).fit_transform(reduced)
     return points
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maeast_upstream.messages import shortened
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -110,7 +112,7 @@ def _batches(part: Path, columns: Sequence[str], layer: str | None = None) -> It
             for batch in file.iter_batches(BATCH_ROWS, columns=present):
                 yield (batch if layer is None else batch.filter(pc.equal(batch["layer"], layer)))
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{part}: not a table of embeddings ({' '.join(str(error).split())[:120]})") from error
+        raise ValueError(f"{part}: not a table of embeddings ({shortened(error)})") from error
 
 
 def _layers(parts: Sequence[Path]) -> tuple[str, ...]:

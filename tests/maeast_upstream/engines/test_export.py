@@ -109,7 +109,7 @@ def test_a_name_that_is_not_the_formats_is_refused(tmp_path, name, form, message
 
 def test_a_missing_package_is_named_with_its_extra(make_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'maeast-upstream\[onnx\]'"):
+    with pytest.raises(ValueError, match=r"pip install .*\[onnx\]'"):
         export.export(make_encoder(), tmp_path / "a.onnx", "onnx")
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from maeast_upstream.engines import selection, timing
 from maeast_upstream.engines.selection import Choice, attach
+from maeast_upstream.messages import install_extra
 
 pytestmark = pytest.mark.slow
 
@@ -311,17 +312,17 @@ def test_without_any_package_auto_is_torch(make_encoder, no_packages):
         (
             "openvino",
             "fp32",
-            "engine openvino needs the package openvino: pip install 'maeast-upstream[openvino]'",
+            "engine openvino needs the package openvino: " + install_extra("openvino"),
         ),
         (
             "onnx",
             "int8",
-            "engine onnx needs the package onnxruntime: pip install 'maeast-upstream[onnx]'",
+            "engine onnx needs the package onnxruntime: " + install_extra("onnx"),
         ),
         (
             "auto",
             "int8",
-            "engine onnx needs the package onnxruntime: pip install 'maeast-upstream[onnx]'",
+            "engine onnx needs the package onnxruntime: " + install_extra("onnx"),
         ),
     ],
 )
