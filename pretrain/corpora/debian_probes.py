@@ -23,7 +23,6 @@ from pretrain.corpora.debian.fetch import FetchError, fetch, version_of
 from pretrain.corpora.debian.memory import limit_memory
 from pretrain.corpora.debian.packages import LISTS, Package
 from pretrain.corpora.debian.programs import ProgramError, installed_version
-from pretrain.corpora.debian.salvage import salvage
 from pretrain.corpora.sets.drums import DRUMS
 from pretrain.corpora.sets.game_effects import GAME_EFFECTS
 from pretrain.corpora.sets.game_voices import GAME_VOICES
@@ -150,7 +149,7 @@ def _unpack(recipe: SetRecipe, package: str, deb: Path, scratch: Path) -> list[t
 
 def _read(pool: DecodePool, source: Source) -> np.ndarray | None:
     ((_, result),) = pool.decode([Segment(str(source.path))])
-    return salvage(source.path, result)
+    return None if isinstance(result, AudioError) else result
 
 
 if __name__ == "__main__":

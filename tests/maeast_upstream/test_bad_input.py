@@ -3,6 +3,7 @@
 import struct
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -27,7 +28,6 @@ def floats(value):
 BAD = {
     "empty": (b"", "empty file"),
     "text": (b"this is not audio " * 40, "not audio"),
-    "truncated": (wav(promised=32000, there=900), "cut short"),
     "header_only": (wav()[:30], "not audio"),
     "nan": (floats(np.nan), "NaN or infinite"),
     "infinite": (floats(np.inf), "NaN or infinite"),
@@ -52,6 +52,15 @@ def test_a_bad_file_alone_is_status_1(tmp_path, capsys, name, content, reason):
     assert f"{name}.wav: " in error
     assert reason in error
     assert not out.exists()
+
+
+def test_a_file_cut_short_is_embedded_with_a_warning(tmp_path):
+    (tmp_path / "cut.wav").write_bytes(wav(promised=32000, there=9000))
+    assert main(["embed", str(tmp_path / "cut.wav"), "-o", str(tmp_path / "e.parquet")]) == 0
+    warning = (tmp_path / "e.parquet.warnings.tsv").read_text()
+    assert "cut.wav\t0\tcut short: 32000 bytes of samples declared, 9000 found" in warning
+    (end,) = pq.read_table(tmp_path / "e.parquet")["end_ms"].to_pylist()
+    assert end == 281.25
 
 
 def test_bad_files_among_good_ones_are_listed_and_the_rest_is_embedded(tmp_path, capsys):

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.storage.atomic import replacing
@@ -21,7 +22,6 @@ from pretrain.corpora.debian.archives import expand, is_sound
 from pretrain.corpora.debian.deb import Source, UnpackFolder, read_deb
 from pretrain.corpora.debian.fetch import version_of
 from pretrain.corpora.debian.packages import Package
-from pretrain.corpora.debian.salvage import salvage
 
 FORMAT = 1
 """Increased whenever the same package gives other clips, so that kept ones are not used."""
@@ -122,12 +122,11 @@ def _convert_sources(
 
     for segment, result in pool.decode(new_sources()):
         source = pending.pop(segment.path)
-        samples = salvage(source.path, result)
         source.path.unlink()  # so that a large package is not on disk twice
-        if samples is None:
+        if isinstance(result, AudioError):
             dropped["unreadable"] += 1
             continue
-        encoded = _encode(samples)
+        encoded = _encode(result)
         dropped["silent or too short"] += not encoded
         kind = package.kind_of(source.name)
         if kind == "effect" and sum(length for _, length, _, _ in encoded) > MUSIC_SECONDS * SAMPLE_RATE:

@@ -6,13 +6,11 @@ import tarfile
 import debian
 import numpy as np
 import pytest
-import sounds
 
-from maeast_upstream.audio.reading import AudioError, read_audio
+from maeast_upstream.audio.reading import read_audio
 from pretrain.corpora.debian import deb as debs
 from pretrain.corpora.debian.archives import expand, is_sound
 from pretrain.corpora.debian.deb import ArchiveError, UnpackFolder, read_deb
-from pretrain.corpora.debian.salvage import salvage
 
 
 def everything(_):
@@ -143,16 +141,3 @@ def test_telephone_codecs_are_recognized_by_their_suffix(tmp_path):
     lag = int(np.argmax(np.correlate(heard[:4000], samples[:4000].astype(float), "full"))) - 3999
     assert 0 <= lag < 100
     assert np.corrcoef(heard[lag:4000], samples[: 4000 - lag])[0, 1] > 0.99
-
-
-def test_the_samples_of_a_truncated_file_are_kept(tmp_path):
-    path = sounds.write(tmp_path / "cut.wav", sounds.sweep(22_050, 2.0), 22_050)
-    whole = read_audio(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
-    with pytest.raises(AudioError, match="cut short") as error:
-        read_audio(path)
-    kept = salvage(path, error.value)
-    assert len(kept) == pytest.approx(len(whole) * 3 / 4, abs=20)
-    assert np.abs(kept[:-200] - whole[: len(kept) - 200]).max() < 1e-4
-    assert salvage(path, AudioError("cut.wav: not audio that can be decoded")) is None
-    assert salvage(path, whole) is whole
