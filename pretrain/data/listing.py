@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from maeast_upstream.audio.files import AUDIO_SUFFIXES, find_audio, is_hidden
+from maeast_upstream.audio.files import AUDIO_SUFFIXES, find_audio
 from maeast_upstream.data.manifest import read_fairseq
+from maeast_upstream.storage.walking import walk
 
 DIGEST_LETTERS = 16
 """Hexadecimal digits of a digest that are kept: two corpora among millions do not share them."""
@@ -79,6 +80,6 @@ def list_corpus(corpus: Path) -> Listing:
 
 
 def list_shards(folder: Path) -> list[Path]:
-    """The tar files below a folder, sorted; without hidden ones and those in hidden folders."""
-    paths = (path for path in folder.rglob("*.tar") if path.is_file())
-    return sorted(path for path in paths if not is_hidden(str(path.relative_to(folder))))
+    """The tar files below a folder, sorted; hidden ones and those in hidden folders are left out."""
+    entries = (entry for entry in walk(str(folder), set()) if entry.kind == "file" and entry.path.endswith(".tar"))
+    return sorted(path for path in (Path(entry.path) for entry in entries) if path.is_file())

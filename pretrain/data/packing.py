@@ -19,7 +19,7 @@ import numpy as np
 from maeast_upstream.audio.files import AUDIO_SUFFIXES
 from maeast_upstream.audio.reading import AudioError, decode_audio
 from maeast_upstream.data.packed import AUDIO_NAME, RECORD_NAME, TABLE_NAME, Packed, is_packed, open_packed, to_int16
-from maeast_upstream.data.tars import Member, list_members
+from maeast_upstream.data.tars import Member, list_members, read_member
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.delimited import lines
 from maeast_upstream.storage.lock import ProcessLock
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 FILES_PER_TASK = 32
 """Files that a process decodes at once; few, because each may hold hours."""
+MAX_DESCRIPTION_BYTES = 1 << 20
+"""Limit of a clip's JSON; a longer one gives no kind."""
 LOCK_NAME = ".lock"
 POLL_SECONDS = 0.5
 """Time between two looks at the lock of another process that is packing."""
@@ -129,6 +131,8 @@ def _alone(out: Path) -> Iterator[None]:
             lock = ProcessLock(out / LOCK_NAME, refusal)
             break
         except ValueError as error:
+            if not str(error).startswith(refusal):
+                raise
             if not waits:
                 logger.warning("%s: waiting for it", error)
             waits = True
@@ -248,25 +252,25 @@ def _read_shard(path: Path, shard: str) -> Iterator[Clip]:
     try:
         with path.open("rb") as file:
             for member in members:
-                name = f"{shard}/{member.name}"
-                kind = _kind(_content(file, descriptions[_key(member)])) if _key(member) in descriptions else ""
-                if member.error:
-                    yield Clip(name, kind, f"{name}: {member.error}")
-                else:
-                    yield _read(name, kind, io.BytesIO(_content(file, member)))
+                yield _read_member(file, f"{shard}/{member.name}", member, descriptions.get(_key(member)))
     except OSError as error:
         broken = broken or f"cannot be read ({error.strerror or error})"
     if broken:
         yield Clip(shard, "", f"{shard}: {broken}")
 
 
+def _read_member(file: BinaryIO, name: str, member: Member, description: Member | None) -> Clip:
+    kind = ""
+    try:
+        if description is not None and description.error is None and description.size <= MAX_DESCRIPTION_BYTES:
+            kind = _kind(read_member(file, description))
+        return _read(name, kind, io.BytesIO(read_member(file, member)))
+    except ValueError as error:
+        return Clip(name, kind, f"{name}: {error}")
+
+
 def _key(member: Member) -> str:
     return member.name.rpartition(".")[0]
-
-
-def _content(file: io.BufferedReader, member: Member) -> bytes:
-    file.seek(member.offset)
-    return file.read(member.size)
 
 
 def _kind(text: bytes) -> str:

@@ -3,43 +3,64 @@
 They are not a function of the step: a resumed run draws a new shuffle.
 """
 
-import importlib
+import contextlib
 import io
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-from urllib.parse import urlparse
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from maeast_upstream.audio.files import looks_like_audio
+from maeast_upstream.audio.files import AUDIO_SUFFIXES
 from maeast_upstream.audio.reading import AudioError, duration_ms, read_audio
+from maeast_upstream.data.tars import members_of, read_member
+from maeast_upstream.display import without_secrets
 from maeast_upstream.messages import install_extra
-from maeast_upstream.storage.remote import open_remote
+from maeast_upstream.storage.remote import is_remote, open_remote
 from pretrain.config import DataConfig
 from pretrain.data.batches import Batch, BatchSharding, crop_shape
 from pretrain.data.clips import first_sample, read_crop
 from pretrain.data.crops import MIX_DB, draw_partners, mix, repeat
+from pretrain.data.listing import list_shards
 
 logger = logging.getLogger(__name__)
 
 MAX_WHOLE_MS = 60_000
 """A clip up to this length is decoded once for all its views."""
+MAX_IN_VAIN = 1000
+"""Clips in a row that cannot be decoded, after which a reader gives up."""
+BLOCK_BYTES = 1 << 20
+"""Bytes that are skipped at once in remote files."""
 
 
 def find_shards(corpus: str) -> list[str]:
-    """The ``*.tar`` files of a folder, or addresses in WebDataset's notation ({000..999}, a::b); empty if neither."""
-    folder = Path(corpus)
-    if folder.is_dir():
-        return [str(path) for path in sorted(folder.glob("*.tar"))]
-    if not (corpus.endswith(".tar") or corpus.startswith("pipe:") or ".tar" in corpus):
+    """List the tar files of a folder, or addresses in WebDataset's notation ({000..999}, a::b).
+
+    The name of a file is taken as it is: only what is no file may be an address or the notation of several.
+
+    Returns:
+        Paths and addresses; none if ``corpus`` is neither.
+
+    Raises:
+        ValueError: A shard is not there, or is a command (``pipe:``), which is never run.
+    """
+    path = Path(corpus)
+    if path.is_dir():
+        return [str(shard) for shard in list_shards(path)]
+    if path.is_file():
+        return [corpus] if path.suffix == ".tar" else []
+    if corpus.startswith("pipe:"):
+        raise ValueError(f"corpus {corpus}: commands are not run; give files, or addresses such as https:// or s3://")
+    if ".tar" not in corpus:
         return []
     shards: list[str] = _webdataset().shardlists.expand_urls(corpus)
     for shard in shards:
-        if not urlparse(shard).scheme and not Path(shard).is_file():
+        if not is_remote(shard) and not Path(shard).is_file():
             raise ValueError(f"corpus {corpus}: no such shard: {shard}")
     return shards
 
@@ -85,7 +106,7 @@ class Stream:
         self.random = np.random.default_rng((*self.seed, 0, reader))
         self.reads, self.passed, self.ended = 0, 0, False
         self.failures: dict[str, str] = {}
-        self._shard = ""
+        self._in_vain = 0
         self._members = iter(self._shuffled())
 
     def batch(self, samples: int, count: int, accumulation_step: int) -> Batch:
@@ -126,12 +147,16 @@ class Stream:
             self.ended = True
             return "", None
         self.reads += 1
-        name = f"{member['__url__']}/{member['fname']}"
+        name, content = member
         try:
-            return name, np.stack([self._fill(crop, samples) for crop in self._crops(member["data"], samples)])
+            crops = np.stack([self._fill(crop, samples) for crop in self._crops(content, samples)])
         except AudioError as error:
             self.failures[name] = str(error).removeprefix("stream: ")
+            self._in_vain += 1
+            self.ended = self._in_vain >= MAX_IN_VAIN
             return name, None
+        self._in_vain = 0
+        return name, crops
 
     def _crops(self, data: bytes, samples: int) -> Iterator[np.ndarray]:
         source = io.BytesIO(data)
@@ -157,24 +182,24 @@ class Stream:
                 raise AudioError("no clip to join with")
             self.reads += 1
             try:
-                pieces.append(read_crop(io.BytesIO(member["data"]), missing, self.random.random()))
+                pieces.append(read_crop(io.BytesIO(member[1]), missing, self.random.random()))
             except AudioError as error:
-                self.failures[f"{member['__url__']}/{member['fname']}"] = str(error).removeprefix("stream: ")
+                self.failures[member[0]] = str(error).removeprefix("stream: ")
                 continue
             missing -= len(pieces[-1])
         return np.concatenate(pieces)
 
-    def _shuffled(self) -> Iterator[dict[str, Any]]:
-        """Members of the shards in the order of a shuffle buffer."""
-        wds = _webdataset()
-        streams = wds.tariterators.url_opener(self._order(), handler=self._note)
-        files = wds.tariterators.tar_file_expander(streams, handler=self._note, select_files=is_audio, eof_value=None)
+    def _shuffled(self) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of the members of the shards, in the order of a shuffle buffer."""
         size = self.config.shuffle_clips
-        shuffle = wds.filters.shuffle(size, initial=size, seed=int(self.random.integers(2**31)))
-        yield from shuffle(self._counted(files))
+        shuffle = _webdataset().filters.shuffle(size, initial=size, seed=int(self.random.integers(2**31)))
+        yield from shuffle(content for shard in self._order() for content in self._read(shard))
 
-    def _order(self) -> Iterator[dict[str, str]]:
-        """This reader's shards, in another order in each pass; all shards if there are fewer than readers."""
+    def _order(self) -> Iterator[str]:
+        """This reader's shards, in another order in each pass; all shards if there are fewer than readers.
+
+        After a pass without a clip come the shards of the other readers; it ends if these have none, too.
+        """
         number = 0
         while True:
             before = self.passed
@@ -183,42 +208,94 @@ class Stream:
                 order = self.random.permutation(len(self.shards))
             else:
                 order = order[self.reader :: self.readers]
-            for shard in order:
-                self._shard = self.shards[shard]
-                yield {"url": self._shard}
-            number += 1
+            yield from (self.shards[shard] for shard in order)
             if self.passed == before:
-                return  # a whole pass found no clip
+                yield from self.shards
+            if self.passed == before:
+                return
+            number += 1
 
-    def _counted(self, files: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for file in files:
-            self.passed += 1
-            yield file
+    def _read(self, shard: str) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each member of a shard; what cannot be read is noted as a failure."""
+        shown = without_secrets(shard)
+        try:
+            with _open(shard) as file:
+                for member in members_of(file, AUDIO_SUFFIXES):
+                    name = f"{shown}/{member.name}"
+                    try:
+                        content = read_member(file, member)
+                    except ValueError as error:
+                        self._note(name, str(error))
+                        continue
+                    self.passed += 1
+                    yield name, content
+        except (OSError, ValueError, EOFError) as error:
+            reason = without_secrets(str(getattr(error, "strerror", None) or error), shard)
+            self._note(shown, f"not a whole tar file, or not to be read ({' '.join(reason.split())})")
 
-    def _note(self, error: Exception) -> bool:
-        """Note a shard that webdataset could not open or read to its end; True lets it continue."""
-        reason = str(error.args[0] if error.args else type(error).__name__).split(" @ ")[0]
-        self.failures[self._shard] = f"not a whole tar file, or not to be read ({reason})"
-        return True
+    def _note(self, name: str, reason: str) -> None:
+        """Count what could not be read."""
+        self.reads += 1
+        self.failures[name] = reason
 
 
-def is_audio(name: str) -> bool:
-    """Whether a member of a shard is a clip, by its name."""
-    return looks_like_audio(name)
+class Forward(io.BufferedIOBase):
+    """A remote file that is read forward only, because some servers cannot give a part of a file.
+
+    Whatever error a protocol raises becomes an OSError.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._position = 0
+        with _as_os_errors():
+            self._file = open_remote(url)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Skip to an offset; the end is not known and counts as infinitely far away."""
+        if whence == os.SEEK_END:
+            return sys.maxsize
+        while self._position < offset and self._next(min(offset - self._position, BLOCK_BYTES)):
+            pass
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read ``size`` bytes, or fewer at the end."""
+        pieces, missing = [], size or 0
+        while missing > 0 and (piece := self._next(missing)):
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+    def _next(self, size: int) -> bytes:
+        with _as_os_errors():
+            piece = self._file.read(size)
+        self._position += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Close the remote file."""
+        self._file.close()
+        super().close()
 
 
-def _open_by_fsspec(url: str, mode: str = "rb", bufsize: int = 8192, **_: object) -> BinaryIO:
-    return open_remote(url)
+@contextlib.contextmanager
+def _as_os_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # each protocol has errors of its own
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _open(shard: str) -> BinaryIO:
+    return cast(BinaryIO, Forward(shard)) if is_remote(shard) else Path(shard).open("rb")
 
 
 def _webdataset() -> Any:
-    """Import webdataset, with fsspec for addresses that it cannot open itself; ImportError names the extra."""
+    """Import webdataset; ImportError names the extra."""
     try:
         import webdataset
-
-        openers = importlib.import_module("webdataset.gopen").gopen_schemes  # webdataset.gopen itself is a function
     except ImportError as error:
         raise ImportError(f"shards need webdataset: {install_extra('pretrain')}") from error
-    for scheme in ("s3", "gcs", "abfs", "hdfs", "memory"):
-        openers.setdefault(scheme, _open_by_fsspec)
     return webdataset

@@ -357,12 +357,9 @@ def test_files_that_cannot_be_decoded_count_when_the_corpus_is_packed_too(recipe
             Trainer(recipe)
     data = dataclasses.replace(recipe.data, max_bad_share=0.2)
     assert Trainer(dataclasses.replace(recipe, data=data)).train()
-    with pytest.raises(ValueError, match="1 of 7 files of the corpus"):
-        Trainer(
-            dataclasses.replace(
-                recipe, data=dataclasses.replace(recipe.data, corpus=str(AUDIO), validation=str(tmp_path / "a"))
-            )
-        )
+    data = dataclasses.replace(recipe.data, corpus=str(AUDIO), validation=str(tmp_path / "a"))
+    with pytest.raises(ValueError, match="1 of 7 files of .*/a could not be decoded"):
+        Trainer(dataclasses.replace(recipe, data=data))
 
 
 def test_the_corpus_is_no_folder_for_its_run(recipe, tmp_path):
