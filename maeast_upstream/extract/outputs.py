@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import json
 import os
 import sys
@@ -212,8 +213,10 @@ class NpyTableBuilder(TableBuilder):
             name = npy_name(clip, self.any_case)
             self.storage.make(name.rpartition("/")[0])
             array = clip.vectors[:, 0] if self.spec.kind == "scene" else clip.vectors
+            content = io.BytesIO()  # np.save to a file on a full disk raises an error that does not say so
+            np.save(content, array.astype(np.dtype(self.spec.vectors), copy=False), allow_pickle=False)
             with self.storage.writing(name, self.scratch, durable=False) as file:
-                np.save(file, array.astype(np.dtype(self.spec.vectors), copy=False), allow_pickle=False)
+                file.write(content.getbuffer())
             rows.append([clip.path, clip.segment, clip.start_ms, clip.end_ms, name])
         return pa.table([*map(list, zip(*rows, strict=True))], schema=self.schema)
 

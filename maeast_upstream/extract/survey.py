@@ -1,6 +1,7 @@
 """Lists the inputs of a run once and counts the work to be done."""
 
 import contextlib
+import errno
 import functools
 import gzip
 import hashlib
@@ -52,7 +53,7 @@ class Survey:
         self.stamps = array("Q")
         stamp_of = functools.lru_cache(maxsize=1)(_stamp)  # the segments of a file follow one another
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES)  # noqa: SIM115  (lives as long as this)
-        with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as file:
+        with _told_where(), gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as file:
             listed = list_segments(inputs, path_column=path_column)
             while block := list(itertools.islice(listed, BLOCK_SEGMENTS)):
                 pickle.dump(block, file)
@@ -83,6 +84,18 @@ class Survey:
         with gzip.GzipFile(fileobj=self._file, mode="rb") as file:
             for _ in range(0, self.segments, BLOCK_SEGMENTS):
                 yield from cast(list[Segment], pickle.load(file))  # written by this object
+
+
+@contextlib.contextmanager
+def _told_where() -> Iterator[None]:
+    """A context in which a full disk is an OSError that names the folder of temporary files."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        reason = f"{error.strerror}, where the list of inputs is kept; TMPDIR names another folder"
+        raise OSError(error.errno, reason, tempfile.gettempdir()) from error
 
 
 def state_of(stamps: Sequence[int]) -> str:

@@ -1,6 +1,8 @@
 import csv
+import errno
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,7 +11,8 @@ from tables import SCHEMA, SPEC, table
 
 from maeast_upstream.extract.outputs import output_at
 from maeast_upstream.extract.part_store import PartReport
-from maeast_upstream.extract.table import make_schema
+from maeast_upstream.extract.table import Embedded, make_schema
+from maeast_upstream.storage import folder
 from maeast_upstream.storage.folder import Storage
 
 METADATA = {"maeast": json.dumps({"settings": {"precision": "fp32"}})}
@@ -170,3 +173,26 @@ def test_parts_are_not_written_through_a_link(tmp_path, name, format, parts):
     (tmp_path / parts).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="a link, where the parts"):
         output_at(str(tmp_path / name), format)
+
+
+@pytest.mark.parametrize("name", ["e.parquet", "e.npz"])
+def test_a_full_disk_leaves_the_parts_and_an_earlier_table(tmp_path, monkeypatch, name):
+    output = filled(tmp_path / name)
+    (tmp_path / name).write_text("earlier")
+    full = lambda path, mode: Path("/dev/full").open(mode.replace("x", "w"))  # noqa: E731, SIM115
+    monkeypatch.setattr(folder, "open", full, raising=False)
+    with pytest.raises(OSError, match="No space left") as error:
+        output.finish(make_schema(SPEC, 3, METADATA))
+    assert error.value.errno == errno.ENOSPC
+    assert (tmp_path / name).read_text() == "earlier"
+    assert output.store.numbers() == [0, 1, 2]
+
+
+def test_a_full_disk_is_told_while_an_npy_file_is_written(tmp_path, monkeypatch):
+    output = output_at(str(tmp_path / "out"), "npy")
+    output.store.storage.make()
+    monkeypatch.setattr(folder, "open", lambda *_: Path("/dev/full").open("wb"), raising=False)  # noqa: SIM115
+    clip = Embedded("a.wav", 0, 0.0, 1.0, np.zeros((2, 1, 3000), np.float32), np.zeros(1))
+    with pytest.raises(OSError, match="No space left"):
+        output.table_builder(SPEC, 3000, {}).table([clip])
+    assert not list(tmp_path.rglob("*.npy"))

@@ -2,6 +2,7 @@ import io
 import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,11 @@ def test_a_renewed_password_is_the_same_input(tmp_path):
         assert [segment.path for segment in survey] == ["http://u:***@h/a.wav", "http://***@h/b.wav?sig=***"]
         digests.append(survey.digest)
     assert digests[0] == digests[1]
+
+
+def test_a_full_folder_of_temporary_files_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.wav").touch()
+    full = lambda *_: Path("/dev/full").open("wb", buffering=0)  # noqa: E731, SIM115
+    monkeypatch.setattr(survey.tempfile, "SpooledTemporaryFile", full)
+    with pytest.raises(OSError, match="TMPDIR"):
+        Survey([str(tmp_path / "a.wav")])
