@@ -79,7 +79,9 @@ def check_path(path: Path) -> None:
             empty = not file.read(1)
     except FileNotFoundError:
         dangling = os.path.islink(path)  # noqa: PTH114
-        raise AudioError(f"{path}: {'a link to a file that does not exist' if dangling else 'no such file'}") from None
+        hint = "; a path has / between folders, not \\" if "\\" in path.name else ""
+        problem = "a link to a file that does not exist" if dangling else f"no such file{hint}"
+        raise AudioError(f"{path}: {problem}") from None
     except AudioError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte

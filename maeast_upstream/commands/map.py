@@ -130,7 +130,9 @@ def labels_of(
     if labels_file is None:
         # abspath, since resolve() would give the folder of a link's target
         return [Path(os.path.abspath(path)).parent.name for path in paths]  # noqa: PTH100
-    from maeast_upstream.data.labels import read_rows
+    from maeast_upstream.data.labels import clip_path, read_rows
+    from maeast_upstream.display import as_text
 
-    by_path = {path: label for path, (label,) in read_rows(labels_file, ["label"], names or {}).items()}
-    return [by_path.get(Path(path).resolve()) for path in paths]
+    rows = read_rows(labels_file, ["label"], names or {})
+    by_path = {as_text(str(path)): label for path, (label,) in rows.items()}  # as the table has them
+    return [by_path.get(as_text(str(clip_path(Path(), path)))) for path in paths]

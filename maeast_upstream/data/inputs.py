@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from maeast_upstream.audio.files import AUDIO_SUFFIXES
-from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, read_manifest
+from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, found_path, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_copy_of_parent, is_packed, packed_clips
 from maeast_upstream.data.shown_names import with_shown_names
 from maeast_upstream.data.tars import list_members
@@ -242,7 +242,7 @@ def _from_stdin(stdin: BinaryIO) -> Iterator[Segment]:
                 raise ValueError(f"stdin: a zero byte in line {number}; expected text in UTF-8 with one path per line")
             name = line.rstrip("\r\n")
             for part in name.split("\r") if "\r" in name and not os.path.lexists(file_name(name)) else [name]:
-                if path := file_name(part):
+                if path := found_path("", file_name(part)):
                     yield from (_from_tar(path) if _suffix(path) == TAR_SUFFIX else iter([Segment(path)]))
     finally:
         text.detach()

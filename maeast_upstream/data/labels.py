@@ -9,6 +9,7 @@ from types import MappingProxyType
 from maeast_upstream.data.tables import ColumnNames, Header, option_hint, row_values
 from maeast_upstream.data.tables import read_header as first_line
 from maeast_upstream.display import as_text
+from maeast_upstream.storage.remote import is_remote
 from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
 logger = logging.getLogger(__name__)
@@ -40,13 +41,24 @@ def read_rows(path: Path, columns: Sequence[str], names: ColumnNames = NO_NAMES)
     clips: dict[Path, tuple[str, ...]] = {}
     for number, (name, *values) in enumerate(read_table(path, ["path", *columns], names=names), start=1):
         try:
-            clip = (path.parent / name).resolve()
+            clip = clip_path(path.parent, name)
         except (OSError, RuntimeError, ValueError) as error:  # a zero byte, a loop of links
             raise ValueError(f"{path}: row {number}: {as_text(name)!r} is not a path ({error})") from error
         if clip in clips:
             raise ValueError(f"{path}: row {number} lists {as_text(name)} a second time")
         clips[clip] = tuple(values)
     return clips
+
+
+def clip_path(folder: Path, name: str) -> Path:
+    """Return the resolved path that a table in ``folder`` calls ``name``; an address but ``file://`` stays as it is.
+
+    Raises:
+        OSError, RuntimeError, ValueError: It is no path.
+    """
+    if is_remote(name) and not name.startswith("file://"):
+        return Path(name)
+    return (folder / name.removeprefix("file://")).resolve()
 
 
 def read_table(
@@ -157,6 +169,7 @@ def refuse_missing(path: Path, clips: Collection[Path]) -> None:
         count = f"{len(missing)} of {len(clips)} clips do not exist; the first: " if len(missing) > 1 else ""
         name, shown = str(missing[0]), as_text(str(missing[0]))
         hint = BACKSLASH_HINT if "\\" in name else f"; paths are relative to {path.parent}"
+        hint = hint if missing[0].is_absolute() else "; labels need files of this machine, not addresses"
         hint = hint if shown == name else "; the table is not in UTF-8: save it as UTF-8 if the names of files are"
         raise ValueError(f"{path}: no such clip: {count}{shown}{hint}")
 

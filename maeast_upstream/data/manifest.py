@@ -109,13 +109,13 @@ def _with_header(path: str, lines: Iterator[str], header: Header, path_column: s
     folder = _folder(path)
     for number, values in row_values(lines, header, path):
         where = f"{path}: row {number} (counted from 0)"
-        if not values[column]:
+        if not values[column].strip():
             raise ValueError(f"{where}: no path")
         times = {name: values[index] for name, index in columns.items()}
         start, end = (_time_ms(times, name, where, header.separator) for name in ("start", "end"))
         if end is not None and not (start or 0.0) < end:
             raise ValueError(f"{where}: starts at {start or 0:.10g} ms and ends at {end:.10g} ms")
-        yield Row(_joined(folder, file_name(values[column])), number, start, end)
+        yield Row(found_path(folder, file_name(values[column])), number, start, end)
 
 
 def _time_ms(cells: dict[str, str], name: str, where: str, separator: str) -> float | None:
@@ -149,6 +149,12 @@ def _fairseq(path: str, lines: Iterator[str]) -> Iterator[Row]:
             )
         kind = values[1] if len(values) == 2 else ""
         yield Row(file_name(name), number, samples=int(values[0]), kind=kind)
+
+
+def found_path(folder: str, name: str) -> str:
+    """Return the path of a name in a table, without the blanks around it unless there is such a file."""
+    path = _joined(folder, name)
+    return path if name == name.strip() or os.path.lexists(path) else _joined(folder, name.strip())
 
 
 def _folder(manifest: str) -> str:

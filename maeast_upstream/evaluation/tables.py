@@ -166,8 +166,8 @@ def format_layers(layers: Mapping[str, Sequence[float]]) -> str:
 
 
 def in_cell(name: str) -> str:
-    """Escape the bars of a name that the user gave, so that Markdown does not begin a column there."""
-    return name.replace("|", "\\|")
+    """Escape the bars and line breaks of a name that the user gave, which would end a cell or row of Markdown."""
+    return " ".join(name.split()).replace("|", "\\|")
 
 
 def write_scores(path: Path, systems: Sequence[SystemScores]) -> None:

@@ -5,7 +5,7 @@ Every `*_clips` function raises ValueError for missing or wrong data; the messag
 
 import csv
 import hashlib
-import json
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +21,14 @@ from maeast_upstream.integrations.s3prl.layouts import (
     ks_percent,
 )
 from maeast_upstream.integrations.s3prl.overlay.corpus.libriphone import phones, read_lexicon, read_split
+from maeast_upstream.storage.json_file import read_json
+from maeast_upstream.storage.text import read_text
 
 DATA = "downstream_expert.datarc"
 LOADER = "downstream_expert.loaderrc"
 CORPUS = "downstream_expert.corpus"
+MAX_LIST_BYTES = 1 << 28
+"""Largest list of a corpus: those of SUPERB's are below 100 MB."""
 
 
 @dataclass
@@ -97,10 +101,7 @@ def remedy(name: str) -> str:
 
 def lines(path: Path) -> list[list[str]]:
     """The lines of a text file that are not empty, split at white space."""
-    try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error.reason})") from error
+    return [line.split() for line in read_text(path, MAX_LIST_BYTES).splitlines() if line.strip()]
 
 
 def existing(paths: Iterable[Path], listed_in: Path) -> list[Path]:
@@ -177,7 +178,7 @@ def er_session(config: Mapping[str, Any], session: str, root: Path) -> Clips:
     for split in ("train", "test"):
         path = file(config, f"{DATA}.meta_data", session, f"{split}_meta_data.json")
         try:
-            table = json.loads(path.read_text(encoding="utf-8"))
+            table = read_json(path, MAX_LIST_BYTES)
             labels, listed = table["labels"], [(str(row["path"]), row["label"]) for row in table["meta_data"]]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{path}: expected {{"labels": .., "meta_data": [..]}} ({error!r})') from error
@@ -198,8 +199,7 @@ def ic_clips(config: Mapping[str, Any]) -> Clips:
     by_split: dict[str, list[Path]] = {}
     for split in ("train", "valid", "test"):
         table = file(config, f"{DATA}.file_path", "data", f"{split}_data.csv")
-        with table.open(newline="", encoding="utf-8") as opened:
-            rows = list(csv.DictReader(opened))
+        rows = list(csv.DictReader(io.StringIO(read_text(table, MAX_LIST_BYTES), newline="")))
         if rows and (missing := sorted({"path", *slots} - set(rows[0]))):
             raise ValueError(f"{table}: no column {missing[0]!r}; expected path, {', '.join(slots)}")
         for slot in slots:
@@ -253,8 +253,8 @@ def phone_clips(config: Mapping[str, Any]) -> Clips:
     aligned_in = file(config, f"{DATA}.phone_path", "converted_aligned_phones.txt")
     aligned = {line[0] for line in lines(aligned_in)}
     table = file(config, f"{DATA}.bucket_file", "train-clean-100.csv")
-    with table.open(newline="", encoding="utf-8") as opened:
-        listed = {Path(row["file_path"]).name.split(".")[0]: root / row["file_path"] for row in csv.DictReader(opened)}
+    rows = csv.DictReader(io.StringIO(read_text(table, MAX_LIST_BYTES), newline=""))
+    listed = {Path(row["file_path"]).name.split(".")[0]: root / row["file_path"] for row in rows}
     by_split: dict[str, list[Path]] = {}
     for split in ("train", "test"):
         names_in = file(config, f"{DATA}.phone_path", f"{split}_split.txt")

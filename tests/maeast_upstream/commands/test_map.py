@@ -62,6 +62,14 @@ def test_the_labels_of_a_map_may_have_other_columns(table, tmp_path):
     assert run(table, *options, "--method", "pca").exists()
 
 
+def test_labels_match_names_in_any_bytes_and_addresses(tmp_path):
+    (tmp_path / "l.csv").write_bytes(
+        b"path,label\ncaf\xe9.wav,one\ns3://b/x.wav,two\n" + f"file://{tmp_path}/y.wav,three".encode()
+    )
+    paths = [f"{tmp_path}/caf\\xe9.wav", "s3://b/x.wav", f"{tmp_path}/y.wav", f"file://{tmp_path}/y.wav"]
+    assert map_command.labels_of(paths, tmp_path / "l.csv") == ["one", "two", "three", "three"]
+
+
 def test_without_labels_the_folder_is_the_class(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert map_command.labels_of(["x/dog/1.wav", "cat/2.wav", "3.wav"], None) == ["dog", "cat", tmp_path.name]

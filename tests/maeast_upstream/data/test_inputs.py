@@ -571,7 +571,7 @@ def test_stdin_gives_a_path_a_line(tmp_path):
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_a_list_on_stdin_may_have_a_byte_order_mark_and_any_line_ends(encoding, end):
-    lines = io.BytesIO(end.join(["a.wav", "", "é b.wav", ""]).encode(encoding))
+    lines = io.BytesIO(end.join(["a.wav ", " ", "é b.wav", ""]).encode(encoding))
     assert paths("-", stdin=lines) == ["a.wav", "é b.wav"]
 
 

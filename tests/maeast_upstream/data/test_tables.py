@@ -154,6 +154,7 @@ def test_the_columns_of_labels_may_have_other_names(tmp_path):
         (lambda text: text.replace("{0}", "nowhere.wav"), r"no such clip: .*/nowhere\.wav; paths are relative to"),
         (lambda text: text.replace("{0}", "x.wav").replace("{2}", "y.wav"), r"2 of 5 clips do not exist; the first: "),
         (lambda text: text.replace("{0}", r"sub\0.wav"), r"0\.wav; a path has / between folders, not \\"),
+        (lambda text: text.replace("{0}", "s3://b/x.wav"), r"s3:/b/x\.wav; labels need files of this machine"),
         (lambda text: text.replace("{1}", "{0}"), r"row 2 lists 0é\.wav a second time"),
         (lambda text: text.replace("cat", "  ", 1), r"row 2 has no label"),
         (lambda text: text.replace("LABEL", "PATH"), r"two columns are called 'path'"),
@@ -163,6 +164,17 @@ def test_what_is_wrong_with_labels_is_one_line(tmp_path, change, reason):
     with pytest.raises(ValueError, match=reason) as caught:
         read_splits(labelled(tmp_path, change(LABELS)))
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_address_is_a_path(tmp_path):
+    table = labelled(tmp_path, LABELS.replace("{0}", f"file://{tmp_path}/0é.wav"))
+    assert next(iter(read_splits(table))) == tmp_path / "0é.wav"
+
+
+def test_blanks_around_a_path_belong_to_it_only_if_there_is_such_a_file(tmp_path):
+    (tmp_path / " a.wav ").touch()
+    table = written(tmp_path, "path,end\n a.wav ,1\n b.wav\t,1\n")
+    assert [path for path, *_ in rows_of(table)] == [" a.wav ", "b.wav"]
 
 
 def test_labels_that_look_alike_are_named(tmp_path, caplog):
