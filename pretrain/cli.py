@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from pretrain.recipe import Recipe
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+CONFIGS = "maeast_upstream.configs"
+"""Package that holds the recipes."""
 PROG, DESCRIPTION = "maeast pretrain", "Pretrain an encoder on your own audio."
 
 
@@ -43,7 +45,7 @@ def train(recipe: Recipe) -> int:
 
 
 def read_recipe(argv: Sequence[str], prog: str = PROG, description: str = DESCRIPTION) -> Recipe:
-    """Read the recipe given as --config and apply the other options to it.
+    """Read the recipe given as --config, which has no default, and apply the other options to it.
 
     Args:
         argv: the options.
@@ -62,8 +64,10 @@ def read_recipe(argv: Sequence[str], prog: str = PROG, description: str = DESCRI
         raise ValueError(explain(str(error))) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"--config: not text in UTF-8 ({error.reason} at byte {error.start})") from error
-    settings.pop("config")
-    return read_section(Recipe, settings, "recipe")
+    if not settings.pop("config"):
+        raise ValueError(f"no recipe: give --config FILE, or --config with one of {', '.join(packaged_recipes())}")
+    recipe = read_section(Recipe, settings, "recipe")
+    return replace(recipe, data=replace(recipe.data, corpus=find_corpus(recipe.data.corpus, argv)))
 
 
 def with_packaged_recipe(argv: Sequence[str]) -> list[str]:
@@ -85,14 +89,25 @@ def find_recipe(name: str) -> str:
     """Return ``name`` if it is a path, else the path of that recipe in the package; ValueError if there is none."""
     if Path(name).is_file() or Path(name).is_fifo():
         read_text(Path(name))  # its errors are a line; jsonargparse would wait for a pipe
+        return name
+    if name in packaged_recipes():
+        return str(importlib.resources.files(CONFIGS) / f"{name}.yaml")
     if Path(name).suffix or "/" in name or Path(name).exists():
         return name
-    folder = importlib.resources.files("maeast_upstream.configs")
-    recipe = folder / f"{name}.yaml"
-    if not recipe.is_file():
-        names = sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
-        raise ValueError(f"no recipe {name!r}: expected a file, or one of {', '.join(names)}")
-    return str(recipe)
+    raise ValueError(f"no recipe {name!r}: expected a file, or one of {', '.join(packaged_recipes())}")
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the recipes in the package."""
+    files = importlib.resources.files(CONFIGS).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def find_corpus(corpus: str, argv: Sequence[str]) -> str:
+    """Return the corpus of a recipe; that of a checkout, for a recipe by name, is found from any other folder."""
+    by_name = any(argument.removeprefix("--config=") in packaged_recipes() for argument in argv)
+    there = Path(str(importlib.resources.files(CONFIGS))).parent / corpus
+    return str(there) if by_name and not Path(corpus).exists() and there.exists() else corpus
 
 
 def make_parser(prog: str = PROG, description: str = DESCRIPTION) -> "ArgumentParser":

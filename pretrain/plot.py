@@ -8,7 +8,6 @@ from typing import Any
 from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import run
 from maeast_upstream.visualization.figures import draw_legend, drawing, drawn_name
-from pretrain.training.run_folder import read_metrics
 
 COLUMNS = 3
 HIDDEN = frozenset({"step", "bad_clips"})
@@ -21,6 +20,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of pretraining runs")
     parser.add_argument("-o", "--out", type=Path, default=Path("curves.png"), help="default: curves.png")
     args = parser.parse_args(argv)
+    from pretrain.training.run_folder import read_metrics
+
     lines = {folder: read_metrics(folder) for folder in dict.fromkeys(args.runs)}
     panels = panel_names(lines)
     if not panels:

@@ -11,16 +11,17 @@ from pathlib import Path
 from maeast_upstream.arguments import take_output_options
 from maeast_upstream.cli import run
 from pretrain.cli import read_recipe
-from pretrain.data.batches import BatchSharding
-from pretrain.data.corpus import corpus_digest, describe, open_training
-from pretrain.data.statistics import measure, measurement_digest, write
-from pretrain.training.run_folder import STATS_NAME
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure mean and standard deviation of a recipe's corpus and write them to OUT/stats.json for the run."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = read_recipe(take_output_options(argv), "python -m pretrain.stats", main.__doc__ or "")
+    from pretrain.data.batches import BatchSharding
+    from pretrain.data.corpus import corpus_digest, describe, open_training
+    from pretrain.data.statistics import measure, measurement_digest, write
+    from pretrain.training.run_folder import STATS_NAME
+
     path = Path(recipe.out) / STATS_NAME
     if path.exists():
         raise ValueError(f"{path} exists already; remove it to measure again")

@@ -37,7 +37,8 @@ def test_every_recipe_parses_is_complete_and_opens_with_its_launch_line(path):
 @pytest.mark.parametrize("options", [["--config", "debug_cpu"], ["--config=debug_cpu"]])
 def test_a_recipe_of_the_package_is_found_by_name_from_any_folder(options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert read_recipe(options) == read_recipe(["--config", str(ROOT / "configs" / "debug_cpu.yaml")])
+    recipe = read_recipe(["--config", str(ROOT / "configs" / "debug_cpu.yaml"), "--data.corpus", str(AUDIO)])
+    assert read_recipe(options) == recipe
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,39 @@ def test_a_recipe_that_is_no_text_is_one_line(tmp_path, data, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_recipe(["--config", str(path)])
     assert "\n" not in str(caught.value)
+
+
+def test_the_corpus_of_a_recipe_by_name_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "debug_cpu").mkdir()  # such as the folder of a run
+    assert Path(read_recipe(["--config", "debug_cpu"]).data.corpus) == AUDIO
+    (tmp_path / "tests" / "data" / "audio").mkdir(parents=True)
+    assert read_recipe(["--config", "debug_cpu"]).data.corpus == "tests/data/audio"
+    assert read_recipe(["--config", "debug_cpu", "--data.corpus", "mine"]).data.corpus == "mine"
+
+
+@pytest.mark.parametrize("options", [[], ["--data.corpus", "x"]])
+def test_without_a_recipe_nothing_is_trained(options, capsys):
+    assert run(main, options) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error: no recipe: give --config FILE, or --config with one of debug_cpu, mae_ast_base6_frame"
+    )
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["mask_map", "pack", "stats", "plot", "visualize", "sweep"])
+def test_the_help_of_a_module_imports_no_torch(name):
+    code = f"""
+import runpy, sys
+sys.argv = ["x", "--help"]
+try:
+    runpy.run_module("pretrain.{name}", run_name="__main__")
+except SystemExit as stop:
+    assert not stop.code
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_an_unknown_recipe_is_one_line_with_the_names(capsys):
@@ -194,9 +228,9 @@ def test_a_wrong_recipe_is_one_line_that_names_the_key(tmp_path, capsys, text, m
         ),
         (["--loggevery", "5"], "unknown option --loggevery 5: a recipe has out, "),
         (["stray"], "unknown option stray: a recipe has out, "),
-        (["--data.corpus", "nowhere"], "corpus nowhere: no such folder"),
-        (["--device", "abacus"], "device must be cpu, cuda, cuda:N or auto, got 'abacus'"),
-        (["--init", "nowhere/to/be/found"], "no checkpoint 'nowhere/to/be/found'"),
+        (["--config", "debug_cpu", "--data.corpus", "nowhere"], "corpus nowhere: no such folder"),
+        (["--config", "debug_cpu", "--device", "abacus"], "device must be cpu, cuda, cuda:N or auto, got 'abacus'"),
+        (["--config", "debug_cpu", "--init", "nowhere/to/be/found"], "no checkpoint 'nowhere/to/be/found'"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(argv, message, capsys, tmp_path):

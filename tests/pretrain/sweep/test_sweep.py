@@ -13,7 +13,7 @@ from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.features import embeddings
 from maeast_upstream.evaluation.labelled_set import read_labels
 from maeast_upstream.evaluation.linear_probe import probe
-from pretrain.sweep import __main__
+from pretrain.sweep import __main__, runs
 from pretrain.sweep import scores as sweep_scores
 from pretrain.sweep.curve import encoder_at
 from pretrain.sweep.plan import read_sweep
@@ -103,14 +103,14 @@ def test_finished_runs_are_not_repeated_and_a_started_one_continues(settings, wr
 
 
 def test_a_killed_sweep_has_the_rows_of_finished_runs(settings, write, tmp_path, monkeypatch):
-    real = __main__.complete
+    real = runs.complete
 
     def killed_in_the_second(one, sets):
         if one.variant == "no InfoNCE":
             raise KeyboardInterrupt
         return real(one, sets)
 
-    monkeypatch.setattr(__main__, "complete", killed_in_the_second)
+    monkeypatch.setattr(runs, "complete", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         __main__.main([str(write(settings)), "--out", str(tmp_path)])
     assert [row["variant"] for row in rows(tmp_path)] == ["joint"]
