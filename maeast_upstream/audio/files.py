@@ -45,7 +45,9 @@ def find_audio(inputs: Iterable[Path | str]) -> list[Path]:
         if item.is_dir():
             files = [Path(path) for path in _audio_in(str(item), left_out)]
             if not files:
-                raise ValueError(f"{item}: a folder without audio; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
+                known = f"looked for {' '.join(sorted(AUDIO_SUFFIXES))}"
+                problem = "; ".join(filter(None, ["a folder without audio", str(left_out), known]))
+                raise ValueError(f"{item}: {problem}")
             found.update(dict.fromkeys(files))
         elif item.exists():
             found[item] = None

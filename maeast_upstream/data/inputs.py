@@ -168,8 +168,9 @@ class _Listing:
             if file_type is None:
                 raise ValueError(f"{without_secrets(item)}: no such file or folder")
             if file_type == "directory" and next(self._list(item), None) is None:
-                known = f"{' '.join(sorted(AUDIO_SUFFIXES))} .tar"
-                raise ValueError(f"{without_secrets(item)}: a folder without audio; looked for {known}")
+                known = f"looked for {' '.join(sorted(AUDIO_SUFFIXES))} .tar"
+                problem = "; ".join(filter(None, ["a folder without audio", str(self._left_out), known]))
+                raise ValueError(f"{without_secrets(item)}: {problem}")
             if file_type != "directory" and _suffix(item) in MANIFEST_SUFFIXES:
                 next(read_manifest(item, self._path_column))
 

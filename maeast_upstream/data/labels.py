@@ -81,7 +81,7 @@ def read_table(
     """
     table: list[tuple[str, ...]] = []
     called = [names.get(column, column) for column in columns]
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path}: no such file; expected columns {','.join(called)}")
     with open_lines(str(path)) as file:
         lines = lines_of(file, str(path))

@@ -57,7 +57,9 @@ class Header:
         shown = [repr(name[:MAX_SHOWN_CHARACTERS]) for name in self.columns[:MAX_SHOWN_COLUMNS]]
         more = len(self.columns) - len(shown)
         text = ", ".join(shown) + (f" and {more} more" if more else "") or "nothing"
-        return f"{text} (zero bytes: save it as text in UTF-8)" if any("\0" in name for name in self.columns) else text
+        if self.line.startswith("PK\x03\x04"):
+            return f"{text} (a zip archive or a workbook: save it as CSV)"
+        return f"{text} (zero bytes: save it as text in UTF-8)" if "\0" in self.line else text
 
 
 def option_hint(name: str) -> str:

@@ -129,11 +129,15 @@ class LeftOut:
         self._counts[entry.kind] += 1
         self._first.setdefault(entry.kind, without_secrets(as_text(entry.path)))
 
+    def __str__(self) -> str:
+        """Return the line; empty if nothing was left out."""
+        parts = [
+            f"{count} {kind}{'s' if count > 1 else ''} ({'the first: ' if count > 1 else ''}{self._first[kind]})"
+            for kind, count in self._counts.items()
+        ]
+        return f"left out: {', '.join(parts)}" if parts else ""
+
     def log(self) -> None:
         """Log the line, if there was anything."""
-        if self._counts:
-            parts = [
-                f"{count} {kind}{'s' if count > 1 else ''} ({'the first: ' if count > 1 else ''}{self._first[kind]})"
-                for kind, count in self._counts.items()
-            ]
-            logger.warning("left out: %s", ", ".join(parts))
+        if text := str(self):
+            logger.warning("%s", text)

@@ -172,6 +172,9 @@ def test_hidden_files_are_counted_in_a_line_and_read_when_they_are_named(tmp_pat
     assert caplog.messages == [
         f"left out: 2 hidden files (the first: {tmp_path}/d/._x.wav), 2 hidden folders (the first: {tmp_path}/d/.git)"
     ]
+    (tmp_path / "d" / "x.wav").unlink()
+    with pytest.raises(ValueError, match=r"a folder without audio; left out: 2 hidden files .*; looked for .*\.wav"):
+        list_segments([tmp_path / "d"])
     named = [tmp_path / "d" / ".y.flac", tmp_path / "d" / ".git"]
     assert [Path(path).name for path in paths(*named)] == [".y.flac", "z.wav"]
 

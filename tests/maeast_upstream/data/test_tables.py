@@ -79,6 +79,7 @@ def test_the_column_of_paths_may_have_another_name(tmp_path, column):
         ("path,start_ms\na.wav,inf\n", r"row 0 .*: start_ms is inf"),
         ("path,start_ms\na.wav,-0.5\n", r"row 0 .*: start_ms is -0.5"),
         ("path,start\na.wav,1\n".encode("utf-16-le"), r"zero bytes: save it as text in UTF-8"),
+        (b"PK\x03\x04\x14\x00", r"a zip archive or a workbook: save it as CSV"),
         ("path\na.wav\n".encode("utf-16") + b"\x00", r"line 3 is not in utf-16"),
         ('path\n"a.wav\nb.wav\n', r"row 0 .*: not a table that can be read .*quotation mark"),
         ("path," + "x" * 200_000 + "\na.wav,1\n", r"expected a header"),
