@@ -1,6 +1,5 @@
 """``python -m pretrain``: reads a recipe and its overrides from the command line, and trains."""
 
-import importlib.resources
 import logging
 import re
 import sys
@@ -13,13 +12,13 @@ from maeast_upstream.arguments import suggest_option, take_output_options
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.config import read_section
 from maeast_upstream.messages import install_extra
+from maeast_upstream.storage.packaged import configs_folder
 from maeast_upstream.storage.text import read_text
 from pretrain.recipe import Recipe
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-CONFIGS = "maeast_upstream.configs"
 """Package that holds the recipes."""
 PROG, DESCRIPTION = "maeast pretrain", "Pretrain an encoder on your own audio."
 
@@ -91,7 +90,7 @@ def find_recipe(name: str) -> str:
         read_text(Path(name))  # its errors are a line; jsonargparse would wait for a pipe
         return name
     if name in packaged_recipes():
-        return str(importlib.resources.files(CONFIGS) / f"{name}.yaml")
+        return str(configs_folder() / f"{name}.yaml")
     if Path(name).suffix or "/" in name or Path(name).exists():
         return name
     raise ValueError(f"no recipe {name!r}: expected a file, or one of {', '.join(packaged_recipes())}")
@@ -99,14 +98,14 @@ def find_recipe(name: str) -> str:
 
 def packaged_recipes() -> list[str]:
     """Names of the recipes in the package."""
-    files = importlib.resources.files(CONFIGS).iterdir()
+    files = configs_folder().iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def find_corpus(corpus: str, argv: Sequence[str]) -> str:
     """Return the corpus of a recipe; that of a checkout, for a recipe by name, is found from any other folder."""
     by_name = any(argument.removeprefix("--config=") in packaged_recipes() for argument in argv)
-    there = Path(str(importlib.resources.files(CONFIGS))).parent / corpus
+    there = configs_folder().parent / corpus
     return str(there) if by_name and not Path(corpus).exists() and there.exists() else corpus
 
 

@@ -147,7 +147,8 @@ def phone_linear(folder, clips=None, words=WORDS):
     for split, names in splits.items():
         (folder / f"{split}_split.txt").write_text("\n".join(names) + "\n")
     (folder / "train-clean-100.csv").write_text("\n".join(rows) + "\n")
-    return {"libri_root": str(folder), "phone_path": str(folder), "bucket_file": str(folder)}
+    paths = {"libri_root": str(folder), "phone_path": str(folder), "bucket_file": str(folder)}
+    return {**paths, "eval_batch_size": 1}  # s3prl drops a last batch that is not full
 
 
 def diarization(folder, speakers=None, recordings=2):

@@ -117,7 +117,8 @@ def read_published(path: Path) -> Loaded:
     try:
         config, state = published.from_published(content)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        hint = "; an experiment of s3prl: maeast convert FILE -o FOLDER" if path.suffix == ".ckpt" else ""
+        raise ValueError(f"{path}: {error}{hint}") from error
     return validated(path, config, state)
 
 

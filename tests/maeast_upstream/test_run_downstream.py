@@ -1,6 +1,8 @@
 """s3prl's run_downstream with `mae_ast`: trains, resumes, evaluates; what cannot work is one line before it starts."""
 
 import builtins
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +15,9 @@ import torch
 import yaml
 
 import maeast_upstream
+from maeast_upstream import cli, load_model
+from maeast_upstream.commands import convert, info
+from maeast_upstream.expert import UpstreamExpert
 from maeast_upstream.integrations.s3prl.repairs import install_repairs
 from maeast_upstream.run_downstream import main
 
@@ -100,6 +105,80 @@ def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(here, data, write
     assert main(["-m", "evaluate", "-e", "run/states-3.ckpt", "-t", "test", *CPU]) == 0
 
 
+def test_an_experiment_is_evaluated_from_another_folder_and_after_its_checkpoint_moved(here, data, monkeypatch, capfd):
+    load_model().save_pretrained("mine")
+    Path("mine.yaml").write_text("mel: mean")
+    assert train(data, 2, "-k", "mine", "-g", "mine.yaml") == 0
+    (here / "other").mkdir()
+    monkeypatch.chdir(here / "other")
+    evaluate = ["-m", "evaluate", "-e", str(here / "run" / "states-2.ckpt"), *CPU]
+    assert main(evaluate) == 0
+    (here / "mine").rename(here / "moved")
+    assert main(evaluate) == 1
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert f"no checkpoint '{here / 'mine'}'" in error
+    assert f"was trained with -k {here / 'mine'} -g {here / 'mine.yaml'}: if it has moved" in error
+    assert main([*evaluate, "-o", f"args.upstream_ckpt='{here / 'moved'}'"]) == 0
+
+
+def test_what_was_fine_tuned_becomes_a_checkpoint_with_the_same_features(here, data, write_published, capfd):
+    path = write_published("frame")
+    assert train(data, 2, "-f", "-k", str(path), *override(data, 2, **{"config.optimizer.lr": 0.01})) == 0
+    capfd.readouterr()
+    assert cli.run(convert.main, ["run/states-2.ckpt", "-o", "tuned"]) == 0
+    assert cli.run(convert.main, ["run/states-2.ckpt", "tuned.pt"]) == 0
+    assert cli.run(convert.main, ["run/states-2.ckpt", "-o", "again", "--parent", str(path)]) == 0
+    expert = UpstreamExpert(path).eval()
+    expert.load_state_dict(load("run/states-2.ckpt")["Upstream"])
+    clip = torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = expert([clip])["hidden_states"]
+        before = UpstreamExpert(path).eval()([clip])["hidden_states"]
+        for name in ("tuned", "tuned.pt", "again"):
+            features = UpstreamExpert(name).eval()([clip])["hidden_states"]
+            assert all(torch.equal(*pair) for pair in zip(features, expected, strict=True))
+    assert not torch.equal(before[-1], expected[-1])
+    assert load_model("tuned").config.provenance.parents[-1] == "run/states-2.ckpt"
+
+
+def test_what_holds_no_fine_tuned_encoder_is_one_line(here, data, write_published, capfd):
+    path = write_published("frame")
+    path.rename("moved.pt")
+    assert train(data, 1, "-k", "moved.pt") == 0
+    assert train(data, 1, "-f", "-k", "moved.pt", expdir="tuned") == 0
+    Path("moved.pt").rename("elsewhere.pt")
+    torch.save({"a": 1}, "other.ckpt")
+    torch.save({"Args": Path.touch, "Downstream": {}}, "evil.ckpt")
+    Path("cut.ckpt").write_bytes(Path("tuned/states-1.ckpt").read_bytes()[:-1000])
+    capfd.readouterr()
+    for arguments, message in (
+        (["run/states-1.ckpt", "-o", "out"], "trained without -f"),
+        (
+            ["tuned/states-1.ckpt", "-o", "out"],
+            "began with '.*moved.pt', but no checkpoint .* give --parent CHECKPOINT",
+        ),
+        (["tuned/states-1.ckpt", "-o", "out", "--parent", "bundled"], "began with another checkpoint|has shape"),
+        (["other.ckpt", "-o", "out"], "not a checkpoint of s3prl"),
+        (["evil.ckpt", "-o", "out"], "nothing of it was run"),
+        (["cut.ckpt", "-o", "out"], "broken"),
+        (["elsewhere.pt", "-o", "out", "--parent", "bundled"], "--parent goes with a states-N.ckpt"),
+        (["elsewhere.pt"], "give OUT once"),
+        (["elsewhere.pt", "a", "-o", "out"], "give OUT once"),
+    ):
+        assert cli.run(convert.main, arguments) == 1, arguments
+        error = capfd.readouterr().err
+        assert error.count("\n") == 1, error
+        assert re.search(message, error), error
+        assert not Path("out").exists()
+    assert cli.run(info.main, ["tuned/states-1.ckpt"]) == 1
+    assert "maeast convert FILE -o FOLDER" in capfd.readouterr().err
+    assert cli.run(convert.main, ["tuned/states-1.ckpt", "-o", "out", "--parent", "elsewhere.pt"]) == 0
+
+
+def test_settings_that_only_the_task_reads_can_be_added(here, data):
+    assert train(data, 1, *override(data, 1, **{"config.runner.fp16": False, "config.optimizer.eps": 1e-7})) == 0
+
+
 def test_options_of_the_upstream_are_used(here, data):
     Path("options.yaml").write_text(yaml.safe_dump({"hop_ms": 40, "mel": "mean", "precision": "bf16"}))
     assert train(data, 1, "-g", "options.yaml") == 0
@@ -118,6 +197,19 @@ def test_started_by_its_path_it_does_not_import_its_neighbours_for_the_hubs_expe
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert load("result/downstream/run/states-1.ckpt")["Downstream"]["projector.weight"].shape[1] == 8 * 48
+
+
+def test_started_by_its_path_in_a_copy_that_is_not_installed_it_finds_its_configs(here):
+    root = Path(maeast_upstream.__file__).parents[1]
+    shutil.copytree(root / "maeast_upstream", "maeast_upstream", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(root / "configs", "configs")
+    Path("start.py").write_text(UNINSTALLED)
+    done = subprocess.run(
+        [sys.executable, "start.py", *TRAIN[:-4], "-n", "x", *CPU], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert "speech_commands_root: no such folder" in error, done.stderr
 
 
 def test_checkpoints_get_their_names_when_they_are_complete(here, data, monkeypatch, capsys):
@@ -145,6 +237,13 @@ def test_checkpoints_get_their_names_when_they_are_complete(here, data, monkeypa
     assert [path.name for path in Path("run").glob("states-*.ckpt")] == ["states-2.ckpt"]
 
 
+UNINSTALLED = """
+import runpy, sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "").lower()]
+sys.path[:] = ["maeast_upstream", *(path for path in sys.path if "maeast" not in path)]
+sys.argv[0] = "maeast_upstream/run_downstream.py"
+runpy.run_path("maeast_upstream/run_downstream.py", run_name="__main__")
+"""
 NAMED = ["-u", "mae_ast", "-d", "speech_commands", "-p", "run"]
 TRAIN = ["-m", "train", *NAMED, *CPU]
 
@@ -166,6 +265,20 @@ TRAIN = ["-m", "train", *NAMED, *CPU]
     ([*TRAIN, "-e", "."], "holds no states-*.ckpt"),
     ([*TRAIN, "-i", "none.ckpt"], "no checkpoint none.ckpt"),
     ([*TRAIN, "-c", "emotion"], "-d speech_commands needs"),
+    ([*TRAIN, "-l", "99"], "-l 99: layers are counted from 0 to 11"),
+    ([*TRAIN, "-l", "-13"], "-l -13: layers are counted from 0 to 11"),
+    ([*TRAIN, "-l", "last"], "-l 'last': expected the number of a layer"),
+    ([*TRAIN, "-s", "nonsense"], "-s 'nonsense': mae_ast gives hidden_states and last_hidden_state"),
+    ([*TRAIN, "-s", "last_hidden_state", "-l", "1"], "-l 1 picks one of hidden_states, but -s is last_hidden_state"),
+    ([*TRAIN, "-o", "args.upstream_layer_selection=99"], "-l 99: layers are counted from 0 to 11"),
+    ([*TRAIN, "-o", "config.optimizr.lr=1"], "the config has no 'optimizr'; did you mean optimizer?"),
+    ([*TRAIN, "-o", "config.runner.total_step=1"], "has no 'total_step'; did you mean total_steps?"),
+    ([*TRAIN, "-o", "config.downstream_expert.datarc.batchsize=1"], "has no 'batchsize'; did you mean batch_size?"),
+    ([*TRAIN, "-o", "config.downstream_expert.datarc.batch_size=0"], "batch_size: expected a number of clips, got 0"),
+    ([*TRAIN, "-o", "args.upstream_ckp='x'"], "s3prl has no such option; did you mean upstream_ckpt?"),
+    ([*TRAIN, "-o", "optimizer.lr=1"], "a key begins with args. or config."),
+    ([*TRAIN, "-o", "config.optimizer.lr"], "-o 'config.optimizer.lr': expected KEY=VALUE"),
+    ([*TRAIN, "-o", "config.optimizer.lr=1,config.runner.total_steps=2"], "expected KEY=VALUE, several of them"),
     (TRAIN, "speech_commands_root"),
     (["-m", "evaluate", *NAMED, *CPU, "-t", "foo"], "-t 'foo': -d speech_commands is scored on train, dev or test"),
     (["-m", "train", "-u", "mae_ast", "-d", "sv_voxceleb1", "-p", "run", *CPU], "needs 16 time steps"),

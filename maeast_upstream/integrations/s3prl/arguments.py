@@ -2,16 +2,19 @@
 
 import argparse
 import importlib.util
-import pickle
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from maeast_upstream.arguments import Parser, UsageError
+from maeast_upstream.checkpoint.archive import check_sums, open_archive
 from maeast_upstream.device import usable_device
 from maeast_upstream.integrations.s3prl.configs import config_path, read_config
+from maeast_upstream.integrations.s3prl.overrides import check_overrides
 from maeast_upstream.integrations.s3prl.repairs import safe_globals
 from maeast_upstream.messages import install_extra, shortened
 
@@ -31,11 +34,14 @@ def complete(arguments: Sequence[str]) -> list[str]:
     """
     args = read(arguments)
     check_device(args.device)
+    if args.upstream_layer_selection is not None and not re.fullmatch(r"-?\d{1,6}", args.upstream_layer_selection):
+        raise UsageError(f"-l {args.upstream_layer_selection!r}: expected the number of a layer, counted from 0")
     if args.init_ckpt:
         check_checkpoint(Path(args.init_ckpt))
     checkpoint = resumed_from(args)
     if checkpoint is not None:
-        check_checkpoint(checkpoint)
+        content = check_checkpoint(checkpoint)
+        check_overrides(args.override, content["Config"], content["Args"].downstream)
         return list(arguments)
     for option, value in (("-u UPSTREAM", args.upstream), ("-d TASK", args.downstream)):
         if not value:
@@ -44,7 +50,7 @@ def complete(arguments: Sequence[str]) -> list[str]:
         raise UsageError("give the experiment a name with -n, or a folder with -p")
     check_task_name(args.downstream)
     config = find_config(args.config, args.downstream)
-    read_config(config)
+    check_overrides(args.override, read_config(config), args.downstream)
     return [*arguments, "-c", str(config)]
 
 
@@ -91,19 +97,31 @@ def resumed_from(args: argparse.Namespace) -> Path | None:
     return states[-1] if states and (args.past_exp or args.auto_resume) else None
 
 
-def check_checkpoint(path: Path) -> None:
-    """Raise ValueError unless a file is a whole checkpoint of s3prl; no code from the file runs."""
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of s3prl without its tensors; no code from the file runs.
+
+    Raises:
+        ValueError: the file is no whole checkpoint of s3prl.
+    """
     if not path.is_file():
         raise ValueError(f"no checkpoint {path}")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: broken, or not a checkpoint of s3prl; delete it to continue from the one before")
     safe_globals()
     try:
+        with open_archive(path) as archive:
+            check_sums(archive)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError) as error:  # all that torch raises
-        raise ValueError(f"{path}: not a checkpoint of s3prl ({shortened(error)})") from error
+    except Exception as error:  # a broken file can raise anything
+        raise ValueError(
+            f"{path}: not a checkpoint of s3prl, or a broken one ({shortened(error)}); delete it to continue from the "
+            "one before"
+        ) from error
     if not isinstance(content, dict) or not {"Args", "Config", "Downstream"} <= set(content):
         raise ValueError(f"{path}: not a checkpoint of s3prl; expected entries Args, Config and Downstream")
+    if not isinstance(content["Config"], dict) or not isinstance(content["Args"], argparse.Namespace):
+        raise ValueError(f"{path}: not a checkpoint of s3prl; its Args or Config are something else")
+    return content
 
 
 def check_device(name: str) -> None:

@@ -1,5 +1,6 @@
 """Adds ``mae_ast`` to a checkout of s3prl, so that its own run_downstream.py knows the upstream; or removes it."""
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def find_package(checkout: Path) -> Path:
     raise ValueError(
         f"{checkout}: not a checkout of s3prl: expected it to hold s3prl/hub.py and s3prl/upstream/mae_ast"
     )
+
+
+def imported_instead(package: Path) -> str | None:
+    """Return what ``import s3prl`` finds where that is not ``package``: another folder, or nothing."""
+    spec = importlib.util.find_spec("s3prl")
+    if spec is None or spec.origin is None:
+        return "not possible"
+    folder = Path(spec.origin).parent.resolve()
+    return None if folder == package.resolve() else str(folder)
 
 
 def install(package: Path) -> None:

@@ -1,13 +1,15 @@
 """Checks a task's config and data before s3prl starts: for what would fail later, or loop for ever."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.checks import quote
 from maeast_upstream.frontend import WINDOW_SAMPLES
-from maeast_upstream.integrations.s3prl.tasks import TASKS, Clips, value
+from maeast_upstream.integrations.s3prl.task_data import DATA, Clips, value
+from maeast_upstream.integrations.s3prl.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ MAX_CTC_HOP_SAMPLES = 1280
 """CTC cannot output more phones than there are time steps, and speech has up to 15 phones per second."""
 
 
-def check_superb_task(task: str, config: Mapping[str, Any], mode: str) -> Clips | None:
+def check_superb_task(task: str, config: Mapping[str, Any], mode: str, split: str = "test") -> Clips | None:
     """Refuse a config or data that cannot work. Tasks other than SUPERB's are not checked.
 
     Headers of small files and of some of the others are read, no samples: a few seconds for large corpora.
@@ -31,6 +33,7 @@ def check_superb_task(task: str, config: Mapping[str, Any], mode: str) -> Clips 
         task: the value of ``-d``.
         config: s3prl's config with all overrides.
         mode: train, evaluate or inference.
+        split: the split that is scored where the mode is evaluate.
 
     Returns:
         The task's clips; None for a task that is not SUPERB's.
@@ -43,11 +46,14 @@ def check_superb_task(task: str, config: Mapping[str, Any], mode: str) -> Clips 
     if task not in TASKS:
         return None
     check_fields(task, config, mode)
+    check_batch_sizes(config)
     try:
         clips = TASKS[task].clips(config)
     except OSError as error:
         raise ValueError(f"{error.filename}: {error.strerror}") from error
     check_counts(task, config, clips, mode)
+    used = ["train", *value(config, "runner.eval_dataloaders")] if mode == "train" else [split]
+    check_batches(task, clips, used)
     check_audio_files([*clips.train, *clips.dev, *clips.test], WINDOW_SAMPLES, "25 ms", clips.rate)
     check_audio_files(clips.noise, SAMPLE_RATE, "a second", None)
     return clips
@@ -67,6 +73,14 @@ def check_fields(task: str, config: Mapping[str, Any], mode: str) -> None:
         raise ValueError(f"the config has no {missing}, which -d {task} needs{hint}; see configs/superb/{task}.yaml")
     if set(TASKS[task].fields) < set(TASKS[best].fields):
         raise ValueError(f"the config is one for -d {best}, not for -d {task}; see configs/superb/{task}.yaml")
+
+
+def check_batch_sizes(config: Mapping[str, Any]) -> None:
+    """Raise ValueError for a batch size that is no whole number above 0."""
+    for section, fields in config["downstream_expert"].items():
+        for name, size in fields.items() if isinstance(fields, Mapping) else ():
+            if str(name).endswith(("batch_size", "batchsize")) and (type(size) is not int or size < 1):
+                raise ValueError(f"downstream_expert.{section}.{name}: expected a number of clips, got {quote(size)}")
 
 
 def has_field(config: Mapping[str, Any], name: str) -> bool:
@@ -90,10 +104,24 @@ def check_counts(task: str, config: Mapping[str, Any], clips: Clips, mode: str) 
             number = value(config, f"runner.{name}")
             if isinstance(number, bool) or not isinstance(number, (int, float)) or number <= 0:
                 raise ValueError(f"runner.{name}: expected a number above 0, got {number!r}")
-    known_dev = task != "phone_linear" and bool(clips.dev or clips.test)
+    known_dev = bool(clips.dev or clips.test)
     for split, paths in (("dev", clips.dev), ("test", clips.test)):
         if known_dev and split in value(config, "runner.eval_dataloaders") and not paths:
             raise ValueError(f"-d {task}: runner.eval_dataloaders lists {split}, which has no clips")
+
+
+def check_batches(task: str, clips: Clips, used: Collection[str]) -> None:
+    """Refuse a split of which no clip is in a batch, and warn of clips that are in none: s3prl drops them."""
+    for split in [split for split in used if split in clips.batched]:
+        count, total = clips.batched[split], len(getattr(clips, split))
+        if not count:
+            option = f"config.{DATA}.{'train' if split == 'train' else 'eval'}_batch_size=1"
+            raise ValueError(
+                f"-d {task}: none of the {total} {split} clips is used, since s3prl drops a last batch that is not "
+                f"full: add clips, or make the batch smaller with -o {option}"
+            )
+        if count < total:
+            logger.warning("-d %s: s3prl leaves out %d of %d %s clips", task, total - count, total, split)
 
 
 def check_audio_files(paths: Iterable[Path], samples: int, duration: str, rate: int | None) -> None:

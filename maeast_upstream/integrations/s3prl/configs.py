@@ -1,9 +1,9 @@
 """Finds and reads the configs of s3prl's tasks in configs/superb/; s3prl's wheel does not contain its own."""
 
-import importlib.resources
 from pathlib import Path
 from typing import Any
 
+from maeast_upstream.storage.packaged import configs_folder
 from maeast_upstream.storage.text import read_yaml
 
 
@@ -13,7 +13,7 @@ def config_path(name: str) -> Path:
     Raises:
         ValueError: no config has that name; the message lists those that exist.
     """
-    folder = Path(str(importlib.resources.files("maeast_upstream.configs"))) / "superb"
+    folder = configs_folder() / "superb"
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(config.stem for config in folder.glob("*.yaml")))

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from maeast_upstream import checkpoint
 from maeast_upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME
@@ -26,6 +27,8 @@ from maeast_upstream.messages import install_extra
 from maeast_upstream.storage.atomic import replacing
 
 NAME = "mae_ast"
+FEATURES = ("hidden_states", "last_hidden_state")
+"""What ``-s`` may name."""
 SPLITS = ("train", "dev", "test")
 """The splits that ``-t`` may name for SUPERB's tasks."""
 
@@ -76,16 +79,58 @@ def prepare(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
         )
     if args.mode == "evaluate" and args.downstream in TASKS and args.evaluate_split not in SPLITS:
         raise ValueError(f"-t {args.evaluate_split!r}: -d {args.downstream} is scored on train, dev or test")
+    keep_places(args)
     folder = Path(args.upstream).expanduser()
     exported = from_hub and (folder / CONFIG_NAME).is_file() and (folder / WEIGHTS_NAME).is_file()
     if exported or (not from_hub and args.upstream == NAME):
-        options = UpstreamOptions.read(args.upstream_model_config)
-        encoder_config = checkpoint.read_config(checkpoint.resolve(folder if exported else args.upstream_ckpt))
+        try:
+            options = UpstreamOptions.read(args.upstream_model_config)
+            encoder_config = checkpoint.read_config(checkpoint.resolve(folder if exported else args.upstream_ckpt))
+        except ValueError as error:
+            raise ValueError(f"{error}{trained_with(args)}") from error
+        check_selection(args, encoder_config.model.depth)
         check_steps(args.downstream, config, options.downsample_rate(encoder_config))
-    clips = check_superb_task(args.downstream, config, args.mode)
+    clips = check_superb_task(args.downstream, config, args.mode, args.evaluate_split)
     if clips is not None:
         # The digest keeps the caches of two experiments apart that have the same name and different data.
         redirect_caches(args.downstream, Path(args.expdir) / f"cache-{clips.digest()}")
+
+
+def keep_places(args: argparse.Namespace) -> None:
+    """Make the paths of the upstream absolute, so that the experiment is found again from another folder."""
+    names = ["upstream_ckpt", "upstream_model_config", *(["upstream"] if args.hub == "huggingface" else [])]
+    for name in names:
+        given = getattr(args, name, None)
+        if isinstance(given, str) and (path := Path(given).expanduser()).exists():
+            setattr(args, name, str(path.absolute()))
+
+
+def trained_with(args: argparse.Namespace) -> str:
+    """The end of a message, for an experiment that goes on: where its upstream came from, and how to give another."""
+    if not args.past_exp:
+        return ""
+    kept = {"-k": args.upstream_ckpt, "-g": args.upstream_model_config}
+    given = " ".join(f"{option} {place}" for option, place in kept.items() if place)
+    remedy = "-o \"args.upstream_ckpt='PATH'\" (or args.upstream_model_config)"
+    return f"; the experiment was trained with {given or 'the default'}: if it has moved, give its place with {remedy}"
+
+
+def check_selection(args: argparse.Namespace, depth: int) -> None:
+    """Raise ValueError for features of ``-s`` or a layer of ``-l`` that the upstream does not have.
+
+    Args:
+        args: s3prl's settings.
+        depth: number of layers of the encoder.
+    """
+    selection, layer = args.upstream_feature_selection, args.upstream_layer_selection
+    if selection not in FEATURES:
+        raise ValueError(f"-s {selection!r}: {NAME} gives {' and '.join(FEATURES)}")
+    if layer is None:
+        return
+    if selection != FEATURES[0]:
+        raise ValueError(f"-l {layer} picks one of {FEATURES[0]}, but -s is {selection}: drop one of them")
+    if not isinstance(layer, int) or not -depth <= layer < depth:
+        raise ValueError(f"-l {layer}: layers are counted from 0 to {depth - 1}")
 
 
 def redirect_caches(task: str, folder: Path) -> None:
@@ -154,17 +199,22 @@ def whole_checkpoints() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def cuda_calls_without_cuda() -> Iterator[None]:
-    """Let ``Tensor.cuda()`` return the tensor itself where there is no CUDA device.
+class WithoutCuda(TorchFunctionMode):
+    """Lets ``Tensor.cuda()`` return the tensor itself, for the calls of this thread in the context.
 
     Some of s3prl's heads call it whatever ``--device`` is, among them downstream/sv_voxceleb1/expert.py.
     """
-    if torch.cuda.is_available():
-        yield
-    else:
-        with changed(torch.Tensor, cuda=lambda tensor, *_, **__: tensor):
-            yield
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch, unless it is ``cuda``."""
+        return args[0] if func is torch.Tensor.cuda else func(*args, **(kwargs or {}))
+
+
+def cuda_calls_without_cuda() -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which ``Tensor.cuda()`` works where there is no CUDA device."""
+    return contextlib.nullcontext() if torch.cuda.is_available() else WithoutCuda()
 
 
 def is_state(path: str | os.PathLike[str]) -> bool:

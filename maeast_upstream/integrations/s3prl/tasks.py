@@ -4,10 +4,9 @@ Every `*_clips` function raises ValueError for missing or wrong data; the messag
 """
 
 import csv
-import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +20,22 @@ from maeast_upstream.integrations.s3prl.layouts import (
     ks_percent,
 )
 from maeast_upstream.integrations.s3prl.overlay.corpus.libriphone import phones, read_lexicon, read_split
+from maeast_upstream.integrations.s3prl.phone_linear import phone_clips
+from maeast_upstream.integrations.s3prl.task_data import (
+    CORPUS,
+    DATA,
+    LOADER,
+    MAX_LIST_BYTES,
+    Clips,
+    existing,
+    file,
+    folder,
+    lines,
+    remedy,
+    value,
+)
 from maeast_upstream.storage.json_file import read_json
 from maeast_upstream.storage.text import read_text
-
-DATA = "downstream_expert.datarc"
-LOADER = "downstream_expert.loaderrc"
-CORPUS = "downstream_expert.corpus"
-MAX_LIST_BYTES = 1 << 28
-"""Largest list of a corpus: those of SUPERB's are below 100 MB."""
-
-
-@dataclass
-class Clips:
-    """The audio files of a task by split, and what the task requires of them."""
-
-    train: list[Path]
-    dev: list[Path] = field(default_factory=list)
-    test: list[Path] = field(default_factory=list)
-    noise: list[Path] = field(default_factory=list)
-    """KS only: files of at least a second each."""
-    rate: int | None = 16_000
-    """Sample rate of the mono files that the task requires; None if it converts its input."""
-    smallest_train: int = 1
-    """With fewer training clips s3prl makes no step and loops for ever."""
-
-    def digest(self) -> str:
-        """12 hexadecimal digits of a hash over the splits and the names and sizes of their files."""
-        listed = [
-            [(str(path.absolute()), path.stat().st_size) for path in paths]
-            for paths in (self.train, self.dev, self.test)
-        ]
-        return hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -61,56 +45,6 @@ class SuperbTask:
     fields: tuple[str, ...]
     """Dotted names of the fields that its config must have."""
     clips: Callable[[Mapping[str, Any]], Clips]
-
-
-def value(config: Mapping[str, Any], name: str) -> Any:
-    """The value of a config's field; KeyError if there is none.
-
-    Args:
-        config: nested mappings.
-        name: the dotted name.
-    """
-    node: Any = config
-    for part in name.split("."):
-        if not isinstance(node, Mapping):
-            raise KeyError(name)
-        node = node[part]
-    return node
-
-
-def folder(config: Mapping[str, Any], name: str, *below: str) -> Path:
-    """The existing folder that a field names, or one below it."""
-    path = Path(str(value(config, name)), *below)
-    if not path.is_dir():
-        raise ValueError(f"{name}: no such folder: {path}; {remedy(name)}")
-    return path
-
-
-def file(config: Mapping[str, Any], name: str, *below: str) -> Path:
-    """The existing file below the folder that a field names, or that file itself."""
-    path = Path(str(value(config, name)), *below)
-    if not path.is_file():
-        raise ValueError(f"{name}: no such file: {path}; {remedy(name)}")
-    return path
-
-
-def remedy(name: str) -> str:
-    """How the user changes a field, for a message."""
-    return f"""set it in the YAML, or with -o "config.{name}='PATH'\""""
-
-
-def lines(path: Path) -> list[list[str]]:
-    """The lines of a text file that are not empty, split at white space."""
-    return [line.split() for line in read_text(path, MAX_LIST_BYTES).splitlines() if line.strip()]
-
-
-def existing(paths: Iterable[Path], listed_in: Path) -> list[Path]:
-    """The same paths; ValueError if one of them is no file."""
-    checked = list(paths)
-    for path in checked:
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file, though {listed_in} lists it")
-    return checked
 
 
 def ks_clips(config: Mapping[str, Any]) -> Clips:
@@ -245,25 +179,6 @@ def pr_clips(config: Mapping[str, Any]) -> Clips:
                 phones(flac, text, words)
                 by_split[split].append(flac)
     return Clips(by_split["train"], by_split["dev"], by_split["test"])
-
-
-def phone_clips(config: Mapping[str, Any]) -> Clips:
-    """The clips of frame-wise phone classification. Source: s3prl/downstream/phone_linear."""
-    root = folder(config, f"{DATA}.libri_root")
-    aligned_in = file(config, f"{DATA}.phone_path", "converted_aligned_phones.txt")
-    aligned = {line[0] for line in lines(aligned_in)}
-    table = file(config, f"{DATA}.bucket_file", "train-clean-100.csv")
-    rows = csv.DictReader(io.StringIO(read_text(table, MAX_LIST_BYTES), newline=""))
-    listed = {Path(row["file_path"]).name.split(".")[0]: root / row["file_path"] for row in rows}
-    by_split: dict[str, list[Path]] = {}
-    for split in ("train", "test"):
-        names_in = file(config, f"{DATA}.phone_path", f"{split}_split.txt")
-        names = [line[0] for line in lines(names_in)]
-        if missing := next((name for name in names if name in listed and name not in aligned), None):
-            raise ValueError(f"{aligned_in}: no phones of {missing}, which {names_in} lists")
-        by_split[split] = existing((listed[name] for name in names if name in listed), table)
-    # s3prl drops a last batch of one clip
-    return Clips(by_split["train"], test=by_split["test"], smallest_train=3)
 
 
 def sd_clips(config: Mapping[str, Any]) -> Clips:

@@ -1,5 +1,6 @@
 """What s3prl would trip over, or loop on for ever, is named before it starts."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -253,3 +254,46 @@ def test_too_few_time_steps_for_phones_are_a_warning(caplog):
     assert not caplog.records
     check_steps("ctc", {}, 2560)
     assert "fewer steps than phones" in caplog.text
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_phone_linear_refuses_a_split_of_which_no_clip_would_be_in_a_batch(tmp_path, split):
+    config = make("phone_linear", tmp_path)
+    data = config["downstream_expert"]["datarc"]
+    data["eval_batch_size"] = 32
+    config["runner"]["eval_dataloaders"] = [split]
+    count = len(getattr(TASKS["phone_linear"].clips(config), split))
+    line = said("phone_linear", config)
+    assert f"none of the {count} {split} clips is used" in line
+    assert "datarc.eval_batch_size=1" in line
+    data["eval_batch_size"] = 1
+    assert check_superb_task("phone_linear", config, "train") is not None
+
+
+def test_only_the_split_that_is_evaluated_must_be_in_batches(tmp_path):
+    config = make("phone_linear", tmp_path)
+    config["downstream_expert"]["datarc"]["train_batch_size"] = 32
+    assert check_superb_task("phone_linear", config, "evaluate", "test") is not None
+
+
+def test_clips_of_phone_linear_that_are_in_no_batch_are_counted(tmp_path, caplog):
+    config = make("phone_linear", tmp_path)
+    config["downstream_expert"]["datarc"]["eval_batch_size"] = 2
+    clips = TASKS["phone_linear"].clips(config)
+    assert set(clips.batched) == {"train", "dev", "test"}
+    config["downstream_expert"]["datarc"]["train_batch_size"] = len(clips.train) - 1
+    check_superb_task("phone_linear", config, "train")
+    assert f"leaves out 1 of {len(clips.train)} train clips" in caplog.text
+
+
+@pytest.mark.s3prl
+def test_batches_of_phone_linear_are_those_of_s3prl(tmp_path):
+    pytest.importorskip("s3prl")
+    importlib.import_module("maeast_upstream.superb")
+    dataset = importlib.import_module("s3prl.downstream.phone_linear.dataset").PhoneDataset
+    config = make("phone_linear", tmp_path)
+    data = config["downstream_expert"]["datarc"]
+    for size in (1, 2, 3, 4, 5, 7, 32):
+        data["train_batch_size"] = data["eval_batch_size"] = size
+        for split, count in TASKS["phone_linear"].clips(config).batched.items():
+            assert count == sum(map(len, dataset(split, size, **data).X)), (split, size)

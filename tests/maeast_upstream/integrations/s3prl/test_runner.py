@@ -36,13 +36,16 @@ def test_only_s3prls_runner_gets_other_functions_for_files():
 
 
 @pytest.mark.parametrize("available", [True, False])
-def test_cuda_calls_keep_a_tensor_on_a_cpu_during_a_run_only(monkeypatch, available):
+def test_cuda_calls_keep_a_tensor_on_a_cpu_during_a_run_and_nothing_of_torch_is_replaced(monkeypatch, available):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     before = torch.Tensor.cuda
     with cuda_calls_without_cuda():
-        assert (torch.Tensor.cuda is before) is available
+        assert torch.Tensor.cuda is before
         if not available:
             assert (x := torch.ones(1)).cuda(non_blocking=True) is x
+            y = torch.ones(2, requires_grad=True)
+            (y.cuda() * 3).sum().backward()
+            assert y.grad.tolist() == [3, 3]
     assert torch.Tensor.cuda is before
 
 

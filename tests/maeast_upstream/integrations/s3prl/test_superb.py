@@ -1,6 +1,7 @@
 """`mae_ast` in s3prl: the ways to ask for it, and s3prl's own wrappers around it."""
 
 import importlib
+import importlib.util
 import os
 import shlex
 import shutil
@@ -169,6 +170,21 @@ def test_a_checkout_gets_mae_ast_and_loses_it_again(checkout):
     assert cli.run(install_s3prl.main, [str(checkout), "--remove"]) == 0
     assert (package / "hub.py").read_bytes() == before
     assert not (package / "upstream" / FOLDER).exists()
+
+
+def test_if_another_s3prl_is_imported_the_user_learns_what_to_do(checkout, capsys, monkeypatch):
+    assert cli.run(install_s3prl.main, [str(checkout)]) == 0
+    said = capsys.readouterr().out
+    import s3prl
+
+    assert f"`import s3prl` is {Path(s3prl.__file__).parent}" in said
+    assert f"pip install -e {checkout} --no-deps, or set PYTHONPATH={checkout}" in said
+    assert cli.run(install_s3prl.main, [str(checkout), "--remove"]) == 0
+    assert "import s3prl" not in capsys.readouterr().out
+    spec = importlib.util.spec_from_file_location("s3prl", checkout / "s3prl" / "__init__.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    assert cli.run(install_s3prl.main, [str(checkout)]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_a_folder_that_is_no_checkout_is_refused(checkout, tmp_path, capsys):
