@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +35,8 @@ BLOCK_SAMPLES = 1 << 16
 """Samples of a block. FFmpeg's own frames of about a thousand samples would cost more to resample than to decode."""
 MAX_FAULTS = 1000
 """Faults of a container after which the rest of the file is not tried; a broken packet is no fault of the container."""
+RAW_STREAMS = frozenset({"aac", "ac3", "eac3", "mp3"})
+"""Containers without time stamps: FFmpeg counts packets, and adds what is broken to one of them."""
 JITTER_SECONDS = 0.005
 """Containers round time stamps to ms: a smaller step between two frames is no hole."""
 HOLE_SECONDS = 0.05
@@ -85,16 +88,16 @@ class _PyavReader:
     def __init__(self, container: "av.container.InputContainer", name: str, rate: int | None, clock: "_Clock") -> None:
         self.position, self.seeks = 0, False
         self.notes: list[Note] = []
-        self._declared = _declared_seconds(container)
-        self.seconds = self._declared or (container.duration or 0) / 1e6  # as FFmpeg guesses it from the bit rate
         self._name, self._clock = name, clock
         self._frames = _Frames(container)
         self._next = next(self._frames, None)
-        if self._next is None and self._frames.broken:
-            raise UnknownFormatError(f"{name}: not audio that can be decoded ({self._frames.broken})")
-        found = self._next.sample_rate if self._next else int(container.streams.audio[0].rate or 0)
-        self.rate = rate or found
+        if self._next is None:
+            raise UnknownFormatError(f"{name}: not audio that can be decoded ({self._frames.broken or 'no sound'})")
+        self.rate = rate or self._next.sample_rate
         self._origin = _origin(container)
+        self._declared, self._late = _declared_seconds(container), max(0.0, self._stamp(self._next) or 0.0)
+        ends = "matroska" in container.format.name  # it declares a time, not a length; some pieces of MP4 do so, too
+        self.seconds = max(0.0, self._declared - self._late * ends) or _guessed_seconds(container)
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         waiting: list[np.ndarray] = []
@@ -110,13 +113,13 @@ class _PyavReader:
         self._note_the_end()
 
     def _note_the_end(self) -> None:
-        if not self.rate:
-            return
         if self._frames.broken:  # a packet at the very end
             self._note(f"the last part could not be decoded ({self._frames.broken})", 0.0)
+        if left := self._frames.left_out():
+            self.notes.append(Note(f"{left} bytes are no frames; left out, so that times after them are early"))
         found = self.position / self.rate
-        if found + max(0.0, self._clock.start - self._origin) < self._declared - MAX_MISSING_SECONDS:
-            self._note(f"cut short: {self._declared:.1f} s declared, {found:.1f} s found", float("inf"))
+        if found + self._late < self._declared - MAX_MISSING_SECONDS:
+            self._note(f"cut short: {self._declared - self._late:.1f} s declared, {found:.1f} s found", float("inf"))
 
     def _note(self, text: str, seconds: float) -> None:
         at = self.position / self.rate
@@ -127,6 +130,9 @@ class _PyavReader:
         convert: av.AudioResampler | None = None
         while self._next is not None:
             yield from self._hole(self._next)
+            if self._next.is_corrupt:
+                seconds = self._next.samples / self._next.sample_rate
+                self._note(f"{seconds:.2f} s at {self.position / self.rate:.2f} s are damaged", seconds)
             if form != (form := (self._next.format.name, self._next.layout.name, self._next.sample_rate)):
                 if convert is not None:
                     yield from _flush(convert)
@@ -138,12 +144,19 @@ class _PyavReader:
         if convert is not None:
             yield from _flush(convert)
 
+    @staticmethod
+    def _stamp(frame: "av.AudioFrame") -> float | None:
+        return None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+
     def _hole(self, frame: "av.AudioFrame") -> Iterator[np.ndarray]:
         """Yield silence in place of what is missing before a frame."""
         broken, self._frames.broken = self._frames.broken, ""
-        stamp = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base)
+        stamp = self._stamp(frame)
         first = self._clock.expected is None
-        hole = self._clock.hole(stamp, frame.samples / frame.sample_rate, bool(broken))
+        seconds = frame.samples / frame.sample_rate
+        hole = self._clock.hole(stamp, seconds, bool(broken))
+        hole += seconds * self._frames.lost
+        self._frames.lost = 0
         if first and stamp is not None and stamp - self._origin > LATE_SECONDS:
             late = stamp - self._origin
             self.notes.append(Note(f"its sound begins at {late:.2f} s; times count from there"))
@@ -168,6 +181,11 @@ class _Frames:
         """Why packets since the previous frame could not be decoded; the reader empties it."""
         self._container, self._faults = container, 0
         self._flac_block = 0
+        self._sizes: deque[int] = deque(maxlen=100)
+        self.lost = 0
+        """Packets that are missing by their size, where there are no time stamps; the reader empties it."""
+        self._first: int | None = None
+        self._bytes = 0
         self._frames = self._decoded()
 
     def __iter__(self) -> Iterator["av.AudioFrame"]:
@@ -180,17 +198,29 @@ class _Frames:
         import av
 
         for packet in self._packets():
+            if packet.size and packet.pos is not None:
+                self._first = packet.pos if self._first is None else self._first
+                self._bytes += packet.size
             try:
                 frames = packet.decode()
             except av.EOFError:
                 continue
             except (av.FFmpegError, ValueError) as error:
                 self.broken = _reason(error)
+                if self._container.format.name in RAW_STREAMS and self._sizes:
+                    self.lost += max(0, round(packet.size * len(self._sizes) / sum(self._sizes)) - 1)
                 continue
+            self._sizes.append(packet.size)
             for frame in frames:
                 if isinstance(frame, av.AudioFrame) and frame.samples:
                     self._stamp(packet, frame)
                     yield frame
+
+    def left_out(self) -> int:
+        """Return how many bytes FFmpeg left out between packets, in a stream that consists of them; 0 if few."""
+        left = (self._container.size or 0) - (self._first or 0) - self._bytes
+        few = 2 * sum(self._sizes) / max(1, len(self._sizes))
+        return left if self._container.format.name in RAW_STREAMS and left > few else 0
 
     def _stamp(self, packet: "av.Packet[av.AudioStream]", frame: "av.AudioFrame") -> None:
         """Give a frame of a FLAC file its own time, because FFmpeg's is wrong in damaged files."""
@@ -215,8 +245,6 @@ class _Clock:
     """Compares the time stamps of frames with the sound before them."""
 
     def __init__(self, exact: bool) -> None:
-        self.start = 0.0
-        """Time stamp of the first frame, in seconds."""
         self.expected: float | None = 0.0 if exact else None
         """Time stamp that the next frame has if nothing is missing; None before the first."""
         self._least = JITTER_SECONDS if exact else HOLE_SECONDS
@@ -234,8 +262,7 @@ class _Clock:
             broken: Whether something before it could not be decoded.
         """
         if self.expected is None:
-            self.start = stamp or 0.0
-            self.expected = self.start + seconds
+            self.expected = (stamp or 0.0) + seconds
             return 0.0
         step = 0.0 if stamp is None else stamp - self.expected
         self.expected += step + seconds
@@ -304,6 +331,17 @@ def _declared_seconds(container: "av.container.InputContainer") -> float:
     return container.duration / 1e6 if audio_only and container.duration else 0.0
 
 
+def _guessed_seconds(container: "av.container.InputContainer") -> float:
+    """Return the length that FFmpeg guesses from the bit rate, for planning; 0 where it does not guess."""
+    stream = container.streams.audio[0]
+    if container.format.name == "mpeg":
+        return 0.0
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / 1e6
+
+
 def _reason(error: BaseException) -> str:
     """Return FFmpeg's message without number and name."""
-    return " ".join(str(getattr(error, "strerror", None) or error).split())
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return "Invalid data" if reason.startswith("Error number") else reason

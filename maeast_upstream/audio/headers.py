@@ -100,7 +100,7 @@ def parts(file: BinaryIO) -> list[Part] | None:
     while base < total and len(found) < MAX_CHUNKS:
         part = window(file, base) if base else file
         samples = _samples(part)
-        if samples is None:
+        if samples is None or samples.start > MAX_HEADER_BYTES:
             break
         stop = _stop(part, samples, total - base)
         found.append(_part(file, base, samples, stop, total))
@@ -164,6 +164,8 @@ def _chunks(file: BinaryIO, family: Family, at: int) -> Iterator[tuple[bytes, in
     """Yield name, start and length of the content of each chunk from byte ``at`` on."""
     size_bytes = struct.calcsize(family.size)
     for _ in range(MAX_CHUNKS):
+        if at > UNKNOWN_LONG:
+            return
         file.seek(at)
         header = file.read(family.name_bytes + size_bytes)
         if len(header) < family.name_bytes + size_bytes:

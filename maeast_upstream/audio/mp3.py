@@ -29,6 +29,8 @@ SYNC = re.compile(rb"\xff[\xe2-\xff]", re.DOTALL)
 MAX_TAIL_SHARE = 0.05
 """Tags may follow what an index counts, with up to this share of its bytes."""
 BUFFER_BYTES = 1 << 20
+MAX_FRONT_BYTES = 1 << 20
+"""Before this byte, after the tags, an MP3 file has its first frame."""
 MAX_STREAMS = 200
 """After so many, the rest of the file is not divided."""
 
@@ -79,10 +81,15 @@ class Stream:
         return self.frames * self.kind[1] / self.kind[0]
 
 
+def tags_end(file: BinaryIO) -> int:
+    """Return the first byte after the tags at the beginning of a file."""
+    return _Walk(file).skip_tags(0)
+
+
 def has_index(file: BinaryIO) -> bool:
     """Tell whether the first frame of an MP3 file holds an index, which gives the length, of all of the file."""
     walk = _Walk(file)
-    at = walk.first_frame(walk.skip_tags(0))
+    at = walk.first_frame(tagged := walk.skip_tags(0), tagged + MAX_FRONT_BYTES)
     if at is None or walk.index(at) is None:
         return False
     size = walk.index(at, size=True)
@@ -99,7 +106,7 @@ def streams(file: BinaryIO) -> tuple[list[Stream], int]:
     walk, at, tagged = _Walk(file), 0, 0
     while len(walk.found) < MAX_STREAMS:
         tagged = walk.skip_tags(at)
-        following = walk.first_frame(tagged)
+        following = walk.first_frame(tagged, 1 << 62 if walk.found else tagged + MAX_FRONT_BYTES)
         if following is None:
             break
         start = following if following > tagged or walk.found else 0
@@ -184,17 +191,24 @@ class _Walk:
             else:
                 return at
 
-    def first_frame(self, at: int) -> int | None:
-        """Return the first byte, from ``at`` on, where two frames of a kind begin; None if there is none."""
-        while len(part := self.bytes(at, 4)) == 4:
+    def first_frame(self, at: int, limit: int = 1 << 62) -> int | None:
+        """Return the first byte, from ``at`` on, where three frames of a kind begin; None if there is none.
+
+        Before byte ``limit``; two frames are enough at the end of the file.
+        """
+        while at < limit and len(part := self.bytes(at, 4)) == 4:
             frame = _frame(part)
-            if frame is not None:
-                following = _frame(self.bytes(at + frame.size, 4))
-                if following is not None and following.kind == frame.kind:
+            second = frame and _frame(self.bytes(at + frame.size, 4))
+            if frame and second and second.kind == frame.kind:
+                end = at + frame.size + second.size
+                third = _frame(self.bytes(end, 4))
+                if end + 4 > self.size or (third is not None and third.kind == frame.kind):
                     return at
-            buffer = self.bytes(at + 1, BUFFER_BYTES // 2)
-            found = SYNC.search(buffer)
-            at += 1 + (found.start() if found else max(1, len(buffer) - 1))
+            self.bytes(at + 1, 2)
+            found = SYNC.search(self._buffer, at + 1 - self._base)
+            at = self._base + (found.start() if found else len(self._buffer) - 1)
+            if not found and at + 2 >= self.size:
+                return None
         return None
 
     def bytes(self, at: int, count: int) -> bytes:

@@ -15,7 +15,6 @@ from maeast_upstream.audio import headers, mp3, ogg
 from maeast_upstream.audio.backends import (
     MAX_GAP_SECONDS,
     PYAV_SUFFIXES,
-    RAW_FORMATS,
     AudioError,
     Note,
     Reader,
@@ -29,7 +28,7 @@ from maeast_upstream.audio.sndfile import open_soundfile
 from maeast_upstream.audio.window import opened, window
 
 MP3_SUFFIXES = (".mp3", ".mp2", ".mpga")
-MP3_HEAD = re.compile(rb"ID3|\xff[\xe2-\xff]", re.DOTALL)
+MP3_HEAD = re.compile(rb"\xff[\xe2-\xff]", re.DOTALL)
 HEAD_BYTES = 512
 TAIL_BYTES = 1 << 16
 """How far libsndfile may have read beyond the end of a stream."""
@@ -65,6 +64,11 @@ def open_audio(source: Source, name: str, only_header: bool = False) -> Iterator
         file = stack.enter_context(opened(source))
         file.seek(0)
         head = file.read(16)
+        if head.startswith(b"ID3"):  # which FLAC and WAV have at times, too
+            tagged = window(file, mp3.tags_end(file))
+            head = tagged.read(16)
+            if source is file and not MP3_HEAD.match(head):  # libsndfile skips them in paths only
+                source = file = tagged
         other = head[:4] in headers.FAMILIES or head.startswith((b"fLaC", headers.AU_MAGIC))
         if head.startswith(b"OggS"):
             first = stack.enter_context(_open_either(_rewound(source), name))
@@ -187,7 +191,7 @@ def _open_by_ffmpeg(source: Source, name: str, reason: str = "") -> Iterator[Rea
         with opened(source) as file:
             head = file.read(HEAD_BYTES)
         look = look_of(head)
-        if look and not name.lower().endswith(tuple(RAW_FORMATS)):  # FFmpeg believes some names
+        if look:  # FFmpeg believes some names
             raise AudioError(f"{name}: not audio that can be decoded (it looks like {look})")
         link = stack.enter_context(ogg.first_link(source)) if head.startswith(b"OggS") else _rewound(source)
         try:

@@ -68,7 +68,7 @@ class _SoundfileReader:
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         file = self._file
-        if first and self.seeks:
+        if first and self.seeks and file.frames < UNKNOWN_FRAMES:
             self.position = file.seek(min(first, file.frames))
         rows = max(1, backends.BLOCK_FRAMES // file.channels)
         for block in self._whole_blocks(rows):
