@@ -155,7 +155,7 @@ def _pax_records(data: bytes, position: int) -> Iterator[tuple[bytes, bytes]]:
         if keyword in (b"path", b"linkpath", b"size", b"GNU.sparse.name"):
             if len(value) > MAX_NAME_BYTES:
                 raise ValueError(f"a name of {len(value)} bytes at byte {position + begin}; limit {MAX_NAME_BYTES}")
-            yield keyword, value
+            yield keyword, value.partition(b"\0")[0]
         elif keyword in (b"GNU.sparse.map", b"GNU.sparse.size", b"GNU.sparse.major"):
             yield SPARSE, b""
         begin = end

@@ -23,6 +23,8 @@ MEMORY_HOURS = 1.0
 MIN_FREE_BYTES = 256 << 20
 """Space that is left for other programs where the temporary file lies."""
 SAMPLES_PER_HOUR = 3600 * SAMPLE_RATE
+TOLERANCE_SAMPLES = SAMPLE_RATE
+"""Audio beyond the limit that is accepted: encoders fill up their last frame, and clocks differ."""
 
 
 class TooLongError(AudioError):
@@ -43,7 +45,7 @@ class BoundedJoin:
         self.joined: np.ndarray | None = None
         self.max_hours = max_hours
         self.name = name
-        self._max_samples = max_hours * SAMPLES_PER_HOUR
+        self._max_samples = max_hours * SAMPLES_PER_HOUR + TOLERANCE_SAMPLES
 
     def __call__(self, blocks: Iterator[np.ndarray]) -> np.ndarray:
         """Join blocks of float32 samples: (S,).

@@ -5,6 +5,7 @@ It does not import torch, which would take 2 s and 300 MB in each process.
 
 import contextlib
 import io
+import math
 import os
 import queue
 import signal
@@ -16,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from maeast_upstream.audio.joining import Join, join_in_memory
+from maeast_upstream.audio.joining import Join
 from maeast_upstream.audio.reading import AudioError, DecodedAudio, decode_audio, duration_ms
 from maeast_upstream.audio.segments import SequentialReader
 from maeast_upstream.audio.window import window
@@ -38,8 +39,12 @@ class _NamedBytes(io.BytesIO):
 
 
 def read_segment(segment: Segment) -> np.ndarray:
-    """Return the samples of `decode_segment`, in memory."""
-    return decode_segment(segment, join_in_memory).samples
+    """Return the samples of `decode_segment`, of any length; those of long audio are in a temporary file."""
+    join = BoundedJoin(segment.path, max_hours=math.inf)
+    try:
+        return decode_segment(segment, join).samples
+    finally:
+        join.close()
 
 
 def decode_segment(segment: Segment, join: Join) -> DecodedAudio:
@@ -155,7 +160,7 @@ def _declared_length(segment: Segment, max_hours: float) -> str:
         hours = duration_ms(segment.path) / 3_600_000
     except Exception:  # it is known to be audio
         return ""
-    return f"{segment.path}: {hours:.3g} hours of audio" if hours > max_hours else ""
+    return f"{segment.path}: {hours:.5g} hours of audio" if hours > max_hours else ""
 
 
 def main() -> None:

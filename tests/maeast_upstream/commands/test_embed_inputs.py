@@ -39,11 +39,11 @@ def test_a_broken_file_is_listed_and_the_rest_goes_on(folder, tmp_path, capsys):
 def test_a_file_beyond_max_hours_is_left_out_with_its_length(tmp_path, capsys):
     long, short = tmp_path / "in" / "long.wav", tmp_path / "in" / "short.wav"
     long.parent.mkdir()
-    for path, seconds in ((long, 4.5), (short, 1.0)):
+    for path, seconds in ((long, 5.0), (short, 1.0)):
         soundfile.write(path, np.zeros(round(seconds * 16000)) + 0.1, 16000)
     out, command = tmp_path / "e.parquet", ["embed", str(long.parent), "-o", str(tmp_path / "e.parquet")]
     assert main([*command, "--max-hours", "0.001"]) == 3
-    message = f"{long}: 0.00125 hours of audio; the limit is 0.001 hours (--max-hours)"
+    message = f"{long}: 0.0013889 hours of audio; the limit is 0.001 hours (--max-hours)"
     assert message in errors(capsys)
     assert [row["path"] for row in rows(out)] == [str(short)]
     assert main([*command, "--max-hours", "1"]) == 1  # not "complete already"

@@ -164,6 +164,7 @@ def test_tars_of_gnu_tar_are_listed_as_tarfile_lists_them(tmp_path):
         ),
         (pax((b"comment", b"of a revision"), kind=b"g"), []),
         (pax((b"path", b"1.wav")) + pax((b"path", b"2.wav")) + header(b"x"), [("1.wav", 2560, 0)]),
+        (pax((b"path", b"a.wav\0.txt")) + header(b"x"), [("a.wav", 1536, 0)]),
         (header(b"a.wav", at345=b"long/folder"), [("long/folder/a.wav", 512, 0)]),
         (header(b"a.wav", magic=b"ustar  \0", at345=b"14000000000\0"), [("a.wav", 512, 0)]),  # a time of access
         (header(b"a.wav/", kind=b"\0", magic=bytes(8)) + GOOD, [("good.wav", 1024, 700)]),  # a folder in V7

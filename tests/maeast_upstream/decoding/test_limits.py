@@ -136,20 +136,27 @@ limit_memory(2 << 30)  # as on systems without limits
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_audio_beyond_the_limit_is_one_error_that_says_how_long_it_is(tmp_path, workers):
-    for name, seconds in (("short", 3.5), ("long", 5.0)):
+    for name, seconds in (("short", 3.5), ("long", 6.0)):
         soundfile.write(tmp_path / f"{name}.flac", tone(8000, seconds), 8000)
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.add(tmp_path / "long.flac", "long.flac")
-    (tmp_path / "m.csv").write_text("path,start,end\nlong.flac,0.5,4\nlong.flac,0.5,4.5\nlong.flac,,\n")
+    (tmp_path / "m.csv").write_text("path,start,end\nlong.flac,0.5,4\nlong.flac,0.5,5.5\nlong.flac,,\n")
     segments = list(list_segments([tmp_path, tmp_path / "m.csv"]))
     with DecodePool(workers, max_hours=3.6 / 3600) as pool:
         results = [result for _, result in pool.decode(segments)]
     whole, short, member, first, second, third = results
     assert str(whole) == str(third)
-    assert str(whole) == f"{tmp_path / 'long.flac'}: 0.00139 hours of audio; the limit is 0.001 hours (--max-hours)"
+    assert str(whole) == f"{tmp_path / 'long.flac'}: 0.0016667 hours of audio; the limit is 0.001 hours (--max-hours)"
     assert (len(short), len(first)) == (56_000, 56_000)
     assert f"{tmp_path / 'x.tar'}/long.flac: more than 0.001 hours of audio; the limit is 0.001" in str(member)
     assert "more than 0.001 hours" in str(second)
+
+
+def test_a_recording_of_just_the_limit_passes_with_the_padding_of_its_encoder(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(16000, 4.0), 16000)
+    with DecodePool(0, max_hours=3.6 / 3600) as pool:
+        ((_, result),) = pool.decode([Segment(str(tmp_path / "a.wav"))])
+    assert len(result) == 64_000
 
 
 @pytest.mark.parametrize("max_hours", [0, -1, float("nan")])
