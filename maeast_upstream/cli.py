@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from maeast_upstream.console import print_any_text, warnings_in_lines
-from maeast_upstream.display import without_secrets
+from maeast_upstream.display import printable, without_secrets
 from maeast_upstream.messages import MAX_MESSAGE, shortened
 from maeast_upstream.version import __version__
 
@@ -196,7 +196,7 @@ def describe(error: Exception) -> str:
         message = f"{error.filename}: {error.strerror.lower()}"
     else:
         message = " ".join(str(error).split()) or type(error).__name__
-    message = shortened(without_secrets(message), MAX_MESSAGE)
+    message = printable(shortened(without_secrets(message), MAX_MESSAGE))
     if is_expected(error):
         return message
     return (

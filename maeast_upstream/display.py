@@ -5,6 +5,7 @@ import re
 from urllib.parse import unquote
 
 _LIKE_A_BYTE = re.compile(r"\\(?=x[0-9a-f]{2})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 REDACTED = "***"
 _REDACTED = re.compile(r"\*\*\*\d*")
 """What stands for a secret, with a number where addresses differ only in it."""
@@ -33,6 +34,14 @@ _MIN_LENGTH = 6
 def as_text(path: str) -> str:
     r"""Return a path as it is printed, with bytes that are not UTF-8 in the form \xe9."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    r"""Return text in which control characters, as a name may have them, are marks such as \x1b.
+
+    A terminal would obey them, break the line, or print the rest from right to left.
+    """
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def as_name(path: str) -> str:

@@ -18,6 +18,7 @@ from maeast_upstream.arguments import (
 )
 from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.cli import ExitStatus
+from maeast_upstream.display import printable
 from maeast_upstream.progress import is_quiet
 from maeast_upstream.readout import Readout
 
@@ -180,7 +181,7 @@ def spec_from(args: argparse.Namespace, default: Readout) -> "EmbeddingSpec":
 def print_report(report: "PartReport", dimensions: int, output: "Output") -> int:
     """Print what was done and return the exit status."""
     for path, reason, _ in report.errors[:MAX_SHOWN_ERRORS]:
-        print(f"left out: {reason if path in reason else f'{path}: {reason}'}", file=sys.stderr)
+        print(printable(f"left out: {reason if path in reason else f'{path}: {reason}'}"), file=sys.stderr)
     count, warnings = len(report.warnings), ""
     if count:
         warnings = f"; {count} warning{'s' * (count > 1)} in {output.parent.shown(output.warning_list)}"

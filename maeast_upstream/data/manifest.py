@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from maeast_upstream.data.tables import Header, option_hint, parse_number, read_header, row_values
+from maeast_upstream.storage.delimited import from_cell
 from maeast_upstream.storage.remote import is_remote
 from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
@@ -152,9 +153,14 @@ def _fairseq(path: str, lines: Iterator[str]) -> Iterator[Row]:
 
 
 def found_path(folder: str, name: str) -> str:
-    """Return the path of a name in a table, without the blanks around it unless there is such a file."""
+    """Return the path of a name in a table.
+
+    Blanks around it, and the ``'`` that our own tables have before a name that begins as a formula, are no part of it
+    unless there is such a file.
+    """
+    plain = from_cell(name.strip())
     path = _joined(folder, name)
-    return path if name == name.strip() or os.path.lexists(path) else _joined(folder, name.strip())
+    return path if name == plain or os.path.lexists(path) else _joined(folder, plain)
 
 
 def _folder(manifest: str) -> str:

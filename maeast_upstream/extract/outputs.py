@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMATS = ("parquet", "npz", "npy")
+MAX_NAME_BYTES = 255 - len(".warnings.tsv")
+"""Longest name of an output: file systems allow 255 bytes, and the list of warnings has a suffix."""
 INDEX_NAME = "index.parquet"
 """Name of the table of a folder of npy files, which lists the file of each clip."""
 
@@ -241,6 +243,8 @@ def output_at(address: str, format: str | None = None) -> Output:
         raise ValueError(f"{address}: format {format} goes with {'a folder' if format == 'npy' else f'a .{format}'}")
     if not ending and format == "npz":
         raise ValueError(f"{address}: format npz goes with a name that ends in .npz")
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        raise ValueError(f"{as_text(address)}: a name of more than {MAX_NAME_BYTES} bytes; give a shorter one")
     storage = Storage(parent or ("/" if stem.startswith("/") else "."))
     if storage.is_local and not storage.exists():
         raise ValueError(f"{parent}: no such folder to write {name} to")

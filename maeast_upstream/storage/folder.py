@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
-from maeast_upstream.display import as_text, without_secrets
+from maeast_upstream.display import as_text, printable, without_secrets
 from maeast_upstream.storage.remote import is_remote
 
 SCRATCH_SUFFIX = ".scratch"
@@ -50,7 +50,7 @@ class Storage:
 
     def shown(self, name: str = "") -> str:
         """Return the path of a file, or without a name of the folder, for messages: as text without passwords."""
-        path = as_text(self.path(name) if name else self.root)
+        path = printable(as_text(self.path(name) if name else self.root))
         return path if self.is_local else without_secrets(path, self._given)
 
     def exists(self, name: str = "") -> bool:

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from maeast_upstream.display import as_name, without_secrets
+from maeast_upstream.display import as_name, printable, without_secrets
 
 SIGNATURE = "0123456789abcdef" * 4
 
@@ -76,3 +76,7 @@ def test_different_paths_have_different_names():
     assert len(set(names)) == len(names)
     assert names[1] == "caf\\xe9.wav"
     assert names[3:] == ["a\\b.wav", "a\\x.wav"]
+
+
+def test_a_terminal_obeys_no_name():
+    assert printable("a\x1b[2Jb\nc\x9b\u202ed é 日.wav") == "a\\x1b[2Jb\\nc\\x9b\\u202ed é 日.wav"

@@ -23,6 +23,7 @@ from maeast_upstream.data.packed import open_packed
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.decoding.worker import read_segment
 from maeast_upstream.display import as_text
+from maeast_upstream.storage.delimited import write_csv
 
 CLIPS = sorted((Path(__file__).parents[2] / "data" / "audio").glob("*.opus"))
 ANY_CASE = settings(
@@ -784,3 +785,11 @@ def test_members_of_one_name_are_numbered(tmp_path):
     found = [(segment.path, segment.number) for segment in list_segments(str(tmp_path / "s.tar"))]
     expected = [("a", 0), ("b", 0), ("a", 1), ("a", 2)]
     assert found == [(f"{tmp_path}/s.tar/{name}.wav", number) for name, number in expected]
+
+
+def test_a_list_of_errors_is_a_manifest_whose_marks_are_no_part_of_names(tmp_path):
+    write_csv(tmp_path / "e.tsv", [("path", "reason"), ("=1.wav", "empty"), ("'=2.wav", "empty")], "\t")
+    expected = [f"{tmp_path}/=1.wav", f"{tmp_path}/'=2.wav"]
+    assert [segment.path for segment in list_segments(str(tmp_path / "e.tsv"))] == expected
+    (tmp_path / "'=1.wav").touch()  # a name that is there as it stands
+    assert [segment.path for segment in list_segments(str(tmp_path / "e.tsv"))] == [f"{tmp_path}/'=1.wav", expected[1]]

@@ -84,6 +84,7 @@ def test_a_remote_address_works_alike():
         ("e", "npz", "format npz goes with a name that ends in .npz"),
         ("missing/e.parquet", None, "missing: no such folder"),
         ("/", None, "give a name"),
+        ("x" * 235 + ".parquet", None, "a name of more than 242 bytes"),
         (".", None, "give a name"),
         ("sub/..", None, "give a name"),
         ("memory://bucket/.", "npy", "give a name"),
