@@ -96,7 +96,8 @@ class _PyavReader:
         self.rate = rate or self._next.sample_rate
         self._origin = _origin(container)
         self._declared, self._late = _declared_seconds(container), max(0.0, self._stamp(self._next) or 0.0)
-        ends = "matroska" in container.format.name  # it declares a time, not a length; some pieces of MP4 do so, too
+        # Matroska declares a time, not a length; some pieces of MP4 do so, too
+        ends = "matroska" in container.format.name and self._late > LATE_SECONDS
         self.seconds = max(0.0, self._declared - self._late * ends) or _guessed_seconds(container)
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:

@@ -385,7 +385,7 @@ def test_a_raw_stream_that_ends_in_a_frame_or_has_a_broken_one_is_read(tmp_path,
     path.write_bytes(patched(whole, len(whole) // 2, b"\xaa" * 60))
     result = decode_audio(path)
     assert seconds(result) == pytest.approx(4, abs=0.1)
-    assert codec == "mp2" or any("could not be decoded" in note or "damaged" in note for note in result.notes)
+    assert suffix in ("mp2", "ts") or any("could not be decoded" in note or "damaged" in note for note in result.notes)
 
 
 def test_what_is_no_frame_of_an_adts_stream_is_counted(tmp_path):
@@ -413,13 +413,9 @@ def test_the_planned_length_is_that_of_the_sound(tmp_path):
     "suffix", ["mkv", "webm", "m4a", "mov", "ts", "aac", "flv", "avi", "mpg", "ogg", "opus", "mp3"]
 )
 def test_whole_files_have_no_notes(tmp_path, suffix):
-    codec = {"webm": "libopus", "opus": "libopus", "ogg": "flac", "mp3": "libmp3lame", "mpg": "mp2"}.get(suffix, "aac")
-    stamped(
-        tmp_path / f"x.{suffix}",
-        "libmp3lame" if suffix in ("flv", "avi") else codec,
-        [0, 1],
-        44100 * (suffix == "flv") or RATE,
-    )
+    codecs = {"webm": "libopus", "opus": "libopus", "ogg": "flac", "mpg": "mp2"}
+    codec = codecs.get(suffix, "libmp3lame" if suffix in ("mp3", "flv", "avi") else "aac")
+    stamped(tmp_path / f"x.{suffix}", codec, [0, 1], 44100 if suffix == "flv" else RATE)
     assert decode_audio(tmp_path / f"x.{suffix}").notes == ()
 
 
