@@ -22,8 +22,8 @@ LIMIT_SECONDS, LIMIT_SECONDS_PER_MB = 60.0, 2.0
 """Time limit of a file and its extension per MB: far more than a decoder needs, for slow disks and busy machines."""
 START_SECONDS = 120.0
 """Time limit for a process to start and import its decoders; on an idle machine it takes less than one second."""
-STARTS = 2
-"""Attempts to start a process that something ends by a signal."""
+STARTS = 6
+"""Attempts to start a process that a signal ends, because that need not be its fault; 2 if it is beyond its limit."""
 PIPE_BYTES = 1 << 20
 """Size of the pipe of answers, the largest that Linux gives to any user; its default of 64 KiB is 1 s of samples."""
 BOOT_CODE = "import sys; sys.path[:] = {path!r}; from maeast_upstream.decoding.worker import main; main()"
@@ -180,7 +180,7 @@ class SubprocessDecoder:
             self._reap()
 
     def _start(self) -> "_Process":
-        for more in reversed(range(STARTS)):
+        for attempts in range(1, STARTS + 1):
             process = _Process(self._limits)
             with self._lock:
                 self._process = process
@@ -192,7 +192,7 @@ class SubprocessDecoder:
             if (ready == READY and in_time) or self._interrupted:
                 return process
             end = self._reap()
-            if not more or not end.from_outside:
+            if attempts == STARTS or not end.from_outside or (end.late and attempts > 1):
                 raise RuntimeError(f"a decoder process could not be started: {end.reason}; its own message is above")
         raise AssertionError
 
