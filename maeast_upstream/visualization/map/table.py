@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maeast_upstream.data.manifest import MAX_MS
 from maeast_upstream.messages import shortened
+from maeast_upstream.storage.text import refuse_endless
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,6 +93,7 @@ def _parts(path: Path) -> list[Path]:
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; expected a table that maeast embed wrote")
     if not path.is_dir():
+        refuse_endless(path)
         return [path]
     parts = sorted(part for part in path.rglob("*.parquet") if not part.name.startswith("."))
     if not parts:
@@ -121,7 +124,7 @@ def _layers(parts: Sequence[Path]) -> tuple[str, ...]:
     for part in parts:
         for batch in _batches(part, ["layer"]):
             if batch.num_columns:
-                names.update(dict.fromkeys(batch["layer"].unique().to_pylist()))
+                names.update(dict.fromkeys(map(str, batch["layer"].unique().to_pylist())))
     return tuple(names)
 
 
@@ -137,7 +140,7 @@ def _read_part(part: Path, layer: str | None) -> Iterator[Embeddings]:
         vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
         if not np.isfinite(vectors).all():
             raise ValueError(f"{part}: NaN or infinite values in the embeddings")
-        start_ms, end_ms = (_numbers(batch, name) for name in SEGMENT_COLUMNS)
+        start_ms, end_ms = (_times(part, batch, name) for name in SEGMENT_COLUMNS)
         yield Embeddings(
             paths=batch["path"].to_pylist(), vectors=vectors, start_ms=np.nan_to_num(start_ms), end_ms=end_ms
         )
@@ -146,16 +149,21 @@ def _read_part(part: Path, layer: str | None) -> Iterator[Embeddings]:
 def _is_vector(batch: "pa.RecordBatch") -> bool:
     import pyarrow as pa
 
-    column = batch["vector"]
-    typed = pa.types.is_fixed_size_list(column.type) and pa.types.is_floating(column.type.value_type)
-    return bool(typed and not column.null_count and not batch["path"].null_count)
+    column, names = batch["vector"], batch["path"]
+    is_vector = pa.types.is_fixed_size_list(column.type) and pa.types.is_floating(column.type.value_type)
+    is_text = pa.types.is_string(names.type) or pa.types.is_large_string(names.type)
+    return bool(is_vector and is_text and column.type.list_size and not column.null_count and not names.null_count)
 
 
-def _numbers(batch: "pa.RecordBatch", name: str) -> np.ndarray:
-    """Return (rows,) float64, NaN where the column or a value is missing."""
+def _times(part: Path, batch: "pa.RecordBatch", name: str) -> np.ndarray:
+    """Return (rows,) float64, NaN where the column or a value is missing; ValueError for what is no time in ms."""
     import pyarrow as pa
 
     if name not in batch.schema.names:
         return np.full(batch.num_rows, np.nan)
-    values: np.ndarray = batch[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if not (pa.types.is_integer(batch[name].type) or pa.types.is_floating(batch[name].type)):
+        raise ValueError(f"{part}: {name} holds no numbers, but {batch[name].type}")
+    values: np.ndarray = batch[name].to_numpy(zero_copy_only=False).astype(np.float64)
+    if not (np.isnan(values) | ((values >= 0) & (values <= MAX_MS))).all():
+        raise ValueError(f"{part}: {name} is not from 0 to {MAX_MS:g} in every row")
     return values

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,32 @@ def test_what_is_no_table_of_embeddings_is_refused(tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match=r"a folder without \.parquet files"):
         read_embeddings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"start_ms": [0.0] * 5 + [np.inf]}, "start_ms is not from 0 to 1e\\+12"),
+        ({"end_ms": [-1.0] * 6}, "end_ms is not from 0"),
+        ({"end_ms": [1e306] * 6}, "end_ms is not from 0"),
+        ({"start_ms": ["1"] * 6}, "start_ms holds no numbers, but string"),
+        ({"path": [1] * 6}, "expected columns path and vector"),
+        ({"vector": pa.array([[]] * 6, pa.list_(pa.float32(), 0))}, "not a table of embeddings"),
+    ],
+)
+def test_columns_of_other_kinds_are_one_line(tmp_path, columns, reason):
+    values = pa.FixedSizeListArray.from_arrays(pa.array(VECTORS.astype(np.float32).ravel()), VECTORS.shape[1])
+    table = {"path": list(map(str, NAMES)), "vector": values, **columns}
+    pq.write_table(pa.table(table), tmp_path / "e.parquet")
+    with pytest.raises(ValueError, match=reason) as caught:
+        read_embeddings(tmp_path / "e.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "e.parquet")
+    with pytest.raises(ValueError, match="a pipe or device; expected a file"):
+        read_embeddings(tmp_path / "e.parquet")
 
 
 def test_a_part_without_the_layer_of_the_others_is_refused(tmp_path):
