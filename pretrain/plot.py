@@ -52,7 +52,7 @@ def draw(axis: Any, name: str, lines: dict[Path, list[dict[str, Any]]]) -> list[
     handles = []
     for number, run_lines in enumerate(lines.values()):
         for key, style in ((f"valid_{name}", "--"), (name, "-")):
-            points = [(line["step"], line[key]) for line in run_lines if key in line]
+            points = [(line["step"], line[key]) for line in run_lines if isinstance(line.get(key), int | float)]
             # a run without this curve stays in the legend
             (handle,) = axis.plot(
                 *(zip(*points, strict=True) if points else ((), ())), style, color=f"C{number}", lw=1.2

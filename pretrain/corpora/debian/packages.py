@@ -1,10 +1,12 @@
 """Reads the committed lists: packages with their versions and licences, and files that no corpus may contain."""
 
-import csv
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from maeast_upstream.data.tables import read_header, row_values
+from maeast_upstream.storage.text import lines_of, open_lines, read_text
 
 LISTS = Path(__file__).parents[1]
 """The folder of the lists of packages."""
@@ -68,11 +70,11 @@ def read_packages(path: Path) -> list[Package]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a TSV with columns package, version, licence, kind")
     names = {field.name for field in fields(Package)}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a UTF-8 TSV file ({error})") from error
+    with open_lines(str(path)) as file:
+        lines = lines_of(file, str(path))
+        header = read_header(lines, str(path), "package")
+        columns = [column.casefold() for column in header.columns]
+        rows = [dict(zip(columns, row, strict=True)) for _, row in row_values(lines, header, str(path), first=1)]
     packages: dict[str, Package] = {}
     for number, row in enumerate(rows, start=1):
         try:
@@ -105,7 +107,7 @@ def read_excluded(path: Path) -> frozenset[str]:
     Raises:
         ValueError: A line is no digest.
     """
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     digests = [line for line in lines if line and not line.startswith("#")]
     for digest in digests:
         if not DIGEST.fullmatch(digest):

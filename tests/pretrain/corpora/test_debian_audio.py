@@ -219,6 +219,14 @@ def test_a_wrong_list_is_one_clear_error(tmp_path, row, message):
         read_packages(tmp_path / "list.tsv")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_with_a_byte_order_mark_are_read(tmp_path, encoding):
+    (tmp_path / "list.tsv").write_text(f"{debian.LIST}game\t1\tGPL\teffect\n", encoding=encoding)
+    assert [package.package for package in read_packages(tmp_path / "list.tsv")] == ["game"]
+    (tmp_path / "x.sha256").write_text("0" * 64 + "\r\n", encoding=encoding)
+    assert read_excluded(tmp_path / "x.sha256") == {"0" * 64}
+
+
 def test_the_committed_lists_are_whole():
     packages = read_packages(LISTS / "debian_audio.tsv")
     assert len(packages) == 110

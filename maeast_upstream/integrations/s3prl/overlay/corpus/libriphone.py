@@ -71,7 +71,7 @@ def read_lexicon(paths: Iterator[Path]) -> dict[str, str]:
     """Read lexicons into a mapping from a word to its phones, separated by spaces; a word's first line counts."""
     words: dict[str, str] = {}
     for path in paths:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
             word, _, spoken = line.replace("\t", " ").partition(" ")
             if spoken.strip():
                 words.setdefault(word, " ".join(spoken.split()))
@@ -91,7 +91,7 @@ def read_split(folder: Path) -> list[tuple[Path, str]]:
         raise ValueError(f"{folder}: it holds no .flac; expected SPEAKER/CHAPTER/SPEAKER-CHAPTER-N.flac")
     texts: dict[str, str] = {}
     for path in folder.rglob("*.trans.txt"):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
             name, _, text = line.strip().partition(" ")
             texts[name] = text.strip()
     for flac in flacs:
