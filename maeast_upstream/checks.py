@@ -30,6 +30,11 @@ quote = _Short().repr
 """``quote(value)`` is `repr` for a message: at most some hundred characters, and quick for every value."""
 
 
+def printable(text: str) -> str:
+    r"""Return text in which a terminal finds no command and no new line: control characters become such as \x1b."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 def check_numbers(config: Any, **limits: tuple[float, float]) -> None:
     """Check all numbers of a dataclass.
 

@@ -19,7 +19,6 @@ from pretrain.recipe import Recipe
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-"""Package that holds the recipes."""
 PROG, DESCRIPTION = "maeast pretrain", "Pretrain an encoder on your own audio."
 
 

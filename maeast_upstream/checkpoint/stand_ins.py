@@ -12,6 +12,8 @@ from typing import IO, Any, ClassVar, NoReturn
 
 import torch
 
+from maeast_upstream.checks import printable
+
 FOREIGN_PREFIXES = ("fairseq.", "omegaconf.", "mae_ast.")
 """Packages whose classes may occur in such files."""
 MAPPINGS = {("collections", "OrderedDict"), ("collections", "defaultdict")}
@@ -152,7 +154,7 @@ class Unpickler(pickle._Unpickler):
         """Return a stand-in for a class or function; RefusedError if no checkpoint needs it."""
         rebuilds = (module, name) in TENSORS or (module == "torch._utils" and name.startswith("_rebuild_"))
         if not (rebuilds or (module, name) in NAMES or module.startswith(FOREIGN_PREFIXES)):
-            raise RefusedError(f"{module[:60]}.{name[:60]}")
+            raise RefusedError(printable(f"{module[:60]}.{name[:60]}"))
         if (module, name) not in self._classes:
             if len(self._classes) == MAX_CLASSES:
                 raise ValueError(f"more than {MAX_CLASSES} classes")

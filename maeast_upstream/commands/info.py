@@ -14,6 +14,7 @@ def main(argv: Sequence[str]) -> int:
     """Show a checkpoint's sizes, front end, readout, provenance and model card."""
     args = build_parser().parse_args(argv)
     from maeast_upstream import checkpoint
+    from maeast_upstream.checks import printable
     from maeast_upstream.storage.text import read_text
 
     path = checkpoint.resolve(args.checkpoint)
@@ -31,9 +32,10 @@ def main(argv: Sequence[str]) -> int:
     print(f"features        {model.depth} layers of {model.mel_patches} x {model.embed_dim}")
     for section in dataclasses.fields(loaded.config):
         values = dataclasses.asdict(getattr(loaded.config, section.name))
-        print(f"{section.name:<16}" + ", ".join(f"{name} {value}" for name, value in values.items() if value != {}))
+        line = ", ".join(f"{name} {value}" for name, value in values.items() if value != {})
+        print(f"{section.name:<16}{printable(line)}")
     if (path / CARD_NAME).is_file():
-        print("\n" + read_text(path / CARD_NAME).strip())
+        print("\n" + "\n".join(map(printable, read_text(path / CARD_NAME).strip().splitlines())))
     return ExitStatus.DONE
 
 

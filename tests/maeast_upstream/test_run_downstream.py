@@ -113,6 +113,8 @@ def test_an_experiment_is_evaluated_from_another_folder_and_after_its_checkpoint
     monkeypatch.chdir(here / "other")
     evaluate = ["-m", "evaluate", "-e", str(here / "run" / "states-2.ckpt"), *CPU]
     assert main(evaluate) == 0
+    assert list(Path().iterdir()) == []
+    assert "test at step" in (here / "run" / "log.log").read_text()
     (here / "mine").rename(here / "moved")
     assert main(evaluate) == 1
     error = capfd.readouterr().err.splitlines()[-1]
@@ -177,6 +179,15 @@ def test_what_holds_no_fine_tuned_encoder_is_one_line(here, data, write_publishe
 
 def test_settings_that_only_the_task_reads_can_be_added(here, data):
     assert train(data, 1, *override(data, 1, **{"config.runner.fp16": False, "config.optimizer.eps": 1e-7})) == 0
+
+
+def test_an_experiment_goes_on_in_its_own_folder_from_any_other(here, data, monkeypatch):
+    assert train(data, 1) == 0
+    (here / "other").mkdir()
+    monkeypatch.chdir(here / "other")
+    assert main(["-m", "train", "-e", str(here / "run"), *CPU, *override(data, 2)]) == 0
+    assert list(Path().iterdir()) == []
+    assert [path.name for path in (here / "run").glob("states-*.ckpt")] == ["states-2.ckpt"]
 
 
 def test_options_of_the_upstream_are_used(here, data):

@@ -41,6 +41,7 @@ def run(arguments: Sequence[str]) -> int:
 
     def checked_arguments() -> tuple[argparse.Namespace, dict[str, Any], list[str]]:
         args, config, files = read_arguments()
+        continue_in_place(args)
         try:
             prepare(args, config)
         except Exception:
@@ -94,6 +95,21 @@ def prepare(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
     if clips is not None:
         # The digest keeps the caches of two experiments apart that have the same name and different data.
         redirect_caches(args.downstream, Path(args.expdir) / f"cache-{clips.digest()}")
+
+
+def continue_in_place(args: argparse.Namespace) -> None:
+    """Let an experiment that goes on write to the folder of its checkpoint, from whichever folder it is continued.
+
+    s3prl would make its folder anew where it is called, unless the experiment was given an absolute one.
+    """
+    made = Path(args.expdir)
+    if not args.past_exp or "args.expdir" in (args.override or ""):
+        return
+    folder = Path(args.init_ckpt).parent
+    if not made.is_absolute() and made.resolve() != folder.resolve() and os.access(folder, os.W_OK):
+        with contextlib.suppress(OSError):  # the folders that s3prl has just made, unless something is in them
+            os.removedirs(made)
+        args.expdir = str(folder)
 
 
 def keep_places(args: argparse.Namespace) -> None:

@@ -89,6 +89,12 @@ def test_a_name_that_comes_after_others_is_found(tmp_path):
     assert not sentinel.exists()
 
 
+def test_a_name_in_a_message_is_no_command_for_a_terminal(tmp_path):
+    data = b"\x80\x04" + text("os\x1b[2J") + text("a\nb") + pickle.STACK_GLOBAL + b"."
+    with pytest.raises(unpickle.RefusedError, match=r"asks for os\\x1b\[2J\.a\\nb; nothing"):
+        read(write(tmp_path / "file.pt", data))
+
+
 def test_an_extension_code_is_refused(tmp_path):
     with pytest.raises(unpickle.RefusedError, match="the extension 7"):
         read(write(tmp_path / "file.pt", b"\x80\x02\x82\x07."))

@@ -1,3 +1,5 @@
+import json
+
 from maeast_upstream.checkpoint.loading import BUNDLED, read
 from maeast_upstream.commands import info
 
@@ -27,3 +29,16 @@ def test_a_checkpoint_without_a_card_is_shown_without(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("checkpoint")
     assert "Model card" not in shown
+
+
+def test_text_of_a_checkpoint_is_no_command_for_a_terminal(tmp_path, capsys):
+    config = json.loads((BUNDLED / "config.json").read_text())
+    config["provenance"]["data"] = "\x1b[2Jnoise\nreadout  none"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((BUNDLED / "model.safetensors").read_bytes())
+    (tmp_path / info.CARD_NAME).write_text("a\x1b]0;title\x07\nb")
+    assert info.main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert r"\x1b[2Jnoise\nreadout  none" in shown
+    assert shown.endswith("\\x07\nb\n")
