@@ -54,7 +54,7 @@ def walk(
     """
     links = deque([Entry(folder, "folder")])
     while links:
-        stack = [iter([links.popleft()])]  # instead of recursion, whose depth is limited
+        stack: list[Iterator[Entry]] = [iter([links.popleft()])]  # instead of recursion, whose depth is limited
         while stack:
             entry = next(stack[-1], None)
             if entry is None:
@@ -69,30 +69,32 @@ def walk(
                     if identity in seen or (identity in excluded_folders and entry.path != folder):
                         continue
                     seen.add(identity)
-                    content = _content(entry.path, excluded)
+                    found = _names(entry.path)
                 except OSError as error:
                     yield entry._replace(kind="unreadable folder", reason=error.strerror or str(error))
                     continue
                 yield entry
-                stack.append(iter(content))
+                stack.append(_entries(entry.path, found, excluded))
 
 
-def _content(folder: str, excluded: Collection[str]) -> list[Entry]:
-    """Return what is in a folder itself, sorted by name; folders and links to folders are not opened."""
+def _names(folder: str) -> list[tuple[str, bool, bool]]:
+    """Return the sorted names in a folder, and for each whether it is a folder and whether it is a link."""
     with os.scandir(folder) as scanned:
-        found = sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in scanned)
+        return sorted((entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink()) for entry in scanned)
+
+
+def _entries(folder: str, found: list[tuple[str, bool, bool]], excluded: Collection[str]) -> Iterator[Entry]:
+    """Yield the entries of these names; folders and links to folders are not opened."""
     prefix = "" if folder == "." else folder
-    entries = []
     for name, is_folder, is_link in found:
         path = os.path.join(prefix, name)
         leads_to_folder = is_link and os.path.isdir(path)
         if name.startswith("."):
-            entries.append(Entry(path, "hidden folder" if is_folder or leads_to_folder else "hidden file"))
+            yield Entry(path, "hidden folder" if is_folder or leads_to_folder else "hidden file")
         elif is_folder or leads_to_folder:
-            entries.append(Entry(path, "folder" if is_folder else "linked folder"))
+            yield Entry(path, "folder" if is_folder else "linked folder")
         elif not (excluded and os.path.abspath(path) in excluded):
-            entries.append(Entry(path, "broken link" if is_link and not os.path.exists(path) else "file"))
-    return entries
+            yield Entry(path, "broken link" if is_link and not os.path.exists(path) else "file")
 
 
 def walk_remote(url: str) -> Iterator[Entry]:
