@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from maeast_upstream.display import without_secrets
 from maeast_upstream.engines.selection import attach
 from maeast_upstream.extract.part_store import PartReport
 from maeast_upstream.extract.parts import Part, Work, write_parts
@@ -80,7 +81,8 @@ def connected(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"--ray {address}: no cluster there ({shortened(error)})") from error
+        reason = without_secrets(shortened(error), address)
+        raise ValueError(f"--ray {without_secrets(address)}: no cluster there ({reason})") from error
     try:
         yield
     finally:
@@ -95,7 +97,8 @@ def _check_answer(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
     except (OSError, ValueError) as error:
-        raise ValueError(f"--ray {address}: no cluster there ({error})") from error
+        reason = without_secrets(str(error), address)
+        raise ValueError(f"--ray {without_secrets(address)}: no cluster there ({reason})") from error
 
 
 def write_parts_on_ray(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:

@@ -60,6 +60,13 @@ def test_a_disk_that_is_full_is_handed_back_from_a_machine_of_the_cluster(monkey
     assert pickle.loads(pickle.dumps(outcome)).errno == errno.ENOSPC
 
 
+def test_a_password_of_a_cluster_is_not_repeated():
+    for address in ("ray://user:S3CRET@127.0.0.1:1", "ray://user:S3CRET@127.0.0.1:x"):
+        with pytest.raises(ValueError, match=r"--ray ray://user:\*\*\*@127") as error:
+            cluster_module._check_answer(address)
+        assert "S3CRET" not in str(error.value)
+
+
 def test_no_cluster_at_an_address_is_one_line(tmp_path, capsys):
     folder = make_clips(tmp_path, 2)
     assert (
