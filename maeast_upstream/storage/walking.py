@@ -5,10 +5,12 @@ stores what other file systems cannot hold of ``x.wav``. A local folder that a l
 links lead there.
 """
 
+import contextlib
 import logging
 import os
 from collections import Counter, deque
 from collections.abc import Collection, Container, Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from maeast_upstream.display import as_text, without_secrets
@@ -46,6 +48,8 @@ def walk(
 ) -> Iterator[Entry]:
     """List a local folder lazily: sorted by name in each folder, and then the folders that links in it lead to.
 
+    A link to a folder around the one that it is found in, such as ``..`` or ``/``, is not followed.
+
     Args:
         folder: The folder; ``.`` does not become part of the paths.
         seen: The folders that are listed already, which are not listed again; those of this walk are added.
@@ -53,19 +57,26 @@ def walk(
         excluded_folders: Folders below ``folder`` that are passed over.
     """
     links = deque([Entry(folder, "folder")])
+    around: set[Identity] = set()
     while links:
-        stack: list[Iterator[Entry]] = [iter([links.popleft()])]  # instead of recursion, whose depth is limited
+        top = links.popleft()
+        around |= _folders_around(top.path)
+        stack: list[Iterator[Entry]] = [iter([top])]  # instead of recursion, whose depth is limited
         while stack:
             entry = next(stack[-1], None)
             if entry is None:
                 stack.pop()
-            elif entry.kind == "linked folder":
-                links.append(entry._replace(kind="folder"))
-            elif entry.kind != "folder":
+            elif entry.kind not in ("folder", "linked folder"):
                 yield entry
             else:
                 try:
                     identity = identity_of(entry.path)
+                    if entry.kind == "linked folder":
+                        if identity in around - seen:
+                            yield entry
+                        else:
+                            links.append(entry._replace(kind="folder"))
+                        continue
                     if identity in seen or (identity in excluded_folders and entry.path != folder):
                         continue
                     seen.add(identity)
@@ -75,6 +86,14 @@ def walk(
                     continue
                 yield entry
                 stack.append(_entries(entry.path, found, excluded))
+
+
+def _folders_around(folder: str) -> set[Identity]:
+    found = set()
+    for parent in Path(os.path.realpath(folder)).parents:
+        with contextlib.suppress(OSError):
+            found.add(identity_of(str(parent)))
+    return found
 
 
 def _names(folder: str) -> list[tuple[str, bool, bool]]:

@@ -142,6 +142,16 @@ def test_links_to_files_are_taken_and_links_to_folders_are_followed_once(tmp_pat
     assert [Path(path).name for path in paths(tmp_path / "t" / "more")] == ["z.wav", "y.wav"]
 
 
+def test_a_link_to_a_folder_around_is_not_followed_but_named(tmp_path, caplog):
+    touch(tmp_path, "other/y.wav", "t/a/x.wav", "disk/b/z.wav")
+    (tmp_path / "t" / "a" / "up").symlink_to("../..")
+    (tmp_path / "t" / "root").symlink_to("/")
+    (tmp_path / "t" / "more").symlink_to(tmp_path / "disk" / "b")
+    (tmp_path / "disk" / "b" / "up").symlink_to("..")
+    assert [Path(path).name for path in paths(tmp_path / "t")] == ["x.wav", "z.wav"]
+    assert caplog.messages == [f"left out: 3 linked folders (the first: {tmp_path}/t/a/up)"]
+
+
 def test_a_folder_has_its_real_name_whatever_links_lead_to_it(tmp_path):
     touch(tmp_path, "t/z/x.wav", "t/.store/y.wav", "disk/w.wav")
     (tmp_path / "t" / "a").symlink_to("z")
