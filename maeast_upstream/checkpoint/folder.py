@@ -14,11 +14,12 @@ from torch import Tensor
 
 from maeast_upstream.checkpoint import published
 from maeast_upstream.checkpoint.archive import refuse_sparse
+from maeast_upstream.checkpoint.states import disk_errors, write_whole
 from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.messages import shortened
 from maeast_upstream.model import MaeAst, ModelConfig
-from maeast_upstream.storage.atomic import remove_leftovers, replacing, replacing_folder, restore_folder
+from maeast_upstream.storage.atomic import remove_leftovers, replacing_folder, restore_folder
 from maeast_upstream.storage.json_file import read_json
 from maeast_upstream.version import __version__
 
@@ -108,7 +109,7 @@ def save_state(
     """Write weights that are not in a network, as `save_folder` does."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    with replacing_folder(folder) as part:
+    with disk_errors(folder), replacing_folder(folder) as part:
         save_file({name: value.to(dtype).contiguous() for name, value in state.items()}, part / WEIGHTS_NAME)
         (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         shutil.copymode(part / CONFIG_NAME, part / WEIGHTS_NAME)  # safetensors writes 0600 whatever the umask
@@ -122,9 +123,7 @@ def repair(run: Path) -> None:
 
 def save_published(path: Path, loaded: Loaded) -> None:
     """Write a file of the published format, which s3prl's own upstream reads."""
-    content = published.to_published(loaded.config, loaded.state)
-    with replacing(path) as part, part.open("wb") as file:  # given a name, torch would write it into the file
-        torch.save(content, file)
+    write_whole(path, published.to_published(loaded.config, loaded.state))
 
 
 def validated(path: Path, config: EncoderConfig, state: dict[str, Tensor]) -> Loaded:

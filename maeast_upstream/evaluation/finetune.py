@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import math
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,13 @@ from torch.nn import functional as F
 
 from maeast_upstream import checkpoint
 from maeast_upstream.audio.reading import read_audio
+from maeast_upstream.checkpoint.states import disk_errors, read_whole, write_whole
 from maeast_upstream.data.labels import SPLITS
 from maeast_upstream.evaluation.augment import SpecAugment, mix
 from maeast_upstream.evaluation.classifier import Classifier, load_encoder, one_hot, shuffled
 from maeast_upstream.evaluation.finetune_config import FinetuneConfig
 from maeast_upstream.evaluation.labelled_set import LabelledSet
+from maeast_upstream.messages import shortened
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.settings import refuse_changes
 
@@ -86,16 +87,19 @@ class FineTuning:
         path = self.folder / STATE_NAME
         if not path.exists():
             return
-        problem = f"{path}: not the state of a fine-tuning, or a broken one; remove it to start again"
+        problem = f"{path}: not the state of a fine-tuning, or a broken one"
         try:
-            state = torch.load(path, map_location=self.model.encoder.device, weights_only=True)
-        except (RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
-            raise ValueError(problem) from error
-        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
-            raise ValueError(problem)
+            state = read_whole(path, self.model.encoder.device)
+            if not isinstance(state, dict) or not state.keys() >= STATE_KEYS or not isinstance(state["settings"], dict):
+                raise ValueError("its entries are others")
+        except ValueError as error:
+            raise ValueError(f"{problem} ({error}); remove it to start again") from error
         refuse_changes(state["settings"], self.settings, self.folder, "give another --out, or the same setting")
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{problem} ({shortened(error)}); remove it to start again") from error
         self.epoch, self.best_epoch, self.best_valid = state["epoch"], state["best_epoch"], state["best_valid"]
         self.best = state["best"]
 
@@ -183,14 +187,13 @@ class FineTuning:
             "best_valid": self.best_valid,
             "best": self.best,
         }
-        with replacing(self.folder / STATE_NAME) as part:
-            torch.save(state, part)
+        write_whole(self.folder / STATE_NAME, state)
 
     def _export(self) -> None:
         encoder = self.model.encoder
         checkpoint.save_folder(self.folder / ENCODER_NAME, encoder.network, encoder.config)
         head = {name: value.detach().cpu().contiguous() for name, value in self.model.head.state_dict().items()}
-        with replacing(self.folder / HEAD_NAME) as part:
+        with disk_errors(self.folder / HEAD_NAME), replacing(self.folder / HEAD_NAME) as part:
             save_file(head, part, metadata={"classes": json.dumps(self.names)})
 
 

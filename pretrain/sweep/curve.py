@@ -5,15 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from maeast_upstream.checkpoint.loading import read
+from maeast_upstream.checkpoint.states import read_whole
 from maeast_upstream.encoder import Encoder
+from maeast_upstream.messages import shortened
 from maeast_upstream.storage.delimited import write_csv
 from maeast_upstream.visualization.figures import draw_legend, drawing
 from pretrain.sweep.plan import PlannedRun
 from pretrain.sweep.scores import Sets, measure_scores, read_scores, score_columns
 from pretrain.training import run_folder
+from pretrain.training.saving import network_weights
 
 CURVES = {
     "reconstruction": "reconstruction",
@@ -67,10 +68,10 @@ def encoder_at(state: Path, folder: Path) -> Encoder:
     config = read(folder / "last").config
     step = int(state.stem)
     encoder = Encoder(dataclasses.replace(config, provenance=dataclasses.replace(config.provenance, steps=step))).eval()
-    weights = torch.load(state, map_location="cpu", weights_only=True)["objective"]
-    encoder.network.load_state_dict(
-        {name.removeprefix("network."): value for name, value in weights.items() if name.startswith("network.")}
-    )
+    try:
+        encoder.network.load_state_dict(network_weights(read_whole(state)["objective"]))
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{state}: not the state of a run, or a broken one ({shortened(error)})") from error
     return encoder
 
 

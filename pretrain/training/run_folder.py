@@ -14,9 +14,8 @@ from typing import IO, Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 
-from maeast_upstream.checkpoint.archive import check_sums, open_archive
+from maeast_upstream.checkpoint.states import disk_errors, read_whole
 from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.messages import shortened
@@ -160,9 +159,7 @@ def read_state(
 
 def _read_whole(path: Path) -> dict[str, Any]:
     """Read a state after comparing the checksums of its archive, which torch does not do."""
-    with open_archive(path) as archive:
-        check_sums(archive)
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_whole(path)
     if not isinstance(state, dict) or not isinstance(state.get("recipe"), dict):
         raise ValueError("it holds no recipe")
     if type(state.get("step")) is not int or state["step"] != int(path.stem):
@@ -178,16 +175,12 @@ def saving(run: Path, step: int) -> Iterator[None]:
         OSError: with the reason and the save that stays.
     """
     try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        origin: BaseException | None = error
-        while origin is not None and not isinstance(origin, OSError):  # torch raises its own error after the disk's
-            origin = origin.__cause__ or origin.__context__
-        if isinstance(error, RuntimeError) and origin is None and "write" not in str(error):
-            raise
+        with disk_errors(run):
+            yield
+    except OSError as error:
         earlier = states(run)
         kept = f"the save of batch {int(earlier[-1].stem)} stays" if earlier else "there is no earlier save"
-        reason = getattr(origin, "strerror", None) or shortened(origin or error)
+        reason = error.strerror or shortened(error)
         raise OSError(
             f"{run}: batch {step} could not be saved ({reason}); {kept}: make room and start the same command again"
         ) from error

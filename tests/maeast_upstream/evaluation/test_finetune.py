@@ -1,6 +1,7 @@
 """Fine-tuning: augmentation, learning rates, resuming."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
@@ -69,6 +70,29 @@ def test_a_state_that_is_none_is_refused_by_name(start, drums, tmp_path, content
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(ValueError, match=r"state\.pt: not the state .* remove it to start again"):
         FineTuning(read_labels(drums), FinetuneConfig(checkpoint=str(start)), tmp_path, None)
+
+
+def flipped(content):
+    place = content.index(b"\x00\x00\x80?" * 4)  # weights of 1, of a norm
+    return content[:place] + b"\x01" + content[place + 1 :]
+
+
+def other_shape(content):
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    state["model"] = {name: torch.zeros(1) for name in state["model"]}
+    torch.save(state, file := io.BytesIO())
+    return file.getvalue()
+
+
+def test_a_state_with_a_flipped_bit_or_of_another_shape_is_refused(start, drums, tmp_path):
+    config = FinetuneConfig(checkpoint=str(start), epochs=1)
+    FineTuning(read_labels(drums), config, tmp_path, None).run()
+    path = tmp_path / "state.pt"
+    whole = path.read_bytes()
+    for change, reason in ((flipped, "checksum"), (other_shape, "size mismatch")):
+        path.write_bytes(change(whole))
+        with pytest.raises(ValueError, match=rf"state\.pt: not the state .*{reason}.* remove it to start again"):
+            FineTuning(read_labels(drums), config, tmp_path, None)
 
 
 def test_weights_that_the_last_update_broke_are_not_kept(start, drums, tmp_path, monkeypatch):
