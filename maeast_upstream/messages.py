@@ -13,8 +13,8 @@ MAX_MESSAGE = 2000
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 file``, ``2,000 files``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """Return a number with its noun: ``1 file``, ``2000 files``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def shortened(value: object, limit: int = 200) -> str:

@@ -1,4 +1,4 @@
-"""Progress bars that obey the command line's ``--quiet``."""
+"""Progress bars and lines that obey the command line's ``--quiet``."""
 
 import logging
 import sys
@@ -13,6 +13,18 @@ T = TypeVar("T")
 def is_quiet() -> bool:
     """Whether only errors should be shown, which ``--quiet`` sets as the level of this package's log."""
     return not logging.getLogger(__package__).isEnabledFor(logging.WARNING)
+
+
+def say(line: str, in_terminals_only: bool = False) -> None:
+    """Write a line on the progress of a command to stderr, beside any bar, unless ``--quiet`` is given.
+
+    Args:
+        line: what is done now.
+        in_terminals_only: not into files and pipes, which should get few lines.
+    """
+    if sys.stderr is not None and not is_quiet() and (sys.stderr.isatty() or not in_terminals_only):
+        tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
 
 
 @overload

@@ -12,6 +12,7 @@ from torch import Tensor
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import MAX_RATE, MIN_RATE, from_samples, read_audio
 from maeast_upstream.checks import quote
+from maeast_upstream.messages import counted
 
 Clip = str | os.PathLike[str] | np.ndarray | Tensor | Sequence[float]
 """One recording: the path of a file, or samples."""
@@ -211,7 +212,7 @@ def _resampled(clip: Tensor, rate: float, name: str) -> Tensor:
         )
     samples = from_samples(clip.detach().cpu().numpy(), int(rate))
     if not len(samples):
-        raise ValueError(f"{name}: {len(clip)} samples at {rate:g} Hz are not one sample at {SAMPLE_RATE} Hz")
+        raise ValueError(f"{name}: {counted(len(clip), 'sample')} at {rate:g} Hz: not one sample at {SAMPLE_RATE} Hz")
     return torch.from_numpy(samples).to(clip.device)
 
 

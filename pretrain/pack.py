@@ -8,6 +8,7 @@ from pathlib import Path
 from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import ExitStatus, run
 from maeast_upstream.data.packed import TABLE_NAME
+from maeast_upstream.messages import counted
 from pretrain.data.packing import pack
 
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"{args.out} holds a packed corpus already; give another --out, or remove it")
     failures: list[str] = []
     packed = pack(args.corpus, args.out, args.workers, failures)
-    print(f"{args.out}: {len(packed.lengths)} clips, {packed.hours:.2f} h; {len(failures)} left out")
+    print(f"{args.out}: {counted(len(packed.lengths), 'clip')}, {packed.hours:.2f} h; {len(failures)} left out")
     return ExitStatus.PARTIAL if failures else ExitStatus.DONE
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import run
+from maeast_upstream.messages import counted
 from maeast_upstream.visualization.figures import draw_legend, drawing, drawn_name
 
 COLUMNS = 3
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
         draw_legend(figure, handles, list(map(str, lines)), loc="outside upper center", ncols=min(len(lines), 4))
-    print(f"{len(panels)} curves of {len(lines)} runs: {args.out}")
+    print(f"{counted(len(panels), 'curve')} of {counted(len(lines), 'run')}: {args.out}")
     return 0
 
 

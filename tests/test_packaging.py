@@ -118,7 +118,7 @@ print(json.dumps([maeast_upstream.__file__, configs, list(vector.shape)]))
         tmp_path / "e.parquet",
     ]
     done = subprocess.run(maeast, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "1 files, 1 rows" in done.stdout
+    assert "1 file, 1 row" in done.stdout
 
 
 def test_the_bundled_checkpoint_is_at_most_12_mb():

@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from hear_api.heareval.runs import KitError, KitSettings, Processes, TaskRun, locked
+from hear_api.heareval.runs import LOGS_NAME, KitError, KitSettings, Processes, TaskRun, locked
 from hear_api.heareval.scores import format_scores, merge_csv, plot_scores, read_scores
 from hear_api.tasks.format import find_tasks
 from maeast_upstream import __version__
 from maeast_upstream.arguments import Parser, UsageError, add_readout_options, parse_hop, parse_layer
 from maeast_upstream.cli import ExitStatus
-from maeast_upstream.messages import install_extra
+from maeast_upstream.messages import counted, install_extra
+from maeast_upstream.progress import say
 
 KIT = "heareval==2021.1.3"
 NEEDED = (
@@ -55,18 +56,19 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"{args.tasks_dir}: no task that can be run")
     processors = os.cpu_count() or 1
     jobs = args.jobs or min(len(tasks), processors)
+    say(f"{counted(len(tasks), 'task')}, up to {jobs} at a time, in {folder}; their logs are in {folder / LOGS_NAME}")
     with locked(folder) as lock:
         processes = Processes(lock, max(1, processors // jobs))
         runs = [TaskRun(task, folder, settings, processes) for task in tasks]
         done = list(run_all(runs, jobs))
     if not done:
         raise ValueError("no task ran to its end")
-    head = f"{settings.grid} grid, {settings.grid_points} point{'s' if settings.grid_points > 1 else ''}"
+    head = f"{settings.grid} grid, {counted(settings.grid_points, 'point')}"
     new = [score for run in runs if run in done for score in read_scores(folder.name, run.task, run.results, head)]
     scores = merge_csv(folder.parent / SCORES_CSV, new)
     print(format_scores(new))
     plot_scores(folder.parent / SCORES_PNG, scores)
-    print(f"embeddings took {embedding_share(done):.0f} % of the time of {len(done)} tasks")
+    print(f"embeddings took {embedding_share(done):.0f} % of the time of {counted(len(done), 'task')}")
     print(f"table: {folder.parent / SCORES_CSV}, chart: {folder.parent / SCORES_PNG}")
     return ExitStatus.PARTIAL if errors or len(done) < len(runs) else ExitStatus.DONE
 
@@ -174,7 +176,7 @@ def run_all(runs: Sequence[TaskRun], jobs: int) -> Iterator[TaskRun]:
                     print(f"error: {error}", file=sys.stderr)
                     continue
                 seconds = ", ".join(f"{part} {value:.0f} s" for part, value in run.state["seconds"].items())
-                print(f"{number}/{len(runs)} {run.task.name}: {seconds if new else 'finished before'}", file=sys.stderr)
+                say(f"{number}/{len(runs)} {run.task.name}: {seconds if new else 'finished before'}")
                 yield run
         except BaseException:
             runs[0].processes.stop()

@@ -16,12 +16,14 @@ from typing import Any
 from hear_api.heareval.repairs import PREDICTIONS_ENVIRONMENT
 from hear_api.tasks.format import SCORES_NAME, HearTask
 from maeast_upstream.messages import shortened
+from maeast_upstream.progress import say
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.lock import inherited_lock
 
 EMBEDDED_NAME, PREDICTED_NAME = ".done.embeddings", "prediction-done.json"
 """Files that the kit writes when a runner has finished a task."""
 STATE_NAME = "maeast.json"
+LOGS_NAME = "logs"
 """Our file in the same folder: from which task and grid the kit's results are, and the seconds of each part."""
 MAX_LOG_BYTES = 1 << 16
 """The end of a runner's log in which its last line is looked for."""
@@ -170,7 +172,8 @@ class TaskRun:
         return seconds
 
     def _start(self, part: str, arguments: list[str], extra: Mapping[str, str]) -> float:
-        logs = self.folder / "logs"
+        say(f"{self.task.name}: {part}", in_terminals_only=True)
+        logs = self.folder / LOGS_NAME
         logs.mkdir(parents=True, exist_ok=True)
         log = logs / f"{self.task.name}.{part}.log"
         environment = {name: value for name, value in os.environ.items() if name not in PREDICTIONS_ENVIRONMENT}

@@ -28,6 +28,7 @@ from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, read_audio
 from maeast_upstream.audio.writing import write_wav
 from maeast_upstream.cli import ExitStatus
+from maeast_upstream.messages import counted
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.atomic import refuse_to_overwrite, replacing_folder
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         if args.seconds != "longest" or args.metrics:
             raise UsageError("resampling keeps a task's clip length and metrics: leave --seconds and --metrics out")
         resample_task(args.labels, args.out)
-        print(f"wrote {args.out}: {check_task(args.out).clips} clips at {SAMPLE_RATE} Hz")
+        print(f"wrote {args.out}: {counted(check_task(args.out).clips, 'clip')} at {SAMPLE_RATE} Hz")
         return ExitStatus.DONE
     seconds = parse_seconds(args.seconds)
     clips, task_type = read_clips(args.labels, columns_from(args))
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     task = check_task(args.out)
     length = task.metadata["sample_duration"]
     print(
-        f"wrote {args.out}: {task_type}, {task.clips} clips ({', '.join(task.metadata['splits'])}), "
+        f"wrote {args.out}: {task_type}, {counted(task.clips, 'clip')} ({', '.join(task.metadata['splits'])}), "
         f"{'of their own lengths' if length is None else f'{length} s each'}, metrics {', '.join(metrics)}"
     )
     return ExitStatus.PARTIAL if errors else ExitStatus.DONE

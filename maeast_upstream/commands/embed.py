@@ -19,6 +19,7 @@ from maeast_upstream.arguments import (
 from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.display import printable
+from maeast_upstream.messages import counted
 from maeast_upstream.progress import is_quiet
 from maeast_upstream.readout import Readout
 
@@ -182,12 +183,11 @@ def print_report(report: "PartReport", dimensions: int, output: "Output") -> int
     """Print what was done and return the exit status."""
     for path, reason, _ in report.errors[:MAX_SHOWN_ERRORS]:
         print(printable(f"left out: {reason if path in reason else f'{path}: {reason}'}"), file=sys.stderr)
-    count, warnings = len(report.warnings), ""
-    if count:
-        warnings = f"; {count} warning{'s' * (count > 1)} in {output.parent.shown(output.warning_list)}"
-    print(f"{report.clips} files, {report.rows} rows of {dimensions} dimensions: {output.address}{warnings}")
+    rows = f"{counted(report.clips, 'file')}, {counted(report.rows, 'row')} of {counted(dimensions, 'dimension')}"
+    warnings = f"; {counted(len(report.warnings), 'warning')} in {output.parent.shown(output.warning_list)}"
+    print(f"{rows}: {output.address}{warnings if report.warnings else ''}")
     if not report.errors:
         return ExitStatus.DONE
     error_list = output.parent.shown(output.error_list)
-    print(f"{len(report.errors)} files left out, listed in {error_list}", file=sys.stderr)
+    print(f"{counted(len(report.errors), 'file')} left out, listed in {error_list}", file=sys.stderr)
     return ExitStatus.PARTIAL

@@ -23,10 +23,12 @@ def main(argv: Sequence[str]) -> int:
         refuse_to_overwrite(args.out.with_suffix(".bin"), args.force)
     from maeast_upstream.encoder import load_model
     from maeast_upstream.engines.export import export, longest
+    from maeast_upstream.progress import say
 
+    say(f"exporting {args.checkpoint or 'the checkpoint in the package'}, which takes a minute or two")
     encoder = load_model(args.checkpoint)
     readout = readout_from(args, encoder.config.readout)
-    difference = export(encoder, args.out, model_format, args.kind, readout)
+    difference = export(encoder, args.out, model_format, args.kind, readout, on_step=say)
     print(
         f"wrote {args.out}: largest difference from torch {difference:.1e}, for clips of up to {longest(encoder):.0f} s"
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     """Fine-tune an encoder on labelled clips; the epoch with the best valid accuracy is scored once on test."""
     args = build_parser().parse_args(argv)
     config = config_from(args)
-    from maeast_upstream.evaluation.finetune import finetune
+    from maeast_upstream.evaluation.finetune import ENCODER_NAME, finetune
     from maeast_upstream.evaluation.labelled_set import read_sets
     from maeast_upstream.evaluation.tables import format_tuned, write_tuned
 
@@ -28,6 +29,9 @@ def main(argv: Sequence[str]) -> int:
     scores = finetune(sets, config, args.out, args.device)
     print(format_tuned(sets, scores))
     write_tuned(args.out / SCORES_NAME, sets, scores)
+    for each in sets:
+        name = args.out if len(sets) == 1 else args.out / each.name  # load_model finds the encoder in either
+        print(f"encoder: {args.out / each.name / ENCODER_NAME}; try maeast embed --checkpoint {shlex.quote(str(name))}")
     return ExitStatus.DONE
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import ExitStatus
+from maeast_upstream.messages import counted
 
 CARD_NAME = "MODEL_CARD.md"
 """File beside the weights that describes data, training, licences, intended use and known weaknesses."""
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         f"tokens          {model.patch_frames} frames x {model.patch_mels} mels; {model.mel_patches} for each time step"
     )
     print(f"time steps      every {10 * model.patch_frames} ms")
-    print(f"features        {model.depth} layers of {model.mel_patches} x {model.embed_dim}")
+    print(f"features        {counted(model.depth, 'layer')} of {model.mel_patches} x {model.embed_dim}")
     for section in dataclasses.fields(loaded.config):
         values = dataclasses.asdict(getattr(loaded.config, section.name))
         line = ", ".join(f"{name} {value}" for name, value in values.items() if value != {})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import Parser, UsageError, add_column_options, columns_from, parse_seed
 from maeast_upstream.cli import ExitStatus
+from maeast_upstream.messages import counted
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
     from maeast_upstream.visualization.map.table import Embeddings
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         points = project(reduced, method, args.seed)
         if figure:
             draw(figure, points, labels)
-            title = f"{drawn_name(args.embeddings.name)}: {len(labels)} embeddings, {method}"
+            title = f"{drawn_name(args.embeddings.name)}: {counted(len(labels), 'embedding')}, {method}"
             figure.suptitle(title, fontsize=11, parse_math=False)
         if page and part:
             sound = sound_of(table, args.audio)
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
                 sound=sound,
             )
             write_page(part, content, page.parent)
-    print(f"wrote {' and '.join(str(out) for out in (page, png) if out)}: {len(labels)} embeddings")
+    print(f"wrote {' and '.join(str(out) for out in (page, png) if out)}: {counted(len(labels), 'embedding')}")
     return ExitStatus.DONE
 
 
@@ -119,7 +120,7 @@ def labelled_rows(
             "table start at the folder in which it was made"
         )
     if len(known) < len(labels):
-        print(f"{len(labels) - len(known)} rows without a label left out")
+        print(f"{counted(len(labels) - len(known), 'row')} without a label left out")
     return table.take(known), [str(labels[row]) for row in known]
 
 

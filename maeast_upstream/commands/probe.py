@@ -63,7 +63,6 @@ def main(argv: Sequence[str]) -> int:
         (system,) = systems
         if len(system.valid) > 1:
             print(format_readouts(system), end="\n\n")
-        print(f"{system.name}: {system.outcomes[0].readout}")
         print(format_scores(system, groups))
         if layers:
             print(f"\n{format_layers(layers)}")

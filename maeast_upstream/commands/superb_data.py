@@ -7,6 +7,7 @@ from pathlib import Path
 from maeast_upstream.arguments import Parser, add_column_options, columns_from
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.data.labels import SPLITS
+from maeast_upstream.messages import counted
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,9 +43,11 @@ def main(argv: Sequence[str]) -> int:
         write_errors(folder / ERRORS_NAME, failed)
     counts = Counter(clip.split for clip in paths)
     classes = len({clip.label for clip in paths})
-    print(f"wrote {out}: {', '.join(f'{counts[split]} {split}' for split in SPLITS)} clips of {classes} classes")
+    print(
+        f"wrote {out}: {', '.join(f'{counts[split]} {split}' for split in SPLITS)} clips of {counted(classes, 'label')}"
+    )
     if failed:
-        print(f"{len(failed)} clips were left out, listed in {out / ERRORS_NAME}")
+        print(f"{counted(len(failed), 'clip')} left out, listed in {out / ERRORS_NAME}")
     print(launch_line(args.task, out))
     return ExitStatus.PARTIAL if failed else ExitStatus.DONE
 

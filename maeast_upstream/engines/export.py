@@ -65,6 +65,7 @@ def export(
     form: ExportFormat = "onnx",
     kind: Kind = "scene",
     readout: Readout | None = None,
+    on_step: Callable[[str], object] = str,
 ) -> float:
     """Write a model file and compare it with torch.
 
@@ -74,6 +75,7 @@ def export(
         form: "onnx" or "openvino".
         kind: "scene" or "frames".
         readout: which layers, mel axis, pooling and hop; None for the checkpoint's own.
+        on_step: called with what is done next, in words.
 
     Returns:
         The maximum difference between the file's outputs and torch's, on clips of three lengths.
@@ -86,12 +88,16 @@ def export(
     model = WaveformModel(encoder, kind, readout or encoder.config.readout)
     with replacing(out) as part, tempfile.TemporaryDirectory(dir=out.parent) as folder:
         graph = Path(folder) / "model.onnx"
+        on_step("tracing the model")
         write_onnx(model, graph)
         if form == "onnx":
             os.replace(graph, part)
+            on_step("comparing the file with torch")
             return _checked(model, run_onnx(part))
         with replacing(out.with_suffix(".bin")) as weights:
+            on_step("converting it to OpenVINO")
             write_openvino(graph, Path(folder) / "model.xml", model.metadata())
+            on_step("comparing the file with torch")
             difference = _checked(model, run_openvino(Path(folder) / "model.xml"))
             os.replace(Path(folder) / "model.bin", weights)
             os.replace(Path(folder) / "model.xml", part)

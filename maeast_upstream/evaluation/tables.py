@@ -8,6 +8,7 @@ import numpy as np
 from maeast_upstream.evaluation.comparison import Outcome, SystemScores
 from maeast_upstream.evaluation.finetune import TunedScore
 from maeast_upstream.evaluation.labelled_set import LabelledSet
+from maeast_upstream.messages import counted
 from maeast_upstream.storage.delimited import write_csv
 
 RESAMPLES = 2000
@@ -26,22 +27,23 @@ def format_readouts(system: SystemScores) -> str:
 
 
 def format_scores(system: SystemScores, groups: Groups) -> str:
-    """Format the scores of a single system as text: a line for each set, then the means."""
+    """Format the scores of a single system as text: a line for each set, then the means; each with its readout."""
     outcomes = system.means
-    width = max(len(name) for name in ("mean", *groups, *(each.labelled_set.name for each in outcomes)))
-    lines = [f"{'set':{width}}  classes  train/valid/test  chance  valid   test"]
-    for each in outcomes:
-        classes, *sizes = each.labelled_set.shape
-        lines.append(
-            f"{each.labelled_set.name:{width}}  {classes:7}  {'/'.join(map(str, sizes)):>16}"
-            f"  {100 / classes:6.1f}  {each.valid:5.1f}  {each.test:5.1f}"
-        )
-    for name, members in with_mean(groups, outcomes).items():
+    sets = {each.labelled_set.name: [each.labelled_set.name] for each in outcomes}
+    rows = {**sets, **with_mean(groups, outcomes)}
+    first, width = max(len("checkpoint"), len(system.name)), max(len("set"), *map(len, rows))
+    lines = [f"{'checkpoint':{first}}  {'set':{width}}  classes  train/valid/test  chance  valid   test  readout"]
+    for name, members in rows.items():
+        about = ""
+        if members == sets.get(name):
+            classes, *sizes = outcomes[list(sets).index(name)].labelled_set.shape
+            about = f"{classes:7}  {'/'.join(map(str, sizes)):>16}  {100 / classes:6.1f}"
         valid, test = (
             np.mean([getattr(each, split) for each in outcomes if each.labelled_set.name in members])
             for split in ("valid", "test")
         )
-        lines.append(f"{name:{width + 35}}  {valid:5.1f}  {test:5.1f}")
+        cells = f"{about:33}  {valid:5.1f}  {test:5.1f}  {outcomes[0].readout}"
+        lines.append(f"{system.name:{first}}  {name:{width}}  {cells}")
     return "\n".join(lines)
 
 
@@ -61,7 +63,7 @@ def format_page(
         main: the system whose differences from the others are shown.
         layers: by set the valid accuracy of each layer of ``main``; may be empty.
     """
-    parts = ["## Test accuracy, in per cent", format_comparison(systems, groups, finetuned)]
+    parts = ["## Test accuracy, in per cent", format_comparison(systems, groups, finetuned), format_systems(systems)]
     if len(systems) > 1:
         parts.append(format_differences(systems, main))
     for system in systems:
@@ -83,6 +85,8 @@ def format_comparison(systems: Sequence[SystemScores], groups: Groups, finetuned
         labelled_set = row[0].labelled_set
         classes, *sizes = labelled_set.shape
         cells = [f"{outcome.test:.1f}" for outcome in row]
+        if len(means[0]) == 1:  # there is no line of means, which would hold the intervals
+            cells = [mean_and_interval(system, [labelled_set.name]) for system in systems]
         cells += [finetuned_mean(scores, [labelled_set.name]) for scores in finetuned.values()]
         first = f"| {in_cell(labelled_set.name)} | {classes} | {' / '.join(map(str, sizes))} | "
         lines.append(first + " | ".join(cells) + " |")
@@ -90,6 +94,15 @@ def format_comparison(systems: Sequence[SystemScores], groups: Groups, finetuned
         cells = [mean_and_interval(system, members) for system in systems]
         cells += [finetuned_mean(scores, members) for scores in finetuned.values()]
         lines.append(f"| **{in_cell(group)}** | | | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def format_systems(systems: Sequence[SystemScores]) -> str:
+    """Format what each column of a comparison is: the digests of its runs' weights or file, and its readout."""
+    lines = ["| column | weights | readout |", "|---|---|---|"]
+    for system in systems:
+        digests = ", ".join(dict.fromkeys(each.digest[:12] for each in system.outcomes))
+        lines.append(f"| {in_cell(system.name)} | {digests} | {in_cell(system.outcomes[0].readout)} |")
     return "\n".join(lines)
 
 
@@ -105,7 +118,7 @@ def mean_and_interval(system: SystemScores, members: Sequence[str]) -> str:
     if len(runs) < 2:
         return text
     spread = np.std([np.mean(tests) for tests in runs.values()], ddof=1)
-    return f"{text}, ± {spread:.1f} of {len(runs)} runs"
+    return f"{text}, ± {spread:.1f} of {counted(len(runs), 'run')}"
 
 
 def finetuned_mean(scores: Mapping[str, float], members: Sequence[str]) -> str:
@@ -114,8 +127,8 @@ def finetuned_mean(scores: Mapping[str, float], members: Sequence[str]) -> str:
 
 
 def with_mean(groups: Groups, outcomes: Sequence[Outcome]) -> dict[str, Sequence[str]]:
-    """Return the groups, and last the group "mean" of all sets."""
-    return {**groups, "mean": [outcome.labelled_set.name for outcome in outcomes]}
+    """Return the groups, and last the group "mean" of all sets, if there are several."""
+    return {**groups, **({"mean": [outcome.labelled_set.name for outcome in outcomes]} if len(outcomes) > 1 else {})}
 
 
 def ranked_readouts(system: SystemScores) -> list[tuple[str, float]]:
@@ -154,9 +167,9 @@ def format_differences(systems: Sequence[SystemScores], main: str) -> str:
 
 
 def format_layers(layers: Mapping[str, Sequence[float]]) -> str:
-    """Format valid accuracies by layer as Markdown: a line per set with its best in bold, then the mean."""
+    """Format valid accuracies by layer as Markdown: a line per set with its best in bold, then the mean of several."""
     depth = len(next(iter(layers.values())))
-    rows = {**layers, "mean": np.mean(list(layers.values()), axis=0).tolist()}
+    rows = {**layers, **({"mean": np.mean(list(layers.values()), axis=0).tolist()} if len(layers) > 1 else {})}
     lines = ["| set | " + " | ".join(str(n) for n in range(1, depth + 1)) + " |", "|---" * (depth + 1) + "|"]
     for name, scores in rows.items():
         best = int(np.argmax(scores))
@@ -187,7 +200,7 @@ def write_scores(path: Path, systems: Sequence[SystemScores]) -> None:
 
 
 def format_tuned(sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) -> str:
-    """Format the scores of fine-tuning as text: a line for each set, then the means."""
+    """Format the scores of fine-tuning as text: a line for each set, then the means of several."""
     width = max(len("mean"), *(len(each.name) for each in sets))
     lines = [f"{'set':{width}}  classes  train/valid/test  epoch  valid   test"]
     for each in sets:
@@ -196,8 +209,9 @@ def format_tuned(sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) 
         lines.append(
             f"{each.name:{width}}  {classes:7}  {clips:>16}  {score.epoch:5}  {score.valid:5.1f}  {score.test:5.1f}"
         )
-    valid, test = (np.mean([getattr(score, split) for score in scores.values()]) for split in ("valid", "test"))
-    lines.append(f"{'mean':{width + 34}}  {valid:5.1f}  {test:5.1f}")
+    if len(sets) > 1:
+        valid, test = (np.mean([getattr(score, split) for score in scores.values()]) for split in ("valid", "test"))
+        lines.append(f"{'mean':{width + 34}}  {valid:5.1f}  {test:5.1f}")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.labelled_set import read_sets
+from maeast_upstream.messages import counted
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.delimited import write_csv
 from pretrain.sweep.curve import plot_curves, write_curves
@@ -101,7 +102,7 @@ def report(out: Path, sweep: Sweep, planned: Sequence[PlannedRun], sets: Sets, f
             curves = write_curves(out / f"{sweep.name}_curve.csv", done, rows, sets)
             plot_curves(out / f"{sweep.name}_curve.png", curves)
     if len(rows) < len(planned):
-        print(f"{len(rows)} of {len(planned)} runs are finished")
+        print(f"{len(rows)} of {counted(len(planned), 'run')} finished")
     for run, reason in failed.items():
         print(f"not done: {run.variant}, seed {run.seed}: {reason}", file=sys.stderr)
     if not failed:

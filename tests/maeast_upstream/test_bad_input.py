@@ -71,7 +71,7 @@ def test_bad_files_among_good_ones_are_listed_and_the_rest_is_embedded(tmp_path,
         (clips / f"{name}.wav").write_bytes(content)
     assert main(["embed", str(clips), "-o", str(out)]) == 3
     captured = capsys.readouterr()
-    assert "\n1 files, 1 rows of " in captured.out
+    assert "\n1 file, 1 row of " in captured.out
     assert "Traceback" not in captured.err
     listed = (tmp_path / "e.parquet.errors.tsv").read_text().splitlines()
     assert len(listed) == 1 + len(BAD)

@@ -10,6 +10,7 @@ from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import segment_of
 from maeast_upstream.decoding.worker import read_segment
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.messages import counted
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.visualization.map.table import Embeddings
 
@@ -60,7 +61,7 @@ def sound_of(table: Embeddings, mode: str | None) -> Sound:
             return _linked(f"the clips take more than {MAX_BYTES // 1_000_000} MB")
     if sound.unread:
         first = next(iter(sound.unread.values()))
-        sound.note = f"{len(sound.unread)} of {len(table.paths)} clips without sound: {first}"
+        sound.note = f"{len(sound.unread)} of {counted(len(table.paths), 'clip')} without sound: {first}"
     return sound
 
 

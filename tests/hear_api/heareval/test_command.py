@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,7 @@ def test_the_kit_scores_what_it_can_and_names_what_it_cannot(task_folder, tmp_pa
     again = capsys.readouterr()
     assert again.out == said
     assert again.err.count("finished before") == 2
+    assert re.search(r"^2 tasks, up to \d+ at a time, in .*; their logs are in ", again.err, re.MULTILINE)
     assert (results / "test.predicted-scores.json").stat().st_mtime_ns == before
 
 

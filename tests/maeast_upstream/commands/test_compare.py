@@ -131,9 +131,13 @@ def test_runs_of_one_name_are_one_column_with_their_spread(start, sets, tmp_path
     tests = [float(row["test_accuracy"]) for row in table]
     assert len({row["model"] for row in table}) == len(table) == 2
     text = (tmp_path / "probe.md").read_text()
-    (header, mean) = [line for line in text.splitlines() if line.startswith(("| set | classes", "| **mean**"))]
+    header, words, column = [
+        line for line in text.splitlines() if line.startswith(("| set | classes", "| words", "| small |"))
+    ]
     assert header.endswith("| random weights | small |")
-    cells = mean.split(" | ")
+    assert "**mean**" not in text  # of a single set
+    assert column.startswith(f"| small | {', '.join(dict.fromkeys(row['model'] for row in table))} | layer last")
+    cells = words.split(" | ")
     assert cells[-1].startswith(f"{np.mean(tests):.1f} (")
     assert f", ± {np.std(tests, ddof=1):.1f} of 2 runs" in cells[-1]
     assert cells[-2].endswith("of 3 runs")
@@ -143,16 +147,17 @@ def test_a_single_checkpoint_is_plain_text_whether_named_or_not(start, sets, cap
     for source in (str(start), f"small={start}"):
         assert command.main([str(sets[0]), "--checkpoint", source, "--group", "speech=words"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[0].startswith(f"{source.split('=')[0]}: layer last")
-        assert [line.split()[0] for line in lines[1:]] == ["set", "words", "speech", "mean"]
-        assert lines[-1].split()[1:] == lines[-2].split()[1:]
+        name = source.split("=")[0]
+        assert [line.split()[:2] for line in lines[1:]] == [[name, "words"], [name, "speech"]]
+        assert all(line.endswith("  layer last, mel concat, pool mean, hop native") for line in lines[1:])
+        assert lines[1].split("/")[-1].split()[2:] == lines[2].split()[2:]
 
 
 def test_a_path_with_an_equals_sign_is_a_path(start, sets, tmp_path, capsys):
     path = tmp_path / "lr=0.1"
     path.symlink_to(start)
     assert command.main([str(sets[0]), "--checkpoint", str(path)]) == 0
-    assert f"{path}: layer" in capsys.readouterr().out
+    assert f"\n{path}  words" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,9 @@ def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(st
     best = max(log, key=lambda line: line["valid"])
     assert (row["epoch"], float(row["valid_accuracy"])) == (str(best["epoch"]), pytest.approx(best["valid"], abs=0.01))
     assert f"{float(row['test_accuracy']):.1f}" in shown
+    assert "mean" not in shown  # of a single set
+    assert shown.endswith(f"encoder: {folder / 'encoder'}; try maeast embed --checkpoint {tmp_path}\n")
+    assert all(torch.equal(value, weights(folder / "encoder")[name]) for name, value in weights(tmp_path).items())
     changed = weights(folder / "encoder")
     before = weights(start)
     assert all(not torch.equal(changed[name], before[name]) for name in before if name.startswith("encoder.blocks"))

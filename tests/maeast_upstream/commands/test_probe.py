@@ -61,7 +61,7 @@ def tones(tmp_path_factory):
 def test_easy_classes_are_told_apart_by_every_kind_of_features(tones, capsys):
     for kind in ("model", "random", "logmel"):
         assert probe.main([str(tones), "--features", kind]) == 0
-        assert capsys.readouterr().out.splitlines()[-1].endswith("100.0  100.0")
+        assert capsys.readouterr().out.splitlines()[-1].split("  ")[-3:-1] == ["100.0", "100.0"]
 
 
 def test_logmel_beats_chance_on_real_clips(drums):
@@ -81,7 +81,8 @@ def test_a_grid_prints_valid_of_all_and_writes_test_of_the_best_only(tones, tmp_
     assert all(row["valid_accuracy"] for row in rows)
     chosen = [row for row in rows if row["test_accuracy"]]
     assert len(chosen) == 1
-    assert f"bundled: {chosen[0]['readout']}" in printed
+    assert printed.splitlines()[-1].startswith("bundled ")
+    assert printed.splitlines()[-1].endswith(f"  {chosen[0]['readout']}")
     assert chosen[0]["set"] == tones.parent.name
     assert (chosen[0]["train"], chosen[0]["valid"], chosen[0]["test"]) == ("12", "6", "6")
     assert list(tmp_path.iterdir()) == [out]
@@ -89,9 +90,11 @@ def test_a_grid_prints_valid_of_all_and_writes_test_of_the_best_only(tones, tmp_
 
 def test_several_sets_give_a_line_each_and_their_mean(tones, drums, capsys):
     assert probe.main([str(tones), str(drums), "--features", "logmel"]) == 0
-    lines = capsys.readouterr().out.splitlines()[2:]
-    assert [line.split()[0] for line in lines] == [tones.parent.name, drums.parent.name, "mean"]
-    tests = [float(line.split()[-1]) for line in lines]
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[:2] for line in lines] == [
+        ["log-mel", name] for name in (tones.parent.name, drums.parent.name, "mean")
+    ]
+    tests = [float(line.removesuffix("  mean and standard deviation").split()[-1]) for line in lines]
     assert tests[2] == pytest.approx(sum(tests[:2]) / 2, abs=0.06)
 
 
@@ -167,7 +170,7 @@ def test_sets_of_one_name_are_refused(tones):
         (["--layer", "first"], "layer must be a number"),
         (["--pool", "mean,median"], "pool must be mean"),
         (["--hop-ms", "40,50"], "this model's time steps"),
-        (["--hop-ms", "nan"], "this model's time steps"),
+        (["--hop-ms", "nan"], "hop_ms must be a finite number"),
         (["--layer", "²"], "layer must be a number"),
         (["--layer", ""], "layer must be a number"),
         (["--features", "random", "--seed", "9" * 20], "a seed is a whole number"),
@@ -191,5 +194,5 @@ def test_without_scikit_learn_the_error_names_the_extra(tones, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", fake)
-    with pytest.raises(ValueError, match=r"pip install 'maeast-upstream\[probe\]'"):
+    with pytest.raises(ValueError, match=r"pip install .*\[probe\]'"):
         probe.main([str(tones), "--features", "logmel"])

@@ -420,7 +420,7 @@ def test_packing_says_what_it_left_out_and_is_exact_for_16_bit_audio(tmp_path, c
     soundfile.write(folder / "a.wav", samples, 16_000, subtype="PCM_16")
     (folder / "b.wav").write_bytes(b"nothing")
     assert run(pack.main, [str(folder), "-o", str(tmp_path / "packed"), "--workers", "0"]) == 3
-    assert "1 clips, 0.00 h; 1 left out" in capsys.readouterr().out
+    assert "1 clip, 0.00 h; 1 left out" in capsys.readouterr().out
     assert (np.fromfile(tmp_path / "packed" / "audio.i16", np.int16) == samples).all()
     assert run(pack.main, [str(folder), "-o", str(tmp_path / "packed")]) == 1
     assert "holds a packed corpus already" in capsys.readouterr().err

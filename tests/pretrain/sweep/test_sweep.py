@@ -211,9 +211,9 @@ def test_without_labels_the_table_keeps_the_scores_that_are_known(settings, writ
 def test_the_number_of_finished_runs_is_printed_until_all_are_finished(settings, write, tmp_path, capsys):
     command = [str(write({**settings, "seeds": [0]})), "--out", str(tmp_path), "--runs"]
     assert __main__.main([*command, "0"]) == 0
-    assert capsys.readouterr().out == "0 of 2 runs are finished\n"
+    assert capsys.readouterr().out == "0 of 2 runs finished\n"
     assert __main__.main([*command, "1"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "1 of 2 runs are finished"
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 2 runs finished"
     assert __main__.main([*command, "1"]) == 0
     assert "finished" not in capsys.readouterr().out
 
