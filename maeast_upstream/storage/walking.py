@@ -13,7 +13,7 @@ from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from maeast_upstream.display import as_text, without_secrets
+from maeast_upstream.display import as_text, printable, without_secrets
 from maeast_upstream.storage.remote import resolve
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class LeftOut:
     def add(self, entry: Entry) -> None:
         """Count an entry that is left out."""
         self._counts[entry.kind] += 1
-        self._first.setdefault(entry.kind, without_secrets(as_text(entry.path)))
+        self._first.setdefault(entry.kind, printable(without_secrets(as_text(entry.path))))
 
     def __str__(self) -> str:
         """Return the line; empty if nothing was left out."""

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tables import SCHEMA, SPEC, table
@@ -197,3 +198,17 @@ def test_a_full_disk_is_told_while_an_npy_file_is_written(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         output.table_builder(SPEC, 3000, {}).table([clip])
     assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_a_part_that_names_a_file_elsewhere_removes_nothing_there(tmp_path):
+    (tmp_path / "precious.npy").touch()
+    output = output_at(str(tmp_path / "out"), "npy")
+    output.store.storage.make()
+    output.store.open({})
+    names = pa.table({"file": ["../precious.npy", "a/../../precious.npy", "a.npy"]})
+    with output.store.write(0, names.schema) as (writer, _):
+        writer.write_table(names)
+    (tmp_path / "out" / "a.npy").touch()
+    output.remove()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["precious.npy"]
+    assert not (tmp_path / "out" / "a.npy").exists()
