@@ -101,15 +101,13 @@ def as_lines(raw: BinaryIO, newline: str = "") -> io.TextIOWrapper:
     r"""Return a binary file, of which nothing has been read, as text in the encoding that it declares.
 
     Args:
-        raw: A seekable file, or a buffered one such as stdin.
+        raw: The file, which need not be seekable.
         newline: How lines end: "" for ``\n``, ``\r\n`` or ``\r``. Ends are not changed.
     """
-    if hasattr(raw, "peek"):
-        head = raw.peek(4)[:4]
-    else:
-        head = raw.read(4)
-        raw.seek(0)
-    return io.TextIOWrapper(raw, encoding=encoding_of(head), errors="surrogateescape", newline=newline)
+    # remote files may be streams, which cannot go back to their beginning
+    buffered: Any = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
+    encoding = encoding_of(buffered.peek(4)[:4])
+    return io.TextIOWrapper(buffered, encoding=encoding, errors="surrogateescape", newline=newline)
 
 
 def lines_of(file: io.TextIOWrapper, name: str) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """Text that users hand in: byte order marks, other encodings, and files without end."""
 
+import io
 import os
 
 import pytest
 
 from maeast_upstream.storage.json_file import read_json
-from maeast_upstream.storage.text import read_text, read_yaml
+from maeast_upstream.storage.text import as_lines, lines_of, read_text, read_yaml
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
@@ -41,6 +42,27 @@ def test_a_pipe_or_device_is_refused(tmp_path, read):
     for name in ("pipe", "zero"):
         with pytest.raises(ValueError, match=rf"{name}: .*a pipe or device; expected a file"):
             read(tmp_path / name)
+
+
+class Stream(io.RawIOBase):
+    """A download that cannot go back, three bytes at a time."""
+
+    def __init__(self, data):
+        self.rest = data
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        part, self.rest = self.rest[:3], self.rest[3:]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lines_of_a_stream_are_read(encoding):
+    text = as_lines(Stream("é\r\nb\rc".encode(encoding)))
+    assert list(lines_of(text, "stream")) == ["é\r\n", "b\r", "c"]
 
 
 def test_a_missing_file_is_an_os_error(tmp_path):
