@@ -291,6 +291,7 @@ class _Process:
                     stdin=stdin.fileno(),
                     stdout=subprocess.PIPE,
                     stderr=stderr,
+                    process_group=0,  # so that Linux wakes a stopped process when its parent has ended
                 )
         except OSError as error:
             raise RuntimeError(f"a decoder process could not be started ({error}); try fewer workers, or 0") from error

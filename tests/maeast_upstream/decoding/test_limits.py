@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -107,9 +108,21 @@ def test_a_process_that_answers_nonsense_costs_its_file_only(tmp_path, evil, ans
 def test_a_pool_that_is_left_ends_processes_that_are_stopped(tmp_path, evil):
     segments = clips_named(tmp_path / "clips", ["a", "stop", "stop 2"])
     with DecodePool(2, limit_seconds=1000) as pool:
-        next(pool.decode(segments))
+        results = pool.decode(segments)
+        next(results)
         assert soon(lambda: evil.read_text().count("stop"))
     assert all(map(gone, decoding(evil)))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what happens to stopped processes is Linux's")
+def test_a_stopped_process_does_not_outlive_a_parent_that_was_killed(tmp_path, evil):
+    segments = clips_named(tmp_path / "clips", ["a", "stop", "stop 2"])
+    with parent(segments) as killed:
+        assert soon(lambda: "stop" in evil.read_text())
+        time.sleep(0.1)  # until it stops
+        killed.kill()
+        killed.wait()
+        assert soon(lambda: all(map(gone, decoding(evil))))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are Linux's")
@@ -212,6 +225,14 @@ def test_waiting_long_audio_counts_as_audio_ahead_of_the_reader(tmp_path, evil, 
         next(results)
         assert not soon(lambda: pool._run._samples > 16000 * seconds * 4, seconds=0.5)
         assert len(list(results)) == 39
+
+
+def test_long_audio_beyond_the_limit_leaves_no_temporary_file(tmp_path, tiny_memory):
+    soundfile.write(tmp_path / "a.wav", tone(16000, 2.0), 16000)
+    with DecodePool(0, max_hours=0.2 / 3600) as pool:
+        ((_, result),) = pool.decode([Segment(str(tmp_path / "a.wav"))])
+    assert "--max-hours" in str(result)
+    assert temporary_files(tmp_path) == 0
 
 
 @pytest.mark.parametrize("when", ["before", "while writing"])
