@@ -11,7 +11,7 @@ from typing import Any
 from hear_api.tasks.format import MIN_FOLDS, TRAIN_VALID_TEST, check_label_texts, is_file_name
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.data.labels import NO_NAMES, SPLIT_NAMES, read_header, read_table
-from maeast_upstream.data.tables import ColumnNames
+from maeast_upstream.data.tables import ColumnNames, parse_number
 
 VALID_SHARE = 4
 """Without valid clips every fourth train clip becomes one: of 80 % for train and valid that makes HEAR's 60/20/20."""
@@ -88,7 +88,7 @@ def read_clips(table: Path, names: ColumnNames = NO_NAMES) -> tuple[list[TaskCli
 def read_times(table: Path, number: int, times: Sequence[str]) -> dict[str, float]:
     """Parse the start and end of the event in a row, in ms."""
     try:
-        start, end = map(float, times)
+        start, end = map(parse_number, times)
     except ValueError:
         start, end = 1.0, 0.0
     if not 0 <= start < end < float("inf"):

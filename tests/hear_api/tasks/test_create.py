@@ -88,6 +88,16 @@ def test_events_keep_their_times_and_are_cut_with_their_clip(tones):
     assert read_json(tones / "out", "task_metadata")["embedding_type"] == "event"
 
 
+def test_events_are_read_as_a_spreadsheet_writes_them(tones):
+    rows = ["\ufeffFile; Label;START_MS;End_ms;Split", "0.wav;a;10.5;120;Train", "1.wav;a;1;2;dev", "2.wav;a;1;2;TEST"]
+    (tones / "labels.csv").write_text("\r\n".join(rows), newline="")
+    options = ["-o", str(tones / "out"), "--path-column", "file"]
+    assert run(create.main, [str(tones / "labels.csv"), *options]) == 0
+    assert read_json(tones / "out", "train") == {"0.wav": [{"label": "a", "start": 10.5, "end": 120.0}]}
+    assert set(read_json(tones / "out", "valid")) == {"1.wav"}
+    assert set(read_json(tones / "out", "test")) == {"2.wav"}
+
+
 def test_other_split_names_are_folds(tones):
     labels = write_table(tones, "0.wav,a,fold00", "1.wav,b,fold01", "2.wav,a,fold02")
     assert run(create.main, [str(labels), "-o", str(tones / "out")]) == 0
