@@ -70,4 +70,7 @@ def clip_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         views = F.normalize(torch.cat([first, second]).float(), dim=1)
         logits = views @ views.T / temperature
     logits = logits.masked_fill(torch.eye(len(views), dtype=torch.bool, device=views.device), -torch.inf)
-    return F.cross_entropy(logits, torch.arange(len(views), device=views.device).roll(len(first)))
+    other = (torch.arange(len(views), device=views.device) + len(first)) % len(
+        views
+    )  # torch cannot compile a roll here
+    return F.cross_entropy(logits, other)

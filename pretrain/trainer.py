@@ -33,7 +33,7 @@ from pretrain.training.monitor import Monitor
 from pretrain.training.saving import REMEDY, Saver
 from pretrain.training.signals import stop_on_signal
 from pretrain.training.snapshot import check_state, restore
-from pretrain.training.step import DTYPES, NonFiniteError
+from pretrain.training.step import DTYPES, NonFiniteError, check_compiler
 from pretrain.training.trackers import Trackers
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class Trainer:
             if recipe.precision == "fp16":
                 raise ValueError("precision fp16 needs a GPU, and none is used here: give --precision bf16 or fp32")
             keep_freed_memory()
+        if recipe.compile:
+            check_compiler(self.device)
         self.sharding = BatchSharding(self.parallel.processes, self.parallel.rank, recipe.optim.accumulation_steps)
         new = not run_folder.states(self.run)
         if new and Path(recipe.data.corpus).is_dir() and self.run.resolve() == Path(recipe.data.corpus).resolve():

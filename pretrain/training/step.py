@@ -1,7 +1,7 @@
 """One update of the weights: micro-batches in, new weights out, without waiting for the device in between."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,26 @@ from pretrain.training.distributed import Parallel, full
 from pretrain.training.optimizer import Average, learning_rate, make_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextlib.contextmanager
+def compiling(device: torch.device) -> Iterator[None]:
+    """A context in which torch may compile; ValueError, with the reason in one line, if it cannot."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"compile true: torch cannot compile this on {device} ({reason}); give compile false"
+        ) from error
+
+
+def check_compiler(device: torch.device) -> None:
+    """ValueError if there is no compiler for a device; call it before long work, because the network comes late."""
+    with compiling(device):
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
 
 
 class NonFiniteError(Exception):
@@ -125,7 +145,7 @@ class Updater:
     def _accumulate(self, batch: Batch, step: int, count: int) -> dict[str, Tensor]:
         """Add the gradients of one of ``count`` micro-batches; its share of the losses."""
         patches, masks = self.prepare(batch, (self.seed, step))
-        with self.arithmetic():
+        with self.arithmetic(), compiling(self.device):
             losses = self.forward(patches, *masks)
             self.scaler.scale(losses["loss"] / count).backward()
         return {name: value.detach() / count for name, value in losses.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config
 import yaml
 from small import small_config
 
@@ -360,6 +361,44 @@ def test_files_that_cannot_be_decoded_count_when_the_corpus_is_packed_too(recipe
     data = dataclasses.replace(recipe.data, corpus=str(AUDIO), validation=str(tmp_path / "a"))
     with pytest.raises(ValueError, match="1 of 7 files of .*/a could not be decoded"):
         Trainer(dataclasses.replace(recipe, data=data))
+
+
+@pytest.mark.stress
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_network_trains_on_a_cpu_with_the_losses_of_one_that_is_not(recipe, tmp_path):
+    recipe = dataclasses.replace(recipe, model=small_config(depth=1, decoder_depth=1), log_every=1)
+    recipe = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, steps=4))
+    Trainer(recipe).train()
+    compiled = dataclasses.replace(recipe, out=str(tmp_path / "compiled"), compile=True)
+    Trainer(compiled).train()
+    for one, other in zip(log_of(recipe.out), log_of(compiled.out), strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
+
+
+def test_without_a_compiler_compile_is_refused_before_the_corpus_is_opened(recipe, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    nowhere = dataclasses.replace(recipe.data, corpus="nowhere", packed=None)
+    with pytest.raises(ValueError, match=r"compile true: torch cannot compile this on cpu \(.*\); give compile false"):
+        Trainer(dataclasses.replace(recipe, data=nowhere, compile=True))
+
+
+def test_what_torch_cannot_compile_is_one_line(recipe):
+    class InductorError(Exception):
+        pass
+
+    InductorError.__module__ = "torch._inductor.exc"
+    trainer = Trainer(recipe)
+
+    def forward(*arguments):
+        raise InductorError("AssertionError:\n\nlong")
+
+    trainer.updater.forward = forward
+    with pytest.raises(
+        ValueError, match=r"torch cannot compile this on cpu \(AssertionError: long\); give compile false$"
+    ):
+        trainer.train()
 
 
 def test_the_corpus_is_no_folder_for_its_run(recipe, tmp_path):
