@@ -79,8 +79,9 @@ def mono(block: np.ndarray) -> np.ndarray:
     if channels == 1:
         return block[:, 0]
     total = block[:, 0].copy()
-    for channel in range(1, channels):
-        total += block[:, channel]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no audio is refused later, without a warning
+        for channel in range(1, channels):
+            total += block[:, channel]
     total /= channels
     return total
 

@@ -164,10 +164,11 @@ def _chunks(file: BinaryIO, family: Family, at: int) -> Iterator[tuple[bytes, in
     """Yield name, start and length of the content of each chunk from byte ``at`` on."""
     size_bytes = struct.calcsize(family.size)
     for _ in range(MAX_CHUNKS):
-        if at > UNKNOWN_LONG:
+        try:
+            file.seek(at)
+            header = file.read(family.name_bytes + size_bytes)
+        except (OSError, OverflowError, ValueError):  # no file is that large
             return
-        file.seek(at)
-        header = file.read(family.name_bytes + size_bytes)
         if len(header) < family.name_bytes + size_bytes:
             return
         (size,) = struct.unpack(family.size, header[family.name_bytes :])

@@ -12,6 +12,8 @@ import pytest
 import soundfile
 from sounds import sweep, tone, wav_header, write, write_pyav
 
+from maeast_upstream.audio.clock import Clock
+from maeast_upstream.audio.frames import Frame
 from maeast_upstream.audio.reading import AudioError, AudioWarning, decode_audio, duration_ms, read_audio
 from maeast_upstream.audio.segments import SequentialReader
 
@@ -339,6 +341,15 @@ def test_hostile_time_stamps_make_no_endless_silence(tmp_path):
     assert any("left out, so that later times are early" in note for note in result.notes)
 
 
+def test_a_single_wrong_time_stamp_makes_no_silence():
+    sound = av.AudioFrame.from_ndarray(np.zeros((1, 480), "f4"), format="fltp", layout="mono")
+    stamps = [0.0, 0.01, 500.0, 0.03, 0.04, 30.05, 30.06]
+    frames = [Frame(sound, stamp, 0.01, "", 0) for stamp in stamps]
+    clock = Clock(exact=False)
+    holes = [clock.hole(frame, following) for frame, following in zip(frames, [*frames[1:], None], strict=True)]
+    assert holes == pytest.approx([0, 0, 0, 0, 0, 30, 0])
+
+
 def test_time_stamps_that_go_back_are_read_on(tmp_path):
     for name, start in (("a.ts", 100), ("b.ts", 10)):
         stamped(tmp_path / name, "aac", [start])
@@ -508,6 +519,24 @@ def test_no_decoder_writes_to_the_terminal(tmp_path):
             paths[-1].write_bytes(raw)
     done = subprocess.run([sys.executable, "-c", program, *map(str, paths)], capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
+
+
+def test_c_libraries_write_again_after_threads_that_were_quiet():
+    program = """if True:
+    import ctypes, threading
+    from maeast_upstream.audio.quiet import quiet_c
+    def write(): ctypes.CDLL(None).perror(b"hidden")
+    def quiet():
+        for _ in range(50):
+            with quiet_c(): write()
+    threads = [threading.Thread(target=quiet) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    ctypes.CDLL(None).perror(b"shown")
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("shown: ")
+    assert "hidden" not in done.stderr
 
 
 def test_tones_of_joined_streams_keep_their_pitch(tmp_path):
