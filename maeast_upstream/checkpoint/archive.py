@@ -6,6 +6,7 @@ add up to the file's. Where they do not, one part could be read many times, or u
 
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 from maeast_upstream.checks import quote
@@ -70,6 +71,25 @@ def check_sums(archive: zipfile.ZipFile) -> None:
         raise ValueError(f"a broken zip archive ({shortened(error)})") from error
     if broken:
         raise ValueError(f"the checksum of {quote(broken)} does not match: the file has changed since it was written")
+
+
+def read_entry(archive: zipfile.ZipFile, name: str) -> bytearray:
+    """Return an entry of an archive that `open_archive` opened.
+
+    `zipfile` itself makes two copies of it.
+
+    Raises:
+        ValueError: There is no such entry, it is cut short, or its checksum does not match.
+    """
+    if name not in archive.NameToInfo:
+        raise ValueError(f"no entry {quote(name)}")
+    entry, content = archive.getinfo(name), bytearray(archive.getinfo(name).file_size)
+    offset = _data_offset(archive, entry)
+    assert archive.fp is not None
+    archive.fp.seek(offset)
+    if archive.fp.readinto(content) != len(content) or zlib.crc32(content) != entry.CRC:  # type: ignore[attr-defined]
+        raise ValueError(f"the checksum of {quote(name)} does not match: the file has changed since it was written")
+    return content
 
 
 def _check_entries(archive: zipfile.ZipFile, end: int) -> None:

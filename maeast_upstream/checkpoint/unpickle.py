@@ -13,7 +13,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from maeast_upstream.checkpoint.archive import open_archive, refuse_sparse
+from maeast_upstream.checkpoint.archive import open_archive, read_entry, refuse_sparse
 from maeast_upstream.checkpoint.stand_ins import (
     MAPPINGS,
     MAX_PICKLE_BYTES,
@@ -40,7 +40,7 @@ MAX_SIZE = 1 << 48
 DATA_NAME = "data.pkl"
 LEGACY_COUNT_BYTES = 8
 
-ReadStorage = Callable[[str], bytes]
+ReadStorage = Callable[[str], bytearray]
 
 
 def load(path: Path, entries: Sequence[str]) -> Any:
@@ -79,13 +79,13 @@ def _load_archive(archive: zipfile.ZipFile, entries: Sequence[str], file_bytes: 
     if len(names) != 1:
         raise ValueError(f"{len(names)} pickles; expected one")
     root = names[0].removesuffix(DATA_NAME)
-    order = archive.read(f"{root}byteorder") if f"{root}byteorder" in archive.namelist() else b"little"
+    order = read_entry(archive, f"{root}byteorder") if f"{root}byteorder" in archive.NameToInfo else b"little"
     if order != b"little":
         raise ValueError("written on a big-endian machine")
     if (size := archive.getinfo(names[0]).file_size) > MAX_PICKLE_BYTES:
         raise ValueError(f"a pickle of {size} bytes, more than torch writes")
-    content = Unpickler(BoundedFile(io.BytesIO(archive.read(names[0])), size)).load()
-    return _Reader(lambda key: archive.read(f"{root}data/{key}"), file_bytes).entries(content, entries)
+    content = Unpickler(BoundedFile(io.BytesIO(read_entry(archive, names[0])), size)).load()
+    return _Reader(lambda key: read_entry(archive, f"{root}data/{key}"), file_bytes).entries(content, entries)
 
 
 def _load_legacy(file: IO[bytes], entries: Sequence[str], file_bytes: int) -> Any:
@@ -112,9 +112,10 @@ def _load_legacy(file: IO[bytes], entries: Sequence[str], file_bytes: int) -> An
             raise ValueError("cut short: the values of a tensor are missing")
         file.seek(size, io.SEEK_CUR)
 
-    def read_storage(key: str) -> bytes:
-        file.seek(places[key][0])
-        return file.read(places[key][1])
+    def read_storage(key: str) -> bytearray:
+        offset, size = places[key]
+        file.seek(offset)
+        return bytearray(file.read(size))
 
     return _Reader(read_storage, file_bytes).entries(content, entries)
 
@@ -190,7 +191,7 @@ class _Reader:
         if storage.dtype is None:
             raise ValueError("a tensor of an unknown type")
         if storage.key not in self._storages:
-            data = bytearray(self._read_storage(storage.key))
+            data = self._read_storage(storage.key)
             empty = torch.empty(0, dtype=storage.dtype)
             self._storages[storage.key] = torch.frombuffer(data, dtype=storage.dtype) if data else empty
         values, count = self._storages[storage.key], math.prod(size)
