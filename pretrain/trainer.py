@@ -142,7 +142,8 @@ class Trainer:
     def _train(self) -> bool:
         recipe = self.recipe
         incoming = self._batches()  # first: the loader forks, which the threads of a tracker would not survive
-        report = self._open_report() if self.parallel.is_main else None
+        with run_folder.saving(self.run, self.step):
+            report = self._open_report() if self.parallel.is_main else None
         monitor = Monitor(self.updater, report, recipe.probe)
         meter = self.meter
         meter.begin()

@@ -102,16 +102,19 @@ class Report:
         logger.info("batch %d of %d: %s, %s left", step, self.steps, text, self._remaining())
         self.bar.set_postfix_str(text, refresh=False)
         run_folder.append_metrics(self.folder, {"step": step, **values})
-        self.trackers.log(values, step)
+        with run_folder.saving(self.folder, step):
+            self.trackers.log(values, step)
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
         """Show a (height, width, 3) uint8 picture in the trackers."""
-        self.trackers.picture(name, image, step)
+        with run_folder.saving(self.folder, step):
+            self.trackers.picture(name, image, step)
 
     def close(self) -> None:
         """End the progress bar and the trackers."""
         self.bar.close()
-        self.trackers.close()
+        with run_folder.saving(self.folder, self.done):
+            self.trackers.close()
 
     def _remaining(self) -> str:
         """Time to the last batch at the speed so far."""

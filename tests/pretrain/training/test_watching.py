@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from pretrain import cli
 from pretrain.config import LossConfig
 from pretrain.masking.rules import Grid, removal_frequency
 from pretrain.trainer import Trainer
+from pretrain.training import run_folder
 from pretrain.training.build import build_sampler
 from pretrain.training.pictures import frequency_picture
 from pretrain.training.run_folder import states
+from pretrain.training.trackers import Trackers
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
 
@@ -206,3 +209,26 @@ def test_on_a_gpu_nothing_is_updated_after_a_loss_that_is_not_finite(recipe):
     with pytest.raises(Exception, match=r"\(1, "):
         trainer.save()
     assert not states(Path(trainer.recipe.out))
+
+
+@pytest.mark.parametrize("method", ["log", "picture", "close", "__init__"])
+def test_a_full_disk_under_a_tracker_is_one_line_that_names_the_run(recipe, monkeypatch, method):
+    def full(self, *arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Trackers, method, full)
+    with pytest.raises(
+        OSError, match=rf"^{recipe.out}: batch \d could not be saved \(No space left on device\); .*make room"
+    ):
+        Trainer(recipe).train()
+
+
+def test_a_full_disk_under_the_recipe_is_one_line_that_names_the_run(recipe, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "write_recipe", full)
+    with pytest.raises(
+        OSError, match=rf"^{recipe.out}: batch 0 could not be saved .*there is no earlier save: make room"
+    ):
+        Trainer(recipe).train()
