@@ -93,12 +93,13 @@ def check_path(path: Path) -> None:
 
 
 LOOKS = {
-    "an HTML page": rb"\s*<(!doctype|html|head|body|script)",
-    "XML": rb"\s*<\?xml",
+    "an HTML page": rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|script)",
+    "XML": rb"(\xef\xbb\xbf)?\s*<\?xml",
     "JSON": rb"\s*[{\[]\s*[\"{\[\]}\d]",
     "a PDF": rb"%PDF",
     "a zip archive": rb"PK[\x03\x05]\x04?",
-    "a gzip archive": rb"\x1f\x8b",
+    "another archive": rb"\x1f\x8b|Rar!|7z\xbc\xaf|BZh|\xfd7zXZ",
+    "MIDI, which is notes": rb"MThd",
     "a picture": rb"\x89PNG|\xff\xd8\xff|GIF8",
     "a pointer of Git LFS to a file that was not fetched": rb"version https://git-lfs",
     "a file of macOS beside another one, without sound": rb"\x00\x05\x16\x07",

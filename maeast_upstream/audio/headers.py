@@ -189,7 +189,7 @@ def _stop(file: BinaryIO, samples: _Samples, total: int) -> int:
         for stop in range(start + declared + (1 << 32), total + 1, 1 << 32):  # the length went round
             if _is_tail(file, family, stop, total):
                 return stop
-    if declared and _is_padding(file, start + declared, total):
+    if declared and _is_padding(file, start + declared, total, declared):
         return start + declared
     return total if family is None else _tail(file, family, start, total)
 
@@ -209,10 +209,10 @@ def _is_joined(file: BinaryIO, samples: _Samples, at: int) -> bool:
     return any(file.seek(start) and file.read(4) == samples.magic for start in (at, at + 1))
 
 
-def _is_padding(file: BinaryIO, at: int, total: int) -> bool:
-    """Tell whether a few bytes, a tag or zeros follow."""
+def _is_padding(file: BinaryIO, at: int, total: int, declared: int) -> bool:
+    """Tell whether few bytes, a tag or zeros follow."""
     file.seek(at)
-    if total - at < MAX_TAIL_BYTES or file.read(16).startswith(TAGS):
+    if total - at < min(MAX_TAIL_BYTES, declared // 4) or file.read(16).startswith(TAGS):
         return True
     file.seek(at)
     while part := file.read(1 << 20):

@@ -71,9 +71,12 @@ def open_audio(source: Source, name: str, only_header: bool = False) -> Iterator
                 source = file = tagged
         other = head[:4] in headers.FAMILIES or head.startswith((b"fLaC", headers.AU_MAGIC))
         if head.startswith(b"OggS"):
-            first = stack.enter_context(_open_either(_rewound(source), name))
+            links = _ogg_links(file, source, name)
+            first = _open_first(
+                itertools.chain([Part(lambda: _open_either(_rewound(source), name))], links), file, stack
+            )
             seconds = first.seconds + sum(_ogg_seconds(file, name)) if only_header else 0.0
-            yield _Chain(first, _ogg_links(file, source, name), name, seconds, functools.partial(_ogg_end, file))
+            yield _Chain(first, links, name, seconds, functools.partial(_ogg_end, file))
         elif (MP3_HEAD.match(head) or name.lower().endswith(MP3_SUFFIXES)) and not other:
             yield _open_mp3(file, source, name, stack, only_header)
         else:
@@ -118,12 +121,28 @@ def _open_mp3(file: BinaryIO, source: Source, name: str, stack: contextlib.ExitS
         open_part = _open_either if by_libsndfile else functools.partial(_open_mp3_part, number)
         return Part(functools.partial(open_part, piece, name), text, lost)
 
-    first, *later = (part(number, stream) for number, stream in enumerate(streams))
-    reader = stack.enter_context(first.open())
+    parts = (part(number, stream) for number, stream in enumerate(streams))
+    reader = _open_first(parts, file, stack)
     if streams[0].junk:
-        reader.notes.append(Note(f"{first.junk} come first; left out"))
+        reader.notes.append(Note(f"{streams[0].junk} bytes that are no frames of MP3 come first; left out"))
     reader.notes.extend(_wrong_indexes(streams))
-    return _Chain(reader, iter(later), name, sum(stream.seconds for stream in streams), lambda: end)
+    return _Chain(reader, parts, name, sum(stream.seconds for stream in streams), lambda: end)
+
+
+def _open_first(parts: Iterator[Part], file: BinaryIO, stack: contextlib.ExitStack) -> Reader:
+    """Open the first part that can be read; raise AudioError as the first of them does if there is none."""
+    failure: AudioError | None = None
+    for part in parts:
+        try:
+            reader = stack.enter_context(part.open())
+        except AudioError as error:
+            failure = failure or error
+            file.seek(0)
+            continue
+        if failure is not None:
+            reader.notes.append(Note(f"what comes first could not be read ({str(failure).rpartition(' (')[2]}"))
+        return reader
+    raise failure or AudioError("no part")
 
 
 def _wrong_indexes(streams: list[mp3.Stream]) -> Iterator[Note]:

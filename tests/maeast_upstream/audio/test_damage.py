@@ -84,6 +84,14 @@ def test_a_broken_link_of_a_chain_is_named_and_the_others_are_read(tmp_path, cod
     assert any(note.startswith("what follows at 2.00 s could not be read (") for note in result.notes)
 
 
+@pytest.mark.parametrize("codec", OGG)
+def test_a_broken_first_link_of_a_chain_is_named_and_the_next_is_read(tmp_path, codec):
+    first, second = (encoded(tmp_path, "ogg", seed=seed, **OGG[codec]) for seed in range(2))
+    result = decoded(tmp_path, first[:40] + bytes(len(first) - 40) + second, "ogg")
+    assert seconds(result) == pytest.approx(2, abs=0.01)
+    assert result.notes[0].startswith("what comes first could not be read (")
+
+
 def test_a_damaged_vorbis_page_is_silent_and_what_follows_keeps_its_time(tmp_path):
     whole = encoded(tmp_path, "ogg", 6, **OGG["vorbis"])
     expected = decoded(tmp_path, whole, "ogg").samples
@@ -259,6 +267,12 @@ def test_what_follows_an_honest_length_is_no_sound(tmp_path, tail):
     result = decoded(tmp_path, whole + tail, "wav")
     assert len(result.samples) == 32000
     assert result.notes == ()
+
+
+@pytest.mark.parametrize("samples", [100, 1000])
+def test_a_short_wav_that_holds_twice_what_it_declares_is_read(tmp_path, samples):
+    content = wav_header(data_bytes=samples) + bytes(range(1, 101)) * (samples // 50)
+    assert len(decoded(tmp_path, content, "wav").samples) == samples
 
 
 def test_chunks_after_samples_without_a_length_are_no_sound(tmp_path):
