@@ -120,7 +120,7 @@ def pickles():
         "laughing_tag": shared + b"q\0" + b"(h\0h\0h\0tQ.",
         "laughing_cfg": b"\x80\x02}(" + text("cfg") + shared[2:] + text("model") + b"}u.",
         "deep": b"\x80\x02}(" + text("cfg") + b"(" * 100_000 + b"l" * 100_000 + text("model") + b"}u.",
-        "deep_key": b"\x80\x02}N" + b"\x85" * 500_000 + b"Ns.",
+        "deep_key": b"\x80\x02}N" + b"\x85" * 100_000 + b"Ns.",
         "marks": b"\x80\x02" + b"(" * 2_000_000,
         "sets": b"\x80\x04" + b"\x8f" * 2_000_000,
         "one_hash": b"\x80\x02}(" + b"".join(number(i * (2**61 - 1)) + b"N" for i in range(1, 200_000)) + b"u.",

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from hostile_checkpoints import archive, pickles
 
 import maeast_upstream
 from maeast_upstream import cli, load_model
@@ -337,6 +338,13 @@ def test_a_zip_of_another_origin_is_no_checkpoint_and_no_code_of_it_runs(here, c
         assert main([*TRAIN, option, name]) == 1
         assert f"error: {name}: not a checkpoint of s3prl" in capfd.readouterr().err
     assert not Path("touched").exists()
+
+
+@pytest.mark.parametrize("name", ["deep_key", "laughing_tag", "many_times", "bytearray", "objects"])
+def test_a_hostile_checkpoint_of_an_experiment_takes_no_time(here, capfd, name):
+    archive(here / "states-1.ckpt", pickles()[name])
+    assert main([*TRAIN, "-e", "states-1.ckpt"]) == 1
+    assert "error: states-1.ckpt: not a checkpoint of s3prl" in capfd.readouterr().err
 
 
 def test_the_name_of_a_config_is_not_confused_with_a_folder(here, capfd):

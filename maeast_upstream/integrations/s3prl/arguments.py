@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from maeast_upstream.arguments import Parser, UsageError
+from maeast_upstream.checkpoint import unpickle
 from maeast_upstream.checkpoint.archive import check_sums, open_archive
 from maeast_upstream.device import usable_device
 from maeast_upstream.integrations.s3prl.configs import config_path, read_config
@@ -111,11 +112,12 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with open_archive(path) as archive:
             check_sums(archive)
+        unpickle.load(path, ())  # in bounded memory and time
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a broken file can raise anything
+        reason = shortened(str(error).removeprefix(f"{path}: "))
         raise ValueError(
-            f"{path}: not a checkpoint of s3prl, or a broken one ({shortened(error)}); delete it to continue from the "
-            "one before"
+            f"{path}: not a checkpoint of s3prl, or a broken one ({reason}); delete it to continue from the one before"
         ) from error
     if not isinstance(content, dict) or not {"Args", "Config", "Downstream"} <= set(content):
         raise ValueError(f"{path}: not a checkpoint of s3prl; expected entries Args, Config and Downstream")
