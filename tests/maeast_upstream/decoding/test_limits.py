@@ -29,7 +29,7 @@ MATES = ["a", "b", "c"]
 def decode_among_mates(folder, name, **limits):
     """Decode a file between others in one batch; return its segment and result, after checks of the others."""
     segments = clips_named(folder / "clips", [*MATES, name, *(f"{mate}2" for mate in MATES)])
-    with DecodePool(1, **{"limit_seconds": 1.0, **limits}) as pool:
+    with DecodePool(1, **limits) as pool:
         results = list(pool.decode(segments))
     assert [segment.path for segment, _ in results] == [segment.path for segment in segments]
     expected = read_audio(CLIPS[0])
@@ -59,7 +59,7 @@ def test_a_file_that_kills_every_process_is_tried_twice(tmp_path, evil):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["stop", *(f"within {place} SIGSTOP" for place in ("header", "body", "end"))])
 def test_a_stopped_process_is_ended_by_the_time_limit_at_every_point_of_its_answer(tmp_path, evil, name):
-    segment, result = decode_among_mates(tmp_path, name)
+    segment, result = decode_among_mates(tmp_path, name, limit_seconds=1.0)
     assert str(result) == f"{segment.path}: no answer within 1 s"
     assert evil.read_text().count(f"{name}.opus") == 1
 
