@@ -32,5 +32,8 @@ def refuse_changes(
     begun_with = dict(flatten(before))
     for name, new in flatten(now):
         old = begun_with.get(name, new)
-        if old != new and name not in changeable:
-            raise ValueError(f"{what} was begun with {name} {old!r}, not {new!r}: {remedy}")
+        if old == new or name in changeable:
+            continue
+        if name.endswith(".digest"):
+            raise ValueError(f"{what} was begun with other {name.removesuffix('.digest')} than there are now: {remedy}")
+        raise ValueError(f"{what} was begun with {name} {old!r}, not {new!r}: {remedy}")

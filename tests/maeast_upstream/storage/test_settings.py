@@ -22,3 +22,9 @@ def test_what_may_change_may_change():
 
 def test_what_was_begun_by_an_older_version_may_lack_a_setting():
     refuse_changes({"seed": 0}, {"seed": 0, "brand_new": True}, "run", "begin anew")
+
+
+def test_a_digest_is_told_as_what_it_is_of():
+    before, now = {"inputs": {"segments": 6, "digest": "ab"}}, {"inputs": {"segments": 6, "digest": "cd"}}
+    with pytest.raises(ValueError, match="e was begun with other inputs than there are now: give another -o"):
+        refuse_changes(before, now, "e", "give another -o")
