@@ -21,7 +21,7 @@ from pretrain.data.clips import (
     packed_corpus,
 )
 from pretrain.data.failures import refuse_bad_share
-from pretrain.data.listing import DIGEST_LETTERS, list_corpus
+from pretrain.data.listing import DIGEST_LETTERS, list_corpus, no_corpus
 from pretrain.data.packed_record import default_folder, warn_if_changed
 from pretrain.data.packing import pack
 from pretrain.data.shards import ShardBatches, find_shards
@@ -67,9 +67,21 @@ def open_training(
     if clips is not None:
         return CropBatches(clips, data, views, seed, sharding)
     refuse_for_shards(data)
+    if not start and sharding.rank == 0 and Path(data.corpus).is_dir():
+        _warn_of_files(Path(data.corpus))
     if start:
         logger.warning("streamed shards cannot resume at a position: a new shuffle from batch %d on", start + 1)
     return ShardBatches(find_shards(data.corpus), data, views, (seed, start), sharding)
+
+
+def _warn_of_files(folder: Path) -> None:
+    """Warn of audio files beside shards that are streamed."""
+    if files := list_corpus(folder).files:
+        logger.warning(
+            "%d audio files beside the shards are left out, the first: %s; with data.pack true they are packed, too",
+            len(files),
+            files[0][0],
+        )
 
 
 def open_validation(
@@ -101,6 +113,8 @@ def open_clips(
 
 def _open(corpus: str, data: DataConfig, beside: Path, check: bool) -> Clips | None:
     path = Path(corpus)
+    if not corpus:
+        raise ValueError("data.corpus and data.validation must not be empty: give a folder of audio files")
     if is_packed(corpus):
         if check:
             warn_if_changed(path)
@@ -118,9 +132,7 @@ def _open(corpus: str, data: DataConfig, beside: Path, check: bool) -> Clips | N
     if shards:
         return None
     if not path.is_dir():
-        raise ValueError(
-            f"data.corpus {corpus}: no such folder; give a folder of audio files or *.tar shards, or a .tsv"
-        )
+        raise ValueError(no_corpus(path))
     return open_folder(path)
 
 

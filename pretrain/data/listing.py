@@ -68,7 +68,7 @@ def list_corpus(corpus: Path) -> Listing:
     if corpus.suffix == ".tar" and corpus.is_file():
         return Listing(corpus, shards=[corpus])
     if not corpus.is_dir():
-        raise ValueError(f"corpus {corpus}: no such folder; give a folder of audio files or *.tar shards, or a .tsv")
+        raise ValueError(no_corpus(corpus))
     shards = list_shards(corpus)
     try:
         files = [(path, "") for path in find_audio([corpus])]
@@ -77,6 +77,12 @@ def list_corpus(corpus: Path) -> Listing:
     if not shards and not files:
         raise ValueError(f"{corpus} holds neither *.tar shards nor audio files ({', '.join(sorted(AUDIO_SUFFIXES))})")
     return Listing(corpus, shards, files)
+
+
+def no_corpus(corpus: Path) -> str:
+    """What is wrong with a corpus that is no folder, .tsv or .tar."""
+    what = "a file" if corpus.exists() else "no such folder"
+    return f"corpus {corpus}: {what}; give a folder of audio files or *.tar shards, a .tar, or a .tsv manifest"
 
 
 def list_shards(folder: Path) -> list[Path]:

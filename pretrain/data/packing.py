@@ -82,6 +82,8 @@ def pack(
         listing = listing or list_corpus(corpus)
         if corpus.is_dir() and out.resolve() == corpus.resolve():
             raise ValueError(f"{out}: the folder of the corpus itself; give another folder for the packed copy")
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"{out}: a file; give a folder for the packed copy")
         out.mkdir(parents=True, exist_ok=True)
         with _alone(out):
             if not is_packed(str(out)):  # the process that was waited for may have packed it

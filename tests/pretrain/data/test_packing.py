@@ -358,6 +358,10 @@ def test_the_corpus_itself_is_no_place_for_its_copy(tmp_path):
     source = copy_clips(tmp_path / "clips")
     with pytest.raises(ValueError, match="the folder of the corpus itself"):
         pack(source, source, 0)
+    with pytest.raises(ValueError, match="a file; give a folder for the packed copy"):
+        pack(source, source / CLIPS[0].name, 0)
+    with pytest.raises(ValueError, match=r"corpus .*opus: a file; give a folder of audio files or \*\.tar shards"):
+        pack(source / CLIPS[0].name, tmp_path / "packed", 0)
 
 
 def test_a_packed_copy_in_its_corpus_is_not_listed_a_second_time(tmp_path):

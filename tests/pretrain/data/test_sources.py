@@ -405,6 +405,21 @@ def test_what_does_not_go_with_shards_is_refused_with_both_settings(recipe, tmp_
         Trainer(direct(recipe, folder, **change))
 
 
+def test_audio_files_beside_streamed_shards_are_named(recipe, tmp_path, caplog):
+    folder = write_shards(tmp_path / "shards", 1)
+    opened(direct(recipe, folder))
+    assert not caplog.text
+    shutil.copy(CLIPS[0], folder)
+    opened(direct(recipe, folder))
+    assert f"1 audio files beside the shards are left out, the first: {folder / CLIPS[0].name}" in caplog.text
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_a_corpus_without_a_name_is_refused(recipe, pack):
+    with pytest.raises(ValueError, match=r"data\.corpus and data\.validation must not be empty"):
+        opened(direct(recipe, "", pack=pack))
+
+
 def test_validation_on_shards_is_refused(recipe, tmp_path):
     folder = write_shards(tmp_path / "shards", 1)
     data = dataclasses.replace(recipe.data, validation=str(folder))
