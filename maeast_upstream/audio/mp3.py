@@ -140,6 +140,8 @@ class _Walk:
         self.found: list[Stream] = []
         self.size = file.seek(0, 2)
         self._file, self._buffer, self._base = file, b"", 0
+        self._named = self._inner = -1
+        """Where the buffer has the last name of an index in the file, and where in it the last whole head begins."""
 
     def read(self, start: int, at: int, junk: int) -> int:
         """Add the stream whose first frame is at byte ``at``, and return the byte after it."""
@@ -147,9 +149,9 @@ class _Walk:
         assert first is not None
         stream = Stream(start, at, first.kind, bit_rate=first.bit_rate, junk=junk)
         frame: Frame | None = first
-        while frame is not None and frame.kind == first.kind and at + frame.size <= self.size:
-            head = self.bytes(at, HEAD_BYTES)
-            if head[frame.index_at : frame.index_at + 4] in INDEX or head[VBRI : VBRI + 4] == b"VBRI":
+        kind, size = first.kind, self.size
+        while frame is not None and frame.kind == kind and at + frame.size <= size:
+            if (at <= self._named or at - self._base > self._inner) and self._has_index(at, frame):
                 if stream.frames:
                     break
                 stream.declared = self.index(at)
@@ -158,14 +160,19 @@ class _Walk:
                 if frame.bit_rate != stream.bit_rate:
                     stream.bit_rate = -1 if stream.frames > 1 else frame.bit_rate
             at += frame.size
-            stream.stop = at
-            frame = _frame(self.bytes(at, 4))
+            begin = at - self._base
+            frame = _frame(self._buffer[begin : begin + 4] if begin <= self._inner else self.bytes(at, 4))
+        stream.stop = at
         if junk and self.found:
             before = self.found[-1]
             mean = (before.stop - before.start + at - start) / max(1, before.frames + stream.frames)
             stream.lost = round(junk / mean)
         self.found.append(stream)
         return at
+
+    def _has_index(self, at: int, frame: Frame) -> bool:
+        head = self.bytes(at, HEAD_BYTES)
+        return head[frame.index_at : frame.index_at + 4] in INDEX or head[VBRI : VBRI + 4] == b"VBRI"
 
     def index(self, at: int, size: bool = False) -> int | None:
         """Return how many frames, or bytes, the index in the frame at byte ``at`` declares; None if none says it."""
@@ -217,9 +224,12 @@ class _Walk:
         if not 0 <= first <= len(self._buffer) - count:
             self._file.seek(at)
             self._buffer, self._base, first = self._file.read(BUFFER_BYTES), at, 0
+            self._named = at + max(self._buffer.rfind(name) for name in (*INDEX, b"VBRI"))
+            self._inner = len(self._buffer) - HEAD_BYTES
         return self._buffer[first : first + count]
 
 
+@functools.lru_cache(maxsize=4096)
 def _frame(header: bytes) -> Frame | None:
     """Return what the first bytes of a frame say; None if no frame of known size begins with them."""
     if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE2:
