@@ -34,6 +34,19 @@ def test_what_torch_writes_passes(tmp_path, how):
         check_sums(archive)
 
 
+def test_a_file_that_was_saved_without_checksums_is_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        content = save(tmp_path / "file.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    with open_archive(tmp_path / "file.pt") as archive:
+        check_sums(archive)
+    read = unpickle.load(tmp_path / "file.pt", ("model",))["model"]
+    assert all(torch.equal(value, read[name]) for name, value in content["model"].items())
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_tensors_equal_those_that_torch_reads(tmp_path, legacy):
     path = tmp_path / "file.pt"
