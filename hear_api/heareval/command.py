@@ -36,6 +36,7 @@ NEEDED = (
     "matplotlib",
 )
 """Packages of the extra `hear` that the kit and the chart need."""
+MAX_SHOWN_ERRORS = 5
 SCORES_CSV, SCORES_PNG = "scores.csv", "scores.png"
 
 
@@ -50,8 +51,10 @@ def main(argv: Sequence[str]) -> int:
     settings = settings_from(args)
     folder = model_folder(args.out.resolve(), args.checkpoint, settings)
     tasks, errors = find_tasks(args.tasks_dir)
-    for error in errors:
+    for error in errors[:MAX_SHOWN_ERRORS]:
         print(f"error: {error}", file=sys.stderr)
+    if len(errors) > MAX_SHOWN_ERRORS:
+        print(f"{counted(len(errors), 'such error')} in all; the first {MAX_SHOWN_ERRORS} are above", file=sys.stderr)
     if not tasks:
         raise ValueError(f"{args.tasks_dir}: no task that can be run")
     processors = os.cpu_count() or 1

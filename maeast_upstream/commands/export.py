@@ -25,7 +25,6 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.engines.export import export, longest
     from maeast_upstream.progress import say
 
-    say(f"exporting {args.checkpoint or 'the checkpoint in the package'}, which takes a minute or two")
     encoder = load_model(args.checkpoint)
     readout = readout_from(args, encoder.config.readout)
     difference = export(encoder, args.out, model_format, args.kind, readout, on_step=say)

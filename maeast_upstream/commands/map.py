@@ -110,8 +110,10 @@ def labelled_rows(
     """Return the rows that have a label, and their labels.
 
     Raises:
-        ValueError: fewer than three rows have a label.
+        ValueError: there are fewer than three rows, or fewer than three have a label.
     """
+    if len(table.paths) < 3:
+        raise ValueError(f"{source}: {counted(len(table.paths), 'embedding')}, and a map needs 3")
     labels = labels_of(table.paths, labels_file, names)
     known = [row for row, label in enumerate(labels) if label is not None]
     if len(known) < 3:

@@ -88,7 +88,7 @@ def export(
     model = WaveformModel(encoder, kind, readout or encoder.config.readout)
     with replacing(out) as part, tempfile.TemporaryDirectory(dir=out.parent) as folder:
         graph = Path(folder) / "model.onnx"
-        on_step("tracing the model")
+        on_step("tracing the model, which takes a minute or two")
         write_onnx(model, graph)
         if form == "onnx":
             os.replace(graph, part)

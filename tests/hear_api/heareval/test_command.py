@@ -286,6 +286,12 @@ def test_a_folder_without_a_usable_task_is_refused(tmp_path, monkeypatch, capsys
     (tmp_path / "TASKS" / "x.txt").touch()
     assert run(kit.main, options) == 1
     assert "no task that can be run" in capsys.readouterr().err
+    for number in range(20):  # the wrong folder was given
+        (tmp_path / "TASKS" / f"{number}.wav").touch()
+    assert run(kit.main, options) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 7
+    assert lines[5] == "21 such errors in all; the first 5 are above"
     assert not fake.calls
 
 

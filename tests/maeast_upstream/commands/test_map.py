@@ -84,6 +84,15 @@ def test_a_link_to_a_clip_is_of_the_folder_that_it_lies_in(tmp_path):
     assert map_command.labels_of(paths, None) == ["dog", "cat"]
 
 
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_a_table_of_fewer_than_three_rows_is_one_line(tmp_path, capsys, rows):
+    table = write_table(tmp_path / "few.parquet", [Path(f"{row}.wav") for row in range(rows)], np.ones((rows, 4)))
+    assert cli.run(map_command.main, [str(table), "-o", str(tmp_path / "map.png")]) == 1
+    expected = f"error: {table}: {rows} embedding{'' if rows == 1 else 's'}, and a map needs 3\n"
+    assert capsys.readouterr().err == expected
+    assert list(tmp_path.iterdir()) == [table]
+
+
 def test_rows_without_a_label_are_counted_and_left_out(table, tmp_path, capsys):
     paths = pq.read_table(table)["path"].to_pylist()[:20]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *(f"{path},a" for path in paths)]))
