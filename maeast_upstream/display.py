@@ -27,6 +27,7 @@ _LONG_VALUE = re.compile(r"[\w\-+/=%~]{40,}", re.ASCII)
 """A value under any name that is longer than a UUID and no file name."""
 _TOKEN_SCHEMES = re.compile(r"(.*[:+])?(https?|ftps?|git|webdavs?|davs?)", re.IGNORECASE)
 """Protocols in which a user without a password may be a token; in others it names a bucket or an account."""
+_ESCAPED = re.compile(r"\\x(5c|[89a-f][0-9a-f])")
 _MIN_LENGTH = 6
 """A secret of this length is taken out of the rest of the text, too; a shorter one may be part of a word."""
 
@@ -50,6 +51,11 @@ def as_name(path: str) -> str:
     Different paths have different names.
     """
     return as_text(_LIKE_A_BYTE.sub(r"\\x5c", path) if "\\x" in path else path)
+
+
+def from_name(name: str) -> str:
+    """Return the path that `as_name` was given."""
+    return _ESCAPED.sub(lambda found: "\\" if found[1] == "5c" else chr(0xDC00 + int(found[1], 16)), name)
 
 
 def without_secrets(text: str, address: str = "") -> str:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -269,12 +270,12 @@ def check_wav(path: Path) -> int:
         hint = f"; the task has recordings at {' and '.join(rates)} Hz only: resample them with maeast hear-task"
         raise TaskError(f"{path}: no such recording{hint if rates and str(SAMPLE_RATE) not in rates else ''}")
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))
         if info.samplerate != SAMPLE_RATE or info.channels != 1:
             raise TaskError(
                 f"{path}: {info.samplerate} Hz, {info.channels} channel(s); expected {SAMPLE_RATE} Hz, 1 channel"
             )
-        if info.subtype in ("FLOAT", "DOUBLE") and not np.isfinite(soundfile.read(path)[0]).all():
+        if info.subtype in ("FLOAT", "DOUBLE") and not np.isfinite(soundfile.read(os.fsencode(path))[0]).all():
             raise TaskError(f"{path}: NaN or infinite samples")
     except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
         raise TaskError(f"{path}: not audio that can be read ({error})") from error

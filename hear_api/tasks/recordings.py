@@ -1,5 +1,6 @@
 """Helpers for the WAV files of a task, and for replacing a folder that an earlier command made."""
 
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -35,5 +36,5 @@ def fit(samples: np.ndarray, length: int) -> np.ndarray:
 
 def refit(path: Path, length: int) -> None:
     """Apply `fit` to a 16-bit WAV file; the samples that stay do not change."""
-    samples, rate = soundfile.read(path, dtype="int16")
-    soundfile.write(path, fit(samples, length), rate, subtype="PCM_16")
+    samples, rate = soundfile.read(os.fsencode(path), dtype="int16")
+    soundfile.write(os.fsencode(path), fit(samples, length), rate, subtype="PCM_16")

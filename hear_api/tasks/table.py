@@ -1,6 +1,7 @@
 """Reads the CSV of labelled clips or events from which a task is made, and assigns clips to splits."""
 
 import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -105,7 +106,7 @@ def unique_names(paths: Sequence[str]) -> list[str]:
     names = []
     for name, path in zip(flat, paths, strict=True):
         short = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
-        digest = f"-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        digest = f"-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
         names.append(f"{short}{digest if short != name or len(alike[name.lower()]) > 1 else ''}.wav")
     return names
 

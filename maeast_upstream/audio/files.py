@@ -81,7 +81,7 @@ def check_path(path: Path) -> None:
             empty = not file.read(1)
     except FileNotFoundError:
         dangling = os.path.islink(path)  # noqa: PTH114
-        hint = "; a path has / between folders, not \\" if "\\" in path.name else ""
+        hint = "; a path has / between folders, not \\" if re.search(r"\\(?!x[89a-f])", path.name) else ""
         problem = "a link to a file that does not exist" if dangling else f"no such file{hint}"
         raise AudioError(f"{path}: {problem}") from None
     except AudioError:

@@ -134,8 +134,8 @@ def labels_of(
         # abspath, since resolve() would give the folder of a link's target
         return [Path(os.path.abspath(path)).parent.name for path in paths]  # noqa: PTH100
     from maeast_upstream.data.labels import clip_path, read_rows
-    from maeast_upstream.display import as_text
+    from maeast_upstream.display import from_name
 
     rows = read_rows(labels_file, ["label"], names or {})
-    by_path = {as_text(str(path)): label for path, (label,) in rows.items()}  # as the table has them
-    return [by_path.get(as_text(str(clip_path(Path(), path)))) for path in paths]
+    by_path = {path: label for path, (label,) in rows.items()}
+    return [by_path.get(clip_path(Path(), from_name(path))) for path in paths]

@@ -280,6 +280,6 @@ def write(out: Path, page: str, systems: Sequence["SystemScores"], layers: Mappi
         return
     markdown, scores, picture = (out / name for name in FILES)
     with replacing(markdown) as part:
-        part.write_text(page + "\n", encoding="utf-8")
+        part.write_text(page + "\n", encoding="utf-8", errors="backslashreplace")
     write_scores(scores, systems)
     draw_comparison(picture, systems, layers)

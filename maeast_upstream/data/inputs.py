@@ -19,7 +19,7 @@ from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, found_path, read_ma
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_copy_of_parent, is_packed, packed_clips
 from maeast_upstream.data.shown_names import with_shown_names
 from maeast_upstream.data.tars import list_members
-from maeast_upstream.display import as_name, without_secrets
+from maeast_upstream.display import as_name, from_name, without_secrets
 from maeast_upstream.storage.remote import is_remote, remote_type
 from maeast_upstream.storage.text import as_lines, file_name, lines_of
 from maeast_upstream.storage.walking import Entry, Identity, LeftOut, identity_of, walk, walk_remote
@@ -116,7 +116,7 @@ def segment_of(path: str) -> Segment:
     tar = head + TAR_SUFFIX
     if member and ending and (is_remote(tar) or os.path.isfile(tar)):
         return _members_of(tar).get(path, Segment(path, error=f"{path}: no such member of {tar}"))
-    return Segment(path)
+    return Segment(path if is_remote(path) else from_name(path))
 
 
 @functools.lru_cache(maxsize=1)

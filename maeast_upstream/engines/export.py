@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maeast_upstream.display import as_text
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_samples
 from maeast_upstream.messages import install_extra
@@ -85,6 +86,10 @@ def export(
             outputs differ from torch's.
     """
     _check_packages(form)
+    try:
+        os.fsencode(out.resolve()).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{as_text(str(out))}: {form} opens names in UTF-8 only; give another -o") from error
     model = WaveformModel(encoder, kind, readout or encoder.config.readout)
     with replacing(out) as part, tempfile.TemporaryDirectory(dir=out.parent) as folder:
         graph = Path(folder) / "model.onnx"

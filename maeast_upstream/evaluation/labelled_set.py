@@ -11,6 +11,7 @@ import numpy as np
 
 from maeast_upstream.data.labels import NO_NAMES, SPLITS, read_splits
 from maeast_upstream.data.tables import ColumnNames
+from maeast_upstream.display import as_text
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,5 @@ def read_labels(path: Path, names: ColumnNames = NO_NAMES) -> LabelledSet:
     labels, splits = (np.array(column) for column in zip(*rows.values(), strict=True))
     if len(set(labels)) < 2:
         raise ValueError(f"{path}: only one class, {str(labels[0])!r}; a probe needs two")
-    name = path.resolve().parent.name if path.stem == "labels" else path.stem
+    name = as_text(path.resolve().parent.name if path.stem == "labels" else path.stem)
     return LabelledSet(name, list(rows), labels, splits)

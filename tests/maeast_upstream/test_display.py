@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from maeast_upstream.display import as_name, printable, without_secrets
+from maeast_upstream.display import as_name, from_name, printable, without_secrets
 
 SIGNATURE = "0123456789abcdef" * 4
 
@@ -73,6 +73,7 @@ def test_what_an_exception_repeats_of_an_address_is_taken_out_too():
 def test_different_paths_have_different_names():
     bytes_of = [rb"caf\xe9.wav", b"caf\xe9.wav", rb"caf\x5cxe9.wav", rb"a\b.wav", rb"a\x.wav"]
     names = [as_name(os.fsdecode(name)) for name in bytes_of]
+    assert [os.fsencode(from_name(name)) for name in names] == list(bytes_of)
     assert len(set(names)) == len(names)
     assert names[1] == "caf\\xe9.wav"
     assert names[3:] == ["a\\b.wav", "a\\x.wav"]

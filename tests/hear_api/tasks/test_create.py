@@ -1,6 +1,7 @@
 """HEAR tasks from labels.csv: what is written, and what is refused."""
 
 import csv
+import os
 import shutil
 
 import numpy as np
@@ -96,6 +97,17 @@ def test_events_are_read_as_a_spreadsheet_writes_them(tones):
     assert read_json(tones / "out", "train") == {"0.wav": [{"label": "a", "start": 10.5, "end": 120.0}]}
     assert set(read_json(tones / "out", "valid")) == {"1.wav"}
     assert set(read_json(tones / "out", "test")) == {"2.wav"}
+
+
+def test_names_in_any_bytes_make_a_task(tones):
+    folder = shutil.copytree(tones, tones.parent / os.fsdecode(b"t\xe9"))
+    for number in range(3):
+        (folder / f"{number}.wav").rename(folder / os.fsdecode(b"\xe9%d.wav" % number))
+    rows = b"\n".join(
+        b"\xe9%d.wav,%s,%s" % row for row in [(0, b"a", b"train"), (1, b"b", b"valid"), (2, b"a", b"test")]
+    )
+    (folder / "labels.csv").write_bytes(b"path,label,split\n" + rows)
+    assert run(create.main, [str(folder / "labels.csv"), "-o", str(folder / "out")]) == 0
 
 
 def test_other_split_names_are_folds(tones):

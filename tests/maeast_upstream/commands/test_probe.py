@@ -2,6 +2,7 @@
 
 import builtins
 import csv
+import os
 import shutil
 
 import pytest
@@ -149,6 +150,12 @@ def test_a_labels_file_that_is_missing_or_not_text_is_refused(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"path,label,split\nx,\xff\xfe,train\n")
     with pytest.raises(ValueError, match=r"labels\.csv: row 1: \\xff\\xfe is not in UTF-8"):
         probe.main([str(tmp_path / "labels.csv")])
+
+
+def test_a_set_of_any_name_is_written(tones, tmp_path):
+    folder = shutil.copytree(tones.parent, tmp_path / os.fsdecode(b"s\xe9t"))
+    assert probe.main([str(folder / "labels.csv"), "--features", "logmel", "-o", str(tmp_path / "out")]) == 0
+    assert "s\\xe9t" in (tmp_path / "out" / "probe.md").read_text()
 
 
 def test_a_clip_that_is_no_audio_is_named(tones, tmp_path):
