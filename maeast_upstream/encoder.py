@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from maeast_upstream import checkpoint
 from maeast_upstream.batching import Past, StepChunk, assemble, plan_batches, to_device
-from maeast_upstream.checks import quote
+from maeast_upstream.checks import check_number, quote
 from maeast_upstream.device import usable_device
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE
 from maeast_upstream.inference import BatchEncoder
@@ -114,6 +114,8 @@ class Encoder(BatchEncoder):
         keep, grid, mel_patches = self.kept_layers(layers), self.grid(hop_ms), self.config.model.mel_patches
         if mel not in get_args(Mel):
             raise ValueError(f"mel must be one of {', '.join(get_args(Mel))}, got {mel!r}")
+        if steps is not None:
+            check_number("steps", steps, whole=True)
         clips = to_clips(waveforms, lengths, sample_rate)
         chunks = (
             chunk._replace(values=[fold_mel(tokens, mel_patches, mel).float() for tokens in chunk.values])
@@ -250,8 +252,10 @@ class Encoder(BatchEncoder):
 
     def _needs_of(self, readouts: Sequence[Readout]) -> tuple[list[int], TimeGrid]:
         """The layers that readouts of one pass need together, and their grid."""
-        if not all(isinstance(readout, Readout) for readout in readouts):
-            raise ValueError(f"expected a Readout, such as Readout(layer='last'), got {quote(readouts[0])}")
+        if isinstance(readouts, Readout) or not all(isinstance(readout, Readout) for readout in readouts):
+            got = readouts if isinstance(readouts, Readout) else readouts[0]
+            expected = "a Readout, such as Readout(layer='last'), or for `read` a list of them"
+            raise ValueError(f"expected {expected}, got {quote(got)}")
         if len({readout.hop_ms for readout in readouts}) != 1:
             raise ValueError(f"readouts of one pass share hop_ms, got {[readout.hop_ms for readout in readouts]}")
         layers = [layer for readout in readouts for layer in readout.layers(self.num_layers)]

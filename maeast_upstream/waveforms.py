@@ -115,7 +115,7 @@ def _unpacked(waveforms: Any) -> Any:
     if _is_path(waveforms):
         return [waveforms]
     if hasattr(waveforms, "__array__"):  # also a pandas Series
-        array = np.asarray(waveforms)
+        array = np.asanyarray(waveforms)
         return array.tolist() if array.dtype.kind in "OUT" and array.ndim == 1 else array
     if not isinstance(waveforms, list | tuple):
         raise ValueError(f"{EXPECTED}; got {_kind(waveforms)}")
@@ -161,6 +161,8 @@ def _rows(samples: Tensor, lengths: Any, rate: float | None) -> list[Tensor]:
 def _ends(lengths: Any, rows: int, samples: int) -> list[int]:
     """Return the samples of each row of a (rows, samples) array."""
     plain = lengths.tolist() if isinstance(lengths, Tensor | np.ndarray) else lengths
+    if isinstance(plain, Number):  # embed(samples, 44_100)
+        raise ValueError(f"lengths: expected a list of whole numbers, got {plain}: give a rate as sample_rate=...")
     ends = list(plain) if isinstance(plain, Iterable) else [plain]
     if len(ends) != rows or not all(isinstance(end, int | np.integer) and type(end) is not bool for end in ends):
         expected = f"{rows} whole numbers of samples, one for each row"
@@ -226,6 +228,8 @@ def _checked_rate(rate: Any) -> float:
 
 def _from_numpy(samples: Any, name: str) -> Tensor:
     """Convert what numpy can read, without a copy if torch can hold it as it is."""
+    if np.ma.is_masked(samples):
+        raise ValueError(f"{name}: expected numbers, got masked ones: give samples.filled(0)")
     try:
         array = np.asarray(samples)
         if array.dtype.kind not in "iufcb":

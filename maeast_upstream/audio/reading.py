@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,10 @@ def decode_audio(
         AudioError: The file is not audio, empty or without samples; its samples are NaN, infinite or
             impossibly loud, or its rate is impossible; the segment lies outside the file or ends before it starts.
     """
+    if not (isinstance(source, (str, Path)) or hasattr(source, "read")):
+        raise AudioError(f"expected a path or a binary file, got {type(source).__name__}")
+    if not all(value is None or isinstance(value, Real) for value in (start_ms, end_ms)):
+        raise AudioError(f"start_ms and end_ms are numbers of milliseconds, got {start_ms!r:.40} and {end_ms!r:.40}")
     name = _name(source)
     start = start_ms or 0.0
     if isinstance(source, (str, Path)):

@@ -316,8 +316,16 @@ def test_what_is_no_layer_is_refused_in_one_line(make_encoder, layers):
 
 def test_a_readout_that_is_none_is_refused_with_an_example(make_encoder):
     for readout in ("last", 6, {"layer": 6}):
-        with pytest.raises(ValueError, match=r"expected a Readout, such as Readout\(layer='last'\), got"):
+        with pytest.raises(ValueError, match=r"expected a Readout, such as Readout\(layer='last'\), or .*, got"):
             make_encoder().embed([noise(1000)], readout=readout)
+
+
+def test_steps_that_are_no_whole_number_and_a_readout_without_its_list_are_one_line(make_encoder):
+    for steps in ("9", 9.5, True):
+        with pytest.raises(ValueError, match="steps must be a whole number, got"):
+            make_encoder().encode([noise(1000)], steps=steps)
+    with pytest.raises(ValueError, match="or for `read` a list of them, got Readout"):
+        make_encoder().read([noise(1000)], readouts=Readout())
 
 
 def test_encoded_shows_shapes(make_encoder):

@@ -163,13 +163,15 @@ X = torch.zeros(1600)
         (X, {"sample_rate": True}, "sample rate True Hz"),
         (X, {"sample_rate": float("nan")}, "sample rate nan Hz"),
         (X, {"sample_rate": 44_100.5}, "sample rate 44100.5 Hz"),
-        (X[:1], {"sample_rate": 768_000}, "1 samples at 768000 Hz are not one sample"),
+        (X[:1], {"sample_rate": 768_000}, "1 sample at 768000 Hz: not one sample"),
         (X[None], {"lengths": [0]}, "row 0 has 1600 samples, so give 1 to 1600, got 0"),
         (X[None], {"lengths": torch.tensor([-5])}, "got -5"),
         (X[None], {"lengths": [1601]}, "got 1601"),
         (X[None], {"lengths": [5, 5]}, "expected 1 whole numbers"),
         (X[None], {"lengths": torch.tensor([0.5])}, "whole numbers of samples"),
         (X[None], {"lengths": [True]}, "whole numbers of samples"),
+        (X, {"lengths": 800}, "got 800: give a rate as sample_rate=..."),
+        (np.ma.array([0.1, 9.0], mask=[False, True]), {}, r"masked ones: give samples.filled\(0\)"),
         (X[None, None], {"lengths": [5]}, r"lengths go with a \(B, S\)"),
         ([X], {"lengths": [5]}, "lengths go with"),
         ("a.wav", {"lengths": [5]}, "lengths go with"),
@@ -224,3 +226,11 @@ def test_one_recording_of_any_number_of_channels_is_mixed():
 def test_a_file_is_read_as_samples(wav):
     assert np.array_equal(load_audio(wav), SAMPLES)
     assert len(load_audio(Path(wav), 100, 200)) == 1600
+
+
+def test_what_is_no_file_or_no_time_is_refused_in_one_line(wav):
+    for given in (None, 5, [], np.zeros(5), [wav]):
+        with pytest.raises(ValueError, match="expected a path or a binary file, got"):
+            load_audio(given)
+    with pytest.raises(ValueError, match="start_ms and end_ms are numbers of milliseconds, got '1' and None"):
+        load_audio(wav, start_ms="1")
