@@ -26,7 +26,9 @@ from maeast_upstream.audio.window import opened
 if TYPE_CHECKING:
     import av
 
-PYAV_FORMATS = "mov,matroska,webm,aac,asf,mp3,ogg,wav,w64,flac,aiff,au,caf,amr,avi,flv,mpeg,mpegts,ac3,eac3,wv,ape,tta"
+PYAV_FORMATS = (
+    "mov,matroska,webm,aac,asf,mp3,ogg,wav,w64,flac,aiff,au,caf,amr,avi,flv,mpeg,mpegts,ac3,eac3,wv,ape,tta,loas,voc"
+)
 """Containers that FFmpeg may open; lists of other files or addresses, such as playlists, are not among them."""
 MAX_MISSING_SECONDS = 0.5
 """A container may declare this much more than it holds, because of the codec's padding."""

@@ -8,7 +8,7 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
 from maeast_upstream.audio.window import window
@@ -26,6 +26,7 @@ USUAL_HEADER_BYTES = 4096
 MAX_HEADER_BYTES = 1 << 24
 TAIL_CHUNK = re.compile(rb"LIST|[Ii][Dd]3 |bext|iXML|_PMX|cue |smpl|fact|PEAK|JUNK|acid|inst|MARK|INST|COMT|info|uuid")
 """Chunks that programs write after the samples."""
+PRINTABLE = re.compile(rb"[ -~]{4}")
 TAIL_SEARCH_BYTES = 1 << 16
 TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 """Beginnings of tags that players write behind any file."""
@@ -52,6 +53,7 @@ class Family(NamedTuple):
 WAV = Family(12, "<I")
 FAMILIES = {
     **dict.fromkeys((b"RIFF", b"RF64", b"BW64"), WAV),
+    b"RIFX": Family(12, ">I"),
     b"riff": Family(40, "<Q", name_bytes=16, inclusive=24, align=8),
     b"FORM": Family(12, ">I", samples=b"SSND", before_samples=8),
     b"caff": Family(8, ">Q", align=1, before_samples=4),
@@ -99,26 +101,41 @@ def parts(file: BinaryIO) -> list[Part] | None:
     base = 0
     while base < total and len(found) < MAX_CHUNKS:
         part = window(file, base) if base else file
-        samples = _samples(part)
-        if samples is None or samples.start > MAX_HEADER_BYTES:
+        samples = header = _samples(part)
+        if header is None or header.start > MAX_HEADER_BYTES:
             break
-        stop = _stop(part, samples, total - base)
-        found.append(_part(file, base, samples, stop, total))
-        base = _next_file(file, base + stop, samples.magic)
+        stop = 0
+        while samples is not None and len(found) < MAX_CHUNKS:
+            stop = _stop(part, samples, total - base)
+            found.append(_part(file, base, header, samples, stop))
+            stop, samples = _following(part, samples, stop)
+        base += stop
     honest = len(found) <= 1 and all(part.file is file and not part.note for part in found)
     return None if honest else found
 
 
-def _next_file(file: BinaryIO, at: int, magic: bytes) -> int:
-    """Return where a file that was joined to this one begins; the end if none was."""
-    for start in (at, at + 1):
+def _following(file: BinaryIO, samples: _Samples, stop: int) -> tuple[int, _Samples | None]:
+    """Return where a file that was joined to this one begins, or its end, and the next samples of this file."""
+    family, total = samples.family, file.seek(0, 2)
+    for start in (stop, stop + 1):
         file.seek(start)
-        if file.read(4) == magic:
-            return start
-    return file.seek(0, 2)
+        if file.read(4) == samples.magic:
+            return start, None
+    if family is None:
+        return total, None
+    for name, at, size in _chunks(file, family, stop + -stop % family.align):
+        if name[:4] == samples.magic:
+            return at - len(name) - struct.calcsize(family.size), None
+        if name.startswith(family.samples) and size > family.before_samples:
+            declared = None if size >= _least_placeholder(family, None) else size - family.before_samples
+            return at, replace(samples, start=at + family.before_samples, declared=declared)
+        if not PRINTABLE.match(name):
+            break
+    return total, None
 
 
-def _part(file: BinaryIO, base: int, samples: _Samples, stop: int, total: int) -> Part:
+def _part(file: BinaryIO, base: int, header: _Samples, samples: _Samples, stop: int) -> Part:
+    """Return samples of the file that begins at byte ``base``, behind ``header``, which the first of them have."""
     found, declared = stop - samples.start, samples.declared
     note, right = "", 1.0
     if declared is not None and declared - found > MAX_MISSING_BYTES:
@@ -126,13 +143,19 @@ def _part(file: BinaryIO, base: int, samples: _Samples, stop: int, total: int) -
     elif declared is not None and found > declared:
         note, right = f"{declared} bytes of samples declared, {found} found; all were read", declared / found
     # libsndfile finds the end of the file itself behind placeholders in the other formats
-    lost = samples.magic in (b"RF64", b"BW64", b"caff") or found > 0xFFFF_FFFF
+    lost = samples.magic in (b"RF64", b"BW64", b"caff", AU_MAGIC) or found > 0xFFFF_FFFF
     wrong = found > (declared or 0) if declared is None or not lost else found != declared
-    joined = base > 0 or _next_file(file, base + stop, samples.magic) < total
+    whole = window(file, base) if base else file
+    following, more = _following(whole, samples, stop)
+    joined = base > 0 or samples is not header or more is not None or following < whole.seek(0, 2)
     if not joined and not (wrong and (declared is not None or lost)) and samples.magic != b"BW64":
         return Part(file, note)
-    header = _header(window(file, base), samples, found)
-    return Part(window(file, base + samples.start, base + stop, header), note, right)
+    prefix = _header(whole, header, found)
+    return Part(window(file, base + samples.start, base + stop, prefix), note, right)
+
+
+def _least_placeholder(family: Family, ds64: object) -> int:
+    return UNKNOWN_BYTES if family.size.endswith("I") and not ds64 else UNKNOWN_LONG
 
 
 def _samples(file: BinaryIO) -> _Samples | None:
@@ -153,7 +176,7 @@ def _samples(file: BinaryIO) -> _Samples | None:
         if name.startswith(family.samples):
             if ds64 and size in (0, 0xFFFF_FFFF):
                 size = ds64[2]
-            unknown = size >= (UNKNOWN_BYTES if family.size.endswith("I") and not ds64 else UNKNOWN_LONG)
+            unknown = size >= _least_placeholder(family, ds64)
             start = at + family.before_samples
             declared = None if unknown else max(0, size - family.before_samples)
             return _Samples(start, declared, family, magic, ds64[:2] if ds64 else None)
@@ -202,7 +225,7 @@ def _is_tail(file: BinaryIO, family: Family | None, at: int, total: int) -> bool
         return False
     at += -at % family.align if family.align == 2 else 0
     name, start, size = next(_chunks(file, family, at), (b"", 0, 0))
-    return re.match(rb"[ -~]{4}", name) is not None and start + size <= total + 1
+    return PRINTABLE.match(name) is not None and start + size <= total + 1
 
 
 def _is_joined(file: BinaryIO, samples: _Samples, at: int) -> bool:
@@ -228,7 +251,7 @@ def _tail(file: BinaryIO, family: Family, start: int, total: int) -> int:
     for found in TAIL_CHUNK.finditer(file.read(TAIL_SEARCH_BYTES)):
         end = 0
         for name, at, size in _chunks(file, family, first + found.start()):
-            if not re.match(rb"[ -~]{4}", name):
+            if not PRINTABLE.match(name):
                 break
             end = at + size
         if total <= end <= total + 1:

@@ -31,6 +31,10 @@ MAX_TAIL_SHARE = 0.05
 BUFFER_BYTES = 1 << 20
 MAX_FRONT_BYTES = 1 << 20
 """Before this byte, after the tags, an MP3 file has its first frame."""
+MIN_FRAME_BYTES, MAX_FRAME_BYTES = 24, 1441
+"""Of Layer III: 8 kbit/s at 24 kHz, and 320 kbit/s at 32 kHz."""
+MAX_JUNK_RATIO, MIN_IN_A_ROW = 2, 8
+"""Of random bytes, some look like frames: fewer than so many in a row, with more than so many bytes beside each."""
 MAX_STREAMS = 200
 """After so many, the rest of the file is not divided."""
 
@@ -90,9 +94,11 @@ def has_index(file: BinaryIO) -> bool:
     """Tell whether the first frame of an MP3 file holds an index, which gives the length, of all of the file."""
     walk = _Walk(file)
     at = walk.first_frame(tagged := walk.skip_tags(0), tagged + MAX_FRONT_BYTES)
-    if at is None or walk.index(at) is None:
+    if at is None or not (frames := walk.index(at)):
         return False
     size = walk.index(at, size=True)
+    if not MIN_FRAME_BYTES * frames <= walk.size - at <= MAX_FRAME_BYTES * (frames + 1):
+        return False
     return size is None or abs(walk.size - at - size) < MAX_TAIL_SHARE * size + HEAD_BYTES
 
 
@@ -116,7 +122,15 @@ def streams(file: BinaryIO) -> tuple[list[Stream], int]:
     _limit_losses(walk.found)
     rest = walk.bytes(tagged, HEAD_BYTES)
     cut = bool(walk.found and rest.strip(b"\0")) and not rest.startswith(b"LYRICS")
-    return walk.found, walk.size - tagged if cut else 0
+    return walk.found, max(0, walk.last_tags() - tagged) if cut else 0
+
+
+def is_chance(found: list[Stream], rest: int) -> bool:
+    """Tell whether some bytes of a file that is no MP3 file look like frames: few, and few in a row."""
+    sound = sum(stream.stop - stream.start for stream in found)
+    beside = sum(stream.junk for stream in found) + rest
+    in_a_row = max((stream.frames for stream in found), default=MIN_IN_A_ROW)
+    return beside > MAX_JUNK_RATIO * sound and in_a_row < MIN_IN_A_ROW
 
 
 def _limit_losses(found: list[Stream]) -> None:
@@ -191,12 +205,19 @@ class _Walk:
             head = self.bytes(at, 16)
             if head[:3] == b"ID3" and len(head) >= 10:  # its length has 7 bits in each byte
                 at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+                at += 10 if head[5] & 0x10 and self.bytes(at, 3) == b"3DI" else 0
             elif head[:3] == b"TAG":
                 at += 128
             elif head[:8] == b"APETAGEX":
                 at += 32 + int.from_bytes(head[12:16], "little")
             else:
                 return at
+
+    def last_tags(self) -> int:
+        """Return where the tags at the end of the file begin that only their last bytes identify; its end if none."""
+        at = self.size - (128 if self.bytes(max(0, self.size - 128), 3) == b"TAG" else 0)
+        foot = self.bytes(max(0, at - 32), 16)
+        return at - int.from_bytes(foot[12:16], "little") if foot.startswith(b"APETAGEX") else at
 
     def first_frame(self, at: int, limit: int = 1 << 62) -> int | None:
         """Return the first byte, from ``at`` on, where three frames of a kind begin; None if there is none.

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from maeast_upstream.audio import headers, mp3, ogg
+from maeast_upstream.audio import boxes, headers, mp3, ogg
 from maeast_upstream.audio.backends import (
     MAX_GAP_SECONDS,
     PYAV_SUFFIXES,
+    RAW_FORMATS,
     AudioError,
     Note,
     Reader,
@@ -58,19 +60,18 @@ def open_audio(source: Source, name: str, only_header: bool = False) -> Iterator
         AudioError: It is not audio; also raised by the reader.
     """
     with contextlib.ExitStack() as stack:
-        if isinstance(source, (str, Path)) and Path(source).suffix.lower() in PYAV_SUFFIXES:
-            yield stack.enter_context(_open_by_ffmpeg(source, name))
-            return
         file = stack.enter_context(opened(source))
         file.seek(0)
         head = file.read(16)
         if head.startswith(b"ID3"):  # which FLAC and WAV have at times, too
             tagged = window(file, mp3.tags_end(file))
             head = tagged.read(16)
-            if source is file and not MP3_HEAD.match(head):  # libsndfile skips them in paths only
-                source = file = tagged
+            if head.startswith(b"OggS") or (source is file and not MP3_HEAD.match(head)):
+                source = file = tagged  # libsndfile skips them in paths only
         other = head[:4] in headers.FAMILIES or head.startswith((b"fLaC", headers.AU_MAGIC))
-        if head.startswith(b"OggS"):
+        if _is_for_ffmpeg(source, head, other):
+            yield _open_container(file, source, name, stack, head)
+        elif head.startswith(b"OggS"):
             links = _ogg_links(file, source, name)
             first = _open_first(
                 itertools.chain([Part(lambda: _open_either(_rewound(source), name))], links), file, stack
@@ -81,6 +82,30 @@ def open_audio(source: Source, name: str, only_header: bool = False) -> Iterator
             yield _open_mp3(file, source, name, stack, only_header)
         else:
             yield _open_uncompressed(file, source, name, stack, only_header)
+
+
+def _is_for_ffmpeg(source: Source, head: bytes, other: bool) -> bool:
+    """Tell whether libsndfile is not to be asked: for containers by their content, or by a name that it agrees with."""
+    if head[4:8] == b"ftyp" or head.startswith(b"Creative Voice") or (head[:4], head[8:12]) == (b"RIFF", b"AVI "):
+        return True
+    suffix = Path(source).suffix.lower() if isinstance(source, (str, Path)) else ""
+    is_mp3 = bool(MP3_HEAD.match(head) and head[1] & 0x06)  # layer 0 is AAC
+    return suffix in RAW_FORMATS or (suffix in PYAV_SUFFIXES and not (other or is_mp3 or head.startswith(b"OggS")))
+
+
+def _open_container(file: BinaryIO, source: Source, name: str, stack: contextlib.ExitStack, head: bytes) -> Reader:
+    starts = boxes.mp4_files(file) if head[4:8] == b"ftyp" else [0]
+    missing = boxes.missing_of_avi(file) if head.startswith(b"RIFF") else ""
+    if len(starts) == 1:
+        reader = stack.enter_context(_open_by_ffmpeg(_rewound(source), name))
+        if missing:
+            reader.notes.append(Note(missing, reader.seconds))
+        return reader
+    ends = [*starts[1:], file.seek(0, os.SEEK_END)]
+    pieces = (window(file, start, stop) for start, stop in zip(starts, ends, strict=True))
+    parts = (Part(functools.partial(_open_by_ffmpeg, piece, name)) for piece in pieces)
+    first = _open_first(parts, file, stack)
+    return _Chain(first, parts, name, first.seconds)
 
 
 def _open_uncompressed(
@@ -105,8 +130,12 @@ def _open_uncompressed(
 
 def _open_mp3(file: BinaryIO, source: Source, name: str, stack: contextlib.ExitStack, only_header: bool) -> Reader:
     streams, rest = ([], 0) if only_header and mp3.has_index(file) else mp3.streams(file)
+    if mp3.is_chance(streams, rest):
+        raise AudioError(f"{name}: not audio that can be decoded (only few of its bytes look like frames of MP3)")
     whole = len(streams) == 1 and streams[0].start == 0 and streams[0].regular
     end = f"its last {rest} bytes are no whole frame of MP3" if rest else ""
+    if whole and streams[0].declared is None:  # libsndfile would count tags as sound
+        source = window(file, 0, streams[0].stop)
     if not streams or whole:
         reader = stack.enter_context(_open_either(_rewound(source), name, file))
         if end:
