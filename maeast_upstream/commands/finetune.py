@@ -22,7 +22,9 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.evaluation.finetune import ENCODER_NAME, finetune
     from maeast_upstream.evaluation.labelled_set import read_sets
     from maeast_upstream.evaluation.tables import format_tuned, write_tuned
+    from maeast_upstream.storage.atomic import refuse_to_replace_inputs
 
+    refuse_to_replace_inputs([args.out / SCORES_NAME], args.labels)
     sets = read_sets(args.labels, columns_from(args))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     args.out.mkdir(parents=True, exist_ok=True)

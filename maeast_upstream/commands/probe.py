@@ -46,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     groups = groups_from(args.group, [each.name for each in sets])
     finetuned = {name: read_finetuned(Path(path), sets) for name, path in named_once(args.finetuned).items()}
     if args.out is not None:
-        check_output(args.out)
+        named_files = [*features.values(), *named_once(args.finetuned).values()]
+        check_output(args.out, [*args.labels, *(Path(path) for path in named_files if path is not None)])
     encoders: dict[str, list[Encoder]] = {}
     if MODEL in features or RANDOM in features:
         wanted = checkpoints.items() if MODEL in features else list(checkpoints.items())[:1]
@@ -249,15 +250,16 @@ def refuse_equal_names(names: Sequence[str]) -> None:
         raise UsageError(f"the name {twice[0]!r} is used twice; give one of the two another name")
 
 
-def check_output(out: Path) -> None:
-    """Check, before any work, that the results can be written.
+def check_output(out: Path, inputs: Sequence[Path]) -> None:
+    """Check, before any work, that the results can be written and replace none of the inputs.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: they cannot, or one of them is an input.
     """
-    from maeast_upstream.storage.atomic import refuse_unwritable
+    from maeast_upstream.storage.atomic import refuse_to_replace_inputs, refuse_unwritable
     from maeast_upstream.visualization.figures import refuse_no_matplotlib
 
+    refuse_to_replace_inputs([out] if out.suffix == ".csv" else [out / name for name in FILES], inputs)
     if out.suffix == ".csv":
         refuse_unwritable(out)
         return

@@ -172,7 +172,7 @@ class _Listing:
                 problem = "; ".join(filter(None, ["a folder without audio", str(self._left_out), known]))
                 raise ValueError(f"{without_secrets(item)}: {problem}")
             if file_type != "directory" and _suffix(item) in MANIFEST_SUFFIXES:
-                next(read_manifest(item, self._path_column))
+                next(read_manifest(item, self._path_column, note=True))
 
     def segments(self) -> Iterator[Segment]:
         """Yield the segments of all inputs, then log what was left out."""

@@ -16,7 +16,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from maeast_upstream.data.tables import Header, option_hint, parse_number, read_header, row_values
+from maeast_upstream.data.tables import Header, note_ignored_times, option_hint, parse_number, read_header, row_values
+from maeast_upstream.display import without_secrets
 from maeast_upstream.storage.delimited import from_cell
 from maeast_upstream.storage.remote import is_remote
 from maeast_upstream.storage.text import file_name, lines_of, open_lines
@@ -46,12 +47,13 @@ class Row:
     """The kind of audio as fairseq's form declares it (speech, music, ...); "" where it does not."""
 
 
-def read_manifest(path: str, path_column: str = "path") -> Iterator[Row]:
+def read_manifest(path: str, path_column: str = "path", *, note: bool = False) -> Iterator[Row]:
     """Read a manifest of either form row by row.
 
     Args:
         path: A file or an address.
         path_column: What the table calls the column of paths.
+        note: Whether to log a line about columns that look like times but are not read.
 
     Raises:
         ValueError: There are no rows, no column of paths and no root folder; or a row has no path or impossible times.
@@ -61,6 +63,8 @@ def read_manifest(path: str, path_column: str = "path") -> Iterator[Row]:
         lines = lines_of(file, path)
         header = read_header(lines, path, path_column)
         if header.has(path_column):
+            if note:
+                note_ignored_times(without_secrets(path), header.columns, TIME_COLUMNS)
             rows = _with_header(path, lines, header, path_column)
         else:
             known = f"a header with the column {path_column}, or (.tsv) a root folder that exists"

@@ -7,17 +7,26 @@
 """
 
 import csv
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from maeast_upstream.storage.text import MAX_LINE
+
+logger = logging.getLogger(__name__)
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """How values may be separated, and how messages call it."""
 OPTIONS = {"path": "--path-column", "label": "--label-column", "split": "--split-column"}
 """Columns whose names a user can give, with the options of commands; in Python, ``columns={"path": NAME}``."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+TIME_LIKE = re.compile(
+    r"(start|begin|end|stop|onset|offset)([ _.-]?(time|ms|s|secs?|seconds?|frames?|samples?)){0,3}( ?\(\w+\))?",
+    re.IGNORECASE,
+)
+"""Names of columns that look like times of segments, such as ``Begin Time (s)`` of Raven."""
+LENGTH_LIKE = ("duration", "length")
 MAX_SHOWN_COLUMNS, MAX_SHOWN_CHARACTERS = 20, 40
 
 ColumnNames = Mapping[str, str]
@@ -65,6 +74,23 @@ class Header:
 def option_hint(name: str) -> str:
     """Return the end of a message about a missing column: the option that names another, if there is one."""
     return f"; {OPTIONS[name]} names another column" if name in OPTIONS else ""
+
+
+def note_ignored_times(path: str, columns: Collection[str], known: Collection[str] = ()) -> None:
+    """Log one line if a table has columns that look like times of segments but are not read.
+
+    Args:
+        path: The table, as messages call it.
+        columns: The names of its columns.
+        known: The names of columns that are read as times.
+    """
+    names = {name.casefold() for name in columns}
+    ignored = [name for name in columns if TIME_LIKE.fullmatch(name) and name.casefold() not in known]
+    if ignored or (names & {"start", "start_ms"} and not names & {"end", "end_ms"}):
+        ignored += [name for name in columns if name.casefold() in LENGTH_LIKE]
+    if ignored:
+        rule = f"times of segments are read from {', '.join(known)}" if known else "files are read as a whole"
+        logger.warning("%s: ignored: %s; %s", path, ", ".join(map(repr, ignored[:MAX_SHOWN_COLUMNS])), rule)
 
 
 def read_header(lines: Iterator[str], path: str, wanted: str) -> Header:

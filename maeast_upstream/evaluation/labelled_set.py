@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.data.labels import NO_NAMES, SPLITS, read_splits
-from maeast_upstream.data.tables import ColumnNames
+from maeast_upstream.data.labels import NO_NAMES, SPLITS, read_header, read_splits
+from maeast_upstream.data.tables import ColumnNames, note_ignored_times
 from maeast_upstream.display import as_text
 
 
@@ -73,6 +73,7 @@ def read_labels(path: Path, names: ColumnNames = NO_NAMES) -> LabelledSet:
         ValueError: as in `read_splits`; all clips have the same label.
     """
     rows = read_splits(path, names=names)
+    note_ignored_times(str(path), sorted(read_header(path, names)))
     labels, splits = (np.array(column) for column in zip(*rows.values(), strict=True))
     if len(set(labels)) < 2:
         raise ValueError(f"{path}: only one class, {str(labels[0])!r}; a probe needs two")

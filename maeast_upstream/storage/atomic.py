@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 MAX_NAME_BYTES = 200
@@ -118,6 +118,14 @@ def refuse_unwritable(path: Path) -> None:
         raise ValueError(f"{path.parent}: no such folder to write {path.name} to")
     if path.is_dir():
         raise ValueError(f"{path}: a folder; expected the name of a file to write")
+
+
+def refuse_to_replace_inputs(written: Iterable[Path], read: Iterable[Path]) -> None:
+    """Raise ValueError if a file that is about to be written is one of those that are read; call it before the work."""
+    inputs = set(map(os.path.realpath, read))
+    for path in written:
+        if os.path.realpath(path) in inputs:
+            raise ValueError(f"{path}: an input, and an output of this run; give another -o")
 
 
 def refuse_to_overwrite(path: Path, force: bool) -> None:

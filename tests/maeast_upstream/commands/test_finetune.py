@@ -84,3 +84,11 @@ def test_what_cannot_be_done_is_one_line(start, drums, tmp_path, capsys, options
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert message in error
+
+
+def test_scores_do_not_replace_the_labels(drums, tmp_path):
+    labels = tmp_path / "scores.csv"
+    labels.write_bytes(drums.read_bytes())
+    with pytest.raises(ValueError, match="an input, and an output of this run"):
+        finetune.main([str(labels), "-o", str(tmp_path)])
+    assert labels.read_bytes() == drums.read_bytes()

@@ -170,6 +170,35 @@ def test_sets_of_one_name_are_refused(tones):
         probe.main([str(tones), str(tones)])
 
 
+@pytest.mark.parametrize("option", ["labels", "features", "finetuned", "folder"])
+def test_no_output_replaces_an_input(tones, tmp_path, option):
+    folder = shutil.copytree(tones.parent, tmp_path / "set")
+    labels = shutil.copy(folder / "labels.csv", folder / "probe.csv")
+    scores = tmp_path / "scores.csv"
+    scores.write_text("set,test_accuracy\nprobe,50\n")
+    before = labels.read_bytes(), scores.read_bytes()
+    options = {
+        "labels": ["--features", "logmel", "-o", str(labels)],
+        "folder": ["--features", "logmel", "-o", str(folder)],
+        "features": ["--features", f"x={labels}", "-o", str(labels)],
+        "finetuned": ["--features", "logmel", "--finetuned", f"x={scores}", "-o", str(scores)],
+    }
+    with pytest.raises(ValueError, match="an input, and an output of this run"):
+        probe.main([str(labels), *options[option]])
+    assert (labels.read_bytes(), scores.read_bytes()) == before
+
+
+def test_times_in_a_table_of_labels_are_named_as_ignored(tones, tmp_path, caplog):
+    folder = shutil.copytree(tones.parent, tmp_path / "set")
+    table = folder / "labels.csv"
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{head},start,end", *(f"{row},0,0.1" for row in rows)]))
+    read_labels(table)
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "ignored: 'end', 'start'; files are read as a whole"
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

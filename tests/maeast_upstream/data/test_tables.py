@@ -2,9 +2,11 @@
 
 import codecs
 import os
+import re
 
 import pytest
 
+from maeast_upstream.data.inputs import list_segments
 from maeast_upstream.data.labels import read_splits, read_table
 from maeast_upstream.data.manifest import read_manifest
 from maeast_upstream.storage.text import MAX_LINE
@@ -190,3 +192,25 @@ def test_names_of_clips_in_any_bytes_are_kept_and_labels_in_them_are_refused(tmp
     (tmp_path / "l.csv").write_bytes(b"path,label\na.wav,caf\xe9\n")
     with pytest.raises(ValueError, match=r"row 1: caf\\xe9 is not in UTF-8; save the table as UTF-8"):
         read_table(tmp_path / "l.csv", ["path", "label"])
+
+
+@pytest.mark.parametrize(
+    ("header", "ignored"),
+    [
+        ("path,offset,duration", "'offset', 'duration'"),
+        ("path,start,duration", "'duration'"),
+        ("path,Begin Time (s),End Time (s)", r"'Begin Time \(s\)', 'End Time \(s\)'"),
+        ("path,start_time,end_time,start,end", "'start_time', 'end_time'"),
+    ],
+)
+def test_columns_that_look_like_times_but_are_not_read_are_named_once(tmp_path, caplog, header, ignored):
+    table = written(tmp_path, f"{header}\na.wav{',1' * header.count(',')}\n".replace(",1,1,1,1", ",1,2,1,2"))
+    list(list_segments([str(table)]))
+    (record,) = caplog.records
+    assert re.search(f"ignored: {ignored}; times of segments are read from start_ms", record.getMessage())
+
+
+@pytest.mark.parametrize("header", ["path,start,end", "path,duration,label", "path,end", "path,stage,sender"])
+def test_other_columns_are_ignored_without_a_word(tmp_path, caplog, header):
+    list(list_segments([str(written(tmp_path, f"{header}\na.wav,1,{'2' if ',start' in header else ''}\n"))]))
+    assert not caplog.records
