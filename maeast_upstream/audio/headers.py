@@ -143,7 +143,7 @@ def _part(file: BinaryIO, base: int, header: _Samples, samples: _Samples, stop: 
     elif declared is not None and found > declared:
         note, right = f"{declared} bytes of samples declared, {found} found; all were read", declared / found
     # libsndfile finds the end of the file itself behind placeholders in the other formats
-    lost = samples.magic in (b"RF64", b"BW64", b"caff", AU_MAGIC) or found > 0xFFFF_FFFF
+    lost = samples.magic in (b"RF64", b"BW64", b"caff", b"riff", AU_MAGIC) or found > 0xFFFF_FFFF
     wrong = found > (declared or 0) if declared is None or not lost else found != declared
     whole = window(file, base) if base else file
     following, more = _following(whole, samples, stop)

@@ -30,8 +30,9 @@ __all__ = [
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Range of sample rates in Hz; others come from broken headers."""
-RESAMPLING_MARGIN_MS = 50
-"""Audio that is read on both sides of a resampled segment; soxr's filter reaches 10 ms at 44.1 kHz."""
+RESAMPLING_MARGIN_MS, RESAMPLING_MARGIN_SAMPLES = 50, 400
+"""Audio that is read on both sides of a resampled segment, at least; soxr's filter reaches 10 ms at 44.1 kHz, and
+hundreds of samples of low rates."""
 MAX_AMPLITUDE = 1e10
 """Largest sample that is accepted: 32-bit integers read as floats reach 2e9; from about 1e16 a spectrum overflows."""
 MAX_OVERRUN_MS, MAX_OVERRUN_SHARE = 1000.0, 0.1
@@ -163,7 +164,8 @@ def read_opened(
     stop = math.inf if end == math.inf else max(first + 1, round(end * SAMPLES_PER_MS))
     # the segment is resampled on the grid of the whole file: from a sample that both rates share
     common = math.gcd(rate, SAMPLE_RATE)
-    margin = 0 if rate == SAMPLE_RATE else RESAMPLING_MARGIN_MS * SAMPLES_PER_MS
+    margin_ms = max(RESAMPLING_MARGIN_MS, math.ceil(1000 * RESAMPLING_MARGIN_SAMPLES / rate))
+    margin = 0 if rate == SAMPLE_RATE else margin_ms * SAMPLES_PER_MS
     shared = max(0, first - margin) // (SAMPLE_RATE // common)
     from_native, from_16k = shared * (rate // common), shared * (SAMPLE_RATE // common)
     count = stop if stop == math.inf else math.ceil((stop + margin) * rate / SAMPLE_RATE) - from_native

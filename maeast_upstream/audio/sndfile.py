@@ -68,10 +68,8 @@ class _SoundfileReader:
 
     def blocks(self, first: int) -> Iterator[np.ndarray]:
         file = self._file
-        if first and self.seeks and file.frames < UNKNOWN_FRAMES:
-            self.position = file.seek(min(first, file.frames))
         rows = max(1, backends.BLOCK_FRAMES // file.channels)
-        for block in self._whole_blocks(rows):
+        for block in self._whole_blocks(rows) if self._seek(first) else ():
             skip = max(0, first - self.position)
             self.position += len(block)
             if self.position > file.frames + self.rate and file.format != "MP3":  # some broken Opus files never end
@@ -81,6 +79,17 @@ class _SoundfileReader:
             return
         yield from self._continue(first)
         self._note_shortfall()
+
+    def _seek(self, first: int) -> bool:
+        """Go to sample ``first`` where that is exact; False if a fault in the file forbids it."""
+        import soundfile
+
+        if first and self.seeks and self._file.frames < UNKNOWN_FRAMES:
+            try:
+                self.position = self._file.seek(min(first, self._file.frames))
+            except (soundfile.LibsndfileError, RuntimeError):  # FLAC with damaged frames
+                return False
+        return True
 
     def _whole_blocks(self, rows: int) -> Iterator[np.ndarray]:
         """Yield blocks until the end or the first fault."""

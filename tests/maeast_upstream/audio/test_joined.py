@@ -96,6 +96,13 @@ def test_an_au_with_another_placeholder_for_its_length_is_read(tmp_path):
     assert (len(result.samples), result.notes) == (RATE, ())
 
 
+def test_a_w64_with_an_impossible_length_is_read(tmp_path):
+    whole = encoded(1, format="W64", subtype="PCM_16")
+    at = whole.index(b"data") + 16
+    result = decoded(tmp_path, "x.w64", whole[:at] + struct.pack("<Q", 1 << 63) + whole[at + 8 :])
+    assert (len(result.samples), result.notes) == (RATE, ())
+
+
 OTHERS = {
     "a WAV without its length": riff(b"data\0\0\0\0" + pcm(noise(2))),
     "joined MP3": encoded(1, 1, format="MP3") + encoded(1, 2, format="MP3"),
@@ -191,3 +198,22 @@ def test_a_voc_of_many_blocks_is_read_whole(tmp_path, codec):
 def test_aac_in_latm_is_read(tmp_path, suffix):
     result = decoded(tmp_path, f"x.{suffix}", by_ffmpeg("latm", "aac", 2))
     assert abs(len(result.samples) / RATE - 2) < 0.2
+
+
+def test_segments_of_a_damaged_flac_are_those_of_the_whole(tmp_path):
+    """Libsndfile cannot go to some of its samples."""
+    whole = encoded(4, format="FLAC")
+    half = len(whole) // 2
+    result = decoded(tmp_path, "x.flac", whole[:half] + bytes(3000) + whole[half + 3000 :])
+    for first in range(0, 4000, 125):
+        part = decode_audio(tmp_path / "x.flac", first, first + 125).samples
+        np.testing.assert_array_equal(part, result.samples[16 * first : 16 * (first + 125)])
+
+
+@pytest.mark.parametrize("rate", [1000, 2000, 4000])
+def test_segments_at_low_rates_are_those_of_the_whole(tmp_path, rate):
+    soundfile.write(tmp_path / "x.wav", noise(3)[: 3 * rate], rate)
+    whole = decode_audio(tmp_path / "x.wav").samples
+    for first in (300, 700, 1501):
+        part = decode_audio(tmp_path / "x.wav", first, first + 600).samples
+        np.testing.assert_allclose(part, whole[16 * first : 16 * (first + 600)], atol=1e-5)
