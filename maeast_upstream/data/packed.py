@@ -22,6 +22,8 @@ COLUMNS = ("clip", "kind", "samples")
 RECORD_NAME, SOURCE_NAME = "packed.json", "source.txt"
 """What the folder was decoded from; version 0.1 wrote the second, which holds only the path."""
 SAMPLE_BYTES = 2
+BLOCK_SAMPLES = 1 << 23
+"""Samples that are converted at once: a day of them is 5.5 GB."""
 FULL_SCALE = 32768.0
 """The int16 value of a sample of 1.0, so that 16-bit audio at 16 kHz keeps its exact values."""
 
@@ -123,4 +125,8 @@ def to_float(samples: np.ndarray) -> np.ndarray:
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
     """Convert float32 samples in [-1, 1] to int16; louder ones are clipped."""
-    return (samples * np.float32(FULL_SCALE)).round().clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    converted = np.empty(len(samples), np.int16)
+    for first in range(0, len(samples), BLOCK_SAMPLES):
+        block = samples[first : first + BLOCK_SAMPLES] * np.float32(FULL_SCALE)
+        converted[first : first + BLOCK_SAMPLES] = block.round().clip(-FULL_SCALE, FULL_SCALE - 1)
+    return converted

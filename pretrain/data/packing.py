@@ -1,40 +1,66 @@
 """Decodes a corpus once into flat files that are fast to cut crops from; see `maeast_upstream.data.packed`."""
 
 import contextlib
+import functools
 import io
 import json
 import logging
 import os
+import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 
+from maeast_upstream.audio.constants import MAX_HOURS, SAMPLE_RATE
 from maeast_upstream.audio.files import AUDIO_SUFFIXES
 from maeast_upstream.audio.reading import AudioError, decode_audio
-from maeast_upstream.data.packed import AUDIO_NAME, RECORD_NAME, TABLE_NAME, Packed, is_packed, open_packed, to_int16
+from maeast_upstream.data.packed import (
+    AUDIO_NAME,
+    RECORD_NAME,
+    SAMPLE_BYTES,
+    TABLE_NAME,
+    Packed,
+    is_packed,
+    open_packed,
+    to_int16,
+)
 from maeast_upstream.data.tars import Member, list_members, read_member
+from maeast_upstream.decoding.bounded import BoundedJoin
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.delimited import lines
 from maeast_upstream.storage.lock import ProcessLock
 from pretrain.data.listing import Listing, list_corpus
+from pretrain.data.mapping import mapping
 from pretrain.data.packed_record import BLOCK_BYTES, ERRORS_NAME, WARNINGS_NAME, Record, refuse_other_corpus
 
 logger = logging.getLogger(__name__)
 
 FILES_PER_TASK = 32
-"""Files that a process decodes at once; few, because each may hold hours."""
+"""Files that a process decodes at once."""
+TASK_SAMPLES = 3600 * SAMPLE_RATE
+"""A process keeps so many samples of what it decodes at once in memory, an hour; more go to a file of the disk."""
 MAX_DESCRIPTION_BYTES = 1 << 20
 """Limit of a clip's JSON; a longer one gives no kind."""
 LOCK_NAME = ".lock"
+DECODED_SUFFIX = ".decoded.part"
+"""Ends the names of the files that hold what one task decoded."""
 POLL_SECONDS = 0.5
 """Time between two looks at the lock of another process that is packing."""
+
+
+class Stored(NamedTuple):
+    """The place of int16 samples that are too many to be kept in memory."""
+
+    path: str
+    offset: int
+    """Bytes before them."""
+    samples: int
 
 
 class Clip(NamedTuple):
@@ -42,8 +68,8 @@ class Clip(NamedTuple):
 
     name: str
     kind: str
-    samples: np.ndarray | str
-    """int16 samples, or the reason why there are none, which begins with the name."""
+    samples: "np.ndarray | Stored | str"
+    """int16 samples, where they are stored, or the reason why there are none, which begins with the name."""
     notes: tuple[str, ...] = ()
     """What was noticed while it was decoded."""
 
@@ -100,6 +126,7 @@ def _pack(listing: Listing, out: Path, workers: int, failures: list[str]) -> Non
     names = (AUDIO_NAME, RECORD_NAME, ERRORS_NAME, WARNINGS_NAME, TABLE_NAME)  # the table last
     parts = {name: out / f"{name}.part" for name in names}
     digest = listing.digest  # before decoding: what changes meanwhile is a change
+    _remove_decoded(out)  # of a process that was killed
     try:
         written = _decode(_tasks(listing), parts[AUDIO_NAME], workers, failures)
         if not written.rows:
@@ -122,6 +149,7 @@ def _pack(listing: Listing, out: Path, workers: int, failures: list[str]) -> Non
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
+        _remove_decoded(out)
 
 
 @contextlib.contextmanager
@@ -162,9 +190,10 @@ class _Written:
 def _decode(tasks: list[Task], path: Path, workers: int, failures: list[str]) -> _Written:
     """Write the samples of all clips to ``path``."""
     written = _Written()
-    with path.open("wb") as file, _mapping(workers) as apply:
+    decode = functools.partial(_decode_task, folder=path.parent)
+    with path.open("wb") as file, mapping(workers) as apply:
         audio = _Checked(file)
-        for clips in progress_bar(apply(_decode_task, tasks), total=len(tasks), unit="part", desc="decoding"):
+        for clips in progress_bar(apply(decode, tasks), total=len(tasks), unit="part", desc="decoding"):
             for name, kind, samples, notes in clips:
                 written.warnings += [(name, note) for note in notes]
                 if isinstance(samples, str):
@@ -172,14 +201,34 @@ def _decode(tasks: list[Task], path: Path, workers: int, failures: list[str]) ->
                     written.errors.append((name, samples.removeprefix(f"{name}: ")))
                     logger.warning("left out: %s", samples)
                 else:
-                    audio.write(samples.tobytes())
-                    written.rows.append((name, kind, len(samples)))
+                    written.rows.append((name, kind, _write_samples(audio, samples)))
+            _remove_decoded(path.parent, {samples.path for _, _, samples, _ in clips if isinstance(samples, Stored)})
         file.flush()
         os.fsync(file.fileno())
         written.checksums = audio.checksums()
     if written.warnings:
         logger.warning("%d warnings about clips that were decoded, in %s", len(written.warnings), WARNINGS_NAME)
     return written
+
+
+def _write_samples(audio: "_Checked", samples: np.ndarray | Stored) -> int:
+    """Write the samples of a clip; return how many."""
+    if not isinstance(samples, Stored):
+        audio.write(samples.tobytes())
+        return len(samples)
+    with open(samples.path, "rb") as file:  # noqa: PTH123
+        file.seek(samples.offset)
+        missing = samples.samples * SAMPLE_BYTES
+        while block := file.read(min(missing, BLOCK_BYTES)):
+            audio.write(block)
+            missing -= len(block)
+    return samples.samples
+
+
+def _remove_decoded(out: Path, paths: Iterable[str] | None = None) -> None:
+    """Remove the files that hold what tasks decoded, or some of them."""
+    for path in out.glob(f"*{DECODED_SUFFIX}") if paths is None else map(Path, paths):
+        path.unlink(missing_ok=True)
 
 
 class _Checked:
@@ -217,18 +266,24 @@ def _tasks(listing: Listing) -> list[Task]:
     return [[(path, listing.name(path))] for path in listing.shards] + groups
 
 
-@contextlib.contextmanager
-def _mapping(workers: int) -> Iterator[Callable[..., Iterable[list[Clip]]]]:
-    """`map` in this process, or in ``workers`` others."""
-    if workers == 0:
-        yield map
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield pool.map
+def _decode_task(task: Task, folder: Path) -> list[Clip]:
+    """Decode files; what is beyond `TASK_SAMPLES` goes to a file in ``folder``."""
+    clips, samples, file = list[Clip](), 0, None
+    with contextlib.ExitStack() as stack:
+        for clip in (clip for path, about in task for clip in _decode_file(path, about)):
+            samples += len(clip.samples) if isinstance(clip.samples, np.ndarray) else 0
+            if isinstance(clip.samples, np.ndarray) and samples > TASK_SAMPLES:
+                file = file or stack.enter_context(_temporary(folder))
+                clips.append(clip._replace(samples=Stored(file.name, file.tell(), len(clip.samples))))
+                file.write(clip.samples.data)
+            else:
+                clips.append(clip)
+    return clips
 
 
-def _decode_task(task: Task) -> list[Clip]:
-    return [clip for path, about in task for clip in _decode_file(path, about)]
+def _temporary(folder: Path) -> IO[bytes]:
+    """Make a file that stays until `_remove_decoded`."""
+    return tempfile.NamedTemporaryFile(dir=folder, suffix=DECODED_SUFFIX, delete=False)
 
 
 def _decode_file(path: Path, about: str) -> Iterator[Clip]:
@@ -285,8 +340,11 @@ def _kind(text: bytes) -> str:
 
 
 def _read(name: str, kind: str, source: Path | io.BytesIO) -> Clip:
+    join = BoundedJoin(name, MAX_HOURS)
     try:
-        decoded = decode_audio(source)
+        decoded = decode_audio(source, join=join)
+        return Clip(name, kind, to_int16(decoded.samples), decoded.notes)
     except AudioError as error:
         return Clip(name, kind, f"{name}: {str(error).removeprefix(f'{name}: ')}")
-    return Clip(name, kind, to_int16(decoded.samples), decoded.notes)
+    finally:
+        join.close()

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import io
 import json
@@ -146,10 +147,10 @@ def test_stopped_while_decoding_leaves_no_part_and_begins_anew(tmp_path, monkeyp
     monkeypatch.setattr(packing, "FILES_PER_TASK", 1)
     decode = packing._decode_task
 
-    def stop_at_last(task):
+    def stop_at_last(task, folder):
         if task[0][0].name == CLIPS[2].name:
             raise KeyboardInterrupt
-        return decode(task)
+        return decode(task, folder)
 
     monkeypatch.setattr(packing, "_decode_task", stop_at_last)
     with pytest.raises(KeyboardInterrupt):
@@ -189,7 +190,7 @@ def test_a_clip_whose_path_begins_as_a_formula_keeps_its_name(tmp_path, monkeypa
 
 def test_the_notes_of_decoding_are_listed_beside_the_clips(tmp_path, monkeypatch, caplog):
     decoded = DecodedAudio(np.zeros(100, np.float32), ("no Xing header", "ends early"))
-    monkeypatch.setattr(packing, "decode_audio", lambda source: decoded)
+    monkeypatch.setattr(packing, "decode_audio", lambda source, join: decoded)
     pack(copy_clips(tmp_path / "clips"), tmp_path / "packed", 0)
     lines = (tmp_path / "packed" / "warnings.tsv").read_text().splitlines()
     assert lines[0] == "clip\twarning"
@@ -350,8 +351,38 @@ def test_a_decoding_process_that_was_killed_is_one_line(tmp_path, monkeypatch):
         pack(copy_clips(tmp_path / "clips"), tmp_path / "packed", 1)
 
 
-def kill_this_process(task):
+def kill_this_process(task, folder):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_task_decodes_beyond_its_memory_goes_through_a_file_with_the_same_result(tmp_path, monkeypatch, workers):
+    source = copy_clips(tmp_path / "clips")
+    expected = pack(source, tmp_path / "expected", 0)
+    monkeypatch.setattr(packing, "TASK_SAMPLES", len(expected.audio) // 3)
+    packed = pack(source, tmp_path / "packed", workers)
+    assert np.array_equal(packed.audio, expected.audio)
+    assert np.array_equal(packed.lengths, expected.lengths)
+    assert not list((tmp_path / "packed").glob("*.part"))
+
+
+def test_a_file_longer_than_the_limit_is_left_out_and_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "MAX_HOURS", 2 / 3600)
+    source = copy_clips(tmp_path / "clips")
+    soundfile.write(source / "bomb.flac", np.zeros(5 * 16_000), 16_000)
+    write_shard(source / "shard.tar", [("bomb.flac", (source / "bomb.flac").read_bytes())])
+    failures = []
+    with contextlib.suppress(ValueError):
+        pack(source, tmp_path / "packed", 0, failures)
+    assert f"{source}/bomb.flac: more than 0.000555556 hours of audio" in failures[-2:]
+    assert "shard.tar/bomb.flac: more than 0.000555556 hours of audio" in failures
+
+
+def test_what_a_killed_process_decoded_is_removed(tmp_path):
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / f"tmp{packing.DECODED_SUFFIX}").write_bytes(b"samples")
+    pack(copy_clips(tmp_path / "clips"), tmp_path / "packed", 0)
+    assert not list((tmp_path / "packed").glob("*.part"))
 
 
 def test_the_corpus_itself_is_no_place_for_its_copy(tmp_path):
