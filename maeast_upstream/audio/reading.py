@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.audio.backends import PYAV_SUFFIXES, AudioError, Note, Reader, Source
-from maeast_upstream.audio.constants import SAMPLE_RATE, SAMPLES_PER_MS
+from maeast_upstream.audio.constants import MAX_HOURS, SAMPLE_RATE, SAMPLES_PER_MS
 from maeast_upstream.audio.files import AUDIO_SUFFIXES, check_path, find_audio
 from maeast_upstream.audio.joining import Join, cut, join_in_memory
 from maeast_upstream.audio.opening import open_audio
@@ -22,10 +22,12 @@ __all__ = [
     "AudioWarning",
     "DecodedAudio",
     "Source",
+    "TooLongError",
     "decode_audio",
     "duration_ms",
     "find_audio",
     "read_audio",
+    "within_hours",
 ]
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
@@ -39,8 +41,14 @@ MAX_OVERRUN_MS, MAX_OVERRUN_SHARE = 1000.0, 0.1
 """A segment may end this long, or this share of itself, after the end of its file; it is cut there."""
 ROUNDING_MS = 20.0
 """Up to this long, that is not noted, because times in tables are rounded."""
+TOLERANCE_SAMPLES = SAMPLE_RATE
+"""Audio beyond a limit of hours that is accepted: encoders fill up their last frame, and clocks differ."""
 MAX_NOTES = 10
 """Notes of one segment; more are only counted."""
+
+
+class TooLongError(AudioError):
+    """Audio is longer than the limit."""
 
 
 class AudioWarning(UserWarning):
@@ -64,14 +72,17 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
         (S,) float32 samples at 16 kHz, S at least 1, in about [-1, 1].
 
     Raises:
-        AudioError: As `decode_audio`.
+        AudioError: As `decode_audio`; or there are more samples than of `MAX_HOURS`.
 
     Warns:
         AudioWarning: One for each note of `decode_audio`.
     """
-    decoded = decode_audio(source, start_ms, end_ms)
+    name = _name(source)
+    decoded = decode_audio(
+        source, start_ms, end_ms, lambda blocks: join_in_memory(within_hours(blocks, MAX_HOURS, name))
+    )
     for note in decoded.notes:
-        warnings.warn(f"{_name(source)}: {note}", AudioWarning, stacklevel=2)
+        warnings.warn(f"{name}: {note}", AudioWarning, stacklevel=2)
     return decoded.samples
 
 
@@ -203,6 +214,16 @@ def _overrun(length: int, first: int, stop: float, reader: Reader, name: str) ->
         raise AudioError(f"{name}: {duration} long; a segment cannot end at {stop / SAMPLES_PER_MS:.10g} ms")
     if overrun > ROUNDING_MS:
         yield f"the segment ends {overrun:.0f} ms after the end of its file, at {duration}; it was cut there"
+
+
+def within_hours(blocks: Iterator[np.ndarray], hours: float, name: str) -> Iterator[np.ndarray]:
+    """Yield blocks of samples at 16 kHz; TooLongError, with the name of the audio, beyond a limit in hours."""
+    samples = 0
+    for block in blocks:
+        samples += len(block)
+        if samples > 3600 * hours * SAMPLE_RATE + TOLERANCE_SAMPLES:
+            raise TooLongError(f"{name}: more than {hours:g} hours of audio")
+        yield block
 
 
 def _at_most(count: float, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

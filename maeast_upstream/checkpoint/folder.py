@@ -4,8 +4,9 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,7 +17,7 @@ from maeast_upstream.checkpoint import published
 from maeast_upstream.checkpoint.archive import refuse_sparse
 from maeast_upstream.checkpoint.states import disk_errors, write_whole
 from maeast_upstream.checks import quote
-from maeast_upstream.config import EncoderConfig
+from maeast_upstream.config import EncoderConfig, FrontendConfig, Normalisation
 from maeast_upstream.messages import shortened
 from maeast_upstream.model import MaeAst, ModelConfig
 from maeast_upstream.storage.atomic import remove_leftovers, replacing_folder, restore_folder
@@ -26,6 +27,10 @@ from maeast_upstream.version import __version__
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 RUN_ENCODERS = ("ema", "best", "last")
 """Checkpoint folders inside a pretraining run, the preferred one first."""
+NECESSARY = {"model": ModelConfig, "frontend": FrontendConfig, "normalisation": Normalisation}
+"""Sections of config.json that decide what the weights compute."""
+LATER_SETTINGS = {"decoder_attention"}
+"""Their settings that version 0.1 did not write."""
 MAX_HEADER_BYTES = 4 << 20
 """A header of safetensors has about 100 bytes for each tensor, and a network has some hundred tensors."""
 MAX_WEIGHT = 1e4
@@ -80,15 +85,27 @@ def read_folder_config(folder: Path) -> EncoderConfig:
     """Read config.json of a checkpoint folder.
 
     Raises:
-        ValueError: The folder has no config.json or no weights, or config.json is broken.
+        ValueError: The folder has no config.json or no weights, or config.json is broken or lacks a setting.
     """
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: not a checkpoint folder: no {name} in it")
     try:
-        return EncoderConfig.from_dict(read_json(folder / CONFIG_NAME))
+        content = read_json(folder / CONFIG_NAME)
+        _refuse_missing(content)
+        return EncoderConfig.from_dict(content)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_NAME}: {error}") from error
+
+
+def _refuse_missing(content: Any) -> None:
+    """Raise ValueError where a setting is missing whose default may not be what was trained."""
+    for section, kind in NECESSARY.items() if isinstance(content, dict) else ():
+        found = content.get(section, {})
+        names = [field.name for field in fields(kind) if field.name not in LATER_SETTINGS]
+        missing = [name for name in names if isinstance(found, dict) and name not in found]
+        if missing:
+            raise ValueError(f"config.{section}.{missing[0]} is missing; a default may not be what was trained")
 
 
 def save_folder(folder: Path, network: MaeAst, config: EncoderConfig, dtype: torch.dtype = torch.float32) -> None:

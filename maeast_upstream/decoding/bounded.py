@@ -16,19 +16,13 @@ import numpy as np
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.joining import LARGE_BLOCK_SAMPLES, join_in_memory
-from maeast_upstream.audio.reading import AudioError
+from maeast_upstream.audio.reading import AudioError, within_hours
 
 MEMORY_HOURS = 1.0
 """Longer audio goes to a temporary file."""
 MIN_FREE_BYTES = 256 << 20
 """Space that is left for other programs where the temporary file lies."""
 SAMPLES_PER_HOUR = 3600 * SAMPLE_RATE
-TOLERANCE_SAMPLES = SAMPLE_RATE
-"""Audio beyond the limit that is accepted: encoders fill up their last frame, and clocks differ."""
-
-
-class TooLongError(AudioError):
-    """Audio is longer than the limit."""
 
 
 class BoundedJoin:
@@ -45,7 +39,6 @@ class BoundedJoin:
         self.joined: np.ndarray | None = None
         self.max_hours = max_hours
         self.name = name
-        self._max_samples = max_hours * SAMPLES_PER_HOUR + TOLERANCE_SAMPLES
 
     def __call__(self, blocks: Iterator[np.ndarray]) -> np.ndarray:
         """Join blocks of float32 samples: (S,).
@@ -55,7 +48,7 @@ class BoundedJoin:
             AudioError: There is no space for the temporary file.
         """
         self.close()
-        counted, limit = self._counted(blocks), round(MEMORY_HOURS * SAMPLES_PER_HOUR)
+        counted, limit = within_hours(blocks, self.max_hours, self.name), round(MEMORY_HOURS * SAMPLES_PER_HOUR)
         head = join_in_memory(_up_to(limit, counted))
         self.joined = head if len(head) <= limit else self._join_in_file(itertools.chain(_cut_up(head), counted))
         return self.joined
@@ -65,14 +58,6 @@ class BoundedJoin:
         if self.file:
             self.file.close()
         self.file = self.joined = None
-
-    def _counted(self, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        samples = 0
-        for block in blocks:
-            samples += len(block)
-            if samples > self._max_samples:
-                raise TooLongError(f"{self.name}: more than {self.max_hours:g} hours of audio")
-            yield block
 
     def _join_in_file(self, blocks: Iterator[np.ndarray]) -> np.ndarray:
         place = "the folder for temporary files"

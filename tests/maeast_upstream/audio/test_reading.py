@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sounds import tone, wav_header, write_pyav
 
+from maeast_upstream.audio import reading
 from maeast_upstream.audio.reading import AudioError, read_audio
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
@@ -235,3 +236,12 @@ def test_a_stream_that_goes_on_and_on_past_its_promised_end_is_broken(monkeypatc
     soundfile.write(tmp_path / "x.opus", tone(16000), 16000, format="OGG", subtype="OPUS")
     with pytest.raises(AudioError, match=r"x\.opus: broken: 8000 samples declared, \d+ or more found"):
         read_audio(tmp_path / "x.opus")
+
+
+def test_a_file_beyond_the_limit_of_hours_is_refused_while_it_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_HOURS", 2 / 3600)
+    path = tmp_path / "bomb.flac"
+    soundfile.write(path, np.zeros(5 * 16_000), 16_000)
+    with pytest.raises(AudioError, match=r"bomb\.flac: more than 0\.000555556 hours of audio"):
+        read_audio(path)
+    assert len(read_audio(path, 1000, 3000)) == 32_000

@@ -203,6 +203,10 @@ def break_folder(folder, how):
         config["model"]["embed_dim"] = 4 * 10**20
     if how == "too large a number":
         config["normalisation"]["mean"] = 10**400
+    if how == "missing heads":
+        del config["model"]["num_heads"]
+    if how == "missing normalisation":
+        del config["normalisation"]
     if how == "unexpected tensor":
         config["model"]["depth"] = 2
     (folder / "config.json").write_text("{" if how == "not JSON" else json.dumps(config))
@@ -220,6 +224,8 @@ def break_folder(folder, how):
         ("out of range", "num_heads 7 does not divide"),
         ("wrong shape", "has shape"),
         ("missing tensor", "is missing"),
+        ("missing heads", "config.model.num_heads is missing; a default may not be what was trained"),
+        ("missing normalisation", "config.normalisation.mean is missing"),
         ("unexpected tensor", "unexpected tensor"),
         ("far too deep", "depth must be at most 1000, got 1000000000"),
         ("far too wide", "embed_dim is too large"),
