@@ -176,6 +176,8 @@ class Trainer:
         run_folder.write_recipe(self.run, dataclasses.asdict(recipe))
         trackers = Trackers(self.run, self.step, recipe.tensorboard, recipe.tracker)
         normalisation = self.objective.normalise.statistics
+        if self.step >= recipe.optim.steps:
+            logger.warning("%s: has %d of optim.steps %d batches already", self.run, self.step, recipe.optim.steps)
         logger.info(
             "%s: %.1f M parameters on %s (%d processes, %s), %s, mean %.4f, std %.4f, batches %d to %d",
             self.run,

@@ -42,6 +42,8 @@ def open_archive(path: Path) -> zipfile.ZipFile:
             fill the file. The message does not name the file.
         OSError: The file cannot be opened.
     """
+    if not path.is_file():
+        raise ValueError("no file, but a folder, pipe or device")
     refuse_sparse(path)
     with path.open("rb") as file:
         end = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # what ZipFile itself finds, but before it reads on

@@ -3,7 +3,6 @@
 `pretrain.pack` writes them; pretraining and `maeast embed` map them into memory.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +14,15 @@ from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.data.manifest import SAMPLES
 from maeast_upstream.data.tables import read_header, row_values
 from maeast_upstream.storage.delimited import from_cell
-from maeast_upstream.storage.text import file_name, lines_of, open_lines
+from maeast_upstream.storage.json_file import read_json
+from maeast_upstream.storage.text import file_name, lines_of, open_lines, refuse_endless
 
 AUDIO_NAME, TABLE_NAME = "audio.i16", "clips.tsv"
 COLUMNS = ("clip", "kind", "samples")
 RECORD_NAME, SOURCE_NAME = "packed.json", "source.txt"
 """What the folder was decoded from; version 0.1 wrote the second, which holds only the path."""
+MAX_RECORD_BYTES = 64 << 20
+"""A record has about 12 bytes for the checksum of 16 MiB; this one would be of 90 TB."""
 SAMPLE_BYTES = 2
 BLOCK_SAMPLES = 1 << 23
 """Samples that are converted at once: a day of them is 5.5 GB."""
@@ -100,10 +102,11 @@ def is_packed(folder: str) -> bool:
 def source_of(folder: str | Path) -> str | None:
     """Return the path of the corpus that a packed folder was decoded from; None where the folder does not say."""
     for name in (RECORD_NAME, SOURCE_NAME):
+        path = Path(folder) / name
         try:
-            with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read()
-            relative = str(json.loads(text)["corpus"]) if name == RECORD_NAME else text
+            refuse_endless(path)
+            is_record = name == RECORD_NAME
+            relative = str(read_json(path, MAX_RECORD_BYTES)["corpus"]) if is_record else os.fsdecode(path.read_bytes())
         except (OSError, ValueError, KeyError, TypeError):
             continue
         return os.path.normpath(os.path.join(folder, relative))

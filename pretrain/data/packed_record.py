@@ -15,8 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.data.packed import AUDIO_NAME, RECORD_NAME, TABLE_NAME, is_packed, packed_clips, source_of
+from maeast_upstream.data.packed import (
+    AUDIO_NAME,
+    MAX_RECORD_BYTES,
+    RECORD_NAME,
+    TABLE_NAME,
+    is_packed,
+    packed_clips,
+    source_of,
+)
 from maeast_upstream.storage.delimited import from_cell
+from maeast_upstream.storage.json_file import read_json
 from pretrain.data.listing import DIGEST_LETTERS, Listing, list_corpus
 
 logger = logging.getLogger(__name__)
@@ -55,7 +64,7 @@ def read_record(folder: Path) -> Record | None:
     if not path.exists():
         return None
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        return Record(**read_json(path, MAX_RECORD_BYTES))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not written by pretrain.pack ({error}); remove {folder} to pack again") from error
 

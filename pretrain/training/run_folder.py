@@ -135,7 +135,8 @@ def read_state(
         check: Raises an error for a state that cannot be restored.
 
     Raises:
-        ValueError: there are states but none is whole, or the run was begun with other settings.
+        ValueError: there are states but none is whole, or there is an encoder but no state; or the run was begun with
+            other settings.
     """
     paths = states(run)
     for path in reversed(paths):
@@ -153,7 +154,12 @@ def read_state(
         refuse_changes(begun_with, recipe, run, "give another --out, or the same setting", CHANGEABLE)
         return state
     if paths:
-        raise ValueError(f"{paths[-1]}: not the state of a run, or a broken one; remove it to begin anew")
+        raise ValueError(f"{paths[-1]}: not the state of a run, or a broken one; give another --out to begin anew")
+    if (encoder := run / "last").exists():
+        raise ValueError(
+            f"{run}: no state to continue from, but beginning anew would replace the encoder {encoder}: give another "
+            f"--out (with --init {encoder} to begin with its weights), or remove {encoder}"
+        )
     return None
 
 

@@ -307,6 +307,10 @@ def test_a_record_that_is_none_is_one_line(tmp_path):
         (tmp_path / "packed" / "packed.json").write_text(text)
         with pytest.raises(ValueError, match=r"packed\.json: not written by pretrain\.pack"):
             open_packed_clips(tmp_path / "packed", check=True)
+    (tmp_path / "packed" / "packed.json").unlink()
+    os.mkfifo(tmp_path / "packed" / "packed.json")
+    with pytest.raises(ValueError, match=r"packed\.json: .*a pipe or device"):
+        pack(tmp_path / "clips", tmp_path / "packed", 0)
 
 
 def test_a_second_process_waits_for_the_first_and_says_so(tmp_path, caplog):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,7 @@ def test_if_no_state_is_whole_the_newest_is_named(tmp_path):
         run_folder.write_state(tmp_path, {"step": step, "recipe": {}}, keep=2)
     for path in run_folder.states(tmp_path):
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"00000002\.pt: not the state of a run.*remove it to begin anew"):
+    with pytest.raises(ValueError, match=r"00000002\.pt: not the state of a run.*give another --out to begin anew"):
         run_folder.read_state(tmp_path, {})
 
 
@@ -160,6 +161,18 @@ def test_a_run_that_went_back_keeps_its_new_states_and_not_the_broken_one(tmp_pa
     run_folder.write_state(tmp_path, {"step": 4, "recipe": {}}, keep)
     assert [int(path.stem) for path in run_folder.states(tmp_path)] == [3, 4][-keep:]
     assert run_folder.read_state(tmp_path, {})["step"] == 4
+
+
+def test_an_encoder_whose_states_were_removed_is_not_replaced(tmp_path):
+    (tmp_path / "last").mkdir()
+    with pytest.raises(ValueError, match=r"no state to continue from.* replace the encoder .*last: give another --out"):
+        run_folder.read_state(tmp_path, {})
+
+
+def test_a_pipe_in_place_of_a_state_is_not_waited_for(tmp_path):
+    run_folder.write_state(tmp_path, {"step": 3, "recipe": {}}, keep=2)
+    os.mkfifo(tmp_path / "states" / "00000004.pt")
+    assert run_folder.read_state(tmp_path, {})["step"] == 3
 
 
 def test_the_batches_of_a_broken_save_are_named(tmp_path):
