@@ -104,3 +104,11 @@ def test_an_example_runs(command, expected, monkeypatch, capsys):
     printed = capsys.readouterr().out
     for words in expected:
         assert words in printed
+
+
+def test_each_fault_found_in_the_field_has_its_test():
+    page = (ROOT / "docs" / "results" / "faults.md").read_text()
+    tests = re.findall(r"`([\w/]+\.py)`: `(test_\w+)`", page)
+    assert len(tests) > 100
+    for file, name in tests:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file}: {name}"
