@@ -173,6 +173,8 @@ def check_audio(audio: Any) -> None:
     expected = "expected audio of shape (n_sounds, n_samples), float32 at 16 kHz"
     if not isinstance(audio, Tensor):
         raise ValueError(f"{expected}; got {type(audio).__name__}: convert it with torch.from_numpy")
+    if audio.layout != torch.strided or audio.is_nested or audio.is_meta:
+        raise ValueError(f"{expected}; got a sparse or nested tensor, or one without data: give a dense one")
     if audio.dim() != 2:
         remedy = "mix it to mono" if audio.dim() == 3 else "give one clip as audio[None]"
         raise ValueError(f"{expected}; got {audio.dim()} dimensions, {tuple(audio.shape)}: {remedy}")

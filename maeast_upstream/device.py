@@ -2,6 +2,7 @@
 
 import torch
 
+from maeast_upstream.checks import quote
 from maeast_upstream.messages import shortened
 
 
@@ -13,17 +14,20 @@ def usable_device(name: str | torch.device | None) -> torch.device:
             the CPU.
 
     Raises:
-        ValueError: this machine has no such device.
+        ValueError: it names no device, or this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    expected = f"device must be cpu, cuda, cuda:N or auto, got {quote(name)}"
+    if not isinstance(name, str | torch.device | None) or str(name) == "meta":  # 0 would be the CPU, meta has no data
+        raise ValueError(expected)
     try:
         device = torch.device(name or "cpu")
     except RuntimeError as error:
-        raise ValueError(f"device must be cpu, cuda, cuda:N or auto, got {name!r}") from error
+        raise ValueError(expected) from error
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+    except (RuntimeError, AssertionError, ImportError) as error:  # AssertionError: torch was built without CUDA
         reason = shortened(error)
         raise ValueError(f"device {name!r} cannot be used here ({reason}): use cpu") from error
     return device

@@ -93,6 +93,8 @@ def as_floats(samples: Any, name: str) -> Tensor:
         ValueError: it is not numbers, or it is whole numbers of 64 bits that do not say what full scale is.
     """
     values = samples if isinstance(samples, Tensor) else _from_numpy(samples, name)
+    if values.is_nested or values.is_meta:
+        raise ValueError(f"{name}: expected samples, got a nested tensor or one without data: give a list of clips")
     if values.is_floating_point() and values.layout is torch.strided:
         return values.float()
     if values.layout is not torch.strided or values.is_complex() or values.is_quantized or values.dtype == torch.bool:
@@ -247,6 +249,8 @@ def _kind(value: Any) -> str:
         return f"{value.dtype} of shape {tuple(value.shape)}"
     if isinstance(value, Mapping) and "array" in value:
         return "a mapping: give its ['array'], with sample_rate=its ['sampling_rate']"
+    if hasattr(value, "read"):
+        return f"{type(value).__name__}: give load_audio(...) of it"
     if isinstance(value, Iterator):
         return f"{type(value).__name__}: give list(...) of it"
     return type(value).__name__

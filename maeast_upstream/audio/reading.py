@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from maeast_upstream.audio.backends import PYAV_SUFFIXES, AudioError, Note, Reader, Source
-from maeast_upstream.audio.constants import MAX_HOURS, SAMPLE_RATE, SAMPLES_PER_MS
+from maeast_upstream.audio.constants import MAX_HOURS, MAX_MS, SAMPLE_RATE, SAMPLES_PER_MS
 from maeast_upstream.audio.files import AUDIO_SUFFIXES, check_path, find_audio
 from maeast_upstream.audio.joining import Join, cut, join_in_memory
 from maeast_upstream.audio.opening import open_audio
+from maeast_upstream.display import without_secrets
+from maeast_upstream.storage.remote import is_remote
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -116,6 +118,11 @@ def decode_audio(
         raise AudioError(f"expected a path or a binary file, got {type(source).__name__}")
     if not all(value is None or isinstance(value, Real) for value in (start_ms, end_ms)):
         raise AudioError(f"start_ms and end_ms are numbers of milliseconds, got {start_ms!r:.40} and {end_ms!r:.40}")
+    if isinstance(source, str):
+        source = source.removeprefix("file://")
+        if not source or is_remote(source):
+            fault = "an address; maeast_upstream.extract.embed_files reads it" if source else "an empty path"
+            raise AudioError(without_secrets(f"{source}: {fault}", source).removeprefix(": "))
     name = _name(source)
     start = start_ms or 0.0
     if isinstance(source, (str, Path)):
@@ -167,8 +174,9 @@ def read_opened(
 ) -> DecodedAudio:
     """Read a segment of an opened file, as `decode_audio` does."""
     end = math.inf if end_ms is None else end_ms
-    if not 0 <= start < end:
-        raise AudioError(f"{name}: a segment from {start:.10g} to {end:.10g} ms; expected 0 <= start < end")
+    if not 0 <= start < end or MAX_MS < end < math.inf:
+        expected = f"0 <= start < end <= {MAX_MS:g}"
+        raise AudioError(f"{name}: a segment from {start:.10g} to {end:.10g} ms; expected {expected}")
     rate = reader.rate
     _check_rate(rate, name)
     first = round(start * SAMPLES_PER_MS)

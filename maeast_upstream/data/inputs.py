@@ -91,7 +91,9 @@ def list_segments(
             given without a manifest; while listing, a row of a manifest or a line of stdin is invalid.
     """
     unique: dict[str, str] = {}
-    for item in [inputs] if isinstance(inputs, (str, Path)) else inputs:
+    for item in [inputs] if isinstance(inputs, (str, Path)) or not isinstance(inputs, Iterable) else inputs:
+        if not isinstance(item, (str, os.PathLike)):
+            raise ValueError(f"an input of type {type(item).__name__}; expected paths or addresses")
         path = _normal(os.fspath(item))
         unique.setdefault(_identity(path), path)
     if path_column is not None and not any(_suffix(path) in MANIFEST_SUFFIXES for path in unique.values()):

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from maeast_upstream.audio.constants import MAX_MS
 from maeast_upstream.data.tables import Header, note_ignored_times, option_hint, parse_number, read_header, row_values
 from maeast_upstream.display import without_secrets
 from maeast_upstream.storage.delimited import from_cell
@@ -24,8 +25,6 @@ from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
 MANIFEST_SUFFIXES = frozenset({".tsv", ".csv"})
 SAMPLES = re.compile(r" *[0-9]{1,18} *")
-MAX_MS = 1e12
-"""Latest time in ms: 31 years."""
 TIME_COLUMNS = ("start_ms", "end_ms", "start", "end")
 
 

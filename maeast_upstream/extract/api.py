@@ -110,6 +110,8 @@ class Embedder:
             ValueError: the batch has no such column, or is a single row; the encoder is in train mode.
         """
         refuse_training(self.encoder)
+        if not isinstance(batch, Mapping):
+            raise ValueError(f"expected a batch, columns by name, got {type(batch).__name__}")
         if self.audio not in batch:
             raise ValueError(f"no column {self.audio!r}: give Embedder(audio=...) one of {', '.join(batch)}")
         column = batch[self.audio]

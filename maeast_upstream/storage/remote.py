@@ -26,7 +26,9 @@ def remote_type(url: str) -> str | None:
     system, path = resolve(url)
     try:
         return str(system.info(path)["type"])
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if refusal := _refusal(error):
+            raise ValueError(without_secrets(f"{url}: cannot be read ({refusal})", url)) from error
         return None
     except (OSError, ValueError) as error:
         raise ValueError(without_secrets(f"{url}: cannot be reached ({error})")) from error
@@ -39,8 +41,20 @@ def open_remote(url: str) -> BinaryIO:
         OSError, ValueError: It does not exist or cannot be reached.
     """
     system, path = resolve(url)
-    file: BinaryIO = system.open(path, "rb")
+    try:
+        file: BinaryIO = system.open(path, "rb")
+    except FileNotFoundError as error:  # whose text is the address
+        raise OSError(_refusal(error) or error.strerror or "no such file") from error
     return file
+
+
+def _refusal(error: FileNotFoundError) -> str:
+    """Return why a server gave no file, because fsspec calls any answer of HTTP "not found"; "" if there is none."""
+    cause = error.__cause__
+    if status := getattr(cause, "status", None):
+        return "" if status == 404 else f"the server answers {status} {getattr(cause, 'message', '')}".strip()
+    is_reason = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return (str(cause) or type(cause).__name__) if is_reason else ""
 
 
 def resolve(url: str) -> tuple["AbstractFileSystem", str]:

@@ -222,6 +222,8 @@ def test_a_click_moves_most_the_step_whose_centre_is_nearest(hop_ms, drums, fram
         (torch.tensor([[0.0] * 800, [-1e20] * 800]), r"samples up to 1e\+20 in clip 1"),
         (torch.full((2, 800), 3000.0), "samples up to 3e[+]03 in clip 0, where 1 is full scale: divide by 32768"),
         ([0.0], "got list"),
+        (torch.zeros(1, 800).to_sparse(), "got a sparse or nested tensor"),
+        (torch.zeros(1, 800, device="meta"), "or one without data"),
     ],
 )
 def test_audio_of_another_kind_is_refused_in_words(audio, message):

@@ -24,3 +24,9 @@ def test_a_device_that_is_not_there_is_refused(name):
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="abacus"):
         usable_device("abacus")
+
+
+@pytest.mark.parametrize("name", [0, True, b"cpu", "meta", torch.device("meta")])
+def test_what_names_no_device_is_refused_in_one_line(name):
+    with pytest.raises(ValueError, match="^device must be cpu, cuda, cuda:N or auto, got .*$"):
+        usable_device(name)

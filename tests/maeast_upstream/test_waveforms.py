@@ -234,3 +234,12 @@ def test_what_is_no_file_or_no_time_is_refused_in_one_line(wav):
             load_audio(given)
     with pytest.raises(ValueError, match="start_ms and end_ms are numbers of milliseconds, got '1' and None"):
         load_audio(wav, start_ms="1")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    "make", [lambda: torch.zeros(9, device="meta"), lambda: torch.nested.nested_tensor([torch.ones(9)])]
+)
+def test_a_tensor_that_is_nested_or_has_no_data_is_refused_in_one_line(make):
+    with pytest.raises(ValueError, match="^(audio|clip 0): expected samples, .*: give a list of clips$"):
+        to_clips(make())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maeast_upstream.data.manifest import MAX_MS
+from maeast_upstream.audio.constants import MAX_MS
 from maeast_upstream.messages import shortened
 from maeast_upstream.storage.text import refuse_endless
 

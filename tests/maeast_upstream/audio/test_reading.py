@@ -245,3 +245,20 @@ def test_a_file_beyond_the_limit_of_hours_is_refused_while_it_is_decoded(tmp_pat
     with pytest.raises(AudioError, match=r"bomb\.flac: more than 0\.000555556 hours of audio"):
         read_audio(path)
     assert len(read_audio(path, 1000, 3000)) == 32_000
+
+
+def test_an_address_is_a_path_or_is_named_without_its_secrets(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(160, 0.5), 16_000)
+    assert np.array_equal(read_audio(f"file://{path}"), read_audio(path))
+    with pytest.raises(AudioError, match=r"^https://me:\*\*\*@host/a\.wav: an address; .*embed_files reads it$"):
+        read_audio("https://me:hunter2@host/a.wav")
+    with pytest.raises(AudioError, match="^an empty path$"):
+        read_audio("")
+
+
+def test_an_end_beyond_all_times_is_refused(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(160, 0.5), 16_000)
+    with pytest.raises(AudioError, match="expected 0 <= start < end <= 1e"):
+        read_audio(path, 0, 1e308)

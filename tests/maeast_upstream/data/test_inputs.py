@@ -803,3 +803,9 @@ def test_a_list_of_errors_is_a_manifest_whose_marks_are_no_part_of_names(tmp_pat
     assert [segment.path for segment in list_segments(str(tmp_path / "e.tsv"))] == expected
     (tmp_path / "'=1.wav").touch()  # a name that is there as it stands
     assert [segment.path for segment in list_segments(str(tmp_path / "e.tsv"))] == [f"{tmp_path}/'=1.wav", expected[1]]
+
+
+@pytest.mark.parametrize("inputs", [None, 5, [None], b"a.wav", [b"a.wav"], np.zeros(3)])
+def test_what_is_no_path_is_refused_in_one_line(inputs):
+    with pytest.raises(ValueError, match="^an input of type .*; expected paths or addresses$"):
+        list_segments(inputs)

@@ -115,3 +115,8 @@ def soundfile_bytes():
     file = io.BytesIO()
     soundfile.write(file, SAMPLES, 16_000, format="WAV")
     return file.getvalue()
+
+
+def test_rows_in_place_of_columns_are_refused_in_one_line():
+    with pytest.raises(ValueError, match="^expected a batch, columns by name, got list$"):
+        Embedder(load_model())([{"audio": "a.wav"}])
