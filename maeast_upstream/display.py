@@ -10,11 +10,12 @@ REDACTED = "***"
 _REDACTED = re.compile(r"\*\*\*\d*")
 """What stands for a secret, with a number where addresses differ only in it."""
 _USER = re.compile(
-    r"(?<![A-Za-z0-9+.\-])(?!github:)(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?!\[)(?P<user>[^/?#\s:@]{0,1000})"
+    r"(?<![A-Za-z0-9+.\-])(?!github:)(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://|(?:https?|s?ftp|s3|gs):/(?!/))"
+    r"(?!\[)(?P<user>[^/?#\s:@]{0,1000})"
     r"(?::(?!\d*(?:[/?#\s]|$))(?P<password>[^/?#\s]{0,1000}|\S{0,1000}?))?@"
 )
-"""scheme://user:password@ or scheme://user@. A password may hold "/", as keys of S3 do; digits before a "/" are a port.
-After github: stands org:repo@."""
+"""scheme://user:password@ or scheme://user@, with one slash where the address became a path. A password may hold "/",
+as keys of S3 do; digits before a "/" are a port. After github: stands org:repo@."""
 _PARAMETER = re.compile(r"(?P<name>[?&;#][^=&;#?\s]{1,100})=(?P<value>[^&;#\s]+)")
 _SECRET_NAME = re.compile(
     r"sig|token|secret|pass|pwd|auth|cred|session|hmac|jwt|policy|sas$|hdn|gda|bearer|code|ticket|nonce",
@@ -86,10 +87,11 @@ def _mask(text: str, secrets: set[str]) -> str:
         scheme, user, password = match["scheme"], match["user"], match["password"]
         if password and not _REDACTED.fullmatch(password):
             add(password)
-            return f"{scheme}://{user}:{REDACTED}@"
-        if user and password is None and not _REDACTED.fullmatch(user) and _TOKEN_SCHEMES.fullmatch(scheme):
+            return f"{scheme}{user}:{REDACTED}@"
+        is_token = password is None and _TOKEN_SCHEMES.fullmatch(scheme.rstrip(":/"))
+        if user and is_token and not _REDACTED.fullmatch(user):
             add(user)
-            return f"{scheme}://{REDACTED}@"
+            return f"{scheme}{REDACTED}@"
         return match[0]
 
     def mask_parameter(match: re.Match[str]) -> str:
@@ -102,6 +104,6 @@ def _mask(text: str, secrets: set[str]) -> str:
             return f"{name}={REDACTED}"
         return match[0]
 
-    if "://" in text:
+    if ":/" in text:
         text = _USER.sub(mask_user, text)
     return _PARAMETER.sub(mask_parameter, text) if "=" in text else text

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maeast_upstream.arguments import Parser, parse_seed
+from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.cli import ExitStatus
 
 MASK_TYPES = ("random", "chunk", "span", "inverse", "chunk_official", "spans_official")
@@ -16,8 +17,8 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     if not 0 < args.mask_ratio < 1:
         raise ValueError(f"--mask-ratio must lie between 0 and 1, got {args.mask_ratio:g}")
-    if not (math.isfinite(args.seconds) and args.seconds > 0):
-        raise ValueError(f"--seconds must be above 0, got {args.seconds:g}")
+    if not 0 < args.seconds <= MAX_HOURS * 3600:
+        raise ValueError(f"--seconds must be above 0 and at most {MAX_HOURS * 3600:g}, got {args.seconds:g}")
     import torch
 
     from maeast_upstream.audio.reading import read_audio

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 import soundfile
 import torch
@@ -13,6 +14,8 @@ from maeast_upstream.encoder import Encoder
 
 DATA = Path(__file__).parent / "data"
 PRETRAIN = Path(__file__).parent / "pretrain"
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(params=["patch", "frame"])

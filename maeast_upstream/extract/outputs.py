@@ -94,7 +94,7 @@ class Output:
         names = (self.name, self.error_list, self.warning_list)
         ours = {os.path.realpath(self.parent.path(name)) if self.parent.is_local else name for name in names}
         for item in inputs:
-            if not self.is_folder and os.path.realpath(item) in ours:
+            if os.path.realpath(item) in ours and (not self.is_folder or os.path.isdir(item)):  # noqa: PTH112
                 raise ValueError(f"{as_text(item)}: an input, and the output of this run; give another -o")
 
     def recorded(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ SIGNATURE = "0123456789abcdef" * 4
         ("s3://AKIA:S3C/RE+T@bucket/a.wav", "s3://AKIA:***@bucket/a.wav"),
         ("ftp://user:12S3CRET@host/a.wav", "ftp://user:***@host/a.wav"),
         ("filecache::http://user:S3CRET@host/a.wav", "filecache::http://user:***@host/a.wav"),
+        ("http:/user:S3CRET@host/a.wav", "http:/user:***@host/a.wav"),  # an address that became a path
         ("ray://user:S3CRET@host:10001", "ray://user:***@host:10001"),
         (
             f"https://h/a.wav?X-Amz-Date=1&X-Amz-Signature={SIGNATURE}",

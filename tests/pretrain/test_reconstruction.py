@@ -167,6 +167,7 @@ def test_no_display_and_no_pyplot_are_needed(command):
         (["--mask-ratio", "nan"], "x.png", "--mask-ratio must lie"),
         (["--seconds", "0"], "x.png", "--seconds must be above 0"),
         (["--seconds", "inf"], "x.png", "--seconds must be above 0"),
+        (["--seconds", "1e308"], "x.png", "--seconds must be above 0"),
         (["--mask", "spans"], "x.png", "invalid choice"),
         ([], "x.docx", r"a name that ends in \.png"),
         ([], "picture", r"a name that ends in \.png"),

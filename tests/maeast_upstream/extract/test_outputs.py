@@ -164,6 +164,9 @@ def test_an_output_that_is_an_input_is_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="an input, and the output"):
             output.refuse_as_input(["a.wav", name])
     output.refuse_as_input(["a.wav", "-", "s3://bucket/e.parquet"])
+    (tmp_path / "audio").mkdir()
+    with pytest.raises(ValueError, match="an input, and the output"):
+        output_at("audio", "npy").refuse_as_input(["audio"])
 
 
 @pytest.mark.parametrize(
