@@ -34,6 +34,8 @@ ERRORS_NAME, WARNINGS_NAME = "errors.tsv", "warnings.tsv"
 """What was left out, and what was noticed about clips that were decoded."""
 BLOCK_BYTES = 1 << 24
 """Bytes of audio to a checksum; small, so that damage is found nearly where it is."""
+LOGGED_SECONDS = 1.0
+"""A verification that takes longer is logged."""
 MAX_THREADS = 8
 """Threads that compute checksums; each computes about 1 GB/s, and no disk reads more than these together."""
 
@@ -192,5 +194,6 @@ def verify(folder: Path, lengths: np.ndarray) -> str:
             f"{path}: its {BLOCK_BYTES >> 20} MiB from byte {wrong} on are not what was packed (CRC-32), because of a "
             f"damaged disk or copy; remove {folder} to pack again, or copy it again"
         )
-    logger.info("%s: %.3f GB, verified in %.1f s", path, path.stat().st_size / 1e9, time.monotonic() - begun)
+    if (seconds := time.monotonic() - begun) > LOGGED_SECONDS:
+        logger.info("%s: %.3f GB, verified in %.1f s", path, path.stat().st_size / 1e9, seconds)
     return hashlib.sha256(json.dumps([checksums, lengths.tolist()]).encode()).hexdigest()[:DIGEST_LETTERS]

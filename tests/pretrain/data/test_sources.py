@@ -86,7 +86,7 @@ def test_a_manifest_may_lie_beside_its_root(tmp_path):
 def test_a_manifest_that_is_none_is_one_line(tmp_path, capsys, text, message, packs):
     (tmp_path / "m.tsv").write_text(text)
     options = ["--data.corpus", str(tmp_path / "m.tsv"), "--data.pack", packs, "--out", str(tmp_path / "run")]
-    assert run(main, options) == 1
+    assert run(main, ["--config", "mae_ast_base_patch", *options]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

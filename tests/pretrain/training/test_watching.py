@@ -152,6 +152,8 @@ def test_fp16_without_a_gpu_is_refused(recipe, monkeypatch):
 
 def test_a_checkpoint_of_another_shape_is_one_line(tmp_path, capsys):
     options = [
+        "--config",
+        "mae_ast_base_patch",
         "--out",
         str(tmp_path / "run"),
         "--init",
