@@ -10,14 +10,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from maeast_upstream.audio.files import AUDIO_SUFFIXES
 from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, found_path, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_copy_of_parent, is_packed, packed_clips
-from maeast_upstream.data.shown_names import with_shown_names
+from maeast_upstream.data.shown_names import ShownNames
 from maeast_upstream.data.tars import list_members
 from maeast_upstream.display import as_name, from_name, without_secrets
 from maeast_upstream.storage.remote import is_remote, remote_type
@@ -272,3 +272,21 @@ def _from_tar(path: str) -> Iterator[Segment]:
                 yield Segment(name, error=f"{name}: {member.error}")
     except ValueError as error:
         yield Segment(path, error=f"{path}: {error}")
+
+
+def with_shown_names(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """Replace the ``path`` of segments whose address has secrets; ``file`` keeps the address to open.
+
+    Raises:
+        ValueError: One that the listing raises; addresses in its message have no secrets.
+    """
+    names = ShownNames()
+    try:
+        for segment in segments:
+            if not is_remote(segment.path) or (name := names.name(segment.path, segment.file)) == segment.path:
+                yield segment
+                continue
+            error = segment.error and without_secrets(segment.error, segment.path)
+            yield replace(segment, path=name, file=segment.file or segment.path, error=error)
+    except ValueError as error:
+        raise ValueError(without_secrets(str(error))) from error

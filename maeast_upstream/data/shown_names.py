@@ -1,14 +1,6 @@
-"""Names of remote segments without the passwords and signatures of their addresses."""
-
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING
+"""Names of addresses without their passwords and signatures."""
 
 from maeast_upstream.display import REDACTED, without_secrets
-from maeast_upstream.storage.remote import is_remote
-
-if TYPE_CHECKING:
-    from maeast_upstream.data.inputs import Segment
 
 
 class ShownNames:
@@ -35,21 +27,3 @@ class ShownNames:
         if secret not in self._others:
             self._others[secret] = self._counts[group] = self._counts.get(group, 1) + 1
         return shown.replace(REDACTED, f"{REDACTED}{self._others[secret]}", 1)
-
-
-def with_shown_names(segments: Iterable["Segment"]) -> Iterator["Segment"]:
-    """Replace the ``path`` of segments whose address has secrets; ``file`` keeps the address to open.
-
-    Raises:
-        ValueError: One that the listing raises; addresses in its message have no secrets.
-    """
-    names = ShownNames()
-    try:
-        for segment in segments:
-            if not is_remote(segment.path) or (name := names.name(segment.path, segment.file)) == segment.path:
-                yield segment
-                continue
-            error = segment.error and without_secrets(segment.error, segment.path)
-            yield replace(segment, path=name, file=segment.file or segment.path, error=error)
-    except ValueError as error:
-        raise ValueError(without_secrets(str(error))) from error

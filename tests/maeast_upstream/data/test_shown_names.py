@@ -1,7 +1,7 @@
 import pytest
 
-from maeast_upstream.data.inputs import Segment, list_segments
-from maeast_upstream.data.shown_names import ShownNames, with_shown_names
+from maeast_upstream.data.inputs import Segment, list_segments, with_shown_names
+from maeast_upstream.data.shown_names import ShownNames
 
 
 def test_addresses_that_differ_in_a_secret_only_have_names_of_their_own():
