@@ -22,8 +22,10 @@ def first_pages_end(file: BinaryIO, start: int) -> int:
     while True:
         file.seek(start)
         header = file.read(PAGE_HEADER_BYTES)
-        if len(header) < PAGE_HEADER_BYTES or FIRST_PAGE.match(header) is None:
+        if FIRST_PAGE.match(header) is None:
             return start
+        if len(header) < PAGE_HEADER_BYTES:  # the file ends in it
+            return start + len(header)
         start += PAGE_HEADER_BYTES + header[-1] + sum(file.read(header[-1]))
 
 
