@@ -66,7 +66,7 @@ class Reader(Protocol):
         What cannot be read is left out or silent, with a note.
 
         Raises:
-            AudioError: The file goes on and on.
+            AudioError: The audio is longer than the limit.
         """
 
 

@@ -98,7 +98,7 @@ def prepare(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
 
 
 def continue_in_place(args: argparse.Namespace) -> None:
-    """Let an experiment that goes on write to the folder of its checkpoint, from whichever folder it is continued.
+    """Let an experiment that is continued write to the folder of its checkpoint, whatever the working folder.
 
     s3prl would make its folder anew where it is called, unless the experiment was given an absolute one.
     """
@@ -122,7 +122,7 @@ def keep_places(args: argparse.Namespace) -> None:
 
 
 def trained_with(args: argparse.Namespace) -> str:
-    """The end of a message, for an experiment that goes on: where its upstream came from, and how to give another."""
+    """The end of a message, for an experiment that is continued: where its upstream came from, and how to give another."""
     if not args.past_exp:
         return ""
     kept = {"-k": args.upstream_ckpt, "-g": args.upstream_model_config}
