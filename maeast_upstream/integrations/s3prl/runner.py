@@ -122,7 +122,7 @@ def keep_places(args: argparse.Namespace) -> None:
 
 
 def trained_with(args: argparse.Namespace) -> str:
-    """The end of a message, for an experiment that is continued: where its upstream came from, and how to give another."""
+    """Return the end of a message about a continued experiment: where its upstream came from, how to give another."""
     if not args.past_exp:
         return ""
     kept = {"-k": args.upstream_ckpt, "-g": args.upstream_model_config}
