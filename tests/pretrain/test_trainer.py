@@ -327,7 +327,7 @@ def test_going_on_with_another_corpus_is_said_once_with_both(recipe, tmp_path, c
     Trainer(with_corpus(recipe, tmp_path / "a", 9, pack=pack)).train()
     Trainer(with_corpus(recipe, tmp_path / "a", 9, pack=pack)).train()
     assert caplog.text.count("not the same audio") == 1
-    assert re.search(r"begun with 0\.0 h, 6 clips of a; goes on from batch 3 with 0\.0 h, 9 clips of a", caplog.text)
+    assert re.search(r"begun with 0\.0 h, 6 clips of a; continues from batch 3 with 0\.0 h, 9 clips of a", caplog.text)
 
 
 def test_short_clips_that_0_1_left_out_of_a_run_are_named_when_it_goes_on(recipe, caplog):
