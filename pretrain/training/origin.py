@@ -55,7 +55,7 @@ def statistics_of(run: Path, recipe: Recipe, source: CropBatches | ShardBatches,
 def warn_of_another_corpus(
     run: Path, source: CropBatches | ShardBatches, corpus: Corpus, state: Mapping[str, Any]
 ) -> None:
-    """Warn if a run is continued with another corpus than its saved state had, or with clips that its version left out."""
+    """Warn if a run continues with another corpus than its saved state had, or with clips that its version left out."""
     before, batch = state.get("corpus"), state["step"] + 1
     if before is None:
         if isinstance(source, CropBatches) and _has_short_clips(source):
