@@ -1,0 +1,1 @@
+"""Classifiers of clips on frozen embeddings: fitting, calibration, and the folder that holds one."""
