@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := superb,hear,pretrain,probe,plot,openvino,onnx,ray,test,dev
+EXTRAS := superb,hear,pretrain,probe,plot,openvino,onnx,ray,search,sentence-transformers,test,dev
 DEMO := demo
 # The demo needs only a few packages, in an environment of its own, unless the full environment is there already.
 DEMO_VENV := $(if $(wildcard $(VENV)/ready),$(VENV),.venv-demo)

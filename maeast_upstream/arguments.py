@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, get_args
 
 from maeast_upstream import cli
+from maeast_upstream.data.windows import Windows
 from maeast_upstream.readout import Mel, Pool, Readout
 
 
@@ -110,6 +111,31 @@ def add_readout_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mel", help=f"how to combine the mel patches of a time step: {' or '.join(get_args(Mel))}")
     parser.add_argument("--pool", help=f"how to pool over time for one vector per clip: {', '.join(get_args(Pool))}")
     parser.add_argument("--hop-ms", help="distance of time steps: native, or 40 for patch models")
+
+
+def add_window_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--window`` and ``--overlap``, which `windows_from` reads."""
+    text = "cut audio into windows of this length, with a row each; the last one ends at the end of the file"
+    parser.add_argument("--window", type=float, metavar="SECONDS", help=f"{text}; default: a row per clip")
+    parser.add_argument(
+        "--overlap", type=float, metavar="SECONDS", help="by how much consecutive windows overlap; default 0"
+    )
+
+
+def windows_from(args: argparse.Namespace) -> Windows | None:
+    """Return how the options cut audio into windows; None for not at all.
+
+    Raises:
+        UsageError: ``--overlap`` is given without ``--window``, or one of them is out of range.
+    """
+    if args.window is None:
+        if args.overlap is not None:
+            raise UsageError("--overlap goes with --window SECONDS")
+        return None
+    try:
+        return Windows(args.window, args.overlap or 0.0)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
 
 
 def add_column_options(parser: argparse.ArgumentParser, *columns: str) -> None:

@@ -13,8 +13,10 @@ from maeast_upstream.arguments import (
     add_column_options,
     add_model_options,
     add_readout_options,
+    add_window_options,
     parse_layer,
     readout_from,
+    windows_from,
 )
 from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.cli import ExitStatus
@@ -104,6 +106,7 @@ def build_parser() -> Parser:
     )
     add_model_options(parser, precisions="fp32 (default), bf16 or fp16; int8 if the engine supports it")
     add_readout_options(parser)
+    add_window_options(parser)
     parser.add_argument(
         "--engine",
         choices=("auto", "torch", "openvino", "onnx"),
@@ -176,7 +179,7 @@ def spec_from(args: argparse.Namespace, default: Readout) -> "EmbeddingSpec":
     args.layer = None
     readout = readout_from(args, default)
     readouts = tuple(replace(readout, layer=layer) for layer in layers)
-    return EmbeddingSpec(kind=args.kind, readouts=readouts, vectors=args.vectors)
+    return EmbeddingSpec(kind=args.kind, readouts=readouts, vectors=args.vectors, windows=windows_from(args))
 
 
 def print_report(report: "PartReport", dimensions: int, output: "Output") -> int:

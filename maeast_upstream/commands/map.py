@@ -12,18 +12,18 @@ from maeast_upstream.cli import ExitStatus
 from maeast_upstream.messages import counted
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
-    from maeast_upstream.visualization.map.table import Embeddings
+    from maeast_upstream.data.embeddings import Embeddings
 
 
 def main(argv: Sequence[str]) -> int:
     """Draw a 2-D map of a table of embeddings, as a page with sound or a picture."""
     args = build_parser().parse_args(argv)
+    from maeast_upstream.data.embeddings import read_embeddings
     from maeast_upstream.storage.atomic import replacing
     from maeast_upstream.visualization.figures import drawing, drawn_name
     from maeast_upstream.visualization.map.page import MapPage, write_page
     from maeast_upstream.visualization.map.projection import METHODS, draw, neighbours, project, reduce
     from maeast_upstream.visualization.map.sound import sound_of
-    from maeast_upstream.visualization.map.table import read_embeddings
 
     page, png = output_paths(args)
     if columns_from(args) and args.labels is None:

@@ -13,6 +13,7 @@ from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.audio.reading import AudioError, AudioWarning, read_audio
 from maeast_upstream.config import scene_width
 from maeast_upstream.data.inputs import list_segments
+from maeast_upstream.data.windows import Windows
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.extract.pipeline import embed_decoded, refuse_training
@@ -27,6 +28,7 @@ def embed_files(
     *,
     kind: EmbeddingKind = "scene",
     readout: Readout | Sequence[Readout] | None = None,
+    windows: Windows | None = None,
     workers: int = 1,
     path_column: str | None = None,
     max_hours: float = MAX_HOURS,
@@ -40,6 +42,8 @@ def embed_files(
         encoder: None for the checkpoint in the package.
         kind: "scene" for one row per clip, "frames" for one row per time step.
         readout: None for the checkpoint's own; several give a row each.
+        windows: how to cut clips into windows, a row each: ``Windows(5, overlap=0.5)``, in seconds. The last window
+            ends at the clip's end; a clip that is not longer than a window is one. None for one row per clip.
         workers: processes that decode; 0 for a thread.
         path_column: what manifests call the column of paths; None for ``path``.
         max_hours: limit of the audio of a file; a longer one is an input that cannot be read.
@@ -55,7 +59,8 @@ def embed_files(
     """
     encoder = encoder or load_model()
     readout = readout or encoder.config.readout
-    spec = EmbeddingSpec(kind=kind, readouts=(readout,) if isinstance(readout, Readout) else tuple(readout))
+    readouts = (readout,) if isinstance(readout, Readout) else tuple(readout)
+    spec = EmbeddingSpec(kind=kind, readouts=readouts, windows=windows)
     spec.width(encoder.config)
     with DecodePool(workers, max_hours=max_hours) as pool:
         for outcome in embed_decoded(pool.decode(list_segments(inputs, path_column=path_column)), encoder, spec):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maeast_upstream.audio.constants import MAX_HOURS
+from maeast_upstream.data.embeddings import METADATA_KEY
 from maeast_upstream.display import without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
@@ -17,7 +18,7 @@ from maeast_upstream.extract.parts import SAVE_SECONDS, Work, cut_parts, write_p
 from maeast_upstream.extract.progress import Progress
 from maeast_upstream.extract.ray import connected, write_parts_on_ray
 from maeast_upstream.extract.survey import Survey, state_of
-from maeast_upstream.extract.table import METADATA_KEY, STATE_KEY, EmbeddingSpec
+from maeast_upstream.extract.table import STATE_KEY, EmbeddingSpec
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.storage.settings import refuse_changes
 from maeast_upstream.version import __version__

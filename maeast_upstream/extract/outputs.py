@@ -13,10 +13,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from maeast_upstream.data.embeddings import METADATA_KEY
 from maeast_upstream.display import as_text
 from maeast_upstream.extract.npy_names import npy_name
 from maeast_upstream.extract.part_store import SETTINGS_NAME, PartReport, PartStore
-from maeast_upstream.extract.table import METADATA_KEY, STATE_KEY, Embedded, EmbeddingSpec, make_schema, make_table
+from maeast_upstream.extract.table import STATE_KEY, Embedded, EmbeddingSpec, make_schema, make_table
 from maeast_upstream.storage import delimited
 from maeast_upstream.storage.folder import Storage
 

@@ -42,11 +42,13 @@ class PartReport:
     """Name, segment number and note for each note about an input; one input may have several."""
     state: str = ""
     """Digest of size and time of the part's files, see `survey.state_of`; "" in parts of 0.1.0."""
+    failed_windows: int = 0
+    """Number of the errors that are windows of clips, which count as clips all the same."""
 
     @property
     def segments(self) -> int:
         """Number of all inputs, with those that could not be read."""
-        return self.clips + len(self.errors)
+        return self.clips + len(self.errors) - self.failed_windows
 
     def add(self, other: "PartReport") -> None:
         """Add another report to this one."""
@@ -55,6 +57,7 @@ class PartReport:
         self.samples += other.samples
         self.errors += other.errors
         self.warnings += other.warnings
+        self.failed_windows += other.failed_windows
 
 
 class PartStore:

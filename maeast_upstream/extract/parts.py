@@ -16,7 +16,6 @@ from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
 from maeast_upstream.extract.survey import state_of
 from maeast_upstream.extract.table import Embedded
-from maeast_upstream.frontend import SAMPLE_RATE
 
 PART_CLIPS, PART_BYTES = 1000, 32 << 20
 """Limits of a part: clips, and bytes of encoded audio, which are a quarter of an hour of wav or two hours of opus."""
@@ -102,7 +101,7 @@ def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartRepor
         while (first := next(outcomes, None)) is not None:
             part = begun.popleft()
             number, end = part.number, part.number + len(part.segments)
-            outcomes_of_part = itertools.chain([first], itertools.islice(outcomes, len(part.segments) - 1))
+            outcomes_of_part = of_segments(itertools.chain([first], outcomes), len(part.segments))
             while number < end:
                 number += write_part(number, for_seconds(outcomes_of_part, work.save_seconds), work, progress)
 
@@ -124,12 +123,20 @@ def write_part(
     return report.segments
 
 
+def of_segments(outcomes: Iterator[Embedded | FailedInput], count: int) -> Iterator[Embedded | FailedInput]:
+    """Pass on the outcomes of the next ``count`` segments, each of which may have several windows."""
+    while count:
+        outcome = next(outcomes)
+        yield outcome
+        count -= outcome.is_last
+
+
 def for_seconds(outcomes: Iterator[Embedded | FailedInput], seconds: float) -> Iterator[Embedded | FailedInput]:
-    """Pass outcomes on until this much time has passed, at least one."""
+    """Pass outcomes on until this much time has passed and all windows of a segment are there, at least one."""
     begun = time.monotonic()
     for outcome in outcomes:
         yield outcome
-        if time.monotonic() - begun > seconds:
+        if outcome.is_last and time.monotonic() - begun > seconds:
             return
 
 
@@ -147,14 +154,16 @@ def counted(
 
 
 def report_of(outcome: Embedded | FailedInput) -> PartReport:
-    """Return the report of one input."""
+    """Return the report of one input, or of one window of it."""
     warnings = [(outcome.path, outcome.segment, note) for note in outcome.notes]
     if isinstance(outcome, FailedInput):
-        return PartReport(errors=[(outcome.path, outcome.reason, outcome.segment)], warnings=warnings)
+        errors = [(outcome.path, outcome.reason, outcome.segment)]
+        is_clip = outcome.is_window and outcome.is_last
+        return PartReport(clips=int(is_clip), errors=errors, warnings=warnings, failed_windows=int(outcome.is_window))
     return PartReport(
-        clips=1,
+        clips=int(outcome.is_last),
         rows=outcome.vectors.shape[0] * outcome.vectors.shape[1],
-        samples=round((outcome.end_ms - outcome.start_ms) * SAMPLE_RATE / 1000),
+        samples=outcome.samples,
         warnings=warnings,
     )
 

@@ -9,7 +9,7 @@ some seconds at a time, and forms its batches from them.
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from maeast_upstream.display import as_name, as_text, without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.streams import Submit, shared_threads, stream_pool
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec
+from maeast_upstream.extract.windowing import WindowSegment, cut_windows
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.storage.remote import is_remote
 
@@ -51,6 +52,10 @@ class FailedInput:
     reason: str
     notes: tuple[str, ...] = ()
     """What was noticed about its audio, see `Segment.notes`."""
+    is_window: bool = False
+    """Whether it is a window of a clip that was read."""
+    is_last: bool = True
+    """Whether no other window of the clip follows."""
 
 
 class Vectors(NamedTuple):
@@ -81,7 +86,7 @@ def embed_decoded(
         batch_seconds: audio of one call of the encoder, padding included; None for what suits its device.
 
     Yields:
-        The outcome of each segment, in their order.
+        The outcome of each segment, or of each of its windows, in their order.
 
     Raises:
         ValueError: the encoder is in train mode, in which dropout would change the embeddings.
@@ -95,7 +100,8 @@ def embed_decoded(
     block: list[Decoded] | None = []
     read_previous: Callable[[], list[Embedded | FailedInput]] = list
     with shared_threads(streams), stream_pool(streams) as submit:
-        found = blocks(decoded, streams * seconds, most, BLOCK_CLIPS[device], pace)
+        pieces = cut_windows(decoded, spec.windows)
+        found = blocks(pieces, streams * seconds, most, BLOCK_CLIPS[device], pace)
         while block is not None:
             previous, begun = block, time.monotonic()
             block = next(found, None)
@@ -223,7 +229,8 @@ def embedded(
     if not is_finite:
         narrow = "; --vectors float32 has a wider range" if np.isfinite(vectors).all() else ""
         return failed(segment, f"its embedding has NaN or infinite values as {spec.vectors}{narrow}")
-    start_ms = segment.start_ms or 0.0
+    window = segment if isinstance(segment, WindowSegment) else None
+    start_ms = (segment.start_ms or 0.0) + (window.first_sample * 1000 / SAMPLE_RATE if window else 0.0)
     return Embedded(
         path=as_name(segment.path),
         segment=segment.number,
@@ -231,14 +238,22 @@ def embedded(
         end_ms=start_ms + samples * 1000 / SAMPLE_RATE,
         vectors=vectors,
         times_ms=start_ms + times_ms,
-        is_segment=segment.start_ms is not None or segment.end_ms is not None,
+        is_segment=segment.start_ms is not None or segment.end_ms is not None or window is not None,
         notes=shown_notes(segment),
+        samples=window.new_samples if window else samples,
+        is_last=window is None or window.is_last,
     )
 
 
 def failed(segment: Segment, reason: str) -> FailedInput:
     """The outcome of a segment that cannot be embedded."""
-    return FailedInput(as_name(segment.path), segment.number, shown(reason, segment), shown_notes(segment))
+    found = FailedInput(as_name(segment.path), segment.number, shown(reason, segment), shown_notes(segment))
+    if not isinstance(segment, WindowSegment):
+        return found
+    start_ms = (segment.start_ms or 0.0) + segment.first_sample * 1000 / SAMPLE_RATE
+    return replace(
+        found, reason=f"window at {start_ms:.10g} ms: {found.reason}", is_window=True, is_last=segment.is_last
+    )
 
 
 def shown_notes(segment: Segment) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from maeast_upstream.config import EncoderConfig, scene_width, step_width
+from maeast_upstream.data.windows import Windows
 from maeast_upstream.readout import Readout
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 EmbeddingKind = Literal["scene", "frames"]
 VectorType = Literal["float32", "float16"]
-METADATA_KEY = "maeast"
-"""Key of the schema's metadata that tells, as JSON, how the table was made."""
 STATE_KEY = "inputs_state"
 """Key in that JSON of the state of the inputs when the table was made, see `Survey.state`."""
 
@@ -30,10 +29,14 @@ class EmbeddingSpec:
     """One row for each; they have the same hop and give vectors of the same length."""
     vectors: VectorType = "float32"
     """Type of the stored vectors."""
+    windows: Windows | None = None
+    """How clips are cut into windows, each of which gets a row; None for one row per clip. Of kind scene only."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("scene", "frames"):
             raise ValueError(f"kind must be scene or frames, got {self.kind!r}")
+        if self.windows is not None and self.kind != "scene":
+            raise ValueError("windows go with kind scene: frames has a row per time step already")
         if self.vectors not in ("float32", "float16"):
             raise ValueError(f"vectors must be float32 or float16, got {self.vectors!r}")
         if len({readout.layer for readout in self.readouts}) != len(self.readouts) or not self.readouts:
@@ -65,12 +68,13 @@ class EmbeddingSpec:
             "vectors": self.vectors,
             "layers": [str(readout.layer) for readout in self.readouts],
             "readouts": {str(readout.layer): asdict(readout) for readout in self.readouts},
+            "windows": None if self.windows is None else asdict(self.windows),
         }
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of a clip."""
+    """The embeddings of a clip, or of a window of one."""
 
     path: str
     """Path of the clip as tables store it, see `display.as_name`."""
@@ -85,6 +89,10 @@ class Embedded:
     """Whether a start or an end was given, even if it is that of the file."""
     notes: tuple[str, ...] = ()
     """What was noticed about its audio, see `Segment.notes`."""
+    samples: int = 0
+    """Samples of its audio; of a window, without those that the window before it had, too."""
+    is_last: bool = True
+    """Whether no other window of the clip follows."""
 
 
 def make_schema(spec: EmbeddingSpec, width: int, metadata: dict[str, str] | None = None) -> "pa.Schema":

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from maeast_upstream.data.embeddings import Embeddings
 from maeast_upstream.messages import install_extra
 from maeast_upstream.visualization.map.sound import MAX_SECONDS, Sound
-from maeast_upstream.visualization.map.table import Embeddings
 
 MEDIA = {"embed": "blob:", "link": "'self' file:", "none": "'none'"}
 """Sources of sound that the page's content security policy allows, by the mode of its sound."""

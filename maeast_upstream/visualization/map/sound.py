@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from maeast_upstream.audio.reading import AudioError
+from maeast_upstream.data.embeddings import Embeddings
 from maeast_upstream.data.inputs import segment_of
 from maeast_upstream.decoding.worker import read_segment
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.messages import counted
 from maeast_upstream.progress import progress_bar
-from maeast_upstream.visualization.map.table import Embeddings
 
 MAX_CLIPS = 2000
 MAX_BYTES = 50_000_000

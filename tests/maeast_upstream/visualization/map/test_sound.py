@@ -7,9 +7,9 @@ import pytest
 import soundfile
 
 from maeast_upstream.audio.reading import AudioError, read_audio
+from maeast_upstream.data.embeddings import Embeddings
 from maeast_upstream.data.inputs import list_segments
 from maeast_upstream.visualization.map import sound as map_sound
-from maeast_upstream.visualization.map.table import Embeddings
 
 AUDIO = Path(__file__).parents[3] / "data" / "audio"
 CLIPS = sorted(map(str, AUDIO.glob("*.opus")))[:3]
@@ -19,7 +19,11 @@ LONG = str(AUDIO / "long_drums.opus")
 def table(paths, start_ms=0.0, end_ms=np.nan) -> Embeddings:
     rows = len(paths)
     return Embeddings(
-        paths=list(paths), vectors=np.zeros((rows, 1)), start_ms=np.full(rows, start_ms), end_ms=np.full(rows, end_ms)
+        paths=list(paths),
+        vectors=np.zeros((rows, 1)),
+        start_ms=np.full(rows, start_ms),
+        end_ms=np.full(rows, end_ms),
+        segments=np.zeros(rows, np.int64),
     )
 
 

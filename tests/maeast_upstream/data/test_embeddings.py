@@ -8,9 +8,9 @@ import pytest
 from map_tables import write_table
 
 from maeast_upstream import cli
-from maeast_upstream.visualization.map.table import read_embeddings
+from maeast_upstream.data.embeddings import EmbeddingTable, read_embeddings
 
-DATA = Path(__file__).parents[3] / "data"
+DATA = Path(__file__).parents[2] / "data"
 VECTORS = np.arange(24, dtype=np.float32).reshape(6, 4)
 NAMES = [f"{letter}.wav" for letter in "abcdef"]
 
@@ -124,3 +124,14 @@ def test_parts_with_vectors_of_different_lengths_are_refused(tmp_path):
     write_table(tmp_path / "b.parquet", NAMES, VECTORS[:, :2])
     with pytest.raises(ValueError, match=r"different lengths, \[2, 4\]"):
         read_embeddings(tmp_path)
+
+
+def test_blocks_are_the_rows_in_their_order(tmp_path):
+    write_table(tmp_path / "part-0.parquet", NAMES[:4], VECTORS[:4], layer=["1", "2"] * 2, segment=[0, 0, 1, 1])
+    write_table(tmp_path / "part-1.parquet", NAMES[4:], VECTORS[4:], layer=["1", "2"], segment=[2, 2])
+    table = EmbeddingTable(tmp_path, "2")
+    assert (table.rows, table.dimensions, table.layers, table.origin) == (3, 4, ("1", "2"), None)
+    blocks = list(table.blocks(rows=1))
+    assert [block.paths for block in blocks] == [["b.wav"], ["d.wav"], ["f.wav"]]
+    assert [block.segments.tolist() for block in blocks] == [[0], [1], [2]]
+    np.testing.assert_array_equal(np.concatenate([block.vectors for block in blocks]), VECTORS[1::2])

@@ -1,0 +1,1 @@
+"""Sound events: a classifier of time steps whose output becomes onsets and offsets."""

@@ -1,0 +1,46 @@
+"""Cuts decoded segments into windows, each of which is embedded as a clip of its own."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from maeast_upstream.audio.reading import AudioError
+from maeast_upstream.data.inputs import Segment
+from maeast_upstream.data.windows import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSegment(Segment):
+    """A window of a segment. The first one has the notes about the segment's audio."""
+
+    first_sample: int = 0
+    """Where it begins in the segment's audio."""
+    new_samples: int = 0
+    """Samples that no earlier window of the segment had."""
+    is_last: bool = True
+    """Whether it is the segment's last one."""
+
+
+def cut_windows(
+    decoded: Iterable[tuple[Segment, np.ndarray | AudioError]], windows: Windows | None
+) -> Iterator[tuple[Segment, np.ndarray | AudioError]]:
+    """Replace each segment by its windows, whose samples are views of the segment's.
+
+    Args:
+        decoded: Segments with their samples, or with the reason why they could not be read, which stay as they are.
+        windows: How to cut; None to leave all segments whole.
+    """
+    for segment, audio in decoded:
+        if windows is None or isinstance(audio, AudioError):
+            yield segment, audio
+            continue
+        fields = {field.name: getattr(segment, field.name) for field in dataclasses.fields(segment)}
+        done = 0
+        for start, end in windows.bounds(len(audio)):
+            is_last = end == len(audio)
+            after = end if is_last else start + windows.step
+            window = WindowSegment(**fields, first_sample=start, new_samples=after - done, is_last=is_last)
+            yield window, audio[start:end]
+            fields["notes"], done = (), after

@@ -1,0 +1,1 @@
+"""Compares the rows of tables of embeddings: search, duplicates, clusters."""
