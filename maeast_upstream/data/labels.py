@@ -86,7 +86,7 @@ def read_table(
     with open_lines(str(path)) as file:
         lines = lines_of(file, str(path))
         header = first_line(lines, str(path), called[0])
-        numbers = [_index(path, header, column, called) for column in called]
+        numbers = [column_index(path, header, column, called) for column in called]
         for number, row in row_values(lines, header, str(path), first=1):
             values = [row[index].strip() for index in numbers]
             for column, value in zip(columns, values, strict=True):
@@ -101,7 +101,18 @@ def read_table(
     return table
 
 
-def _index(path: Path, header: Header, column: str, called: Sequence[str]) -> int:
+def column_index(path: Path, header: Header, column: str, called: Sequence[str]) -> int:
+    """Return the number of a column, counted from 0.
+
+    Args:
+        path: The table, for messages.
+        header: Its columns.
+        column: The name.
+        called: The names of all columns that are required.
+
+    Raises:
+        ValueError: No column has this name, or two.
+    """
     try:
         return header.index(column)
     except ValueError as error:

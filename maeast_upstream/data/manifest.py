@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from maeast_upstream.audio.constants import MAX_MS
-from maeast_upstream.data.tables import Header, note_ignored_times, option_hint, parse_number, read_header, row_values
+from maeast_upstream.data.tables import Header, note_ignored_times, option_hint, read_header, row_values
+from maeast_upstream.data.times import TIME_COLUMNS, TimeColumns
 from maeast_upstream.display import without_secrets
 from maeast_upstream.storage.delimited import from_cell
 from maeast_upstream.storage.remote import is_remote
@@ -25,7 +25,6 @@ from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
 MANIFEST_SUFFIXES = frozenset({".tsv", ".csv"})
 SAMPLES = re.compile(r" *[0-9]{1,18} *")
-TIME_COLUMNS = ("start_ms", "end_ms", "start", "end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,36 +102,16 @@ def read_fairseq(path: str) -> tuple[str, Iterator[Row]]:
 
 def _with_header(path: str, lines: Iterator[str], header: Header, path_column: str) -> Iterator[Row]:
     try:
-        columns = {name: header.index(name) for name in TIME_COLUMNS if header.has(name)}
-        column = header.index(path_column)
+        column, times = header.index(path_column), TimeColumns(header)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    for name in ("start", "end"):
-        if name in columns and f"{name}_ms" in columns:
-            raise ValueError(f"{path}: both {name} (in seconds) and {name}_ms; keep one")
     folder = _folder(path)
     for number, values in row_values(lines, header, path):
         where = f"{path}: row {number} (counted from 0)"
         if not values[column].strip():
             raise ValueError(f"{where}: no path")
-        times = {name: values[index] for name, index in columns.items()}
-        start, end = (_time_ms(times, name, where, header.separator) for name in ("start", "end"))
-        if end is not None and not (start or 0.0) < end:
-            raise ValueError(f"{where}: starts at {start or 0:.10g} ms and ends at {end:.10g} ms")
+        start, end = times.segment(values, where)
         yield Row(found_path(folder, file_name(values[column])), number, start, end)
-
-
-def _time_ms(cells: dict[str, str], name: str, where: str, separator: str) -> float | None:
-    for column, factor in ((f"{name}_ms", 1.0), (name, 1000.0)):
-        if text := cells.get(column, "").strip():
-            try:
-                value = parse_number(text, separator)
-            except ValueError as error:
-                raise ValueError(f"{where}: {column} {error}") from None
-            if not 0 <= value * factor <= MAX_MS:
-                raise ValueError(f"{where}: {column} is {text[:40]}; expected 0 or more, up to {MAX_MS / factor:g}")
-            return value * factor
-    return None
 
 
 def _fairseq_root(path: str, first_line: str, expected: str, got: str) -> str:
