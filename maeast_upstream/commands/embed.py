@@ -92,7 +92,8 @@ def build_parser() -> Parser:
         nargs="+",
         metavar="INPUT",
         help="audio files; folders of them; manifests (.tsv, .csv with path and, for segments, start and end in "
-        "seconds or start_ms and end_ms); WebDataset tars; packed folders; - for a list of paths on stdin",
+        "seconds or start_ms and end_ms; selection tables of Raven and label tracks of Audacity, .txt); "
+        "WebDataset tars; packed folders; - for a list of paths on stdin",
     )
     add_column_options(parser, "path")
     parser.add_argument(

@@ -69,7 +69,7 @@ def list_segments(
       any depth and sorted by name in each folder, then those of folders that links lead to, each folder once, see
       `walk`. Manifests in it are not read. Files and folders that are hidden are left out, and one line of the log
       counts them; so are those that are inputs themselves.
-    - ``.tsv`` and ``.csv`` are manifests, see `read_manifest`.
+    - ``.tsv``, ``.csv`` and the ``.txt`` of annotation programs are manifests, see `read_manifest`.
     - ``.tar`` gives its members with an audio suffix. Links and sparse files among them, and the end of a tar that is
       cut short, are segments with an ``error``.
     - A folder that `pretrain.pack` wrote gives its clips; one in the folder that it was packed from is left out there.
@@ -97,7 +97,9 @@ def list_segments(
         path = _normal(os.fspath(item))
         unique.setdefault(_identity(path), path)
     if path_column is not None and not any(_suffix(path) in MANIFEST_SUFFIXES for path in unique.values()):
-        raise ValueError(f"a column of paths, {path_column!r}, goes with a manifest (.tsv, .csv), and none is given")
+        raise ValueError(
+            f"a column of paths, {path_column!r}, goes with a manifest (.tsv, .csv, .txt), and none is given"
+        )
     for path in unique.values():
         _Listing([path], path_column).check()
     return with_shown_names(_Listing(list(unique.values()), path_column, stdin).segments())
@@ -154,7 +156,7 @@ class _Listing:
     """Lists inputs once, and keeps what one input must know of the others."""
 
     def __init__(self, inputs: list[str], path_column: str | None = None, stdin: BinaryIO | None = None) -> None:
-        self._inputs, self._path_column, self._stdin = inputs, path_column or "path", stdin
+        self._inputs, self._path_column, self._stdin = inputs, path_column, stdin
         self._seen: set[Identity] = set()
         self._left_out = LeftOut()
         local = [path for path in inputs if not is_remote(path) and path != STDIN]

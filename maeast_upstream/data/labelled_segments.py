@@ -1,11 +1,16 @@
-"""Reads labelled clips and events: tables with a path, a label and, for parts of long files, times and a split."""
+"""Reads labelled clips and events: tables with a path, a label and, for parts of long files, times and a split.
+
+Selection tables of Raven and label tracks of Audacity are such tables, too, and a folder of them; see `annotations`.
+"""
 
 import functools
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from maeast_upstream.data.annotations import Recordings, form_of, is_annotations, read_annotations
 from maeast_upstream.data.labels import NO_NAMES, column_index, split_of
 from maeast_upstream.data.manifest import found_path
 from maeast_upstream.data.tables import ColumnNames, read_header, row_values
@@ -14,6 +19,11 @@ from maeast_upstream.display import as_text
 from maeast_upstream.storage.delimited import from_cell
 from maeast_upstream.storage.remote import is_remote
 from maeast_upstream.storage.text import file_name, lines_of, open_lines
+from maeast_upstream.storage.walking import walk
+
+logger = logging.getLogger(__name__)
+
+MAX_SHOWN_FILES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +35,7 @@ class LabelledSegment:
     start_ms: float | None
     """Where the part begins; None for the beginning of the file."""
     end_ms: float | None
-    """Where it ends; None for the end of the file."""
+    """Where it ends; None for the end of the file, and the start for a point, as label tracks have them."""
     label: str
     """As the table has it, without blanks around it; never empty."""
     split: str
@@ -58,9 +68,9 @@ def read_labelled_segments(path: Path, names: ColumnNames = NO_NAMES) -> list[La
     Raises:
         ValueError: The file is missing or no table, or has no rows; a column is missing or occurs twice; a path or
             label is empty; a time is impossible; a split is unknown, or missing in this row but not in all; or a row
-            says the same as another. In one line that names the row.
+            says the same as another; or as in `read_annotations`. In one line that names the row.
     """
-    rows = list(_rows(path, names))
+    rows = list(_annotated(path, names) if path.is_dir() or is_annotations(str(path)) else _rows(path, names))
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     _refuse_repeated(rows)
@@ -81,7 +91,35 @@ def has_times(path: Path, names: ColumnNames = NO_NAMES) -> bool:
     Raises:
         ValueError: As there, up to the first such row.
     """
+    if path.is_dir() or is_annotations(str(path)):
+        return True
     return any(row.start_ms is not None or row.end_ms is not None for row in _rows(path, names))
+
+
+def _annotated(path: Path, names: ColumnNames) -> Iterator[LabelledSegment]:
+    """Yield the rows of a selection table or a label track, or of those in a folder."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    recordings = Recordings()
+    resolved = functools.lru_cache(maxsize=1024)(_resolved)
+    for table in _tables_in(path) if path.is_dir() else [str(path)]:
+        for row in read_annotations(table, names, labelled=True, recordings=recordings):
+            split = row.split and split_of(Path(table), row.split)
+            clip = resolved("", row.path)
+            yield LabelledSegment(clip, row.start_ms, row.end_ms, row.label, split, row.number + 1, table)
+
+
+def _tables_in(folder: Path) -> list[str]:
+    """Return the selection tables and label tracks in a folder at any depth, and log which texts are neither."""
+    texts = [entry.path for entry in walk(str(folder), set()) if entry.kind == "file" and is_annotations(entry.path)]
+    tables = [path for path in texts if form_of(path)]
+    if not tables:
+        raise ValueError(f"{folder}: a folder without selection tables of Raven or label tracks of Audacity (.txt)")
+    if others := sorted(set(texts) - set(tables)):
+        more = f" and {len(others) - MAX_SHOWN_FILES} more" if len(others) > MAX_SHOWN_FILES else ""
+        logger.warning("%s: left out, neither selection tables nor label tracks: %s%s",
+                       folder, ", ".join(map(as_text, others[:MAX_SHOWN_FILES])), more)  # fmt: skip
+    return tables
 
 
 def _rows(path: Path, names: ColumnNames) -> Iterator[LabelledSegment]:
@@ -131,8 +169,9 @@ def _resolved(folder: str, name: str) -> str:
 
 def _refuse_repeated(rows: list[LabelledSegment]) -> None:
     """Raise ValueError for a row with the path, times and label of an earlier one."""
-    seen: dict[tuple[str, float | None, float | None, str], int] = {}
+    seen: dict[tuple[str, float | None, float | None, str], LabelledSegment] = {}
     for row in rows:
-        first = seen.setdefault((row.path, row.start_ms, row.end_ms, row.label), row.number)
-        if first != row.number:
-            raise ValueError(f"{row.where} says the same as row {first}: {as_text(row.path)}, {row.label!r}")
+        first = seen.setdefault((row.path, row.start_ms, row.end_ms, row.label), row)
+        if first is not row:
+            other = f"row {first.number}" if first.table == row.table else first.where
+            raise ValueError(f"{row.where} says the same as {other}: {as_text(row.path)}, {row.label!r}")

@@ -1,7 +1,7 @@
 """Manifests: tables that list audio files, for `maeast embed` and for pretraining.
 
-There are two forms. Bytes that are not UTF-8 are kept in both; a byte order mark and empty lines are skipped, and with
-a byte order mark the text may be UTF-16.
+There are two forms, and those of `annotations`, ``.txt``, of which the labels are not read. Bytes that are not UTF-8
+are kept; a byte order mark and empty lines are skipped, and with a byte order mark the text may be UTF-16.
 
 - A table with a header, ``.tsv`` or ``.csv``, see `tables`. The column ``path`` is required. The columns ``start_ms``
   and ``end_ms``, or ``start`` and ``end`` in seconds, give a segment of the file; an empty value means the file's own
@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from maeast_upstream.data.annotations import ANNOTATION_SUFFIX, is_annotations, read_annotations
 from maeast_upstream.data.tables import Header, note_ignored_times, option_hint, read_header, row_values
 from maeast_upstream.data.times import TIME_COLUMNS, TimeColumns
 from maeast_upstream.display import without_secrets
@@ -23,7 +24,7 @@ from maeast_upstream.storage.delimited import from_cell
 from maeast_upstream.storage.remote import is_remote
 from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
-MANIFEST_SUFFIXES = frozenset({".tsv", ".csv"})
+MANIFEST_SUFFIXES = frozenset({".tsv", ".csv", ANNOTATION_SUFFIX})
 SAMPLES = re.compile(r" *[0-9]{1,18} *")
 
 
@@ -45,18 +46,37 @@ class Row:
     """The kind of audio as fairseq's form declares it (speech, music, ...); "" where it does not."""
 
 
-def read_manifest(path: str, path_column: str = "path", *, note: bool = False) -> Iterator[Row]:
-    """Read a manifest of either form row by row.
+def read_manifest(path: str, path_column: str | None = None, *, note: bool = False) -> Iterator[Row]:
+    """Read a manifest of any form row by row.
 
     Args:
         path: A file or an address.
-        path_column: What the table calls the column of paths.
+        path_column: What the table calls the column of paths; None for ``path``.
         note: Whether to log a line about columns that look like times but are not read.
 
     Raises:
         ValueError: There are no rows, no column of paths and no root folder; or a row has no path or impossible times.
             The message names the row.
     """
+    rows = _annotated(path, path_column) if is_annotations(path) else _listed(path, path_column or "path", note)
+    row = None
+    for row in rows:
+        yield row
+    if row is None:
+        raise ValueError(f"{path}: no rows below the first line")
+
+
+def _annotated(path: str, path_column: str | None) -> Iterator[Row]:
+    names = {} if path_column is None else {"path": path_column}
+    for part in read_annotations(path, names, labelled=False):
+        if part.start_ms == part.end_ms:
+            raise ValueError(
+                f"{part.where}: a point at {part.start_ms / 1000:g} s; expected parts with a start and an end"
+            )
+        yield Row(part.path, part.number, part.start_ms, part.end_ms)
+
+
+def _listed(path: str, path_column: str, note: bool) -> Iterator[Row]:
     with open_lines(path) as file:
         lines = lines_of(file, path)
         header = read_header(lines, path, path_column)
@@ -71,11 +91,7 @@ def read_manifest(path: str, path_column: str = "path", *, note: bool = False) -
                 Row(_joined(root, row.path), row.number, samples=row.samples, kind=row.kind)
                 for row in _fairseq(path, lines)
             )
-        row = None
-        for row in rows:
-            yield row
-    if row is None:
-        raise ValueError(f"{path}: no rows below the first line")
+        yield from rows
 
 
 def read_fairseq(path: str) -> tuple[str, Iterator[Row]]:

@@ -1,6 +1,7 @@
 """Times of segments in tables: the columns ``start_ms`` and ``end_ms``, or ``start`` and ``end`` in seconds."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 from maeast_upstream.audio.constants import MAX_MS
 from maeast_upstream.data.tables import Header, parse_number
@@ -63,4 +64,4 @@ def time_ms(text: str, factor: float, what: str, separator: str = ",") -> float:
         raise ValueError(f"{what} {error}") from None
     if not 0 <= value * factor <= MAX_MS:
         raise ValueError(f"{what} is {text[:40]}; expected 0 or more, up to {MAX_MS / factor:g}")
-    return value * factor
+    return float(Decimal(repr(value)) * Decimal(factor))  # 1.001 s are 1001 ms, and not 1000.9999999999999
