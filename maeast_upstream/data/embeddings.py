@@ -5,33 +5,37 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maeast_upstream.audio.constants import MAX_MS
+from maeast_upstream.data import embedding_files as files
+from maeast_upstream.data.reduction import Reduction
 from maeast_upstream.data.windows import Windows
-from maeast_upstream.messages import shortened
 from maeast_upstream.readout import Readout
-from maeast_upstream.storage.text import refuse_endless
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 METADATA_KEY = "maeast"
 """Key of the schema's metadata that tells, as JSON, how a table was made."""
-SEGMENT_COLUMNS = ("start_ms", "end_ms")
-"""Where a clip begins and ends in its file; tables of whole files may lack both."""
-COLUMNS = ("path", "segment", "vector", "layer", *SEGMENT_COLUMNS)
-OTHER_KINDS = {
-    "time_ms": "has one row per time step; expected one per clip, so embed with --kind scene",
-    "file": "lists npy files; expected a table of vectors, so embed without --format npy",
-}
-"""Columns of the other tables that ``maeast embed`` writes, and why they are none of clips."""
+REDUCTION_KEY = "maeast.reduction"
+"""Key of a file's metadata for the principal components that its vectors were reduced to, see `Reduction.to_text`."""
 BATCH_ROWS = 4096
+BATCH_BYTES = 16 << 20
+"""Vectors, as float32, that `EmbeddingTable.scan` reads at once in each thread."""
+MAX_THREADS = 4
+"""Threads of `EmbeddingTable.scan`: each needs some 30 MB."""
+
+AddBlock = Callable[[int, np.ndarray], None]
+"""Is called with the number of a block's first row and its vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,27 @@ class Embeddings:
     """The layer that the vectors come from; None if the table has no column layer."""
     layers: tuple[str, ...] = ()
     """All layers of the table, in its order."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.paths)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+        return int(self.vectors.shape[1])
+
+    def scan(self, add: AddBlock) -> None:
+        """Do what `EmbeddingTable.scan` does."""
+        if self.paths:
+            add(0, self.vectors)
+
+    def named(self, name: str) -> Iterator[tuple[int, "Embeddings"]]:
+        """Do what `EmbeddingTable.named` does."""
+        for row, path in enumerate(self.paths):
+            if path.endswith(name):
+                yield row, self.take([row])
 
     def take(self, rows: Sequence[int]) -> "Embeddings":
         """Return some of the rows."""
@@ -81,36 +106,44 @@ class Origin:
     """By the name of the layer as the column ``layer`` has it."""
     windows: Windows | None
     """The windows that long files were cut into; None for one row per clip."""
+    reduction: Reduction | None = None
+    """How vectors of the readout became those of the table; None if they are these themselves."""
 
 
 class EmbeddingTable:
     """A table of scene embeddings on disk."""
 
-    def __init__(self, path: str | Path, layer: str | None = None) -> None:
+    def __init__(self, path: str | Path, layer: str | None = None, full: bool = False) -> None:
         """Find the files of a table and read its layers.
 
         Args:
             path: A parquet file, or a folder of them, with columns path and vector, and optionally segment, layer,
                 start_ms and end_ms.
             layer: Which of the table's layers; None for its last.
+            full: Whether vectors that ``maeast embed --dims`` reduced are given as the readout's, as near as their
+                principal components come; False for vectors as they are stored.
 
         Raises:
             ValueError: There is no such file, it is not such a table, or it has no such layer.
         """
         self.path = Path(path)
-        self._files = _parts(self.path)
-        self.layers = _layers(self._files)
+        found = files.find_files(self.path)
+        self.layers, counted = files.count_rows(found)
         if layer is not None and layer not in self.layers:
             known = ", ".join(self.layers) or "no column layer"
             raise ValueError(f"{self.path}: no layer {layer!r}; the table has {known}")
         self.layer = layer or (self.layers[-1] if self.layers else None)
-        first = next(_batches(self._files[0], [*COLUMNS, *OTHER_KINDS]), None)
-        self.dimensions = 0 if first is None else _checked_width(self._files[0], first)
-        """Length of a vector; 0 for a table without rows."""
-        self.rows = _count(self._files, self.layer, self.layers)
+        self._groups = files.row_groups(counted, self.layer)
+        self.rows = sum(group.rows for group in self._groups)
         """Number of rows of the chosen layer."""
-        self.origin = _origin(self._files[0])
-        """How the table was made; None for a table of another program."""
+        part = self._groups[0].file if self._groups else found[0]
+        with files.opened(part) as file:
+            self._stored = files.checked_width(part, file.schema_arrow) if self._groups else 0
+            self.origin = _origin(part, dict(file.metadata.metadata or {}), self._stored)
+            """How the table was made; None for a table of another program."""
+        self._reduction = self.origin.reduction if self.origin and full else None
+        self.dimensions = self._stored if self._reduction is None else self._reduction.components.shape[1]
+        """Length of a vector; 0 for a table without rows."""
 
     @property
     def readout(self) -> Readout | None:
@@ -123,26 +156,105 @@ class EmbeddingTable:
         Raises:
             ValueError: A part is broken or its vectors have another length, or a value is not finite.
         """
-        for part in self._files:
-            for batch in _batches(part, [*COLUMNS, *OTHER_KINDS], self.layer, rows):
-                if batch.num_rows:
-                    yield self._block(part, batch)
+        for group, _, batch in self._batches(self._groups, files.COLUMNS, rows):
+            yield self._block(group.file, batch)
+
+    def scan(self, add: AddBlock) -> None:
+        """Pass all vectors to a function, in several threads and in any order; the quickest way through a table.
+
+        Args:
+            add: Called with the number of a block's first row, and its (n, E) vectors as they are stored: float32,
+                float16, or int8 without the scale of each row.
+
+        Raises:
+            ValueError: A part is broken or its vectors have another length.
+        """
+        groups, lock, stop = iter(self._groups), threading.Lock(), threading.Event()
+        rows = max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * self._stored)))
+
+        def next_groups() -> Iterator[files.RowGroup]:
+            while not stop.is_set():
+                with lock:
+                    group = next(groups, None)
+                if group is None:
+                    return
+                yield group
+
+        def work() -> None:
+            for group, first, batch in self._batches(next_groups(), files.VECTOR_COLUMNS[:1], rows):
+                if stop.is_set():
+                    return
+                add(first, files.stored_vectors(group.file, batch, self._stored))
+
+        threads = min(len(os.sched_getaffinity(0)), MAX_THREADS, len(self._groups)) or 1
+        with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
+            running = [pool.submit(work) for _ in range(threads)]
+            try:
+                for future in running:
+                    future.result()
+            finally:  # an error or Ctrl-C ends the other threads, too
+                stop.set()
+
+    def take(self, rows: Sequence[int]) -> Embeddings:
+        """Return some of the rows, in the order of their numbers in ``rows``; other row groups are not read."""
+        wanted = np.unique(np.asarray(rows, np.int64))
+        starts = [group.first for group in self._groups]
+        used = {int(number) for number in np.searchsorted(starts, wanted, side="right") - 1}
+        blocks = []
+        for group, first, batch in self._batches([self._groups[i] for i in sorted(used)], files.COLUMNS, BATCH_ROWS):
+            inside = wanted[(wanted >= first) & (wanted < first + batch.num_rows)] - first
+            if len(inside):
+                blocks.append(self._block(group.file, batch.take(inside)))
+        return joined(blocks, self.layer, self.layers).take(np.searchsorted(wanted, rows).tolist())
+
+    def named(self, name: str) -> Iterator[tuple[int, Embeddings]]:
+        """Yield the number of each row whose path ends with ``name``, and the row without its vector."""
+        import pyarrow.compute as pc
+
+        for group, first, batch in self._batches(self._groups, files.NAME_COLUMNS, 1 << 16):
+            for row in np.flatnonzero(pc.ends_with(batch["path"], name).to_numpy(zero_copy_only=False)):
+                yield first + int(row), self._names(group.file, batch.slice(row, 1))
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies the content of the table, by its files' metadata and by samples of their bytes."""
+        return files.digest_of(list(dict.fromkeys(group.file for group in self._groups)), self.layer)
+
+    def _batches(
+        self, groups: Iterable[files.RowGroup], columns: Sequence[str], rows: int
+    ) -> Iterator[tuple[files.RowGroup, int, "pa.RecordBatch"]]:
+        """Yield batches of row groups that are not empty, and the number of each batch's first row in the table."""
+        layer = self.layer if len(self.layers) > 1 else None
+        for part, of_part in itertools.groupby(groups, lambda group: group.file):
+            with files.opened(part) as file:
+                self._check_width(part, file.schema_arrow)
+                for group in of_part:
+                    first = group.first
+                    for batch in files.read_batches(part, file, columns, [group.number], rows, layer):
+                        if batch.num_rows:
+                            yield group, first, batch
+                        first += batch.num_rows
+
+    def _check_width(self, part: Path, schema: "pa.Schema") -> None:
+        width = files.checked_width(part, schema)
+        if width != self._stored:
+            widths = sorted({self._stored, width})
+            raise ValueError(f"{self.path}: parts with vectors of different lengths, {widths}")
 
     def _block(self, part: Path, batch: "pa.RecordBatch") -> Embeddings:
-        width = _checked_width(part, batch)
-        if width != self.dimensions:
-            widths = sorted({self.dimensions, width})
-            raise ValueError(f"{self.path}: parts with vectors of different lengths, {widths}")
-        vectors = batch["vector"].flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
-        if not np.isfinite(vectors).all():
-            raise ValueError(f"{part}: NaN or infinite values in the embeddings")
-        start_ms, end_ms = (_times(part, batch, name) for name in SEGMENT_COLUMNS)
+        vectors = files.float_vectors(part, batch, self._stored)
+        if self._reduction is not None:
+            vectors = self._reduction.restore(vectors)
+        return replace(self._names(part, batch), vectors=vectors)
+
+    def _names(self, part: Path, batch: "pa.RecordBatch") -> Embeddings:
+        start_ms, end_ms = (files.times_of(part, batch, name) for name in files.SEGMENT_COLUMNS)
         return Embeddings(
-            paths=batch["path"].to_pylist(),
-            vectors=vectors,
+            paths=files.paths_of(part, batch),
+            vectors=np.zeros((batch.num_rows, 0), np.float32),
             start_ms=np.nan_to_num(start_ms),
             end_ms=end_ms,
-            segments=_segments(part, batch),
+            segments=files.segments_of(part, batch),
             layer=self.layer,
             layers=self.layers,
         )
@@ -168,122 +280,30 @@ def joined(blocks: Sequence[Embeddings], layer: str | None = None, layers: tuple
     )
 
 
-def _parts(path: Path) -> list[Path]:
-    """Return the files of a table; names that begin with a dot belong to unfinished files."""
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; expected a table that maeast embed wrote")
-    if not path.is_dir():
-        refuse_endless(path)
-        return [path]
-    parts = sorted(part for part in path.rglob("*.parquet") if not part.name.startswith("."))
-    if not parts:
-        raise ValueError(f"{path}: not a table of embeddings (a folder without .parquet files)")
-    return parts
+def _origin(part: Path, metadata: Mapping[bytes, bytes], width: int) -> Origin | None:
+    """Read how a table was made; None if its metadata do not tell.
 
-
-def _batches(
-    part: Path, columns: Sequence[str], layer: str | None = None, rows: int = BATCH_ROWS
-) -> Iterator["pa.RecordBatch"]:
-    """Yield some rows at a time, since a table may be larger than what is kept of it; absent columns are left out."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
+    Raises:
+        ValueError: Its vectors were reduced, and the metadata do not say how.
+    """
     try:
-        with pq.ParquetFile(part) as file:
-            present = [column for column in columns if column in file.schema_arrow.names]
-            if layer is not None and "layer" not in present:
-                raise ValueError(f"{part}: no column layer, which other parts have")
-            for batch in file.iter_batches(rows, columns=present):
-                yield (batch if layer is None else batch.filter(pc.equal(batch["layer"], layer)))
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{part}: not a table of embeddings ({shortened(error)})") from error
-
-
-def _layers(parts: Sequence[Path]) -> tuple[str, ...]:
-    """Return the names of the layers, in the order in which they first appear."""
-    names: dict[str, None] = {}
-    for part in parts:
-        for batch in _batches(part, ["layer"]):
-            if batch.num_columns:
-                names.update(dict.fromkeys(map(str, batch["layer"].unique().to_pylist())))
-    return tuple(names)
-
-
-def _count(parts: Sequence[Path], layer: str | None, layers: Sequence[str]) -> int:
-    if len(layers) > 1:
-        return sum(batch.num_rows for part in parts for batch in _batches(part, ["layer"], layer))
-    return sum(_metadata(part).num_rows for part in parts)
-
-
-def _metadata(part: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_metadata(part)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{part}: not a table of embeddings ({shortened(error)})") from error
-
-
-def _origin(part: Path) -> Origin | None:
-    """Read how a table was made; None if its metadata do not tell."""
-    try:
-        content = json.loads((_metadata(part).metadata or {})[METADATA_KEY.encode()])
+        content = json.loads(metadata[METADATA_KEY.encode()])
         settings = content["settings"]
         windows = settings.get("windows")
-        return Origin(
+        origin = Origin(
             checkpoint=str(content["checkpoint"]),
             fingerprint=str(settings["checkpoint"]),
             kind=str(settings["kind"]),
             readouts={str(name): Readout(**readout) for name, readout in settings["readouts"].items()},
             windows=None if windows is None else Windows(**windows),
         )
+        is_reduced = settings.get("dims") is not None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-
-
-def _checked_width(part: Path, batch: "pa.RecordBatch") -> int:
-    """Return the length of the vectors of a batch; ValueError if it is not one of scene embeddings."""
-    present = set(batch.schema.names)
-    for column, problem in OTHER_KINDS.items():
-        if column in present:
-            raise ValueError(f"{part}: {problem}")
-    if not {"path", "vector"} <= present or not _is_vector(batch):
-        raise ValueError(f"{part}: expected columns path and vector as maeast embed writes them")
-    return int(batch["vector"].type.list_size)
-
-
-def _segments(part: Path, batch: "pa.RecordBatch") -> np.ndarray:
-    """Return (rows,) int64, 0 where the column is missing."""
-    import pyarrow as pa
-
-    if "segment" not in batch.schema.names:
-        return np.zeros(batch.num_rows, np.int64)
-    if not pa.types.is_integer(batch["segment"].type) or batch["segment"].null_count:
-        raise ValueError(f"{part}: segment holds no numbers, but {batch['segment'].type}")
-    numbers: np.ndarray = batch["segment"].to_numpy(zero_copy_only=False).astype(np.int64)
-    return numbers
-
-
-def _is_vector(batch: "pa.RecordBatch") -> bool:
-    import pyarrow as pa
-
-    column, names = batch["vector"], batch["path"]
-    is_vector = pa.types.is_fixed_size_list(column.type) and pa.types.is_floating(column.type.value_type)
-    is_text = pa.types.is_string(names.type) or pa.types.is_large_string(names.type)
-    return bool(is_vector and is_text and column.type.list_size and not column.null_count and not names.null_count)
-
-
-def _times(part: Path, batch: "pa.RecordBatch", name: str) -> np.ndarray:
-    """Return (rows,) float64, NaN where the column or a value is missing; ValueError for what is no time in ms."""
-    import pyarrow as pa
-
-    if name not in batch.schema.names:
-        return np.full(batch.num_rows, np.nan)
-    if not (pa.types.is_integer(batch[name].type) or pa.types.is_floating(batch[name].type)):
-        raise ValueError(f"{part}: {name} holds no numbers, but {batch[name].type}")
-    values: np.ndarray = batch[name].to_numpy(zero_copy_only=False).astype(np.float64)
-    if not (np.isnan(values) | ((values >= 0) & (values <= MAX_MS))).all():
-        raise ValueError(f"{part}: {name} is not from 0 to {MAX_MS:g} in every row")
-    return values
+    if not is_reduced or not width:
+        return origin
+    try:
+        return replace(origin, reduction=Reduction.from_text(metadata[REDUCTION_KEY.encode()], width))
+    except (KeyError, ValueError) as error:
+        reason = "missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{part}: a table of reduced vectors, but of their principal components: {reason}") from error

@@ -135,3 +135,69 @@ def test_blocks_are_the_rows_in_their_order(tmp_path):
     assert [block.paths for block in blocks] == [["b.wav"], ["d.wav"], ["f.wav"]]
     assert [block.segments.tolist() for block in blocks] == [[0], [1], [2]]
     np.testing.assert_array_equal(np.concatenate([block.vectors for block in blocks]), VECTORS[1::2])
+
+
+def scanned(table):
+    found = {}
+    table.scan(lambda first, vectors: found.update({first + row: vector for row, vector in enumerate(vectors)}))
+    return np.stack([found[row] for row in range(len(found))])
+
+
+def layered_parts(folder):
+    write_table(folder / "part-0.parquet", NAMES[:4], VECTORS[:4], np.float16, layer=["1", "2"] * 2)
+    write_table(folder / "part-1.parquet", NAMES[4:], VECTORS[4:], np.float16, layer=["1", "2"])
+    return EmbeddingTable(folder)
+
+
+def test_a_scan_passes_each_row_of_the_layer_as_it_is_stored(tmp_path):
+    vectors = scanned(layered_parts(tmp_path))
+    assert vectors.dtype == np.float16
+    np.testing.assert_array_equal(vectors, VECTORS[1::2])
+
+
+def test_a_scan_ends_with_the_error_of_its_function(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        layered_parts(tmp_path).scan(lambda first, vectors: 1 / 0)
+
+
+def test_rows_are_taken_in_the_order_that_is_asked_for(tmp_path):
+    table = layered_parts(tmp_path)
+    found = table.take([2, 0, 2])
+    assert found.paths == ["f.wav", "b.wav", "f.wav"]
+    np.testing.assert_array_equal(found.vectors, VECTORS[[5, 1, 5]])
+    assert table.take([]).paths == []
+
+
+def test_rows_are_found_by_the_end_of_their_path(tmp_path):
+    assert [(row, found.paths) for row, found in layered_parts(tmp_path).named("d.wav")] == [(1, ["d.wav"])]
+    in_memory = read_embeddings(tmp_path)
+    assert [(row, found.paths) for row, found in in_memory.named("d.wav")] == [(1, ["d.wav"])]
+    np.testing.assert_array_equal(scanned(in_memory), VECTORS[1::2])
+
+
+def int8_table(path, scales, **columns):
+    values = pa.FixedSizeListArray.from_arrays(pa.array(np.tile(np.int8([127, -127, 64, 0]), len(scales))), 4)
+    pq.write_table(pa.table({"path": NAMES[: len(scales)], "vector": values, "scale": scales, **columns}), path)
+    return path
+
+
+def test_vectors_of_int8_are_multiplied_by_the_scale_of_their_row(tmp_path):
+    found = read_embeddings(int8_table(tmp_path / "e.parquet", pa.array([1.0, 0.5, 0.0], pa.float32())))
+    np.testing.assert_array_equal(found.vectors, np.outer([1, 0.5, 0], [127, -127, 64, 0]).astype(np.float32))
+
+
+@pytest.mark.parametrize("scales", [[1.0, None], [1.0, np.nan], [1.0, np.inf]])
+def test_a_scale_that_is_none_is_one_line(tmp_path, scales):
+    with pytest.raises(ValueError, match="NaN or infinite values"):
+        read_embeddings(int8_table(tmp_path / "e.parquet", pa.array(scales, pa.float32())))
+
+
+def test_vectors_of_int8_without_scale_are_no_embeddings(tmp_path):
+    with pytest.raises(ValueError, match="not a table of embeddings"):
+        EmbeddingTable(write_table(tmp_path / "e.parquet", NAMES, VECTORS, np.int8))
+
+
+def test_the_digest_is_that_of_the_content(tmp_path):
+    first, copy = (write_table(tmp_path / f"{name}.parquet", NAMES, VECTORS) for name in "ab")
+    other = write_table(tmp_path / "c.parquet", NAMES, VECTORS + np.eye(6, 4, dtype=np.float32))
+    assert EmbeddingTable(first).digest == EmbeddingTable(copy).digest != EmbeddingTable(other).digest
