@@ -55,6 +55,7 @@ class CommandEntry(NamedTuple):
 
 COMMANDS = {
     "embed": CommandEntry("maeast_upstream.commands.embed", "Embed audio files, folders, manifests and tars"),
+    "predict": CommandEntry("maeast_upstream.commands.predict", "Label recordings by a classifier that was fitted"),
     "map": CommandEntry(
         "maeast_upstream.commands.map", "Draw a table of embeddings as an interactive page or a picture"
     ),

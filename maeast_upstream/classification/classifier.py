@@ -1,8 +1,10 @@
 """A classifier of clips: what it computes from their embeddings, and its folder."""
 
 import dataclasses
+import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,9 +97,25 @@ class Classifier:
             )
         if not np.isfinite(vectors).all():
             raise ValueError("NaN or infinite values in the vectors")
-        x = standardized(vectors, self.mean, self.scale)
-        logits: np.ndarray = x @ self.weight.T + self.bias
+        # in float64, since the last digits of a product depend on the number of rows, and a row's numbers should not
+        x = standardized(vectors, self.mean, self.scale).astype(np.float64)
+        logits: np.ndarray = (x @ self.weight.T.astype(np.float64) + self.bias).astype(np.float32)
         return logits
+
+    def predict(self, inputs: "str | Path | Iterable[str | Path]", **options: Any) -> "Iterator[dict[str, Any]]":
+        """Label many files, one after the other; see `maeast_upstream.classification.prediction.predict_files`."""
+        from maeast_upstream.classification.prediction import predict_files
+
+        return predict_files(self, inputs, **options)
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that depend on everything that determines the probabilities."""
+        settings = [self.labels, self.multi_label, self.fingerprint, dataclasses.asdict(self.readout), self.temperature]
+        windows = None if self.windows is None else dataclasses.asdict(self.windows)
+        digest = hashlib.sha256(json.dumps([*settings, windows]).encode())
+        for name in (*ARRAYS, "thresholds"):
+            digest.update(getattr(self, name).tobytes())
+        return digest.hexdigest()[:16]
 
     def save(self, folder: str | Path) -> None:
         """Write the folder: classifier.json and classifier.safetensors, each whole; earlier ones are replaced.

@@ -4,7 +4,8 @@ import functools
 import json
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from maeast_upstream.audio.constants import MAX_HOURS
@@ -12,7 +13,7 @@ from maeast_upstream.data.embeddings import METADATA_KEY
 from maeast_upstream.display import without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
-from maeast_upstream.extract.outputs import Output
+from maeast_upstream.extract.outputs import Output, TableBuilder
 from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.parts import SAVE_SECONDS, Work, cut_parts, write_parts
 from maeast_upstream.extract.progress import Progress
@@ -24,6 +25,8 @@ from maeast_upstream.storage.settings import refuse_changes
 from maeast_upstream.version import __version__
 
 logger = logging.getLogger(__name__)
+BuilderMaker = Callable[[dict[str, str]], TableBuilder]
+"""From the metadata of a schema to the builder of the rows."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Job:
     """Its name as the user gave it."""
     max_hours: float = MAX_HOURS
     """Limit of the audio of a file; a longer one is an error."""
+    make_builder: BuilderMaker | None = None
+    """Makes the builder of the rows from their schema's metadata; None for rows of embeddings."""
+    more_settings: Mapping[str, Any] = field(default_factory=dict)
+    """What else determines the rows, as plain data."""
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -52,6 +59,7 @@ class Job:
             "format": self.output.format,
             "max_hours": self.max_hours,
             "inputs": {"segments": self.survey.segments, "digest": self.survey.digest},
+            **self.more_settings,
         }
 
     def metadata(self, state: str = "") -> dict[str, str]:
@@ -102,7 +110,7 @@ class Job:
             OSError: Writing failed, for example on a full disk; complete parts stay.
         """
         store = self.output.store
-        builder = self.output.table_builder(self.spec, self.spec.width(self.encoder.config), self.metadata())
+        builder = self._builder()
         with store.locked():
             store.open(self.settings)
             self._remove_changed_parts(store)
@@ -127,6 +135,11 @@ class Job:
                 raise ValueError(f"none of the {count} input files could be read; first error: {reason}")
             self.output.finish(builder.schema.with_metadata(self.metadata(self.survey.state)))
         return total
+
+    def _builder(self) -> TableBuilder:
+        if self.make_builder is not None:
+            return self.make_builder(self.metadata())
+        return self.output.table_builder(self.spec, self.spec.width(self.encoder.config), self.metadata())
 
     def _remove_changed_parts(self, store: PartStore) -> None:
         """Remove the parts with a clip whose file has another size or time now than when the part was made."""

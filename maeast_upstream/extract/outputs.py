@@ -1,4 +1,4 @@
-"""Outputs of a run: one parquet or npz file, a folder of parquet parts, or one npy file per clip."""
+"""Outputs of a run: one file, a folder of parquet parts, or a folder with a file per clip."""
 
 import contextlib
 import functools
@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from maeast_upstream.data.embeddings import METADATA_KEY
 from maeast_upstream.display import as_text
+from maeast_upstream.extract.joins import join_csv, join_npz, join_parquet
 from maeast_upstream.extract.npy_names import npy_name
 from maeast_upstream.extract.part_store import SETTINGS_NAME, PartReport, PartStore
 from maeast_upstream.extract.table import STATE_KEY, Embedded, EmbeddingSpec, make_schema, make_table
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMATS = ("parquet", "npz", "npy")
+"""Of embeddings."""
+JOINS = {"parquet": join_parquet, "npz": join_npz, "csv": join_csv}
+"""How parts become one file of a format; the other formats are those of folders."""
 MAX_NAME_BYTES = 255 - len(".warnings.tsv")
 """Longest name of an output: file systems allow 255 bytes, and the list of warnings has a suffix."""
 INDEX_NAME = "index.parquet"
@@ -33,7 +37,7 @@ INDEX_NAME = "index.parquet"
 
 @dataclass(frozen=True)
 class Output:
-    """A file or folder of one of `FORMATS`."""
+    """A file or folder of a format."""
 
     parent: Storage
     name: str
@@ -49,7 +53,7 @@ class Output:
     @property
     def store(self) -> PartStore:
         """The store of the parts: the folder itself, a folder in it (npy), or one beside the file."""
-        ending = "/_parts" if self.format == "npy" else "" if self.is_folder else ".parts"
+        ending = ".parts" if not self.is_folder else "" if self.format == "parquet" else "/_parts"
         return PartStore(self.parent.folder(self.name + ending))
 
     @property
@@ -151,9 +155,8 @@ class Output:
                 join_parquet(self.store, schema, file)
         if self.is_folder:
             return
-        join = join_npz if self.format == "npz" else join_parquet
         with self._writing(self.name) as file:
-            join(self.store, schema, file)
+            JOINS[self.format](self.store, schema, file)
         self.store.remove()
 
     def _writing(self, name: str) -> contextlib.AbstractContextManager[IO[Any]]:
@@ -226,12 +229,13 @@ class NpyTableBuilder(TableBuilder):
         return pa.table([*map(list, zip(*rows, strict=True))], schema=self.schema)
 
 
-def output_at(address: str, format: str | None = None) -> Output:
-    """Return the output of a name: OUT.parquet, OUT.npz, or a folder of parquet parts or of npy files.
+def output_at(address: str, format: str | None = None, formats: Collection[str] = FORMATS) -> Output:
+    """Return the output of a name: OUT.parquet or another file, a folder of parquet parts, or one with a file per clip.
 
     Args:
         address: A local path, or an address that fsspec knows.
-        format: One of `FORMATS`; None for the one of the suffix, or for parquet parts in a folder.
+        format: One of ``formats``; None for the one of the suffix, or for parquet parts in a folder.
+        formats: The formats that there are.
 
     Raises:
         ValueError: The name has another suffix or does not fit the format, its parent folder does not exist, or a file
@@ -240,12 +244,14 @@ def output_at(address: str, format: str | None = None) -> Output:
     stem = address.rstrip("/")
     parent, _, name = stem.rpartition("/")
     ending = name.rpartition(".")[2] if "." in name else ""
-    if not name.strip(".") or (ending and ending not in ("parquet", "npz")):
-        raise ValueError(f"{address}: give a name that ends in .parquet or .npz, or a folder (a name without a dot)")
+    of_files = [known for known in formats if known in JOINS]
+    if not name.strip(".") or (ending and ending not in of_files):
+        endings = " or ".join(f".{known}" for known in of_files)
+        raise ValueError(f"{address}: give a name that ends in {endings}, or a folder (a name without a dot)")
     if ending and format not in (None, ending):
-        raise ValueError(f"{address}: format {format} goes with {'a folder' if format == 'npy' else f'a .{format}'}")
-    if not ending and format == "npz":
-        raise ValueError(f"{address}: format npz goes with a name that ends in .npz")
+        raise ValueError(f"{address}: format {format} goes with {f'a .{format}' if format in JOINS else 'a folder'}")
+    if not ending and format in JOINS and format != "parquet":
+        raise ValueError(f"{address}: format {format} goes with a name that ends in .{format}")
     if len(os.fsencode(name)) > MAX_NAME_BYTES:
         raise ValueError(f"{as_text(address)}: a name of more than {MAX_NAME_BYTES} bytes; give a shorter one")
     storage = Storage(parent or ("/" if stem.startswith("/") else "."))
@@ -257,58 +263,10 @@ def output_at(address: str, format: str | None = None) -> Output:
     parts = output.store.storage
     if parts.is_local and parts.root != storage.path(name) and os.path.islink(parts.root):  # noqa: PTH114
         raise ValueError(f"{parts.shown()}: a link, where the parts of the table would be; remove it")
-    other = "parquet" if output.format == "npy" else "npy"
-    if output.is_folder and replace(output, format=other).store.begun:
+    elsewhere = replace(output, format="npy" if output.format == "parquet" else "parquet").store
+    if output.is_folder and elsewhere.begun:
+        other = elsewhere.settings().get("format") or ("npy" if output.format == "parquet" else "parquet")
         raise ValueError(
             f"{address}: a folder of {other} files, not of {output.format}: give --format {other}, or another -o"
         )
     return output
-
-
-def join_parquet(store: PartStore, schema: "pa.Schema", file: IO[Any]) -> None:
-    """Write all rows to one parquet file, one row group at a time."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetWriter(file, schema, use_dictionary=["path", "layer"]) as writer:
-        for table in store.tables():
-            writer.write_table(table.replace_schema_metadata(schema.metadata))
-
-
-def join_npz(store: PartStore, schema: "pa.Schema", file: IO[Any]) -> None:
-    """Write one array per column to an npz file without pickles, piece by piece, so that memory stays bounded."""
-    rows = sum(store.report(number).rows for number in store.numbers())
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for column in schema.names:
-            arrays = lambda column=column: (as_array(table, column) for table in store.tables())  # noqa: E731
-            _write_array(archive, column, rows, arrays)
-        metadata = (schema.metadata or {}).get(METADATA_KEY.encode(), b"{}").decode()
-        _write_array(archive, METADATA_KEY, None, lambda: iter([np.array(metadata)]))
-
-
-def as_array(table: "pa.Table", column: str) -> np.ndarray:
-    """Return a column as (rows,) numbers or text, or as (rows, E) vectors."""
-    values = table[column].combine_chunks()
-    if column == "vector":
-        flat: np.ndarray = values.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(table), -1)
-    array: np.ndarray = values.to_numpy(zero_copy_only=False)
-    return array.astype(str) if array.dtype == object else array
-
-
-def _write_array(
-    archive: zipfile.ZipFile, name: str, rows: int | None, pieces: Callable[[], Iterator[np.ndarray]]
-) -> None:
-    """Write a member NAME.npy of ``rows`` rows, or of a single value for None.
-
-    The pieces of text are read twice, first for the longest one.
-    """
-    first = next(pieces())
-    dtype = first.dtype
-    if dtype.kind == "U":
-        dtype = max((piece.dtype for piece in pieces()), key=lambda dtype: dtype.itemsize)
-    shape = () if rows is None else (rows, *first.shape[1:])
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_2_0(member, header)
-        for piece in pieces():
-            member.write(np.ascontiguousarray(piece, dtype=dtype).tobytes())

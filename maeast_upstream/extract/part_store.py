@@ -124,10 +124,9 @@ class PartStore:
         import pyarrow.parquet as pq
 
         report = PartReport()
-        # dictionary encoding saves space for paths and layers, but not for vectors
         with (
             self.storage.writing(_name(number)) as file,
-            pq.ParquetWriter(file, schema, use_dictionary=["path", "layer"]) as writer,
+            pq.ParquetWriter(file, schema, use_dictionary=dictionary_columns(schema)) as writer,
         ):
             yield writer, report
             writer.add_key_value_metadata({REPORT_KEY: json.dumps(asdict(report)).encode()})
@@ -205,6 +204,11 @@ class PartStore:
 
     def _foreign(self, name: str) -> ValueError:
         return ValueError(f"{self.storage.shown()}: a folder with other things in it, such as {name}; give another -o")
+
+
+def dictionary_columns(schema: "pa.Schema") -> list[str]:
+    """Return the columns of a table whose values recur, for which dictionary encoding saves space."""
+    return [name for name in ("path", "layer", "label") if name in schema.names]
 
 
 def _is_ours(name: str) -> bool:

@@ -1,0 +1,143 @@
+"""What the commands that embed many inputs share: the options of a job, its engine, and how it ends."""
+
+import argparse
+import errno
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from maeast_upstream.arguments import UsageError
+from maeast_upstream.audio.constants import MAX_HOURS
+from maeast_upstream.cli import ExitStatus
+from maeast_upstream.display import printable
+from maeast_upstream.messages import counted
+from maeast_upstream.progress import is_quiet
+
+if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
+    from maeast_upstream.encoder import Encoder
+    from maeast_upstream.engines.selection import Choice
+    from maeast_upstream.extract.job import Job
+    from maeast_upstream.extract.outputs import Output
+    from maeast_upstream.extract.part_store import PartReport
+    from maeast_upstream.extract.survey import Survey
+    from maeast_upstream.extract.table import EmbeddingSpec
+
+MAX_SHOWN_ERRORS = 5
+MIN_ENGINE_BYTES = 2 << 20
+"""Below this much audio, a minute of wav or eight of opus, another engine takes longer to start than it saves."""
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add --engine, --batch-seconds, --workers, --max-hours, --ray and --force."""
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "openvino", "onnx"),
+        default="auto",
+        help="program that runs the transformer; auto (default): the fastest on this machine, measured once",
+    )
+    parser.add_argument("--batch-seconds", type=float, help="seconds of audio in a batch")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that decode; default 1, or 0 for a thread of this process"
+    )
+    parser.add_argument(
+        "--max-hours",
+        type=float,
+        default=MAX_HOURS,
+        help=f"audio that a file may have; a longer one is left out; default {MAX_HOURS:g}, or inf",
+    )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="run on a Ray cluster: its address, auto (default) for the one of this machine, or local to start one",
+    )
+    parser.add_argument("--force", action="store_true", help="make OUT again if it exists")
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Raise UsageError if a number is out of range."""
+    if args.workers < 0:
+        raise UsageError(f"--workers must be at least 0, got {args.workers}")
+    if not args.max_hours > 0:
+        raise UsageError(f"--max-hours must be above 0, got {args.max_hours}")
+    if args.batch_seconds is not None and not 0 < args.batch_seconds < float("inf"):
+        raise UsageError(f"--batch-seconds must be above 0, got {args.batch_seconds}")
+
+
+def start_engine(
+    args: argparse.Namespace, encoder: "Encoder", spec: "EmbeddingSpec", survey: "Survey", output: "Output"
+) -> "Choice":
+    """Attach the engine that the options name and print which it is.
+
+    ``auto`` continues a run with the engine that it was begun with, and chooses torch where there is too little audio
+    for the start of another engine to pay.
+
+    Raises:
+        ValueError: The existing output was made with another precision.
+    """
+    from maeast_upstream.engines.selection import OFFERS, attach
+    from maeast_upstream.engines.streams import streams_on
+    from maeast_upstream.storage.settings import refuse_changes
+
+    before = {} if args.force else output.recorded()
+    engine, why = args.engine, None
+    if engine == "auto" and args.precision in OFFERS.get(before.get("engine", ""), ()):
+        engine, why = before["engine"], "this run was begun with it"
+    elif engine == "auto" and survey.bytes < MIN_ENGINE_BYTES and args.precision in OFFERS["torch"]:
+        engine, why = "torch", "too little audio for another engine to pay"
+    streams = streams_on(encoder.device)
+    choice = attach(encoder, engine, args.precision, spec.layers(encoder.num_layers), streams=streams)
+    choice = replace(choice, why=why) if why and choice.engine == engine else choice
+    if not is_quiet():
+        print(choice)
+    # before the job's own check, which would name the engine that follows from the precision
+    refuse_changes(before, {"precision": choice.precision}, output.address, "give the same, another -o, or --force")
+    return choice
+
+
+def run_job(args: argparse.Namespace, job: "Job", dimensions: int | None = None) -> int:
+    """Run a job, or say that its output is complete already; return the exit status.
+
+    Args:
+        args: The options of `add_job_options`.
+        job: The job.
+        dimensions: The length of a vector of the output, for the last line; None for rows of another kind.
+
+    Raises:
+        ValueError: The output is that of another job.
+        OSError: Writing failed; the message says what is saved.
+    """
+    output = job.output
+    if args.force:
+        output.remove()
+    if output.whole():
+        job.refuse_other_table()
+        output.store.remove()  # a run that was killed at its very end leaves its parts
+        print(f"{output.address} is complete already; --force makes it again")
+        return ExitStatus.PARTIAL if output.parent.exists(output.error_list) else ExitStatus.DONE
+    command = "the same command without --force" if args.force else "the same command"
+    try:
+        report = job.run(args.workers, args.batch_seconds, args.ray)
+    except KeyboardInterrupt:
+        print(f"stopped: {job.standing()}; {command} continues from there", file=sys.stderr)
+        return ExitStatus.INTERRUPTED
+    except OSError as error:
+        space = ": free some space, then" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ";"
+        raise OSError(f"{error}; {job.standing()}{space} {command} continues from there") from error
+    return print_report(report, output, dimensions)
+
+
+def print_report(report: "PartReport", output: "Output", dimensions: int | None = None) -> int:
+    """Print what was done and return the exit status."""
+    for path, reason, _ in report.errors[:MAX_SHOWN_ERRORS]:
+        print(printable(f"left out: {reason if path in reason else f'{path}: {reason}'}"), file=sys.stderr)
+    rows = f"{counted(report.clips, 'file')}, {counted(report.rows, 'row')}"
+    rows += f" of {counted(dimensions, 'dimension')}" if dimensions else ""
+    warnings = f"; {counted(len(report.warnings), 'warning')} in {output.parent.shown(output.warning_list)}"
+    print(f"{rows}: {output.address}{warnings if report.warnings else ''}")
+    if not report.errors:
+        return ExitStatus.DONE
+    error_list = output.parent.shown(output.error_list)
+    print(f"{counted(len(report.errors), 'file')} left out, listed in {error_list}", file=sys.stderr)
+    return ExitStatus.PARTIAL

@@ -1,0 +1,169 @@
+"""``maeast predict``: labels clips or windows of recordings by a classifier that ``maeast fit`` saved; resumable."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maeast_upstream.arguments import Parser, UsageError, add_column_options, add_window_options, windows_from
+from maeast_upstream.cli import ExitStatus
+from maeast_upstream.commands.jobs import add_job_options, check_numbers, run_job, start_engine
+from maeast_upstream.messages import counted
+
+if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
+    from maeast_upstream.classification.classifier import Classifier
+    from maeast_upstream.classification.prediction_table import PredictionSpec
+    from maeast_upstream.extract.outputs import Output
+
+FORMATS = ("parquet", "csv")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Label audio files, or windows of them, by a classifier that maeast fit, probe or finetune saved."""
+    args = build_parser().parse_args(argv)
+    check_numbers(args)
+    from maeast_upstream.classification.classifier import Classifier
+    from maeast_upstream.classification.prediction import table_among
+    from maeast_upstream.extract.outputs import output_at
+
+    spec = spec_from(args)
+    windows = windows_from(args)
+    output = output_at(args.out, args.format, FORMATS)
+    table = table_among(args.inputs)
+    if table is not None and windows is not None:
+        raise UsageError(f"--window goes with audio; {table} is a table of embeddings, which has its own windows")
+    output.refuse_as_input(args.inputs)
+    classifier = Classifier.load(args.model)
+    if table is not None:
+        return predict_from_table(args, classifier, table, spec, output)
+    return predict_audio(args, classifier, spec, output)
+
+
+def build_parser() -> Parser:
+    """Build the parser of the command's options."""
+    parser = Parser(
+        prog="maeast predict",
+        description=f"{main.__doc__} Resumable: run the same command again after an interruption and it continues.",
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="what maeast embed takes: audio files, folders, manifests, tars, - for a list of paths on stdin; or one "
+        "table that maeast embed wrote, so that nothing is embedded twice",
+    )
+    add_column_options(parser, "path")
+    parser.add_argument(
+        "-m", "--model", required=True, type=Path, help="folder that maeast fit, probe or finetune saved"
+    )
+    parser.add_argument("-o", "--out", required=True, help="OUT.parquet, OUT.csv, or a folder for parquet parts")
+    parser.add_argument("--format", choices=FORMATS, help="format of the output; default: that of the name's suffix")
+    parser.add_argument(
+        "--top", type=int, metavar="N", help="keep the N best labels of a window; default 1; multi-label: all"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=parse_threshold,
+        metavar="P",
+        help="keep labels of at least this probability, or `chosen` for those that fit chose for each label on valid; "
+        "default: no limit; multi-label: chosen",
+    )
+    parser.add_argument(
+        "--all-scores", action="store_true", help="one row per window, with the probability of every label as a column"
+    )
+    add_window_options(parser)
+    parser.add_argument("--checkpoint", help="where the classifier's checkpoint is now, if it was moved")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ..., or auto: CUDA if there is one; default: cpu")
+    parser.add_argument(
+        "--precision", default="fp32", help="fp32 (default), bf16 or fp16; int8 if the engine supports it"
+    )
+    add_job_options(parser)
+    return parser
+
+
+def parse_threshold(text: str) -> float | str:
+    """Parse the value of --threshold."""
+    return text if text == "chosen" else float(text)
+
+
+def spec_from(args: argparse.Namespace) -> "PredictionSpec":
+    """Return which labels the options keep; UsageError if one is out of range."""
+    from maeast_upstream.classification.prediction_table import PredictionSpec
+
+    try:
+        return PredictionSpec(top=args.top, threshold=args.threshold, all_scores=args.all_scores)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def predict_audio(args: argparse.Namespace, classifier: "Classifier", spec: "PredictionSpec", output: "Output") -> int:
+    """Embed and label the inputs; return the exit status."""
+    from maeast_upstream.classification.prediction import embedding_spec
+    from maeast_upstream.classification.prediction_table import PredictionTableBuilder
+    from maeast_upstream.engines.selection import check_names
+    from maeast_upstream.extract.job import Job
+    from maeast_upstream.extract.survey import Survey
+    from maeast_upstream.fingerprint import load_same
+
+    survey = Survey(args.inputs, args.path_column)
+    check_names(args.engine, args.precision)
+    encoder = load_same(classifier.checkpoint, classifier.fingerprint, args.checkpoint, args.device)
+    embedding = embedding_spec(classifier, windows_from(args))
+    embedding.width(encoder.config)
+    engine = start_engine(args, encoder, embedding, survey, output)
+    job = Job(
+        survey,
+        output,
+        encoder,
+        embedding,
+        engine,
+        args.checkpoint or classifier.checkpoint,
+        args.max_hours,
+        make_builder=partial(PredictionTableBuilder, classifier, embedding, spec),
+        more_settings=settings_of(classifier, spec),
+    )
+    return run_job(args, job)
+
+
+def settings_of(classifier: "Classifier", spec: "PredictionSpec") -> dict[str, object]:
+    """Return what determines the rows beside the embeddings."""
+    from dataclasses import asdict
+
+    return {"classifier": classifier.digest(), "prediction": asdict(spec)}
+
+
+def predict_from_table(
+    args: argparse.Namespace, classifier: "Classifier", table: Path, spec: "PredictionSpec", output: "Output"
+) -> int:
+    """Label the rows of a table of embeddings; return the exit status."""
+    import json
+
+    from maeast_upstream.classification.prediction import embedding_spec, open_table, predict_table
+    from maeast_upstream.classification.prediction_table import PredictionTableBuilder
+    from maeast_upstream.data.embeddings import METADATA_KEY
+
+    origin = open_table(classifier, table).origin
+    embedding = embedding_spec(classifier, origin.windows if origin else None)
+    settings = {"table": os.path.abspath(table), **settings_of(classifier, spec), "format": output.format}  # noqa: PTH100
+    builder = PredictionTableBuilder(classifier, embedding, spec, {METADATA_KEY: json.dumps({"settings": settings})})
+    if output.whole() and not args.force:
+        raise ValueError(f"{output.address} exists already; give --force to replace it, or another name")
+    store = output.store
+    if store.begun or args.force:
+        output.remove()  # labelling is quick, so that nothing is continued
+    clips = rows = 0
+    with store.locked():
+        store.open(settings)
+        for number, found in enumerate(predict_table(builder, table)):
+            with store.write(number, builder.schema) as (writer, report):
+                writer.write_table(found)
+                report.clips, report.rows = 1, len(found)
+            clips, rows = clips + 1, rows + len(found)
+        if not clips:
+            store.remove()
+            raise ValueError(f"{table}: no rows to label")
+        output.finish(builder.schema)
+    print(f"{counted(rows, 'row')}: {output.address}")
+    return ExitStatus.DONE
