@@ -37,7 +37,7 @@ class LabelledSegment:
     end_ms: float | None
     """Where it ends; None for the end of the file, and the start for a point, as label tracks have them."""
     label: str
-    """As the table has it, without blanks around it; never empty."""
+    """As the table has it, without blanks around it; "" for a file without events, where such rows may be."""
     split: str
     """One of `SPLITS`, or in all rows "" if the table has none."""
     number: int
@@ -51,7 +51,9 @@ class LabelledSegment:
         return f"{self.table}: row {self.number}"
 
 
-def read_labelled_segments(path: Path, names: ColumnNames = NO_NAMES) -> list[LabelledSegment]:
+def read_labelled_segments(
+    path: Path, names: ColumnNames = NO_NAMES, background: bool = False
+) -> list[LabelledSegment]:
     """Read a table of labels whose rows are whole files or parts of files.
 
     The columns ``path`` and ``label`` are required; ``start_ms`` and ``end_ms``, or ``start`` and ``end`` in seconds,
@@ -61,6 +63,7 @@ def read_labelled_segments(path: Path, names: ColumnNames = NO_NAMES) -> list[La
     Args:
         path: A table with a header.
         names: What the table calls path, label and split, where it is something else.
+        background: Whether a row without times may have no label: a file in which there is nothing.
 
     Returns:
         One item per row, in the order of the table.
@@ -70,7 +73,8 @@ def read_labelled_segments(path: Path, names: ColumnNames = NO_NAMES) -> list[La
             label is empty; a time is impossible; a split is unknown, or missing in this row but not in all; or a row
             says the same as another; or as in `read_annotations`. In one line that names the row.
     """
-    rows = list(_annotated(path, names) if path.is_dir() or is_annotations(str(path)) else _rows(path, names))
+    is_annotated = path.is_dir() or is_annotations(str(path))
+    rows = list(_annotated(path, names) if is_annotated else _rows(path, names, background))
     if not rows:
         raise ValueError(f"{path}: no rows below the header")
     _refuse_repeated(rows)
@@ -122,7 +126,7 @@ def _tables_in(folder: Path) -> list[str]:
     return tables
 
 
-def _rows(path: Path, names: ColumnNames) -> Iterator[LabelledSegment]:
+def _rows(path: Path, names: ColumnNames, background: bool = True) -> Iterator[LabelledSegment]:
     """Yield the rows of a table one by one."""
     called = [names.get(column, column) for column in ("path", "label", "split")]
     if not path.exists():
@@ -147,7 +151,8 @@ def _rows(path: Path, names: ColumnNames) -> Iterator[LabelledSegment]:
             except (OSError, RuntimeError, ValueError) as error:  # a zero byte, a loop of links
                 raise ValueError(f"{where}: {as_text(name)!r} is not a path ({error})") from error
             start, end = times.segment(values, where)
-            label = _label(text, where, called[1])
+            is_background = background and not text and start is None and end is None
+            label = "" if is_background else _label(text, where, called[1])
             yield LabelledSegment(clip, start, end, label, split and split_of(path, split), number, str(path))
 
 

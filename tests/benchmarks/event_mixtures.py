@@ -1,7 +1,7 @@
 """Recordings with drum hits at known times in pink noise, and the events.csv of these times: an event task.
 
-``python tests/drum_mixtures.py LABELS.csv OUT`` makes the task of docs/results/events.md: 10 hits in each of 110
-recordings of 10 s, 15 dB above the noise over their own length.
+``python tests/benchmarks/event_mixtures.py LABELS.csv OUT`` makes the task of docs/results/events.md: 110 recordings of
+10 s with up to 10 hits each, 15 dB above the noise over their own length.
 """
 
 import csv
@@ -55,7 +55,9 @@ def mix(clips, length, events, snr_db, rng):
     """Make one recording: (S,) samples, and label, start and end in ms of its events in order."""
     samples = pink_noise(length, rng)
     floor = power(samples)
-    sounds = [(label, read_audio(path)) for path, label in (clips[row] for row in rng.integers(len(clips), size=events))]
+    sounds = [
+        (label, read_audio(path)) for path, label in (clips[row] for row in rng.integers(len(clips), size=events))
+    ]
     found = []
     for start, label, sound in placed(sounds, length, rng):
         gain = np.sqrt(10 ** (snr_db / 10) * floor / max(power(sound), 1e-12))

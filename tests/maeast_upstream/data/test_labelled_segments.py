@@ -93,3 +93,13 @@ def test_a_label_in_other_bytes_is_refused(tmp_path):
 def test_a_table_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"nothing\.csv: no such file; expected columns path,label"):
         read_labelled_segments(tmp_path / "nothing.csv")
+
+
+def test_a_row_without_label_and_times_may_be_a_file_without_events(tmp_path):
+    table = written(tmp_path, "path,label,start_ms,end_ms\na.wav,dog,0,10\nb.wav,,,\n")
+    assert values_of(read_labelled_segments(table, background=True), tmp_path)[1] == ("b.wav", None, None, "", "", 2)
+    with pytest.raises(ValueError, match="row 2 has no label"):
+        read_labelled_segments(table)
+    table = written(tmp_path, "path,label,start_ms,end_ms\na.wav,,0,10\n")
+    with pytest.raises(ValueError, match="row 1 has no label"):
+        read_labelled_segments(table, background=True)
