@@ -1,0 +1,130 @@
+"""An encoder as the input module of sentence-transformers: ``SentenceTransformer(modules=[MaeAstModule()])``."""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maeast_upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME, save_folder
+from maeast_upstream.checks import quote
+from maeast_upstream.config import scene_width
+from maeast_upstream.encoder import Encoder, load_model
+from maeast_upstream.extract.api import row_waveform
+from maeast_upstream.messages import install_extra
+from maeast_upstream.readout import Readout
+from maeast_upstream.waveforms import to_clips
+
+try:
+    from sentence_transformers.base.modules import InputModule
+except ImportError as error:
+    message = f"sentence-transformers 5.4 or newer cannot be imported ({error})"
+    raise ImportError(f"{message}: {install_extra('sentence-transformers')}", name=error.name) from error
+
+CLIPS = "input_values"
+"""The key of the clips between `preprocess` and `forward`; the trainer of sentence-transformers finds audio by it."""
+LOCATION = ("token", "cache_folder", "revision", "local_files_only")
+"""What says where a saved model is kept."""
+
+
+class MaeAstModule(InputModule):  # type: ignore[misc]
+    """Turns audio into scene embeddings inside a `SentenceTransformer`."""
+
+    def __init__(self, encoder: Encoder | str | Path | None = None, readout: Readout | None = None) -> None:
+        """Take an encoder, or load one.
+
+        Args:
+            encoder: An encoder; or a checkpoint as for `load_model`, None for the one in the package.
+            readout: Layers, mel axis, pooling and hop; None for the checkpoint's own.
+
+        Raises:
+            ValueError: As `load_model`.
+        """
+        super().__init__()
+        self.encoder = encoder if isinstance(encoder, Encoder) else load_model(encoder)
+        self.readout = readout or self.encoder.config.readout
+
+    @property
+    def modalities(self) -> list[str]:
+        """Audio; to sentence-transformers the path of an .opus file is "text", and files of several kinds "message"."""
+        return ["audio", "text", "message"]
+
+    def get_embedding_dimension(self) -> int:
+        """Return E, the length of a scene embedding."""
+        return scene_width(self.encoder.config, self.readout)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return what distinguishes this module from others, for its repr."""
+        return {**dataclasses.asdict(self.readout), "precision": self.encoder.precision}
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Any]:
+        """Read, check and resample recordings.
+
+        Args:
+            inputs: For each clip the path of a file, (S,) samples at 16 kHz, or a mapping or decoder as
+                `maeast_upstream.extract.api.Embedder` takes them.
+            prompt: None or empty: a sound has no prompt.
+
+        Returns:
+            Under "input_values" one (S_i,) float32 tensor at 16 kHz for each clip.
+
+        Raises:
+            ValueError: A recording cannot be read, or it cannot be meant as audio; or there is a prompt.
+        """
+        if prompt:
+            raise ValueError(f"an encoder of audio takes no prompts, got {quote(prompt)}: leave it out")
+        return {CLIPS: [_waveform(item, f"clip {number}") for number, item in enumerate(inputs)], "modality": "audio"}
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Add "sentence_embedding", (B, E) float32, to what `preprocess` returned."""
+        return {**features, "sentence_embedding": self.encoder(features[CLIPS], readout=self.readout)}
+
+    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
+        """Write a checkpoint, its readout included, into an existing folder, which `load_model` can then read, too.
+
+        Raises:
+            ValueError: Pickled weights are asked for.
+        """
+        if not safe_serialization:
+            raise ValueError("weights are saved as safetensors only: leave safe_serialization=False out")
+        config = dataclasses.replace(self.encoder.config, readout=self.readout)
+        with tempfile.TemporaryDirectory(dir=output_path) as folder:
+            save_folder(Path(folder) / "checkpoint", self.encoder.network, config)
+            for name in (WEIGHTS_NAME, CONFIG_NAME):
+                os.replace(Path(folder) / "checkpoint" / name, Path(output_path) / name)
+
+    @classmethod
+    def load(
+        cls, model_name_or_path: str, subfolder: str = "", model_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> "MaeAstModule":
+        """Load what `save` wrote, from a folder or a hub repository.
+
+        Args:
+            model_name_or_path: The folder or the repository.
+            subfolder: The module's folder in it.
+            model_kwargs: Further arguments of `load_model`, such as ``precision``.
+            options: Among others where the hub's files are kept.
+
+        Raises:
+            ValueError: There is no checkpoint of this model.
+        """
+        location = {name: options[name] for name in LOCATION if name in options}
+        for name in (WEIGHTS_NAME, CONFIG_NAME):
+            path = cls.load_file_path(model_name_or_path, name, subfolder=subfolder, **location)
+            if path is None:
+                raise ValueError(f"{model_name_or_path}: not a saved MaeAstModule: no {name} in it")
+        return cls(load_model(Path(path).parent, **(model_kwargs or {})))
+
+
+def _waveform(item: Any, name: str) -> Tensor:
+    """Convert one recording to (S,) float32 at 16 kHz; `name` stands in errors."""
+    if isinstance(item, Mapping) and set(item) == {"audio"}:  # sentence-transformers' and MTEB's form
+        item = item["audio"]
+    if isinstance(item, Tensor) or hasattr(item, "__array__"):
+        (clip,) = to_clips([item])
+        return clip
+    return torch.from_numpy(row_waveform(item, name))
