@@ -20,6 +20,7 @@ from maeast_upstream.readout import Readout
 from maeast_upstream.waveforms import to_clips
 
 try:
+    from sentence_transformers.base.modality_types import Modality
     from sentence_transformers.base.modules import InputModule
 except ImportError as error:
     message = f"sentence-transformers 5.4 or newer cannot be imported ({error})"
@@ -27,11 +28,9 @@ except ImportError as error:
 
 CLIPS = "input_values"
 """The key of the clips between `preprocess` and `forward`; the trainer of sentence-transformers finds audio by it."""
-LOCATION = ("token", "cache_folder", "revision", "local_files_only")
-"""What says where a saved model is kept."""
 
 
-class MaeAstModule(InputModule):  # type: ignore[misc]
+class MaeAstModule(InputModule):
     """Turns audio into scene embeddings inside a `SentenceTransformer`."""
 
     def __init__(self, encoder: Encoder | str | Path | None = None, readout: Readout | None = None) -> None:
@@ -44,12 +43,12 @@ class MaeAstModule(InputModule):  # type: ignore[misc]
         Raises:
             ValueError: As `load_model`.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.encoder = encoder if isinstance(encoder, Encoder) else load_model(encoder)
         self.readout = readout or self.encoder.config.readout
 
     @property
-    def modalities(self) -> list[str]:
+    def modalities(self) -> list[Modality]:
         """Audio; to sentence-transformers the path of an .opus file is "text", and files of several kinds "message"."""
         return ["audio", "text", "message"]
 
@@ -99,25 +98,37 @@ class MaeAstModule(InputModule):  # type: ignore[misc]
 
     @classmethod
     def load(
-        cls, model_name_or_path: str, subfolder: str = "", model_kwargs: dict[str, Any] | None = None, **options: Any
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **options: Any,
     ) -> "MaeAstModule":
-        """Load what `save` wrote, from a folder or a hub repository.
+        """Load what `save` wrote; sentence-transformers calls it.
 
         Args:
-            model_name_or_path: The folder or the repository.
+            model_name_or_path: A folder or a hub repository.
             subfolder: The module's folder in it.
-            model_kwargs: Further arguments of `load_model`, such as ``precision``.
-            options: Among others where the hub's files are kept.
+            token: For the hub.
+            cache_folder: Where the hub's files are kept.
+            revision: Of the repository.
+            local_files_only: Whether nothing may be downloaded.
+            init_defaults: Unused.
+            options: Among others ``model_kwargs``, further arguments of `load_model` such as ``precision``.
 
         Raises:
             ValueError: There is no checkpoint of this model.
         """
-        location = {name: options[name] for name in LOCATION if name in options}
-        for name in (WEIGHTS_NAME, CONFIG_NAME):
-            path = cls.load_file_path(model_name_or_path, name, subfolder=subfolder, **location)
+        place = (subfolder, token, cache_folder, revision, local_files_only)
+        paths = {name: cls.load_file_path(model_name_or_path, name, *place) for name in (WEIGHTS_NAME, CONFIG_NAME)}
+        for name, path in paths.items():
             if path is None:
                 raise ValueError(f"{model_name_or_path}: not a saved MaeAstModule: no {name} in it")
-        return cls(load_model(Path(path).parent, **(model_kwargs or {})))
+        return cls(load_model(Path(paths[CONFIG_NAME] or "").parent, **(options.get("model_kwargs") or {})))
 
 
 def _waveform(item: Any, name: str) -> Tensor:

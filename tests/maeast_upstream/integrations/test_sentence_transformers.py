@@ -15,9 +15,9 @@ from maeast_upstream import Readout, load_audio, load_model
 
 pytest.importorskip("sentence_transformers")
 
-from sentence_transformers import SentenceTransformer  # noqa: E402
+from sentence_transformers import SentenceTransformer
 
-from maeast_upstream.integrations.sentence_transformers import MaeAstModule  # noqa: E402
+from maeast_upstream.integrations.sentence_transformers import MaeAstModule
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
 PATHS = [str(path) for path in sorted(AUDIO.glob("*.opus"))[::8]]
