@@ -241,6 +241,27 @@ class EmbeddingTable:
             widths = sorted({self._stored, width})
             raise ValueError(f"{self.path}: parts with vectors of different lengths, {widths}")
 
+    def numbers(self, column: str) -> np.ndarray | None:
+        """Return another column of whole numbers, such as ``cluster``: (rows,) int64; None if the table has none.
+
+        Raises:
+            ValueError: A part is broken or lacks the column, or the column has other values.
+        """
+        import pyarrow as pa
+
+        values = [np.zeros(0, np.int64)]
+        for group in self._groups:
+            with files.opened(group.file) as file:
+                if column not in file.schema_arrow.names:
+                    if len(values) == 1:
+                        return None
+                    raise ValueError(f"{group.file}: no column {column}, which other parts have")
+            for _, _, batch in self._batches([group], [column], 1 << 16):
+                if not pa.types.is_integer(batch[column].type) or batch[column].null_count:
+                    raise ValueError(f"{group.file}: {column} holds no whole numbers, but {batch[column].type}")
+                values.append(batch[column].to_numpy(zero_copy_only=False).astype(np.int64))
+        return None if len(values) == 1 else np.concatenate(values)
+
     def _block(self, part: Path, batch: "pa.RecordBatch") -> Embeddings:
         vectors = files.float_vectors(part, batch, self._stored)
         if self._reduction is not None:

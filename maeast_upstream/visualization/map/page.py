@@ -15,11 +15,44 @@ from typing import Any
 import numpy as np
 
 from maeast_upstream.data.embeddings import Embeddings
+from maeast_upstream.display import as_name
 from maeast_upstream.messages import install_extra
+from maeast_upstream.visualization.map.predictions import Predictions
 from maeast_upstream.visualization.map.sound import MAX_SECONDS, Sound
 
 MEDIA = {"embed": "blob:", "link": "'self' file:", "none": "'none'"}
 """Sources of sound that the page's content security policy allows, by the mode of its sound."""
+
+
+SCRIPTS = (
+    "sound.js",
+    "data.js",
+    "groups.js",
+    "map.js",
+    "overlay.js",
+    "selection.js",
+    "clip.js",
+    "legend.js",
+    "labels.js",
+    "labels_file.js",
+    "queue.js",
+    "keys.js",
+    "start.js",
+)
+"""In the order in which the page runs them, after plotly."""
+NO_CLASS = 0xFFFFFFFF
+"""Number of the class of rows that have none."""
+DIGEST_LENGTH = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colouring:
+    """Something that the colours of the points can show."""
+
+    kind: str
+    """label, prediction, cluster or folder."""
+    values: Sequence[str | None]
+    """By row; None for rows without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +62,20 @@ class MapPage:
     title: str
     method: str
     """Name of the projection, as the reader sees it."""
+    axes: tuple[str, str]
+    """Names of the two coordinates."""
     table: Embeddings
-    labels: Sequence[str]
+    colourings: Sequence[Colouring]
+    """What colours can show; a page without "label" gets it, without any labels, since labels are typed there."""
+    colour_by: str
+    """The kind that is shown at first."""
     points: np.ndarray
     """(rows, 2)."""
     neighbours: tuple[np.ndarray, np.ndarray]
     """(rows, K) the nearest rows of each row, nearest first, and (rows, K) their cosines."""
     sound: Sound
+    predictions: Predictions | None = None
+    """The probabilities and margins that go with the colouring "prediction"."""
 
 
 def plotly_source() -> str:
@@ -70,7 +110,7 @@ def _pieces(page: MapPage, folder: Path) -> Iterator[str]:
     """Yield the template with its insert comments replaced."""
     scripts = [
         plotly_source(),
-        *(_resource(name) for name in ("sound.js", "clip.js", "map.js")),
+        *(_resource(name) for name in SCRIPTS),
     ]
     for piece in re.split(r"(<!-- insert \w+ -->)", _resource("map.html")):
         match piece.removeprefix("<!-- insert ").removesuffix(" -->"):
@@ -104,6 +144,8 @@ def _policy(mode: str, scripts: Sequence[str]) -> str:
         "img-src": "data: blob:",
         "media-src": MEDIA[mode],
         "connect-src": connect,
+        "base-uri": "'none'",
+        "form-action": "'none'",
     }
     content = "; ".join(f"{name} {value}" for name, value in policy.items())
     return f'<meta http-equiv="Content-Security-Policy" content="{content}">'
@@ -111,29 +153,41 @@ def _policy(mode: str, scripts: Sequence[str]) -> str:
 
 def _blocks(page: MapPage, folder: Path) -> Iterator[str]:
     """Yield everything that comes from the user as base64, so that no file name can become markup."""
-    root, names = short_names(page.table.paths)
-    classes = sorted(set(page.labels))
-    number = {name: index for index, name in enumerate(classes)}
+    table = page.table
+    root, names = short_names(table.paths)
+    colourings = {colouring.kind: colouring for colouring in page.colourings}
+    colourings.setdefault("label", Colouring(kind="label", values=[None] * len(names)))
+    classes = {kind: sorted({value for value in c.values if value is not None}) for kind, c in colourings.items()}
+    segments = np.stack([table.start_ms, table.end_ms], axis=1).astype("<f8")
     facts = {
         "title": page.title,
         "method": page.method,
-        "layer": page.table.layer,
-        "classes": classes,
+        "axes": page.axes,
+        "layer": table.layer,
+        "colourings": [{"kind": kind, "classes": found} for kind, found in classes.items()],
+        "colour_by": page.colour_by,
+        "labelled": bool(classes["label"]),
+        "timed": bool((table.start_ms > 0).any()) or len(set(names)) < len(names),
         "audio": page.sound.mode,
         "held_s": MAX_SECONDS,
         "base": None if root is None else Path(os.path.relpath(Path(root).resolve(), folder.resolve())).as_posix(),
+        "folder": None if root is None else as_name(Path(root).as_posix()),
+        "digest": digest_of(table),
         "unread": page.sound.unread,
     }
     yield _block("facts", _json(facts))
     yield _block("names", _json(names))
-    yield _block("class-of", np.array([number[label] for label in page.labels], "<u4").tobytes())
+    for kind, colouring in colourings.items():
+        number: dict[str | None, int] = {name: index for index, name in enumerate(classes[kind])}
+        numbers = [number.get(value, NO_CLASS) for value in colouring.values]
+        yield _block(f"class-of-{kind}", np.array(numbers, "<u4").tobytes())
     yield _block("points", page.points.astype("<f4").tobytes())
-    yield _block(
-        "segments",
-        np.stack([page.table.start_ms, page.table.end_ms], axis=1).astype("<f4").tobytes(),
-    )
+    yield _block("segments", segments.tobytes())
     yield _block("neighbours", page.neighbours[0].astype("<u4").tobytes())
     yield _block("similarity", page.neighbours[1].astype("<f4").round(3).tobytes())
+    if page.predictions:
+        yield _block("probability", page.predictions.probability.astype("<f4").tobytes())
+        yield _block("margin", page.predictions.margin.astype("<f4").tobytes())
     for row, clip in page.sound.clips.items():
         yield f'<script type="audio/ogg" id="clip-{row}">{base64.b64encode(clip).decode()}</script>\n'
 
@@ -145,6 +199,12 @@ def _json(value: Any) -> bytes:
 def _block(name: str, data: bytes) -> str:
     packed = base64.b64encode(gzip.compress(data, mtime=0)).decode()
     return f'<script type="application/gzip" id="data-{name}">{packed}</script>\n'
+
+
+def digest_of(table: Embeddings) -> str:
+    """Return what identifies the clips of a table, under which a browser keeps their labels."""
+    rows = zip(table.paths, table.segments.tolist(), table.start_ms.tolist(), strict=True)
+    return hashlib.sha256(_json(list(rows))).hexdigest()[:DIGEST_LENGTH]
 
 
 def short_names(paths: Sequence[str]) -> tuple[str | None, list[str]]:

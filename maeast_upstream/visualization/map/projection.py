@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,12 @@ PCA_DIMENSIONS = 50
 """Principal components kept for t-SNE, UMAP and the neighbours, as is usual: the others are mostly noise."""
 NEIGHBOURS = 10
 METHODS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+MAX_TSNE_ROWS = 5000
+"""Points of a page that are placed by t-SNE unless another method is named; with more, it takes minutes."""
+UMAP_NEIGHBOURS = 15
+"""UMAP's default, which it lowers with a warning where there are fewer rows."""
+MIN_SPECTRAL_ROWS = 10
+"""Below, UMAP begins at random: the eigenvectors that it begins with need more rows."""
 MARKERS = "os^DvP*X"
 """The next marker for every ten classes, as there are ten colours."""
 LEGEND_ROWS = 30
@@ -23,8 +30,18 @@ MAX_CLASSES = 60
 """Classes of a picture with a look of their own; more would leave no room for the points."""
 
 
-def reduce(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """Standardize each dimension, then reduce by PCA: (rows, dimensions) -> (rows, at most 50).
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """The principal components of embeddings."""
+
+    values: np.ndarray
+    """(rows, at most 50)."""
+    explained: np.ndarray
+    """(at most 50,) the share of the variance that each component explains, from 0 to 1."""
+
+
+def reduce(vectors: np.ndarray, seed: int) -> Components:
+    """Standardize each dimension of (rows, dimensions), then reduce by PCA.
 
     Raises:
         ValueError: scikit-learn is not installed, or the vectors are too large for float32.
@@ -41,17 +58,31 @@ def reduce(vectors: np.ndarray, seed: int) -> np.ndarray:
     scaled /= np.maximum(np.sqrt(variance), 1e-8).astype(scaled.dtype)
     with np.errstate(invalid="ignore"):  # the share of a variance of 0, if all rows are equal
         pca = PCA(min(PCA_DIMENSIONS, *scaled.shape), random_state=seed, copy=False)
-        reduced: np.ndarray = pca.fit_transform(scaled)
-    return reduced
+        values = pca.fit_transform(scaled)
+    return Components(values=values, explained=np.nan_to_num(pca.explained_variance_ratio_))
 
 
-def project(reduced: np.ndarray, method: str, seed: int) -> np.ndarray:
-    """Project the output of `reduce` to a plane.
+def usual_method(rows: int) -> str:
+    """Return the method for a page of so many points, if none is named."""
+    return "tsne" if rows <= MAX_TSNE_ROWS else "pca"
+
+
+def axis_names(method: str, components: Components) -> tuple[str, str]:
+    """Return the names of the two coordinates, with what their numbers mean."""
+    if method != "pca":
+        return f"{METHODS[method]} 1 (no unit)", f"{METHODS[method]} 2 (no unit)"
+    shares = [*components.explained[:2], 0.0][:2]
+    first, second = (f"component {i} ({share:.0%} of the variance)" for i, share in enumerate(shares, start=1))
+    return first, second
+
+
+def project(components: Components, method: str, seed: int) -> np.ndarray:
+    """Project embeddings to a plane.
 
     Args:
-        reduced: (rows, dimensions) of `reduce`.
+        components: What `reduce` returned.
         method: "pca", the first two components; "tsne" or "umap".
-        seed: seed of t-SNE and UMAP.
+        seed: Seed of t-SNE and UMAP.
 
     Returns:
         (rows, 2).
@@ -59,20 +90,22 @@ def project(reduced: np.ndarray, method: str, seed: int) -> np.ndarray:
     Raises:
         ValueError: umap-learn is not installed.
     """
-    points = np.pad(reduced[:, :2], ((0, 0), (0, max(0, 2 - reduced.shape[1]))))  # one-dimensional vectors: on a line
-    if (reduced == reduced[0]).all():  # as of silent clips: t-SNE would never end
+    values = components.values
+    points = np.pad(values[:, :2], ((0, 0), (0, max(0, 2 - values.shape[1]))))  # one-dimensional vectors: on a line
+    if (values == values[0]).all():  # as of silent clips: t-SNE would never end
         return points
     if method == "tsne":
         from sklearn.manifold import TSNE
 
-        perplexity = min(20.0, (len(reduced) - 1) / 3)
-        points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+        perplexity = min(20.0, (len(values) - 1) / 3)
+        points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(values)
     if method == "umap":
         try:
             from umap import UMAP
         except ImportError as error:
             raise ValueError(f"--method umap needs umap-learn: {install_extra('umap')}") from error
-        points = UMAP(random_state=seed, n_jobs=1).fit_transform(reduced)
+        near, init = min(UMAP_NEIGHBOURS, len(values) - 1), "spectral" if len(values) >= MIN_SPECTRAL_ROWS else "random"
+        points = UMAP(n_neighbors=near, init=init, random_state=seed, n_jobs=1).fit_transform(values)
     return points
 
 
@@ -80,7 +113,7 @@ def neighbours(reduced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find the nearest other rows of each row by cosine, at most 10.
 
     Args:
-        reduced: (rows, dimensions) of `reduce`.
+        reduced: (rows, dimensions), the values that `reduce` returned.
 
     Returns:
         (rows, K) their indices, nearest first, and (rows, K) their cosines.
@@ -98,8 +131,15 @@ def neighbours(reduced: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return near, cosine
 
 
-def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str]) -> None:
-    """Draw (rows, 2) points coloured by label, with a legend beside them; the rarest of many classes look the same."""
+def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str], axes: tuple[str, str] = ("", "")) -> None:
+    """Draw (rows, 2) points coloured by label, with a legend beside them; the rarest of many classes look the same.
+
+    Args:
+        figure: Where to draw.
+        points: The coordinates.
+        labels: The class of each.
+        axes: The names of the coordinates.
+    """
     axis = figure.subplots()
     names = sorted(set(labels))
     size = float(np.clip(8000 / len(points), 6, 40))
@@ -125,6 +165,8 @@ def draw(figure: "Figure", points: np.ndarray, labels: Sequence[str]) -> None:
         )
     axis.set_xticks([])
     axis.set_yticks([])
+    axis.set_xlabel(axes[0], fontsize=9)
+    axis.set_ylabel(axes[1], fontsize=9)
     columns = -(-len(names) // LEGEND_ROWS)
     short = [drawn_name(name, 40 // columns) for name in names]
     draw_legend(figure, handles, short, loc="outside right upper", frameon=False, fontsize=9, ncols=columns)

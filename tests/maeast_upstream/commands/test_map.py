@@ -11,7 +11,9 @@ from matplotlib.image import imread
 
 from maeast_upstream import cli
 from maeast_upstream.commands import map as map_command
+from maeast_upstream.data.embeddings import Embeddings
 from maeast_upstream.visualization.map import projection
+from maeast_upstream.visualization.map.labels import folders_of, labels_of
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -28,6 +30,17 @@ def table(tmp_path) -> Path:
     vectors, labels = clusters(3, 10)
     paths = [tmp_path / "audio" / f"class{label}" / f"{i}.wav" for i, label in enumerate(labels)]
     return write_table(tmp_path / "embeddings.parquet", paths, vectors)
+
+
+def rows_of(paths, start_ms=None, end_ms=None) -> Embeddings:
+    count = len(paths)
+    return Embeddings(
+        paths=[str(path) for path in paths],
+        vectors=np.zeros((count, 1), np.float32),
+        start_ms=np.zeros(count) if start_ms is None else np.array(start_ms, float),
+        end_ms=np.full(count, np.nan) if end_ms is None else np.array(end_ms, float),
+        segments=np.zeros(count, np.int64),
+    )
 
 
 def run(table: Path, *options: str) -> Path:
@@ -51,8 +64,8 @@ def test_labels_match_on_the_resolved_path(tmp_path, monkeypatch):
     (tmp_path / "set" / "audio").mkdir(parents=True)
     (tmp_path / "set" / "labels.csv").write_text("path,label\naudio/a.wav,one\n./audio/b.wav,two\n")
     monkeypatch.chdir(tmp_path / "set" / "audio")
-    found = map_command.labels_of(["a.wav", "../audio/b.wav", "c.wav"], tmp_path / "set" / "labels.csv")
-    assert found == ["one", "two", None]
+    found = labels_of(rows_of(["a.wav", "../audio/b.wav", "c.wav"]), tmp_path / "set" / "labels.csv")
+    assert found.values == ["one", "two", None]
 
 
 def test_the_labels_of_a_map_may_have_other_columns(table, tmp_path):
@@ -67,12 +80,12 @@ def test_labels_match_names_in_any_bytes_and_addresses(tmp_path):
         b"path,label\ncaf\xe9.wav,one\ns3://b/x.wav,two\n" + f"file://{tmp_path}/y.wav,three".encode()
     )
     paths = [f"{tmp_path}/caf\\xe9.wav", "s3://b/x.wav", f"{tmp_path}/y.wav", f"file://{tmp_path}/y.wav"]
-    assert map_command.labels_of(paths, tmp_path / "l.csv") == ["one", "two", "three", "three"]
+    assert labels_of(rows_of(paths), tmp_path / "l.csv").values == ["one", "two", "three", "three"]
 
 
 def test_without_labels_the_folder_is_the_class(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert map_command.labels_of(["x/dog/1.wav", "cat/2.wav", "3.wav"], None) == ["dog", "cat", tmp_path.name]
+    assert folders_of(["x/dog/1.wav", "cat/2.wav", "3.wav"]) == ["dog", "cat", tmp_path.name]
 
 
 def test_a_link_to_a_clip_is_of_the_folder_that_it_lies_in(tmp_path):
@@ -81,7 +94,7 @@ def test_a_link_to_a_clip_is_of_the_folder_that_it_lies_in(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / clip.name).symlink_to(clip)
     paths = [str(tmp_path / name / clip.name) for name in ("dog", "cat")]
-    assert map_command.labels_of(paths, None) == ["dog", "cat"]
+    assert folders_of(paths) == ["dog", "cat"]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
@@ -124,19 +137,25 @@ def test_labels_that_do_not_fit_are_refused(table, tmp_path, labels, message):
 @pytest.mark.parametrize(
     ("options", "methods"),
     [
-        (["-o", "map.html"], ["pca"]),
+        (["-o", "map.html"], ["tsne"]),
         (["-o", "map.png"], ["tsne"]),
-        (["-o", "map.html", "--png", "map.png"], ["pca"]),
-        (["-o", "map.html", "--method", "tsne"], ["tsne"]),
+        (["-o", "map.html", "--png", "map.png"], ["tsne"]),
+        (["-o", "map.html", "--method", "pca"], ["pca"]),
     ],
 )
-def test_a_page_is_placed_by_pca_and_a_picture_alone_by_tsne(table, monkeypatch, options, methods):
+def test_a_map_is_placed_by_tsne_unless_another_method_is_named(table, monkeypatch, options, methods):
     used, real = [], projection.project
     monkeypatch.setattr(projection, "project", lambda x, method, seed: used.append(method) or real(x, method, seed))
     monkeypatch.chdir(table.parent)
     assert map_command.main([str(table), *options]) == 0
     assert used == methods
-    assert {path.name for path in Path().iterdir()} == {table.name, *options[1::2]} - {"tsne"}
+    assert {path.name for path in Path().iterdir()} == {table.name, *options[1::2]} - {"pca"}
+
+
+def test_a_page_of_many_points_is_placed_by_pca(table, monkeypatch, capsys):
+    monkeypatch.setattr(projection, "MAX_TSNE_ROWS", 29)
+    assert map_command.main([str(table), "-o", str(table.with_name("map.html")), "--audio", "none"]) == 0
+    assert "30 embeddings, PCA" in capsys.readouterr().out
 
 
 def test_the_layer_taken_is_told_and_can_be_chosen(tmp_path, capsys):

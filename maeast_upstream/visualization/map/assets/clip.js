@@ -3,13 +3,13 @@
 
 const MAX_FETCHED_BYTES = 60e6; // larger linked files are not fetched for their spectrogram
 
-function select(row) {
-  state.selected = row;
+/** Show a clip, prepare its sound and, if it is to be heard, play it. */
+function showClip(row, heard) {
   $("results").hidden = true;
   $("empty").hidden = true;
   $("clip").hidden = false;
   $("clip").dataset.row = row;
-  $("class").replaceChildren(swatch(groupOf(row)), make("span", className(row)));
+  showClass(row);
   $("name").textContent = data.names[row];
   $("segment").textContent = heardText(row);
   const near = neighboursOf(row).map(({ row: other, cosine }) => clipButton(other, cosine));
@@ -19,8 +19,19 @@ function select(row) {
     return item;
   }));
   document.querySelector("aside").scrollTop = 0;
-  mark();
-  return sound(row);
+  return sound(row, heard);
+}
+
+function showClass(row) {
+  $("class").replaceChildren(swatch(groupOf(row)), make("span", described(row)));
+}
+
+function hideClip() {
+  state.token++;
+  prepare();
+  $("empty").hidden = false;
+  $("clip").hidden = true;
+  delete $("clip").dataset.row;
 }
 
 /** Say that a clip is a segment of its file, or that the page holds only the beginning of the clip. */
@@ -33,8 +44,8 @@ function heardText(row) {
 /** Address of a linked file, with each part of its path escaped. */
 const link = (row) => [data.base, data.names[row]].join("/").split("/").map(encodeURIComponent).join("/");
 
-/** Play the clip and draw its spectrogram, or say why not. */
-async function sound(row) {
+/** Load the clip, play it if it is to be heard, and draw its spectrogram, or say why not. */
+async function sound(row, heard) {
   const token = ++state.token, held = $(`clip-${row}`);
   const say = (text) => {
     if (token !== state.token) return; // another clip was clicked since
@@ -46,7 +57,7 @@ async function sound(row) {
   if (!bytes && (data.audio !== "link" || data.base === null)) return say(whySilent(row));
   $("play").disabled = false;
   if (bytes) state.url = URL.createObjectURL(new Blob([bytes], { type: "audio/ogg" }));
-  play(bytes ? state.url : link(row), bytes ? [0, NaN] : segmentOf(row), say);
+  play(bytes ? state.url : link(row), bytes ? [0, NaN] : segmentOf(row), say, heard);
   if (!bytes && location.protocol === "file:") {
     return say("No spectrogram: a browser lets a page opened from disk play a linked file but not read it. Serve the " +
       "folder over HTTP, or make the page with --audio embed.");
@@ -94,8 +105,8 @@ function cut(row, samples) {
   return samples.subarray(start * RATE, Number.isNaN(end) ? undefined : end * RATE);
 }
 
-/** Play a file from start to end, in seconds; an unknown end follows from the samples, once they are decoded. */
-function play(source, [start, end], say) {
+/** Load a file, and play it if it is to be heard, from start to end, in seconds; an unknown end follows from the samples, once they are decoded. */
+function play(source, [start, end], say, heard) {
   const audio = $("audio");
   state.start = start;
   state.length = Number.isNaN(end) ? null : end - start;
@@ -104,7 +115,7 @@ function play(source, [start, end], say) {
   };
   audio.src = source;
   if (start) audio.currentTime = start;
-  audio.play().catch(() => {}); // browsers refuse before the first click on the page; onerror reports a file that cannot be read
+  if (heard) audio.play().catch(() => {}); // browsers refuse before the first click on the page; onerror reports a file that cannot be read
 }
 
 function drawSpectrogram(samples) {
@@ -140,7 +151,14 @@ function follow() {
   if (!audio.paused) requestAnimationFrame(follow);
 }
 
+function playFromStart() {
+  if ($("play").disabled) return;
+  $("audio").currentTime = state.start;
+  $("audio").play().catch(() => {});
+}
+
 function toggle() {
+  if ($("play").disabled) return;
   const audio = $("audio"), over = state.length && audio.currentTime - state.start >= state.length - 0.01;
   if (over) audio.currentTime = state.start;
   if (audio.paused) audio.play().catch(() => {});
@@ -158,9 +176,4 @@ function listenToPlayer() {
     audio.currentTime = state.start + (event.offsetX / $("picture").clientWidth) * state.length;
     audio.play().catch(() => {});
   };
-  document.addEventListener("keydown", (event) => {
-    if (event.key !== " " || button.disabled || event.target.closest("input, button")) return;
-    event.preventDefault();
-    toggle();
-  });
 }

@@ -63,19 +63,22 @@ def test_the_page_holds_every_row_and_where_it_lies(hostile):
     page = make_hostile(hostile)
     facts = json.loads(block(page, "facts"))
     assert facts["title"] == "embeddings.parquet"
-    assert facts["method"] == "PCA"
+    assert facts["method"] == "t-SNE"
+    assert facts["axes"] == ["t-SNE 1 (no unit)", "t-SNE 2 (no unit)"]
     assert facts["base"] == "."
+    assert facts["folder"] == str(hostile.parent)
     assert len(json.loads(block(page, "names"))) == 9
     points = np.frombuffer(block(page, "points"), "<f4").reshape(9, 2)
     assert np.isfinite(points).all()
     assert np.frombuffer(block(page, "neighbours"), "<u4").reshape(9, 8).max() < 9
-    assert np.frombuffer(block(page, "class-of"), "<u4").tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert np.frombuffer(block(page, "class-of-label"), "<u4").tolist() == [0] * 3 + [1] * 3 + [2] * 3
 
 
 def test_names_that_would_be_markup_stay_text(hostile):
     page = make_hostile(hostile)
     assert json.loads(block(page, "names"))[0] == "0/<script>window.hacked=1</script>.wav"
-    assert json.loads(block(page, "facts"))["classes"] == CLASSES
+    (labels,) = (c["classes"] for c in json.loads(block(page, "facts"))["colourings"] if c["kind"] == "label")
+    assert labels == CLASSES
     assert "window.hacked" not in page
     hostile.rename(hostile.with_name("<img src=x>.parquet"))
     again = make_hostile(hostile.with_name("<img src=x>.parquet"))
@@ -251,9 +254,9 @@ def test_the_legend_hides_classes_and_the_search_finds_names(browser, clips_page
     browser.find_element("id", "show-all").click()
     wait_for(browser, "plot.data.every((t) => t.visible !== false)")
     browser.find_element("id", "search").send_keys("snare")
-    found = wait_for(browser, "document.querySelectorAll('#results button').length")
+    found = wait_for(browser, "document.querySelectorAll('#results .row').length")
     assert found == 11
-    browser.find_element("css selector", "#results button").click()
+    browser.find_element("css selector", "#results .row").click()
     assert "snare" in browser.find_element("id", "name").text
     assert errors(browser) == []
 
@@ -277,8 +280,8 @@ def test_a_linked_clip_is_played_from_disk_and_the_missing_spectrogram_explained
     make_page(table, "--audio", "link")
     open_page(browser, table.with_suffix(".html"))
     browser.find_element("id", "search").send_keys(Path(clips[2]).name)
-    wait_for(browser, "document.querySelectorAll('#results button').length === 1")
-    browser.find_element("css selector", "#results button").click()
+    wait_for(browser, "document.querySelectorAll('#results .row').length === 1")
+    browser.find_element("css selector", "#results .row").click()
     wait_for(browser, "document.getElementById('audio').currentTime > 0")
     assert "a page opened from disk" in browser.find_element("id", "message").text
     assert not browser.find_element("id", "spectrogram").is_displayed()

@@ -110,3 +110,39 @@ def test_equal_rows_are_neighbours_but_none_is_its_own():
 def test_a_table_of_three_has_two_neighbours_each():
     near, _ = projection.neighbours(clusters(3, 1)[0])
     np.testing.assert_array_equal(np.sort(near, axis=1), [[1, 2], [0, 2], [0, 1]])
+
+
+@pytest.mark.parametrize("rows", [3, 5, pytest.param(12, marks=pytest.mark.stress)])
+@pytest.mark.slow
+def test_umap_places_few_rows_without_a_warning(rows):
+    pytest.importorskip("umap")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        points = project(clusters(1, rows)[0], "umap")
+    assert np.isfinite(points).all()
+    assert [str(warning.message) for warning in caught if "umap" in str(warning.filename)] == []
+
+
+def test_the_axes_say_what_their_numbers_mean():
+    vectors = np.zeros((8, 3))
+    vectors[:, 0] = np.arange(8)
+    vectors[:, 1] = [0, 1] * 4
+    components = projection.reduce(vectors, 0)
+    first, second = projection.axis_names("pca", components)
+    assert components.explained.sum() == pytest.approx(1)
+    assert first == f"component 1 ({components.explained[0]:.0%} of the variance)"
+    assert second == f"component 2 ({components.explained[1]:.0%} of the variance)"
+    assert projection.axis_names("tsne", components) == ("t-SNE 1 (no unit)", "t-SNE 2 (no unit)")
+
+
+def test_equal_and_one_dimensional_embeddings_explain_no_second_axis():
+    assert projection.axis_names("pca", projection.reduce(np.ones((4, 3)), 0))[0] == "component 1 (0% of the variance)"
+    assert projection.axis_names("pca", projection.reduce(np.arange(4.0)[:, None], 0)) == (
+        "component 1 (100% of the variance)",
+        "component 2 (0% of the variance)",
+    )
+
+
+@pytest.mark.parametrize(("rows", "method"), [(3, "tsne"), (5000, "tsne"), (5001, "pca")])
+def test_t_sne_places_pages_of_up_to_5000_points(rows, method):
+    assert projection.usual_method(rows) == method

@@ -1,0 +1,139 @@
+"use strict";
+// labels.csv, written and read: columns path, label and, for segments of files, start_ms and end_ms.
+
+const FORMULA = /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/; // as in storage/delimited.py: a spreadsheet would run it
+const NUMBER = /^[+-]?\d+(\.\d*)?(e[+-]?\d+)?$/i;
+const SEPARATORS = [",", ";", "\t", "|"];
+const MAX_FILE_BYTES = 100e6;
+const SAME_MS = 0.001; // times in milliseconds that differ by less are equal
+
+const asCell = (text) => (FORMULA.test(text) && !NUMBER.test(text) ? `'${text}` : text);
+const fromCell = (text) => (text.startsWith("'") && FORMULA.test(text) ? text.slice(1) : text);
+const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+
+/** The absolute path of a clip on the machine where the page was made, or its address. */
+const fullPath = (row) => (data.folder === null ? data.names[row] : `${data.folder.replace(/\/$/, "")}/${data.names[row]}`);
+
+/** The bytes of a path in a table, where \xe9 stands for a byte that is not UTF-8, see display.as_name. */
+function pathBytes(text) {
+  const parts = text.split(/\\x(5c|[89a-f][0-9a-f])/);
+  return parts.map((part, i) => (i % 2 ? new Uint8Array([parseInt(part, 16)]) : part));
+}
+
+/** The text of a file, with bytes that are not UTF-8 in the form \xe9. */
+function textOf(bytes) {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    const wide = bytes[0] + bytes[1] === 0xfe + 0xff; // a byte order mark of UTF-16
+    if (wide) return new TextDecoder(bytes[0] === 0xff ? "utf-16le" : "utf-16be").decode(bytes);
+    const utf8 = /[\x00-\x7f]+|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}|[\x80-\xff]/g;
+    const binary = new TextDecoder("x-user-defined").decode(bytes).replace(/[\uf780-\uf7ff]/g, (c) => String.fromCharCode(c.charCodeAt(0) - 0xf700));
+    return binary.replace(utf8, (found) => {
+      if (found.length === 1) return found < "\x80" ? found : `\\x${found.charCodeAt(0).toString(16)}`;
+      return new TextDecoder().decode(Uint8Array.from(found, (c) => c.charCodeAt(0)));
+    });
+  }
+}
+
+/** The lines of labels.csv as parts of a Blob. */
+function* labelLines() {
+  yield data.timed ? "path,label,start_ms,end_ms\n" : "path,label\n";
+  for (const row of [...labelled].sort((a, b) => a - b)) {
+    yield* pathBytes(quoted(asCell(fullPath(row))));
+    yield `,${quoted(asCell(data.labelOf[row]))}`;
+    const times = [data.segments[2 * row], data.segments[2 * row + 1]];
+    yield data.timed ? `,${times.map((time) => (Number.isNaN(time) ? "" : time)).join(",")}\n` : "\n";
+  }
+}
+
+function saveLabels() {
+  const link = document.createElement("a"), url = URL.createObjectURL(new Blob([...labelLines()], { type: "text/csv" }));
+  link.href = url;
+  link.download = "labels.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+  unsaved = false;
+  keep();
+  showChosen();
+  announce(`${counted(labelled.size, "label")} written to labels.csv, in the folder of downloads`);
+}
+
+/** The cells of a CSV, a list per line that is not empty; a value may be quoted. */
+function cells(text, separator) {
+  const rows = [];
+  let row = [], value = "", isQuoted = false;
+  const endRow = () => {
+    row.push(value);
+    if (row.some((cell) => cell.trim())) rows.push(row);
+    [row, value] = [[], ""];
+  };
+  for (let i = 0; i < text.length; i++) {
+    const letter = text[i];
+    if (isQuoted && letter === '"' && text[i + 1] === '"') { value += '"'; i++; }
+    else if (isQuoted && letter === '"') isQuoted = false;
+    else if (isQuoted) value += letter;
+    else if (letter === '"' && value === "") isQuoted = true;
+    else if (letter === separator) { row.push(value); value = ""; }
+    else if (letter === "\n") endRow();
+    else if (letter !== "\r") value += letter;
+  }
+  endRow();
+  return rows;
+}
+
+/** The rows of a labels.csv: {path, label, start, end}, where times are NaN if it has none; throws what is wrong. */
+function readLabels(text) {
+  const plain = text.replace(/^\ufeff/, ""), first = plain.split("\n", 1)[0].toLowerCase();
+  const names = (separator) => (cells(first, separator)[0] ?? []).map((name) => name.trim());
+  const separator = SEPARATORS.find((mark) => names(mark).includes("path")) ?? ",";
+  const header = names(separator), [path, label, start, end] = ["path", "label", "start_ms", "end_ms"].map((name) => header.indexOf(name));
+  if (path < 0 || label < 0) throw new Error(`expected columns path and label, got ${first.trim().slice(0, 100) || "nothing"}`);
+  const time = (row, column) => (column < 0 || !row[column]?.trim() ? NaN : Number(row[column]));
+  return cells(plain, separator).slice(1).map((row) => ({
+    path: fromCell((row[path] ?? "").trim()), label: fromCell((row[label] ?? "").trim()), start: time(row, start), end: time(row, end),
+  }));
+}
+
+/** Return a function from a path to its rows. A relative path, whose folder a page cannot know, is found by its end if that is unique. */
+function rowFinder() {
+  const byPath = new Map(), byName = new Map();
+  const add = (map, key, value) => (map.has(key) ? map.get(key).push(value) : map.set(key, [value]));
+  data.names.forEach((_, row) => add(byPath, fullPath(row), row));
+  for (const path of byPath.keys()) add(byName, path.split("/").pop(), path);
+  return (path) => {
+    const tail = path.replace(/^(file:\/\/|(\.{1,2}\/)+)/, "");
+    const ends = byPath.has(tail) ? [tail] : (byName.get(tail.split("/").pop()) ?? []).filter((full) => full.endsWith(`/${tail}`));
+    return ends.length === 1 ? byPath.get(ends[0]) : [];
+  };
+}
+
+/** Return [row, label] for each row of the page that a labels.csv names, and how many of its rows name none. */
+function matched(listed) {
+  const find = rowFinder(), pairs = [];
+  let others = 0;
+  for (const { path, label, start, end } of listed) {
+    const same = (time, given) => Number.isNaN(given) || Number.isNaN(time) || Math.abs(time - given) < SAME_MS;
+    const rows = label ? find(path).filter((row) => same(data.segments[2 * row], start) && same(data.segments[2 * row + 1], end)) : [];
+    if (!rows.length) others++;
+    for (const row of rows) pairs.push([row, label]);
+  }
+  return { pairs, others };
+}
+
+async function loadLabels(file) {
+  $("load").value = ""; // the same file can be chosen again
+  try {
+    if (file.size > MAX_FILE_BYTES) throw new Error(`larger than ${MAX_FILE_BYTES / 1e6} MB`);
+    const listed = readLabels(textOf(new Uint8Array(await file.arrayBuffer())));
+    const { pairs, others } = matched(listed);
+    if (!pairs.length) throw new Error(`none of its ${counted(listed.length, "row")} is on this map`);
+    const changed = setLabels(pairs);
+    new Set(pairs.map(([, label]) => label)).forEach(remember);
+    labelsChanged();
+    const left = others ? `; ${counted(others, "row")} without a label or not on this map left out` : "";
+    announce(`${counted(pairs.length, "label")} read, ${changed.toLocaleString("en")} of them new${left}`);
+  } catch (error) {
+    announce(`${file.name}: ${error.message}`);
+  }
+}
