@@ -9,28 +9,25 @@ r"""Reads the files that annotation programs write: Raven's selection tables and
 
 The recording is the file that ``Begin Path`` or ``Begin File`` names, or, where the path is one of another machine, the
 file of that name beside the table. Without such a column it is the audio file beside the table with the table's name:
-``a.wav`` for ``a.txt``, ``a.wav.txt``, ``a.Table.1.selections.txt`` and ``a.BirdNET.selection.table.txt``.
+``a.wav`` for ``a.txt``, ``a.wav.txt``, ``a.Table.1.selections.txt`` and ``a.BirdNET.selection.table.txt``. The files
+that `extract.annotation_files` writes are listed with their recordings in a table beside them, `recordings.INDEX_NAME`.
 
 Source: Raven Pro User's Manual, "Selection tables"; Audacity Manual, "Importing and Exporting Labels".
 """
 
 import os
-import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from maeast_upstream.audio.files import AUDIO_SUFFIXES
+from maeast_upstream.data.recordings import ANNOTATION_SUFFIX, PATHS, Recordings, from_field
 from maeast_upstream.data.tables import NUMBER, ColumnNames, Header, option_hint
 from maeast_upstream.data.times import time_ms
-from maeast_upstream.display import as_text, from_name, without_secrets
+from maeast_upstream.display import as_text
 from maeast_upstream.storage.remote import is_remote
 from maeast_upstream.storage.text import file_name, lines_of, open_lines
 
-ANNOTATION_SUFFIX = ".txt"
 START, END, OFFSET = "Begin Time (s)", "End Time (s)", "File Offset (s)"
-PATHS = ("Begin Path", "Begin File")
 LABELS = ("Species", "Annotation", "Label", "Common Name")
 """What a selection table may call the column of labels: the first three in Raven by habit, the last in BirdNET."""
 CODE, NO_CALL = "Species Code", "nocall"
@@ -39,12 +36,6 @@ EXPECTED = (
     "expected a selection table of Raven (a header with Begin Time (s) and End Time (s), tabs between values) or a "
     "label track of Audacity (start, tab, end, tab, label)"
 )
-ENDINGS = re.compile(
-    r"(\.table\.\d+)?(\.selections)+$|(\.birdnet)?\.selection\.table$|\.birdnet\.results$", re.IGNORECASE
-)
-"""What Raven and BirdNET-Analyzer add to the name of a recording."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]|^ | $|\\(?=x(?:[01][0-9a-f]|20|5c|7f))")
-_ESCAPED = re.compile(r"\\x([01][0-9a-f]|20|5c|7f)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +73,7 @@ def form_of(path: str) -> str:
 
 
 def read_annotations(
-    path: str, names: ColumnNames, labelled: bool, recordings: "Recordings | None" = None
+    path: str, names: ColumnNames, labelled: bool, recordings: Recordings | None = None
 ) -> Iterator[Annotation]:
     """Read a selection table or a label track row by row.
 
@@ -155,7 +146,7 @@ def _audacity(path: str, lines: Iterator[tuple[int, str]], recording: str) -> It
 class _Raven:
     """The columns of a selection table."""
 
-    def __init__(self, path: str, line: str, names: ColumnNames, labelled: bool, recordings: "Recordings") -> None:
+    def __init__(self, path: str, line: str, names: ColumnNames, labelled: bool, recordings: Recordings) -> None:
         self._path, self._recordings = path, recordings
         self._header = Header(tuple(name.strip() for name in line.split("\t")), "\t", line)
         self._start, self._end = self._column(START), self._column(END)
@@ -189,7 +180,7 @@ class _Raven:
         beside = "" if self._file is not None else self._recordings.beside(self._path)
         for count, (number, line) in enumerate(lines):
             where = f"{self._path}: line {number}"
-            values = [value.strip(" ") for value in line.split("\t")]
+            values = [value.strip() for value in line.split("\t")]
             if any(values[width:]):
                 raise ValueError(f"{where} has {len(values)} values and the header {width} columns, separated by tabs")
             values += [""] * (width - len(values))
@@ -220,88 +211,10 @@ class _Raven:
         return self._recordings.named(os.path.dirname(self._path), name, where)
 
 
-class Recordings:
-    """Finds the recordings of annotation files; folders are listed once."""
-
-    def __init__(self) -> None:
-        self._listed: dict[str, dict[str, list[str]]] = {}
-        self._named: dict[tuple[str, str], str] = {}
-
-    def beside(self, table: str) -> str:
-        """Return the audio file beside a table that has its name.
-
-        Raises:
-            ValueError: There is none, or there are several.
-        """
-        folder, name = os.path.split(table[: -len(ANNOTATION_SUFFIX)])
-        files = self._files(folder)
-        for stem in dict.fromkeys((name, ENDINGS.sub("", name))):
-            found = files.get(stem, [])
-            if len(found) > 1:
-                both = " and ".join(map(as_text, found))
-                raise ValueError(
-                    f"{as_text(table)}: {both} lie beside it; expected one recording, or the column {PATHS[0]}"
-                )
-            if found:
-                return os.path.join(folder, found[0])
-        looked = as_text(ENDINGS.sub("", name))
-        raise ValueError(
-            f"{as_text(table)}: no recording beside it; expected {looked}.wav or the like, or a selection table with "
-            f"the column {PATHS[0]}"
-        )
-
-    def named(self, folder: str, name: str, where: str) -> str:
-        """Return the recording that a table in ``folder`` calls ``name``, or the file beside the table of that name.
-
-        Raises:
-            ValueError: There is none.
-        """
-        if is_remote(name) and not name.startswith("file://"):
-            return name
-        key = (folder, name)
-        if key not in self._named:
-            texts = dict.fromkeys((name.removeprefix("file://"), from_name(from_field(name))))
-            wanted = [os.path.join(folder, text) for text in texts]
-            wanted += [os.path.join(folder, re.split(r"[/\\]", text)[-1]) for text in texts]
-            found = next((path for path in wanted if _is_file(path)), None)
-            if found is None:
-                last = as_text(wanted[2 if len(texts) == 2 else 1].rpartition("/")[2])
-                shown = as_text(without_secrets(name))
-                raise ValueError(f"{where}: no such recording: {shown}, and no {last} beside the table")
-            self._named[key] = found
-        return self._named[key]
-
-    def _files(self, folder: str) -> dict[str, list[str]]:
-        """Return the audio files of a folder by their whole names and by their names without suffixes."""
-        if folder not in self._listed:
-            files: dict[str, list[str]] = defaultdict(list)
-            for name in sorted(os.listdir(folder or ".")):
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in AUDIO_SUFFIXES and not name.startswith("."):
-                    files[stem].append(name)
-                    files[name] = [name]
-            self._listed[folder] = files
-        return self._listed[folder]
-
-
 def refuse_backwards(start_ms: float, end_ms: float, where: str) -> None:
     """Raise ValueError for a part that ends before it starts."""
     if end_ms < start_ms:
         raise ValueError(f"{where}: starts at {start_ms:.10g} ms and ends at {end_ms:.10g} ms")
-
-
-def as_field(text: str) -> str:
-    r"""Return text as a value of an annotation file, which quotes nothing.
-
-    Tabs, line breaks and other control characters, and blanks at both ends, become marks such as ``\x09``; a backslash
-    that would look like one becomes ``\x5c``.
-    """
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-
-
-def from_field(text: str) -> str:
-    """Return the text that `as_field` was given."""
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
 
 
 def _text(value: str, where: str) -> str:
@@ -309,11 +222,4 @@ def _text(value: str, where: str) -> str:
     shown = value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if value != shown:
         raise ValueError(f"{where}: {shown[:80]} is not in UTF-8; save the file as UTF-8")
-    return from_field(value.strip(" "))
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return os.path.isfile(path)
-    except (OSError, ValueError):  # a zero byte
-        return False
+    return from_field(value.strip())

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from maeast_upstream.data.annotations import Recordings, form_of, is_annotations, read_annotations
+from maeast_upstream.data.annotations import form_of, is_annotations, read_annotations
 from maeast_upstream.data.labels import NO_NAMES, column_index, split_of
 from maeast_upstream.data.manifest import found_path
+from maeast_upstream.data.recordings import Recordings
 from maeast_upstream.data.tables import ColumnNames, read_header, row_values
 from maeast_upstream.data.times import TimeColumns
 from maeast_upstream.display import as_text

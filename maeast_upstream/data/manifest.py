@@ -16,7 +16,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from maeast_upstream.data.annotations import ANNOTATION_SUFFIX, is_annotations, read_annotations
+from maeast_upstream.data.annotations import is_annotations, read_annotations
+from maeast_upstream.data.recordings import ANNOTATION_SUFFIX
 from maeast_upstream.data.tables import Header, note_ignored_times, option_hint, read_header, row_values
 from maeast_upstream.data.times import TIME_COLUMNS, TimeColumns
 from maeast_upstream.display import without_secrets

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from classifiers import random_classifier
 
 from maeast_upstream import Readout, load_model
 from maeast_upstream.classification.classifier import Classifier
@@ -13,30 +14,11 @@ from maeast_upstream.classification.prediction_table import PredictionSpec, labe
 from maeast_upstream.cli import ExitStatus, main
 from maeast_upstream.data.embeddings import read_embeddings
 from maeast_upstream.data.windows import Windows
-from maeast_upstream.fingerprint import fingerprint
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
 LONG = AUDIO / "long_drums.opus"
 CLIPS = sorted(AUDIO.glob("tone*.opus"))[:6]
 COLUMNS = ["path", "segment", "start_ms", "end_ms", "label", "probability", "margin"]
-
-
-def random_classifier(labels=("a", "b", "c"), **options) -> Classifier:
-    model = load_model()
-    random, width = np.random.default_rng(0), 3072
-    vectors = np.concatenate([model.embed(str(path)).numpy() for path in CLIPS[:2]])
-    settings = {
-        "labels": labels,
-        "checkpoint": "bundled",
-        "fingerprint": fingerprint(model),
-        "readout": model.config.readout,
-        "mean": vectors.mean(0),
-        "scale": np.ones(width),
-        "weight": random.normal(size=(len(labels), width)),
-        "bias": np.zeros(len(labels)),
-        "thresholds": np.full(len(labels), 0.5),
-    }
-    return Classifier(**(settings | options))
 
 
 @pytest.fixture(scope="module")

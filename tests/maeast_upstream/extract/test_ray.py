@@ -3,7 +3,10 @@
 import errno
 import pickle
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from classifiers import random_classifier
 from processes import (
     assert_same_tables,
     ended,
@@ -47,6 +50,18 @@ def test_a_machine_that_dies_in_mid_run_costs_nothing(cluster, tmp_path):
     assert status == 3, said
     assert "Traceback" not in said
     assert_same_tables(alone, together, COUNT - COUNT // 40, atol=1e-4)
+
+
+def test_predictions_of_a_cluster_are_those_of_one_process(cluster, tmp_path):
+    random_classifier().save(tmp_path / "model")
+    folder = make_clips(tmp_path, 20)
+    options = ["predict", str(folder), "-m", str(tmp_path / "model"), "--top", "2", "-o"]
+    alone, together = tmp_path / "alone.parquet", tmp_path / "together.parquet"
+    assert main([*options, str(alone)]) == main([*options, str(together), "--ray", cluster.address]) == 3
+    one, other = pq.read_table(alone), pq.read_table(together)
+    assert len(one) == 38
+    assert one.drop(["probability", "margin"]).equals(other.drop(["probability", "margin"]))
+    np.testing.assert_allclose(one["probability"], other["probability"], atol=1e-4)
 
 
 def test_a_disk_that_is_full_is_handed_back_from_a_machine_of_the_cluster(monkeypatch):
