@@ -59,6 +59,7 @@ COMMANDS = {
     "map": CommandEntry(
         "maeast_upstream.commands.map", "Draw a table of embeddings as an interactive page or a picture"
     ),
+    "dedup": CommandEntry("maeast_upstream.commands.dedup", "List the duplicates among the clips of a table"),
     "probe": CommandEntry(
         "maeast_upstream.commands.probe", "Train linear classifiers on frozen embeddings; compare checkpoints"
     ),

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_PLACES = {"Hit": "hits", "search": "searching"}
+_PLACES = {"Duplicates": "deduplication", "Hit": "hits", "duplicates": "deduplication", "search": "searching"}
 """For each public name, its module, which is imported when the name is first used."""
 
 
