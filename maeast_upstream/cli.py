@@ -60,6 +60,7 @@ COMMANDS = {
         "maeast_upstream.commands.map", "Draw a table of embeddings as an interactive page or a picture"
     ),
     "dedup": CommandEntry("maeast_upstream.commands.dedup", "List the duplicates among the clips of a table"),
+    "fit": CommandEntry("maeast_upstream.commands.fit", "Train a classifier on labelled clips or events"),
     "probe": CommandEntry(
         "maeast_upstream.commands.probe", "Train linear classifiers on frozen embeddings; compare checkpoints"
     ),

@@ -7,21 +7,23 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maeast_upstream.checks import check_number, check_plain, quote
 from maeast_upstream.classification.folder import CheckpointSource, read_classifier, write_classifier
+from maeast_upstream.classification.standardize import MAX_STANDARD_DEVIATIONS
 from maeast_upstream.readout import Readout
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported where they are needed: a classifier loads without torch
+    from maeast_upstream.data.tables import ColumnNames
     from maeast_upstream.data.windows import Windows
+    from maeast_upstream.encoder import Encoder
 
 KIND = "clips"
 """What classifier.json calls the kind; the other one is ``events``."""
-MAX_STANDARD_DEVIATIONS = 20.0
-"""Standardized values are clipped here, so that a clip far outside the range of train does no harm."""
 MAX_LABEL_CHARACTERS = 1000
 ARRAYS = ("mean", "scale", "weight", "bias")
 
@@ -101,6 +103,62 @@ class Classifier:
         x = standardized(vectors, self.mean, self.scale).astype(np.float64)
         logits: np.ndarray = (x @ self.weight.T.astype(np.float64) + self.bias).astype(np.float32)
         return logits
+
+    @classmethod
+    def fit(
+        cls,
+        labels: str | Path,
+        *,
+        encoder: "Encoder | None" = None,
+        checkpoint: str | Path | None = None,
+        table: str | Path | None = None,
+        layer: str | None = None,
+        readout: Readout | None = None,
+        windows: "Windows | None" = None,
+        multi_label: bool = False,
+        balance: bool = False,
+        seed: int = 0,
+        columns: "ColumnNames" = MappingProxyType({}),
+        workers: int = 1,
+    ) -> "Classifier":
+        """Fit a classifier on labelled clips, as ``maeast fit`` does; its ``about`` holds the scores.
+
+        Args:
+            labels: A table with the columns path (relative to its folder) and label, and optionally split and times.
+            encoder: Computes the vectors; None to load ``checkpoint``.
+            checkpoint: The encoder's name, path or hub id, by which the classifier will load it; None for the one in
+                the package.
+            table: What ``maeast embed`` wrote, to take vectors from in place of embedding the clips.
+            layer: Which layer of the table; None for its last.
+            readout: How a clip's features become a vector; None for the checkpoint's own.
+            windows: How to cut clips, whose windows all get their labels; None for one vector per clip.
+            multi_label: Whether a clip has any number of labels, joined by ``;`` or in several rows.
+            balance: Whether rare labels get as much weight as frequent ones.
+            seed: Of the folds of cross-validation, which chooses the penalty where no clip is in valid.
+            columns: What the table calls path, label and split, where it is something else.
+            workers: Processes that decode; 0 for a thread.
+
+        Raises:
+            ValueError: The table of labels or of embeddings is wrong, no clip can be read, there is one label only, or
+                scikit-learn is not installed.
+        """
+        from maeast_upstream.classification.training import train_on_labels
+
+        trained = train_on_labels(
+            labels,
+            encoder=encoder,
+            checkpoint=checkpoint,
+            table=table,
+            layer=layer,
+            readout=readout,
+            windows=windows,
+            multi_label=multi_label,
+            balance=balance,
+            seed=seed,
+            columns=columns,
+            workers=workers,
+        )
+        return trained.classifier
 
     def predict(self, inputs: "str | Path | Iterable[str | Path]", **options: Any) -> "Iterator[dict[str, Any]]":
         """Label many files, one after the other; see `maeast_upstream.classification.prediction.predict_files`."""

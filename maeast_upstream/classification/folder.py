@@ -26,6 +26,8 @@ FORMAT = 1
 MAX_ARRAYS_BYTES = 4 << 30
 """10,000 labels of 100,000 dimensions."""
 MAX_HEADER_BYTES = 1 << 20
+MAX_SETTINGS_BYTES = 64 << 20
+"""Scores of 400,000 labels."""
 
 
 class CheckpointSource(NamedTuple):
@@ -129,7 +131,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder}: not a classifier (no {SETTINGS_NAME}); maeast fit, probe and finetune write one")
     try:
-        settings = read_json(path)
+        settings = read_json(path, MAX_SETTINGS_BYTES)
         if not isinstance(settings, dict) or not isinstance(settings.get("kind"), str):
             raise ValueError("not the settings of a classifier")
         if settings["kind"] not in ("clips", "events"):

@@ -13,16 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from maeast_upstream.classification.logistic import C_GRID
+from maeast_upstream.classification.standardize import Standardization, principal_axes
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.evaluation.features import embeddings
 from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.messages import install_extra
 from maeast_upstream.readout import Readout
-
-C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-"""Inverse strengths of the penalty."""
-MAX_STANDARD_DEVIATIONS = 20.0
-"""Standardized values are clipped here, so that a clip far outside the range of train does no harm."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,10 @@ class FittedProbe:
     """Accuracy on valid, in per cent."""
     c: float
     """The chosen inverse strength of the penalty."""
+    standardization: Standardization
+    """Of the train clips."""
+    axes: np.ndarray | None
+    """(dimensions, R): what the standardized vectors were multiplied with; None for nothing."""
 
     def correct(self, labels: np.ndarray) -> np.ndarray:
         """Classify the test clips, whose (test clips,) labels are given; (test clips,) bool, True where right."""
@@ -88,7 +89,12 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> F
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise ValueError(f"maeast probe needs scikit-learn: {install_extra('probe')}") from error
-    x = standardize(features, splits == "train")
+    is_train = splits == "train"
+    standardization = Standardization.of(features[is_train])
+    x, axes = standardization(features), None
+    if x.shape[1] > is_train.sum():
+        axes, _ = principal_axes(x[is_train])
+        x = x @ axes
     train, valid = ((x[splits == split], labels[splits == split]) for split in ("train", "valid"))
     best: FittedProbe | None = None
     # thousands of small products, whose threads wait for each other: two took 30 times as long on a busy machine
@@ -97,33 +103,6 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> F
             model = LogisticRegression(C=c, max_iter=3000, tol=1e-4).fit(*train)
             accuracy = 100 * model.score(*valid)
             if best is None or accuracy > best.valid:
-                best = FittedProbe(model, x[splits == "test"], accuracy, c)
+                best = FittedProbe(model, x[splits == "test"], accuracy, c, standardization, axes)
     assert best is not None
     return best
-
-
-def standardize(features: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Standardize by the train rows, and reduce to at most as many dimensions as there are train rows.
-
-    With an L2 penalty the solution lies in the span of the train rows: rotating to their principal axes changes
-    nothing but the size. The axes come from the rows' products, a small matrix.
-
-    Args:
-        features: (clips, dimensions).
-        train: (clips,) bool.
-
-    Returns:
-        (clips, at most train clips) float64 with zero mean and unit standard deviation on the train rows.
-    """
-    x = features.astype(np.float64)
-    x -= x[train].mean(axis=0)
-    deviation = x[train].std(axis=0)
-    x /= np.where(deviation > 1e-8, deviation, 1.0)
-    np.clip(x, -MAX_STANDARD_DEVIATIONS, MAX_STANDARD_DEVIATIONS, out=x)
-    if x.shape[1] <= train.sum():
-        return x
-    products = x @ x[train].T  # (clips, train clips)
-    values, vectors = np.linalg.eigh(products[train])
-    kept = values > 1e-12 * values[-1]
-    rotated: np.ndarray = products @ (vectors[:, kept] / np.sqrt(values[kept]))
-    return rotated

@@ -36,24 +36,10 @@ def test_scores_equal_the_protocol_fitted_in_all_dimensions(dimensions):
     assert (score.valid, score.test, score.c) == pytest.approx(protocol(*data))
 
 
-def test_rotating_to_the_train_rows_keeps_their_distances():
-    features, _, splits = clusters(400)
-    train = splits == "train"
-    x = (features - features[train].mean(0)) / features[train].std(0)
-    rotated = linear_probe.standardize(features, train)
-    assert rotated.shape[1] < train.sum()
-    np.testing.assert_allclose(rotated[train] @ rotated[train].T, x[train] @ x[train].T, atol=1e-8)
-    np.testing.assert_allclose(rotated @ rotated[train].T, x @ x[train].T, atol=1e-8)
-
-
 def test_a_dimension_without_spread_and_a_far_outlier_do_no_harm():
     features, labels, splits = clusters(20)
     features[:, 3] = 1.0
     features[-1, 4] = 1e30
-    x = linear_probe.standardize(features, splits == "train")
-    assert np.isfinite(x).all()
-    assert np.abs(x).max() == linear_probe.MAX_STANDARD_DEVIATIONS
-    assert not x[:, 3].any()
     assert linear_probe.probe(features, labels, splits).valid > 40
 
 

@@ -1,0 +1,197 @@
+"""``maeast fit``: trains a classifier on labelled clips, or on events with onsets and offsets."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maeast_upstream.arguments import (
+    Parser,
+    UsageError,
+    add_column_options,
+    add_model_options,
+    add_readout_options,
+    add_window_options,
+    columns_from,
+    parse_seed,
+    readout_from,
+    windows_from,
+)
+from maeast_upstream.cli import ExitStatus
+from maeast_upstream.display import as_text, printable
+from maeast_upstream.messages import counted
+from maeast_upstream.progress import say
+
+if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
+    from maeast_upstream.classification.labelled_clips import LabelledClip
+    from maeast_upstream.classification.training import Trained
+    from maeast_upstream.encoder import Encoder
+    from maeast_upstream.readout import Readout
+
+PICTURE_NAME, LEFT_OUT_NAME = "confusion.png", "left_out.tsv"
+MAX_SHOWN_ERRORS = 5
+OF_EMBEDDING = ("checkpoint", "device", "mel", "pool", "hop_ms", "window", "overlap", "engine", "precision", "workers")
+"""Options that say how clips are embedded, which a table of embeddings has settled."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train a classifier on labelled audio, for maeast predict."""
+    args = build_parser().parse_args(argv)
+    check_options(args)
+    from maeast_upstream.classification.folder import is_classifier
+    from maeast_upstream.data.labelled_segments import has_times
+
+    if is_classifier(args.out) and not args.force:
+        raise ValueError(f"{args.out} holds a classifier already; --force replaces it, or give another -o")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"{args.out}: a file; expected the name of a folder")
+    timed = has_times(args.labels, columns_from(args))
+    if timed and not (args.clips or args.window or args.table):
+        say("the table has times: training on events; --clips takes each row as a labelled clip")
+        return fit_events(args)
+    if timed:
+        say("each row with times is one labelled clip")
+    return fit_clips(args)
+
+
+def build_parser() -> Parser:
+    """Build the parser of the command's options."""
+    parser = Parser(
+        prog="maeast fit",
+        description=f"{main.__doc__} Logistic regression on frozen embeddings; the clips in valid, or cross-validation "
+        "where there are none, choose its penalty, the calibration and the thresholds; those in test are scored once.",
+    )
+    parser.add_argument(
+        "labels",
+        type=Path,
+        metavar="LABELS.csv",
+        help="columns path (relative to the file), label, and optionally split (train, valid, test), start_ms, end_ms. "
+        "A table with times trains on events, with their onsets and offsets, unless --clips, --window or -t is given",
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the classifier")
+    add_column_options(parser, "path", "label", "split")
+    parser.add_argument(
+        "-t",
+        "--table",
+        type=Path,
+        metavar="TABLE",
+        help="take vectors from this table that maeast embed wrote, in place of embedding the clips",
+    )
+    parser.add_argument("--clips", action="store_true", help="take each row with times as one labelled clip")
+    parser.add_argument("--multi-label", action="store_true", help="a clip may have several labels, joined by ;")
+    parser.add_argument("--balance", action="store_true", help="give rare labels as much weight as frequent ones")
+    add_window_options(parser)
+    add_model_options(parser, precisions="fp32 (default), bf16 or fp16; int8 if the engine supports it")
+    add_readout_options(parser)
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "openvino", "onnx"),
+        default="torch",
+        help="program that runs the transformer; torch (default), or auto: the fastest on this machine, measured once",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that decode; default 1, or 0 for a thread of this process"
+    )
+    parser.add_argument("--seed", type=parse_seed, default=0, help="seed of the folds of cross-validation; default 0")
+    parser.add_argument("--force", action="store_true", help="replace the classifier in OUT")
+    return parser
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raise UsageError for options that contradict each other or are out of range."""
+    if args.workers < 0:
+        raise UsageError(f"--workers must be at least 0, got {args.workers}")
+    windows_from(args)
+    if args.table is None:
+        return
+    default = build_parser().parse_args([str(args.labels), "-o", str(args.out)])
+    for name in OF_EMBEDDING:
+        if getattr(args, name) != getattr(default, name):
+            raise UsageError(f"--{name.replace('_', '-')} does not go with -t: the table has its vectors already")
+
+
+def fit_events(args: argparse.Namespace) -> int:
+    """Train a classifier of time steps, for events with onsets and offsets; returns the exit status."""
+    raise ValueError(f"{args.labels}: has times, and events cannot be trained yet; give --clips or --window")
+
+
+def fit_clips(args: argparse.Namespace) -> int:
+    """Train a classifier of clips, print its scores and write its folder; returns the exit status."""
+    from maeast_upstream.classification.training import train_on_labels
+
+    options = {"multi_label": args.multi_label, "balance": args.balance, "seed": args.seed}
+    if args.table is not None:
+        trained = train_on_labels(
+            args.labels, table=args.table, layer=args.layer, columns=columns_from(args), **options
+        )
+    else:
+        from maeast_upstream.classification.labelled_clips import read_clips
+
+        read_clips(args.labels, args.multi_label, columns_from(args))  # refused before a checkpoint is loaded
+        encoder, readout = load_encoder(args)
+        trained = train_on_labels(
+            args.labels,
+            encoder=encoder,
+            checkpoint=args.checkpoint,
+            readout=readout,
+            windows=windows_from(args),
+            columns=columns_from(args),
+            workers=args.workers,
+            **options,
+        )
+    return write(trained, args.out)
+
+
+def load_encoder(args: argparse.Namespace) -> tuple["Encoder", "Readout"]:
+    """Load the checkpoint that the options name and attach its engine; also return the readout."""
+    from maeast_upstream.encoder import load_model
+    from maeast_upstream.engines.selection import attach, check_names
+    from maeast_upstream.engines.streams import streams_on
+
+    check_names(args.engine, args.precision)
+    encoder = load_model(args.checkpoint, args.device)
+    readout = readout_from(args, encoder.config.readout)
+    encoder.kept_layers(readout.layers(encoder.num_layers))
+    layers = readout.layers(encoder.num_layers)
+    choice = attach(encoder, args.engine, args.precision, layers, streams=streams_on(encoder.device))
+    if args.engine != "torch":
+        say(str(choice))
+    return encoder, readout
+
+
+def write(trained: "Trained", out: Path) -> int:
+    """Print the scores, write the folder, and name the clips that were left out; returns the exit status."""
+    from maeast_upstream.classification.report import draw_confusion, format_report
+    from maeast_upstream.visualization.figures import refuse_no_matplotlib
+
+    trained.classifier.save(out)
+    write_left_out(out / LEFT_OUT_NAME, trained.left_out)
+    print(f"{trained.description}, {trained.classifier.dimensions} dimensions\n{format_report(trained)}\n")
+    try:
+        refuse_no_matplotlib()
+    except ValueError as error:
+        say(f"no {PICTURE_NAME}: {error}")
+    else:
+        draw_confusion(out / PICTURE_NAME, trained)
+    for clip, reason in trained.left_out[:MAX_SHOWN_ERRORS]:
+        name = as_text(clip.path)
+        text = reason if name in reason else f"{name}: {reason}"
+        print(printable(f"left out: {clip.where}: {text}"), file=sys.stderr)
+    print(f"classifier: {out}; try maeast predict FOLDER -m {shlex.quote(str(out))} -o found.parquet")
+    if not trained.left_out:
+        return ExitStatus.DONE
+    print(f"{counted(len(trained.left_out), 'clip')} left out, listed in {out / LEFT_OUT_NAME}", file=sys.stderr)
+    return ExitStatus.PARTIAL
+
+
+def write_left_out(path: Path, left_out: Sequence[tuple["LabelledClip", str]]) -> None:
+    """Write the list of clips that were left out; without any remove an earlier list."""
+    from maeast_upstream.storage.delimited import write_csv
+
+    if not left_out:
+        path.unlink(missing_ok=True)
+        return
+    rows = [(as_text(clip.path), clip.start_ms, clip.end_ms, clip.where, reason) for clip, reason in left_out]
+    write_csv(path, [("path", "start_ms", "end_ms", "row", "reason"), *rows], "\t")
