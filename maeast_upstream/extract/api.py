@@ -19,7 +19,7 @@ from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.extract.pipeline import embed_decoded, refuse_training
 from maeast_upstream.extract.table import Embedded, EmbeddingKind, EmbeddingSpec
 from maeast_upstream.readout import Readout
-from maeast_upstream.waveforms import to_mono
+from maeast_upstream.waveforms import to_clips, to_mono
 
 
 def embed_files(
@@ -158,6 +158,29 @@ def waveform_of(item: Any) -> np.ndarray:
         if item.get("path") is not None:
             return read_audio(item["path"])
     raise ValueError(f"expected a path, or a mapping with bytes, array or path, got {type(item).__name__}")
+
+
+def clip_of(item: Any, name: str, sample_rate: float | None = None) -> torch.Tensor:
+    """Convert one recording to (S,) float32 at 16 kHz.
+
+    Args:
+        item: (S,) samples as an array, a tensor or a list; or what `Embedder` takes: a path, a mapping or a decoder.
+            Or a mapping that has any of these as "audio", as sentence-transformers and MTEB hand them over.
+        name: What to call it in errors.
+        sample_rate: Of samples without a rate; None for 16 kHz.
+
+    Raises:
+        AudioError: It cannot be read, or it cannot be meant as audio; one line says what was expected.
+    """
+    if isinstance(item, Mapping) and set(item) == {"audio"}:
+        item = item["audio"]
+    if not (isinstance(item, torch.Tensor | list) or hasattr(item, "__array__")):
+        return torch.from_numpy(row_waveform(item, name))
+    try:
+        (clip,) = to_clips([item], sample_rate=sample_rate)
+    except ValueError as error:
+        raise AudioError(str(error).replace("clip 0", name, 1)) from error
+    return clip
 
 
 def as_rows(clip: Embedded, spec: EmbeddingSpec) -> Iterator[dict[str, Any]]:

@@ -3,21 +3,17 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from maeast_upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME, save_folder
 from maeast_upstream.checks import quote
 from maeast_upstream.config import scene_width
 from maeast_upstream.encoder import Encoder, load_model
-from maeast_upstream.extract.api import row_waveform
+from maeast_upstream.extract.api import clip_of
 from maeast_upstream.messages import install_extra
 from maeast_upstream.readout import Readout
-from maeast_upstream.waveforms import to_clips
 
 try:
     from sentence_transformers.base.modality_types import Modality
@@ -64,8 +60,8 @@ class MaeAstModule(InputModule):
         """Read, check and resample recordings.
 
         Args:
-            inputs: For each clip the path of a file, (S,) samples at 16 kHz, or a mapping or decoder as
-                `maeast_upstream.extract.api.Embedder` takes them.
+            inputs: For each clip the path of a file, (S,) samples at 16 kHz, or a mapping or decoder, see
+                `maeast_upstream.extract.api.clip_of`.
             prompt: None or empty: a sound has no prompt.
 
         Returns:
@@ -76,7 +72,7 @@ class MaeAstModule(InputModule):
         """
         if prompt:
             raise ValueError(f"an encoder of audio takes no prompts, got {quote(prompt)}: leave it out")
-        return {CLIPS: [_waveform(item, f"clip {number}") for number, item in enumerate(inputs)], "modality": "audio"}
+        return {CLIPS: [clip_of(item, f"clip {number}") for number, item in enumerate(inputs)], "modality": "audio"}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Add "sentence_embedding", (B, E) float32, to what `preprocess` returned."""
@@ -129,13 +125,3 @@ class MaeAstModule(InputModule):
             if path is None:
                 raise ValueError(f"{model_name_or_path}: not a saved MaeAstModule: no {name} in it")
         return cls(load_model(Path(paths[CONFIG_NAME] or "").parent, **(options.get("model_kwargs") or {})))
-
-
-def _waveform(item: Any, name: str) -> Tensor:
-    """Convert one recording to (S,) float32 at 16 kHz; `name` stands in errors."""
-    if isinstance(item, Mapping) and set(item) == {"audio"}:  # sentence-transformers' and MTEB's form
-        item = item["audio"]
-    if isinstance(item, Tensor) or hasattr(item, "__array__"):
-        (clip,) = to_clips([item])
-        return clip
-    return torch.from_numpy(row_waveform(item, name))
