@@ -34,6 +34,7 @@ def predict_files(
     windows: Windows | None = None,
     workers: int = 1,
     path_column: str | None = None,
+    relative_to: str | Path | None = None,
     max_hours: float = MAX_HOURS,
     on_error: Callable[[str, str], None] | None = None,
     on_warning: Callable[[str, str], None] | None = None,
@@ -48,6 +49,7 @@ def predict_files(
         windows: How clips are cut; None for the windows that the classifier was fitted with.
         workers: As in `embed_files`, as the next arguments are.
         path_column: What manifests call the column of paths.
+        relative_to: A folder in which the inputs are; ``path`` is relative to it.
         max_hours: Limit of the audio of a file.
         on_error: Called with the name of an input that cannot be read and the reason; None raises instead.
         on_warning: Called with the name of an input and what was noticed about it.
@@ -74,6 +76,7 @@ def predict_files(
         windows=embedding.windows,
         workers=workers,
         path_column=path_column,
+        relative_to=relative_to,
         max_hours=max_hours,
         on_error=on_error,
         on_warning=on_warning,

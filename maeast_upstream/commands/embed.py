@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
 
     output = output_at(args.out, args.format)
     output.refuse_as_input(args.inputs)
-    survey = Survey(args.inputs, args.path_column)
+    survey = Survey(args.inputs, args.path_column, args.relative_to)
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)
     spec = spec_from(args, encoder.config.readout)

@@ -28,7 +28,12 @@ MIN_ENGINE_BYTES = 2 << 20
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """Add --engine, --batch-seconds, --workers, --max-hours, --ray and --force."""
+    """Add --relative-to, --engine, --batch-seconds, --workers, --max-hours, --ray and --force."""
+    parser.add_argument(
+        "--relative-to",
+        metavar="FOLDER",
+        help="folder in which the inputs are: paths in the table are relative to it, and hold on other machines",
+    )
     parser.add_argument(
         "--engine",
         choices=("auto", "torch", "openvino", "onnx"),

@@ -34,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
     table = table_among(args.inputs)
     if table is not None and windows is not None:
         raise UsageError(f"--window goes with audio; {table} is a table of embeddings, which has its own windows")
+    if table is not None and args.relative_to is not None:
+        raise UsageError(f"--relative-to goes with audio; {table} is a table, whose paths stay as they are")
     output.refuse_as_input(args.inputs)
     classifier = Classifier.load(args.model)
     if table is not None:
@@ -107,7 +109,7 @@ def predict_audio(args: argparse.Namespace, classifier: "Classifier", spec: "Pre
     from maeast_upstream.extract.survey import Survey
     from maeast_upstream.fingerprint import load_same
 
-    survey = Survey(args.inputs, args.path_column)
+    survey = Survey(args.inputs, args.path_column, args.relative_to)
     check_names(args.engine, args.precision)
     encoder = load_same(classifier.checkpoint, classifier.fingerprint, args.checkpoint, args.device)
     embedding = embedding_spec(classifier, windows_from(args))
@@ -143,10 +145,13 @@ def predict_from_table(
     from maeast_upstream.classification.prediction import embedding_spec, open_table, predict_table
     from maeast_upstream.classification.prediction_table import PredictionTableBuilder
     from maeast_upstream.data.embeddings import METADATA_KEY
+    from maeast_upstream.data.relative_names import ROOT_KEY
 
-    origin = open_table(classifier, table).origin
+    opened = open_table(classifier, table)
+    origin = opened.origin
     embedding = embedding_spec(classifier, origin.windows if origin else None)
     settings = {"table": os.path.abspath(table), **settings_of(classifier, spec), "format": output.format}  # noqa: PTH100
+    settings |= {ROOT_KEY: opened.root or None}
     builder = PredictionTableBuilder(classifier, embedding, spec, {METADATA_KEY: json.dumps({"settings": settings})})
     if output.whole() and not args.force:
         raise ValueError(f"{output.address} exists already; give --force to replace it, or another name")

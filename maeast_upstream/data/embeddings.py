@@ -18,6 +18,7 @@ import numpy as np
 
 from maeast_upstream.data import embedding_files as files
 from maeast_upstream.data.reduction import Reduction
+from maeast_upstream.data.relative_names import ROOT_KEY, found_root
 from maeast_upstream.data.windows import Windows
 from maeast_upstream.readout import Readout
 
@@ -43,7 +44,7 @@ class Embeddings:
     """One vector per clip, from the same layer."""
 
     paths: list[str]
-    """As they stand in the table: relative to the folder in which it was made."""
+    """As they stand in the table: relative to `root`, or to the folder in which it was made."""
     vectors: np.ndarray
     """(rows, dimensions) float32, finite."""
     start_ms: np.ndarray
@@ -56,6 +57,8 @@ class Embeddings:
     """The layer that the vectors come from; None if the table has no column layer."""
     layers: tuple[str, ...] = ()
     """All layers of the table, in its order."""
+    root: str = ""
+    """The folder that relative paths start at, for `segment_of`; "" for the current one."""
 
     @property
     def rows(self) -> int:
@@ -89,6 +92,7 @@ class Embeddings:
             segments=self.segments[rows],
             layer=self.layer,
             layers=self.layers,
+            root=self.root,
         )
 
 
@@ -139,6 +143,8 @@ class EmbeddingTable:
         part = self._groups[0].file if self._groups else found[0]
         with files.opened(part) as file:
             self._stored = files.checked_width(part, file.schema_arrow) if self._groups else 0
+            self.root = _root(dict(file.metadata.metadata or {}))
+            """The folder that its paths are relative to, if they were made so (``--relative-to``) and it is there."""
             self.origin = _origin(part, dict(file.metadata.metadata or {}), self._stored)
             """How the table was made; None for a table of another program."""
         self._reduction = self.origin.reduction if self.origin and full else None
@@ -278,6 +284,7 @@ class EmbeddingTable:
             segments=files.segments_of(part, batch),
             layer=self.layer,
             layers=self.layers,
+            root=self.root,
         )
 
 
@@ -298,7 +305,16 @@ def joined(blocks: Sequence[Embeddings], layer: str | None = None, layers: tuple
         segments=np.concatenate([none.astype(np.int64), *(block.segments for block in blocks)]),
         layer=layer,
         layers=layers,
+        root=blocks[0].root if blocks else "",
     )
+
+
+def _root(metadata: Mapping[bytes, bytes]) -> str:
+    """Read which folder the paths of a table are relative to; "" if that is not told, or there is no such folder."""
+    try:
+        return found_root(json.loads(metadata[METADATA_KEY.encode()])["settings"][ROOT_KEY])
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def _origin(part: Path, metadata: Mapping[bytes, bytes], width: int) -> Origin | None:

@@ -10,13 +10,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from maeast_upstream.audio.files import AUDIO_SUFFIXES
 from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, found_path, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_copy_of_parent, is_packed, packed_clips
+from maeast_upstream.data.relative_names import Root, located
 from maeast_upstream.data.shown_names import ShownNames
 from maeast_upstream.data.tars import list_members
 from maeast_upstream.display import as_name, from_name, without_secrets
@@ -58,10 +59,20 @@ class Segment:
     notes: tuple[str, ...] = ()
     """What was noticed while it was listed or decoded, such as audio that ends before its manifest's row; each in one
     line without the path. They go to the list of warnings."""
+    name: str = field(default="", repr=False)
+    """Name in the table, if it is not ``path``: relative to a folder, see `Root`."""
+
+    @property
+    def table_name(self) -> str:
+        """The ``path`` of its rows in a table."""
+        return as_name(self.name or self.path)
 
 
 def list_segments(
-    inputs: str | Path | Iterable[str | Path], stdin: BinaryIO | None = None, path_column: str | None = None
+    inputs: str | Path | Iterable[str | Path],
+    stdin: BinaryIO | None = None,
+    path_column: str | None = None,
+    relative_to: Root | None = None,
 ) -> Iterator[Segment]:
     """List all segments of the inputs lazily, in the order of the inputs; the same files give the same list.
 
@@ -85,10 +96,12 @@ def list_segments(
         inputs: Paths or addresses.
         stdin: What ``-`` reads; None for this process's.
         path_column: What manifests call the column of paths; None for ``path``.
+        relative_to: The folder that names in a table are relative to; None for paths as they are.
 
     Raises:
         ValueError: At once, an input does not exist, a folder has no audio or a manifest no rows, or ``path_column`` is
-            given without a manifest; while listing, a row of a manifest or a line of stdin is invalid.
+            given without a manifest; while listing, a row of a manifest or a line of stdin is invalid, or a
+            file is outside the folder ``relative_to``.
     """
     unique: dict[str, str] = {}
     for item in [inputs] if isinstance(inputs, (str, Path)) or not isinstance(inputs, Iterable) else inputs:
@@ -102,7 +115,8 @@ def list_segments(
         )
     for path in unique.values():
         _Listing([path], path_column).check()
-    return with_shown_names(_Listing(list(unique.values()), path_column, stdin).segments())
+    segments = with_shown_names(_Listing(list(unique.values()), path_column, stdin).segments())
+    return segments if relative_to is None else relative_to.named(segments)
 
 
 def cost(segment: Segment) -> int:
@@ -114,8 +128,14 @@ def cost(segment: Segment) -> int:
     return file_bytes(segment)
 
 
-def segment_of(path: str) -> Segment:
-    """Return the segment of a ``path`` in a table: a whole file or a member of a tar, but not a packed clip."""
+def segment_of(path: str, root: str = "") -> Segment:
+    """Return the segment of a ``path`` in a table: a whole file or a member of a tar, but not a packed clip.
+
+    Args:
+        path: As the table has it.
+        root: The folder that it is relative to; "" for the current folder.
+    """
+    path = located(path, root)
     head, ending, member = path.partition(TAR_SUFFIX + "/")
     tar = head + TAR_SUFFIX
     if member and ending and (is_remote(tar) or os.path.isfile(tar)):

@@ -13,6 +13,7 @@ from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.audio.reading import AudioError, AudioWarning, read_audio
 from maeast_upstream.config import scene_width
 from maeast_upstream.data.inputs import list_segments
+from maeast_upstream.data.relative_names import Root
 from maeast_upstream.data.windows import Windows
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.encoder import Encoder, load_model
@@ -31,6 +32,7 @@ def embed_files(
     windows: Windows | None = None,
     workers: int = 1,
     path_column: str | None = None,
+    relative_to: str | Path | None = None,
     max_hours: float = MAX_HOURS,
     on_error: Callable[[str, str], None] | None = None,
     on_warning: Callable[[str, str], None] | None = None,
@@ -46,6 +48,7 @@ def embed_files(
             ends at the clip's end; a clip that is not longer than a window is one. None for one row per clip.
         workers: processes that decode; 0 for a thread.
         path_column: what manifests call the column of paths; None for ``path``.
+        relative_to: a folder in which the inputs are; ``path`` is relative to it. None for paths as they are given.
         max_hours: limit of the audio of a file; a longer one is an input that cannot be read.
         on_error: called with the name of an input that cannot be read and the reason; None raises instead.
         on_warning: called with the name of an input and what was noticed about it, such as a header that promises more
@@ -62,8 +65,10 @@ def embed_files(
     readouts = (readout,) if isinstance(readout, Readout) else tuple(readout)
     spec = EmbeddingSpec(kind=kind, readouts=readouts, windows=windows)
     spec.width(encoder.config)
+    root = None if relative_to is None else Root(relative_to)
+    segments = list_segments(inputs, path_column=path_column, relative_to=root)
     with DecodePool(workers, max_hours=max_hours) as pool:
-        for outcome in embed_decoded(pool.decode(list_segments(inputs, path_column=path_column)), encoder, spec):
+        for outcome in embed_decoded(pool.decode(segments), encoder, spec):
             for note in outcome.notes:
                 if on_warning is None:
                     warnings.warn(f"{outcome.path}: {note}", AudioWarning, stacklevel=2)

@@ -10,6 +10,7 @@ from typing import Any
 
 from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.data.embeddings import METADATA_KEY
+from maeast_upstream.data.relative_names import ROOT_KEY
 from maeast_upstream.display import without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.selection import Choice
@@ -59,6 +60,7 @@ class Job:
             "format": self.output.format,
             "max_hours": self.max_hours,
             "inputs": {"segments": self.survey.segments, "digest": self.survey.digest},
+            ROOT_KEY: self.survey.relative_to,
             **self.more_settings,
         }
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.packed import to_float
-from maeast_upstream.display import as_name, as_text, without_secrets
+from maeast_upstream.display import as_text, without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.streams import Submit, shared_threads, stream_pool
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec
@@ -232,7 +232,7 @@ def embedded(
     window = segment if isinstance(segment, WindowSegment) else None
     start_ms = (segment.start_ms or 0.0) + (window.first_sample * 1000 / SAMPLE_RATE if window else 0.0)
     return Embedded(
-        path=as_name(segment.path),
+        path=segment.table_name,
         segment=segment.number,
         start_ms=start_ms,
         end_ms=start_ms + samples * 1000 / SAMPLE_RATE,
@@ -247,7 +247,7 @@ def embedded(
 
 def failed(segment: Segment, reason: str) -> FailedInput:
     """The outcome of a segment that cannot be embedded."""
-    found = FailedInput(as_name(segment.path), segment.number, shown(reason, segment), shown_notes(segment))
+    found = FailedInput(segment.table_name, segment.number, shown(reason, segment), shown_notes(segment))
     if not isinstance(segment, WindowSegment):
         return found
     start_ms = (segment.start_ms or 0.0) + segment.first_sample * 1000 / SAMPLE_RATE

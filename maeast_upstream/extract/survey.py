@@ -12,9 +12,11 @@ import sys
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO, cast
 
 from maeast_upstream.data.inputs import STDIN, Segment, cost, list_segments
+from maeast_upstream.data.relative_names import Root
 from maeast_upstream.display import as_name, without_secrets
 from maeast_upstream.storage.remote import is_remote
 
@@ -33,28 +35,36 @@ class Survey:
     """Estimated size of their audio, see `inputs.cost`."""
     digest: str
     """Digest of the list, which identifies the inputs when a run is continued."""
+    relative_to: str | None
+    """The folder that names in the table are relative to, as it is recorded."""
     stamps: "array[int]"
     """For each segment a digest of size and time of its file, which shows a change; 0 where nothing is known."""
 
-    def __init__(self, inputs: Sequence[str], path_column: str | None = None) -> None:
+    def __init__(
+        self, inputs: Sequence[str], path_column: str | None = None, relative_to: str | Path | None = None
+    ) -> None:
         """List the inputs, see `list_segments`.
 
         Args:
             inputs: Paths or addresses.
             path_column: What manifests call the column of paths; None for ``path``.
+            relative_to: A folder that names in the table are relative to; None for paths as they are.
 
         Raises:
-            ValueError: An input does not exist, a manifest is invalid, or there is no audio.
+            ValueError: An input does not exist or is outside the folder ``relative_to``, a manifest is invalid, or
+                there is no audio.
         """
         if STDIN in inputs and sys.stdin is None:
             raise ValueError(f"{STDIN}: stdin is closed; expected a list of paths")
+        root = None if relative_to is None else Root(relative_to)
+        self.relative_to = root.recorded if root else None
         digest = hashlib.sha256()
         self.segments = self.bytes = 0
         self.stamps = array("Q")
         stamp_of = functools.lru_cache(maxsize=1)(_stamp)  # the segments of a file follow one another
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES)  # noqa: SIM115  (lives as long as this)
         with _told_where(), gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as file:
-            listed = list_segments(inputs, path_column=path_column)
+            listed = list_segments(inputs, path_column=path_column, relative_to=root)
             while block := list(itertools.islice(listed, BLOCK_SEGMENTS)):
                 pickle.dump(block, file)
                 self.segments += len(block)

@@ -181,3 +181,36 @@ def test_a_password_in_an_address_stands_nowhere(folder, tmp_path, capsys):
         assert b"S3CRET" not in path.read_bytes()
     table = rows(tmp_path / "e.parquet")
     assert [row["path"] for row in table] == ["memory://user:***@host/a.opus", "memory://user:***2@host/a.opus"]
+
+
+@pytest.mark.slow
+def test_paths_relative_to_a_folder_hold_on_other_machines_and_the_audio_is_found_again(folder, tmp_path, monkeypatch):
+    from maeast_upstream.data.embeddings import EmbeddingTable
+    from maeast_upstream.data.inputs import segment_of
+
+    monkeypatch.chdir(tmp_path)
+    names = [path.name for path in sorted(folder.iterdir())]
+    out = tmp_path / "t.parquet"
+    options = ["embed", "clips", "-o", str(out), "--relative-to"]
+    assert main([*options, "clips"]) == 0
+    assert [row["path"] for row in rows(out)] == names
+    assert [row["path"] for row in embed_files("clips", workers=0, relative_to="clips")] == names
+    monkeypatch.chdir("/")
+    table = EmbeddingTable(out)
+    (block,) = table.blocks()
+    assert (table.root, block.root, table.take([1, 0]).root) == (str(folder),) * 3
+    assert all(Path(segment_of(path, block.root).path).is_file() for path in block.paths)
+    folder.rename(tmp_path / "moved")  # as on another machine: then paths start at the current folder
+    assert EmbeddingTable(out).root == ""
+
+
+def test_a_run_continues_only_with_paths_relative_to_the_same_folder(folder, tmp_path, capsys):
+    out = tmp_path / "t.parquet"
+    assert main(["embed", str(folder), "-o", str(out), "--relative-to", str(folder)]) == 0
+    for options in ([], ["--relative-to", str(tmp_path)]):
+        assert main(["embed", str(folder), "-o", str(out), *options]) == 1
+        assert f"was begun with relative_to '{folder}', not " in errors(capsys)
+    assert main(["embed", str(folder), "-o", str(out), "--relative-to", str(folder)]) == 0
+    assert main(["embed", str(DATA / "audio"), "-o", str(tmp_path / "u.parquet"), "--relative-to", str(folder)]) == 1
+    assert ".opus: outside of " in errors(capsys)
+    assert not (tmp_path / "u.parquet").exists()
