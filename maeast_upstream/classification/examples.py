@@ -102,8 +102,8 @@ def _segment(number: int, clip: LabelledClip) -> Segment:
 def look_up_clips(clips: Sequence[LabelledClip], table: EmbeddingTable, labels_folder: Path) -> Examples:
     """Find the vectors of labelled clips in a table of embeddings; a clip without times gets all rows of its file.
 
-    A path of the table is looked for as it is, and relative to the working folder, the folder of the table, and that of
-    the labels.
+    A path of the table is looked for as it is, and relative to the folder that the table names, the working folder, the
+    folder of the table, and that of the labels.
 
     Args:
         clips: The clips.
@@ -115,7 +115,7 @@ def look_up_clips(clips: Sequence[LabelledClip], table: EmbeddingTable, labels_f
     """
     if table.origin is None or table.readout is None:
         raise ValueError(f"{table.path}: does not tell the checkpoint of its vectors; expected what maeast embed wrote")
-    folders = [Path.cwd(), table.path.resolve().parent, labels_folder.resolve()]
+    folders = [Path(table.root).resolve(), Path.cwd(), table.path.resolve().parent, labels_folder.resolve()]
     by_name: dict[str, list[int]] = {}
     for number, clip in enumerate(clips):
         local = [] if is_remote(clip.path) else folders

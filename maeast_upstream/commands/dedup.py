@@ -70,7 +70,9 @@ def build_parser() -> Parser:
         help="bytes of the files, vectors of the table, or both (default); vectors needs no files",
     )
     parser.add_argument(
-        "--relative-to", default=".", metavar="FOLDER", help="where relative paths of the table start; default: here"
+        "--relative-to",
+        metavar="FOLDER",
+        help="where relative paths of the table start; default: the folder that embed was given so, or here",
     )
     parser.add_argument("--layer", help="which layer of a table with several; default: its last")
     return parser

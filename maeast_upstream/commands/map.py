@@ -206,7 +206,7 @@ def coloured_rows(
     from maeast_upstream.visualization.map.page import Colouring
     from maeast_upstream.visualization.map.predictions import predictions_of
 
-    values: dict[str, Sequence[str | None]] = {"folder": folders_of(table.paths)}
+    values: dict[str, Sequence[str | None]] = {"folder": folders_of(table.files)}
     if clusters is not None:
         values["cluster"] = clusters
     kept: Sequence[int] = range(len(table.paths))

@@ -18,7 +18,7 @@ import numpy as np
 
 from maeast_upstream.data import embedding_files as files
 from maeast_upstream.data.reduction import Reduction
-from maeast_upstream.data.relative_names import ROOT_KEY, found_root
+from maeast_upstream.data.relative_names import ROOT_KEY, found_root, located
 from maeast_upstream.data.windows import Windows
 from maeast_upstream.readout import Readout
 
@@ -69,6 +69,11 @@ class Embeddings:
     def dimensions(self) -> int:
         """Length of a vector."""
         return int(self.vectors.shape[1])
+
+    @property
+    def files(self) -> list[str]:
+        """The paths as they are found from the current folder."""
+        return [located(path, self.root) for path in self.paths]
 
     def scan(self, add: AddBlock) -> None:
         """Do what `EmbeddingTable.scan` does."""

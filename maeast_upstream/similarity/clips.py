@@ -17,6 +17,7 @@ class Clips:
 
     def __init__(self, folder: str = ".") -> None:
         """Begin without any row; ``folder`` is where relative paths start."""
+        self.folder = folder
         self.names: list[str] = []
         """The different paths of the table, as they stand in it."""
         self.recordings: list[str] = []

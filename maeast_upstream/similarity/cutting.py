@@ -37,13 +37,14 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder.parent}: no such folder to make {folder.name} in")
 
 
-def cut(hits: Sequence[Hit], folder: Path, force: bool = False) -> list[tuple[Hit, str]]:
+def cut(hits: Sequence[Hit], folder: Path, force: bool = False, root: str = "") -> list[tuple[Hit, str]]:
     """Write the audio of each hit to a folder, which is made, as 16-bit WAV at 16 kHz.
 
     Args:
         hits: The results of `search`.
         folder: Where the files go; its other files stay.
         force: Replace files that have the same names.
+        root: The folder that relative paths of hits start at; "" for the current one.
 
     Returns:
         The hits whose audio could not be read, and the reasons.
@@ -60,7 +61,7 @@ def cut(hits: Sequence[Hit], folder: Path, force: bool = False) -> list[tuple[Hi
     failed = []
     for hit, name in zip(progress_bar(hits, unit="hit"), names, strict=True):
         try:
-            samples = read_sound(hit.path, hit.start_ms, hit.end_ms)
+            samples = read_sound(hit.path, hit.start_ms, hit.end_ms, root=root)
         except AudioError as error:
             failed.append((hit, str(error)))
             continue

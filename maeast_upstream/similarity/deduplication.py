@@ -81,7 +81,7 @@ def duplicates(
     table: str | Path | EmbeddingTable | Embeddings,
     threshold: float = THRESHOLD,
     compare: Compare = "both",
-    folder: str | Path = ".",
+    folder: str | Path | None = None,
 ) -> Duplicates:
     """Find the groups of clips that are copies of each other; nothing is deleted.
 
@@ -93,7 +93,7 @@ def duplicates(
         table: A table of scene embeddings, its path, or its rows.
         threshold: The smallest cosine of near-duplicates, from -1 to 1.
         compare: The "bytes" of files, the "vectors", or "both".
-        folder: Where relative paths of the table start.
+        folder: Where relative paths of the table start; None for the folder that the table names, or the current one.
 
     Raises:
         ValueError: The table cannot be read or has fewer than two rows, the threshold is out of range, or bytes are
@@ -103,14 +103,14 @@ def duplicates(
     check_threshold(threshold)
     if compare not in get_args(Compare):
         raise ValueError(f"compare must be {', '.join(get_args(Compare))}, got {compare!r}")
-    clips, unit = _read(table, str(folder))
+    clips, unit = _read(table, folder)
     rows = np.unique(clips.parts(clips.recording), return_index=True)[1]
     contents = np.full(len(clips.recordings), NOT_FOUND)
     if compare != "vectors":
         contents = contents_of(clips.recordings)
     if compare == "bytes" and (contents == NOT_FOUND).all():
         raise ValueError(
-            f"{clips.names[0]}: not found, nor is any other file of the table; relative paths start at {folder}"
+            f"{clips.names[0]}: not found, nor is any other file of the table; relative paths start at {clips.folder}"
         )
     content = contents[clips.recording]
     same_bytes = np.where(content == NOT_FOUND, NOT_FOUND, clips.parts(content))
@@ -140,18 +140,20 @@ def check_threshold(threshold: float) -> None:
         raise ValueError(f"a threshold is a cosine, from -1 to 1, got {threshold:g}")
 
 
-def _read(table: str | Path | EmbeddingTable | Embeddings, folder: str) -> tuple[Clips, np.ndarray]:
+def _read(table: str | Path | EmbeddingTable | Embeddings, folder: str | Path | None) -> tuple[Clips, np.ndarray]:
     """Return the clips of a table and their vectors at length 1."""
     if isinstance(table, Embeddings):
+        root = table.root
         rows, dimensions, name, blocks = len(table.paths), table.vectors.shape[1], "", iter([table])
         if not np.isfinite(table.vectors).all():
             raise ValueError("NaN or infinite values in the embeddings")
     else:
         opened = table if isinstance(table, EmbeddingTable) else EmbeddingTable(table)
+        root = opened.root
         rows, dimensions, name, blocks = opened.rows, opened.dimensions, f"{opened.path}: ", opened.blocks()
     if rows < 2:
         raise ValueError(f"{name}{counted(rows, 'embedding')}; expected at least 2 to compare")
-    clips = Clips(folder)
+    clips = Clips(str(root or "." if folder is None else folder))
     return clips, unit_rows(clips.reading(blocks), rows, dimensions)
 
 

@@ -84,14 +84,21 @@ def write_hits(path: Path, hits: Sequence[Hit]) -> None:
         )
 
 
-def read_sound(path: str, start_ms: float, end_ms: float, seconds: float = math.inf) -> np.ndarray:
+def read_sound(path: str, start_ms: float, end_ms: float, seconds: float = math.inf, root: str = "") -> np.ndarray:
     """Read the audio of a row, at most its first ``seconds``: (S,) float32 at 16 kHz.
+
+    Args:
+        path: As it stands in the table.
+        start_ms: Where the row begins in its file.
+        end_ms: Where it ends; NaN for the end of the file.
+        seconds: The most that is read.
+        root: The folder that relative paths start at; "" for the current one.
 
     Raises:
         AudioError: The file cannot be read, ends before the clip begins, or is longer than `MAX_HIT_HOURS`.
     """
     end = start_ms + 1000 * seconds if math.isnan(end_ms) else min(end_ms, start_ms + 1000 * seconds)
-    whole = segment_of(path)
+    whole = segment_of(path, root)
     # a row of a whole file ends where its samples end, which may be a rounding before the end of the file
     segment = replace(whole, start_ms=start_ms or None, end_ms=None if math.isinf(end) else end)
     decoded = decode_segment(segment, lambda blocks: join_in_memory(within_hours(blocks, MAX_HIT_HOURS, path)))

@@ -41,7 +41,7 @@ def labels_of(table: Embeddings, file: Path, names: Mapping[str, str] = NO_NAMES
     there. Labels of the same row are joined by `SEVERAL`.
 
     Args:
-        table: Rows of embeddings; their relative paths begin at the working folder.
+        table: Rows of embeddings; relative paths begin at its `root`, or the working folder.
         file: A table that `read_labelled_segments` reads.
         names: What it calls its columns.
 
@@ -49,7 +49,7 @@ def labels_of(table: Embeddings, file: Path, names: Mapping[str, str] = NO_NAMES
         ValueError: As in `read_labelled_segments`.
     """
     rows_of: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for row, (path, start) in enumerate(zip(table.paths, table.start_ms.tolist(), strict=True)):
+    for row, (path, start) in enumerate(zip(table.files, table.start_ms.tolist(), strict=True)):
         name = from_name(path)
         found = name if is_remote(name) and not name.startswith("file://") else str(clip_path(Path(), name))
         rows_of[found][round(start)].append(row)

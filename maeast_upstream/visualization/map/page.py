@@ -154,7 +154,7 @@ def _policy(mode: str, scripts: Sequence[str]) -> str:
 def _blocks(page: MapPage, folder: Path) -> Iterator[str]:
     """Yield everything that comes from the user as base64, so that no file name can become markup."""
     table = page.table
-    root, names = short_names(table.paths)
+    root, names = short_names(table.files)
     colourings = {colouring.kind: colouring for colouring in page.colourings}
     colourings.setdefault("label", Colouring(kind="label", values=[None] * len(names)))
     classes = {kind: sorted({value for value in c.values if value is not None}) for kind, c in colourings.items()}

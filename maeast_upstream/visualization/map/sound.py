@@ -48,10 +48,10 @@ def sound_of(table: Embeddings, mode: str | None) -> Sound:
         return Sound(mode)
     if mode is None and len(table.paths) > MAX_CLIPS:
         return _linked(f"{len(table.paths)} clips are more than {MAX_CLIPS}")
-    sound, size = Sound("embed"), 0
+    sound, size, files = Sound("embed"), 0, table.files
     for row in progress_bar(range(len(table.paths)), unit="clip"):
         try:
-            samples = read_clip(table.paths[row], float(table.start_ms[row]), float(table.end_ms[row]))
+            samples = read_clip(files[row], float(table.start_ms[row]), float(table.end_ms[row]))
         except AudioError as error:
             sound.unread[row] = str(error)
             continue

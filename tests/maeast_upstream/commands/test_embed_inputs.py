@@ -184,22 +184,32 @@ def test_a_password_in_an_address_stands_nowhere(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_paths_relative_to_a_folder_hold_on_other_machines_and_the_audio_is_found_again(folder, tmp_path, monkeypatch):
-    from maeast_upstream.data.embeddings import EmbeddingTable
-    from maeast_upstream.data.inputs import segment_of
-
+def test_paths_relative_to_a_folder_hold_on_other_machines(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = [path.name for path in sorted(folder.iterdir())]
-    out = tmp_path / "t.parquet"
-    options = ["embed", "clips", "-o", str(out), "--relative-to"]
-    assert main([*options, "clips"]) == 0
-    assert [row["path"] for row in rows(out)] == names
+    assert main(["embed", "clips", "-o", "t.parquet", "--relative-to", "clips"]) == 0
+    assert [row["path"] for row in rows(tmp_path / "t.parquet")] == names
     assert [row["path"] for row in embed_files("clips", workers=0, relative_to="clips")] == names
+
+
+@pytest.mark.slow
+def test_readers_of_a_table_find_the_audio_that_its_paths_are_relative_to(folder, tmp_path, monkeypatch, capsys):
+    from maeast_upstream.data.embeddings import EmbeddingTable
+    from maeast_upstream.data.inputs import segment_of
+    from maeast_upstream.similarity import duplicates
+
+    out, names = tmp_path / "t.parquet", [path.name for path in sorted(folder.iterdir())]
+    shutil.copy(folder / names[0], folder / "copy.opus")
+    assert main(["embed", str(folder), "-o", str(out), "--relative-to", str(folder)]) == 0
     monkeypatch.chdir("/")
     table = EmbeddingTable(out)
     (block,) = table.blocks()
     assert (table.root, block.root, table.take([1, 0]).root) == (str(folder),) * 3
+    assert sorted(block.files) == [str(path) for path in sorted(folder.iterdir())]
     assert all(Path(segment_of(path, block.root).path).is_file() for path in block.paths)
+    assert {clip.path for clip in duplicates(out, compare="bytes").found} == {names[0], "copy.opus"}
+    assert main(["map", str(out), "-o", str(tmp_path / "map.html"), "--audio", "embed"]) == 0
+    assert "without sound" not in "".join(capsys.readouterr())
     folder.rename(tmp_path / "moved")  # as on another machine: then paths start at the current folder
     assert EmbeddingTable(out).root == ""
 
