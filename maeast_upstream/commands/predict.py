@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:  # imported when they are needed, so that --help does not impo
     from maeast_upstream.classification.prediction_table import PredictionSpec
     from maeast_upstream.extract.outputs import Output
 
-FORMATS = ("parquet", "csv")
+FORMATS = ("parquet", "csv", "raven", "audacity")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,11 +27,14 @@ def main(argv: Sequence[str]) -> int:
     check_numbers(args)
     from maeast_upstream.classification.classifier import Classifier
     from maeast_upstream.classification.prediction import table_among
+    from maeast_upstream.extract.annotation_files import ENDINGS
     from maeast_upstream.extract.outputs import output_at
 
     spec = spec_from(args)
     windows = windows_from(args)
-    output = output_at(args.out, args.format, FORMATS)
+    if args.merge and args.format not in ENDINGS:
+        raise UsageError(f"--merge goes with --format {' or '.join(ENDINGS)}")
+    output = replace(output_at(args.out, args.format, FORMATS), merge=args.merge)
     table = table_among(args.inputs)
     if table is not None and windows is not None:
         raise UsageError(f"--window goes with audio; {table} is a table of embeddings, which has its own windows")
@@ -60,8 +64,18 @@ def build_parser() -> Parser:
     parser.add_argument(
         "-m", "--model", required=True, type=Path, help="folder that maeast fit, probe or finetune saved"
     )
-    parser.add_argument("-o", "--out", required=True, help="OUT.parquet, OUT.csv, or a folder for parquet parts")
-    parser.add_argument("--format", choices=FORMATS, help="format of the output; default: that of the name's suffix")
+    parser.add_argument(
+        "-o", "--out", required=True, help="OUT.parquet, OUT.csv, or a folder for parquet parts or annotations"
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="of a folder: parquet parts (default); or, for each recording in which something was found, a selection "
+        "table of Raven or a label track of Audacity",
+    )
+    parser.add_argument(
+        "--merge", action="store_true", help="with raven and audacity: join adjacent windows of a label to one"
+    )
     parser.add_argument(
         "--top", type=int, metavar="N", help="keep the N best labels of a window; default 1; multi-label: all"
     )

@@ -140,6 +140,14 @@ def write_annotations(
     return len(index)
 
 
+def annotation_names(form: str, paths: Iterable[str]) -> Iterator[str]:
+    """Yield the names of the files that `write_annotations` may have written for recordings, and that of the index."""
+    yield INDEX_NAME
+    for path in paths:
+        for any_case in (False, True):
+            yield name_of(path, ".txt", any_case) + ENDINGS[form]
+
+
 def by_recording(rows: Callable[[], Iterable[Found]]) -> Iterator[tuple[str, list[Found]]]:
     """Yield the path and the rows of each recording, once.
 

@@ -15,6 +15,14 @@ import numpy as np
 
 from maeast_upstream.data.embeddings import METADATA_KEY
 from maeast_upstream.display import as_text
+from maeast_upstream.extract.annotation_files import (
+    ENDINGS,
+    Found,
+    annotation_names,
+    by_recording,
+    merge_adjacent,
+    write_annotations,
+)
 from maeast_upstream.extract.joins import join_csv, join_npz, join_parquet
 from maeast_upstream.extract.npy_names import npy_name
 from maeast_upstream.extract.part_store import SETTINGS_NAME, PartReport, PartStore
@@ -44,6 +52,8 @@ class Output:
     """Name in the parent folder."""
     format: str
     is_folder: bool
+    merge: bool = False
+    """Whether adjacent windows of a label become one in a folder of annotations."""
 
     @property
     def address(self) -> str:
@@ -93,6 +103,9 @@ class Output:
                 for name in table["file"].to_pylist():
                     if ".." not in name.split("/"):  # as we write none, but another program's part may have it
                         yield f"{self.name}/{name}"
+        if self.format in ENDINGS:
+            paths = {path for table in store.tables() for path in table["path"].to_pylist()}
+            yield from (f"{self.name}/{name}" for name in annotation_names(self.format, paths))
 
     def refuse_as_input(self, inputs: Sequence[str]) -> None:
         """Raise ValueError if one of the inputs is the output, or a file that is written or removed with it."""
@@ -153,11 +166,20 @@ class Output:
         if self.format == "npy":
             with self._writing(f"{self.name}/{INDEX_NAME}") as file:
                 join_parquet(self.store, schema, file)
+        if self.format in ENDINGS:
+            merged = merge_adjacent if self.merge else list
+            recordings = ((path, merged(rows)) for path, rows in by_recording(self._found))
+            write_annotations(self.parent.folder(self.name), recordings, self.format, scratch=self.store.storage)
         if self.is_folder:
             return
         with self._writing(self.name) as file:
             JOINS[self.format](self.store, schema, file)
         self.store.remove()
+
+    def _found(self) -> Iterator[Found]:
+        """Yield the rows of the parts as annotations."""
+        for table in self.store.tables():
+            yield from map(Found, *(table[name].to_pylist() for name in Found._fields))
 
     def _writing(self, name: str) -> contextlib.AbstractContextManager[IO[Any]]:
         """Return the context of a file that is among the parts until it is whole; a kill leaves it to the next run."""

@@ -1,6 +1,7 @@
 """Cuts decoded segments into windows, each of which is embedded as a clip of its own."""
 
 import dataclasses
+import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ import numpy as np
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.windows import Windows
+
+RELEASE_SAMPLES = 1 << 24
+"""Pages of a mapped file are dropped after so many samples, 64 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,22 @@ def cut_windows(
             yield segment, audio
             continue
         fields = {field.name: getattr(segment, field.name) for field in dataclasses.fields(segment)}
-        done = 0
+        done = released = 0
         for start, end in windows.bounds(len(audio)):
             is_last = end == len(audio)
             after = end if is_last else start + windows.step
             window = WindowSegment(**fields, first_sample=start, new_samples=after - done, is_last=is_last)
             yield window, audio[start:end]
             fields["notes"], done = (), after
+            if start - released > RELEASE_SAMPLES:
+                release(audio, start)
+                released = start
+
+
+def release(audio: np.ndarray, samples: int) -> None:
+    """Let the system drop the pages of the first samples of audio that a file is mapped to; they can be read again."""
+    owner: object = audio
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED, 0, samples * audio.itemsize // mmap.PAGESIZE * mmap.PAGESIZE)

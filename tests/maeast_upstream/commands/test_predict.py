@@ -13,7 +13,11 @@ from maeast_upstream.classification.classifier import Classifier
 from maeast_upstream.classification.prediction_table import PredictionSpec, label_rows, margins_of
 from maeast_upstream.cli import ExitStatus, main
 from maeast_upstream.data.embeddings import read_embeddings
+from maeast_upstream.data.inputs import Segment
+from maeast_upstream.data.labelled_segments import read_labelled_segments
 from maeast_upstream.data.windows import Windows
+from maeast_upstream.decoding.bounded import map_samples
+from maeast_upstream.extract.windowing import cut_windows
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
 LONG = AUDIO / "long_drums.opus"
@@ -147,6 +151,37 @@ def test_tables_that_the_classifier_does_not_read_are_refused(folder, tmp_path, 
     )
 
 
+def test_annotations_of_each_recording_have_the_rows_of_the_table(folder, tmp_path):
+    options = [LONG, CLIPS[0], "--window", 1, "-m", folder]
+    assert run(*options, "-o", tmp_path / "found.parquet") == ExitStatus.DONE
+    rows = pq.read_table(tmp_path / "found.parquet").to_pylist()
+    for form, ending in (("raven", ".selections.txt"), ("audacity", ".txt")):
+        out = tmp_path / form
+        assert run(*options, "-o", out, "--format", form) == ExitStatus.DONE
+        assert run(*options, "-o", out, "--format", form) == ExitStatus.DONE
+        (written,) = out.rglob(f"long_drums.opus{ending}")
+        read = list(read_labelled_segments(written))
+        expected = [(row["label"], row["start_ms"], row["end_ms"]) for row in rows if row["path"] == str(LONG)]
+        assert [(row.label, row.start_ms, row.end_ms) for row in read] == expected
+        assert {row.path for row in read} == {str(LONG)}
+        assert run(*options, "-o", out, "--format", form, "--merge", "--force") == ExitStatus.DONE
+        merged = list(read_labelled_segments(written))
+        assert 0 < len(merged) <= len(read)
+        assert {row.label for row in merged} == {row.label for row in read}
+        assert sum(row.end_ms - row.start_ms for row in merged) <= sum(row.end_ms - row.start_ms for row in read)
+
+
+def test_the_pages_of_a_mapped_file_are_dropped_and_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("maeast_upstream.extract.windowing.RELEASE_SAMPLES", 5000)
+    samples = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
+    (tmp_path / "samples").write_bytes(samples.tobytes())
+    with (tmp_path / "samples").open("r+b") as file:
+        audio = map_samples(file)
+    found = list(cut_windows([(Segment("a.wav"), audio)], Windows(0.5, 0.25)))
+    for window, piece in found:
+        np.testing.assert_array_equal(piece, samples[window.first_sample : window.first_sample + 8000])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -155,6 +190,7 @@ def test_tables_that_the_classifier_does_not_read_are_refused(folder, tmp_path, 
         (["--threshold", "high"], "--threshold"),
         (["--all-scores", "--top", "2"], "give neither top nor threshold"),
         (["--overlap", "1"], "--overlap goes with --window"),
+        (["--merge"], "--merge goes with --format raven or audacity"),
     ],
 )
 def test_options_out_of_range_are_refused(folder, tmp_path, capsys, arguments, message):
