@@ -46,6 +46,10 @@ class Smoothing:
         """Return the time steps of the median filter, an odd number."""
         return 2 * round((self.median_ms / hop_ms - 1) / 2) + 1 if self.median_ms > hop_ms else 1
 
+    def gap_steps(self, hop_ms: float) -> int:
+        """Return the time steps that a gap has at most."""
+        return int(self.gap_ms / hop_ms + 1e-6)
+
 
 def find_events(
     probabilities: np.ndarray,
@@ -70,16 +74,22 @@ def find_events(
     """
     if not len(times_ms):
         return []
+    begins, finishes = step_bounds(times_ms, hop_ms, duration_ms)
     filtered = median_filter(probabilities, smoothing.width(hop_ms))
     events = []
     for number, label in enumerate(labels):
         column = filtered[:, number]
-        for first, last in runs(column >= smoothing.threshold, int(smoothing.gap_ms / hop_ms)):
-            start = max(0.0, float(times_ms[first]) - hop_ms / 2)
-            end = min(duration_ms, float(times_ms[last]) + hop_ms / 2)
-            if end - start >= smoothing.min_ms and end > start:
-                events.append(Event(label, start, end, float(column[first : last + 1].max())))
+        first, last = runs(column >= smoothing.threshold, smoothing.gap_steps(hop_ms))
+        for start, end in zip(first.tolist(), last.tolist(), strict=True):
+            if finishes[end] - begins[start] >= smoothing.min_ms:
+                best = float(column[start : end + 1].max())
+                events.append(Event(label, float(begins[start]), float(finishes[end]), best))
     return sorted(events, key=lambda event: (event.start_ms, event.label))
+
+
+def step_bounds(times_ms: np.ndarray, hop_ms: float, duration_ms: float = np.inf) -> tuple[np.ndarray, np.ndarray]:
+    """Return where (T,) time steps begin and end, half a hop from their centres; none lies outside the recording."""
+    return np.maximum(times_ms - hop_ms / 2, 0.0), np.minimum(times_ms + hop_ms / 2, duration_ms)
 
 
 def median_filter(values: np.ndarray, width: int) -> np.ndarray:
@@ -92,12 +102,10 @@ def median_filter(values: np.ndarray, width: int) -> np.ndarray:
     return result
 
 
-def runs(active: np.ndarray, gap: int = 0) -> list[tuple[int, int]]:
-    """Return the first and last index of each run of True in (T,) bool; runs at most ``gap`` steps apart are one."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], active, [False]]).astype(np.int8)))
+def runs(active: np.ndarray, gap: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last index of each run of True in (T,) bool; up to ``gap`` False are bridged."""
+    edges = np.flatnonzero(np.diff(active.astype(np.int8), prepend=0, append=0))
     starts, ends = edges[::2], edges[1::2]
-    if not len(starts):
-        return []
     is_far = starts[1:] - ends[:-1] > gap
-    first, last = starts[np.concatenate([[True], is_far])], ends[np.concatenate([is_far, [True]])] - 1
-    return list(zip(first.tolist(), last.tolist(), strict=True))
+    kept = np.concatenate([[True], is_far])[: len(starts)], np.concatenate([is_far, [True]])[: len(starts)]
+    return starts[kept[0]], ends[kept[1]] - 1

@@ -1,0 +1,103 @@
+"""Finds the events of many recordings of any length, window by window."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maeast_upstream.audio.reading import AudioError, AudioWarning
+from maeast_upstream.data.inputs import list_segments
+from maeast_upstream.decoding.pool import DecodePool
+from maeast_upstream.encoder import Encoder
+from maeast_upstream.events.detector import EventDetector
+from maeast_upstream.events.smoothing import Event
+from maeast_upstream.events.steps import OwnSteps, step_spec
+from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
+from maeast_upstream.extract.table import Embedded
+from maeast_upstream.fingerprint import fingerprint, load_same
+
+
+class RecordingEvents(NamedTuple):
+    """The events of a recording."""
+
+    path: str
+    segment: int
+    events: list[Event]
+
+
+class WindowReader:
+    """Collects the probabilities of a recording's windows, and finds its events when the last one has come."""
+
+    def __init__(self, detector: EventDetector) -> None:
+        """Begin with the first window of a recording."""
+        self._detector = detector
+        self._clear(("", 0))
+
+    def _clear(self, recording: tuple[str, int]) -> None:
+        self._recording = recording
+        self._own = OwnSteps(self._detector.hop_ms)
+        self._times: list[np.ndarray] = []
+        self._probabilities: list[np.ndarray] = []
+        self._start_ms = 0.0
+
+    def add(self, window: Embedded) -> RecordingEvents | None:
+        """Take the next window; returns the events if it is the recording's last one.
+
+        A recording whose windows did not all come, because one failed, gives none.
+        """
+        if (window.path, window.segment) != self._recording or window.start_ms < self._start_ms:
+            self._clear((window.path, window.segment))
+        self._start_ms = window.start_ms
+        own = self._own.slice_of(window)
+        self._probabilities.append(self._detector.probabilities(window.vectors[0])[own])
+        self._times.append(window.times_ms[own])
+        if not window.is_last:
+            return None
+        probabilities, times = np.concatenate(self._probabilities), np.concatenate(self._times)
+        found = RecordingEvents(window.path, window.segment, self._detector.events(probabilities, times, window.end_ms))
+        self._clear(("", 0))
+        return found
+
+
+def detect(
+    detector: EventDetector,
+    inputs: str | Path | Iterable[str | Path],
+    encoder: Encoder | None,
+    workers: int,
+    max_hours: float,
+    on_error: Callable[[str, str], None] | None,
+    on_warning: Callable[[str, str], None] | None,
+) -> Iterator[dict[str, Any]]:
+    """Find the events of many files; the arguments, rows and errors are those of `EventDetector.predict`."""
+    encoder = encoder or load_same(detector.checkpoint, detector.fingerprint)
+    if fingerprint(encoder) != detector.fingerprint:
+        raise ValueError("not the encoder that the detector was fitted with (other weights or settings)")
+    reader = WindowReader(detector)
+    with DecodePool(workers, max_hours=max_hours) as pool:
+        for outcome in embed_decoded(pool.decode(list_segments(inputs)), encoder, step_spec(detector.readout)):
+            for note in outcome.notes:
+                if on_warning is None:
+                    warnings.warn(f"{outcome.path}: {note}", AudioWarning, stacklevel=2)
+                else:
+                    on_warning(outcome.path, note)
+            if isinstance(outcome, FailedInput):
+                if on_error is None:
+                    raise AudioError(outcome.reason)
+                on_error(outcome.path, outcome.reason)
+            elif found := reader.add(outcome):
+                yield from as_rows(found)
+
+
+def as_rows(found: RecordingEvents) -> Iterator[dict[str, Any]]:
+    """Yield a recording's events as dictionaries."""
+    for event in found.events:
+        yield {
+            "path": found.path,
+            "segment": found.segment,
+            "label": event.label,
+            "start_ms": event.start_ms,
+            "end_ms": event.end_ms,
+            "probability": event.probability,
+        }
