@@ -41,6 +41,12 @@ def main(argv: Sequence[str]) -> int:
     if table is not None and args.relative_to is not None:
         raise UsageError(f"--relative-to goes with audio; {table} is a table, whose paths stay as they are")
     output.refuse_as_input(args.inputs)
+    if is_of_events(args):
+        if table is not None:
+            raise UsageError(f"events need audio, and {table} is a table of embeddings")
+        from maeast_upstream.commands.predict_events import predict_events
+
+        return predict_events(args, output)
     classifier = Classifier.load(args.model)
     if table is not None:
         return predict_from_table(args, classifier, table, spec, output)
@@ -77,6 +83,11 @@ def build_parser() -> Parser:
         "--merge", action="store_true", help="with raven and audacity: join adjacent windows of a label to one"
     )
     parser.add_argument(
+        "--events",
+        action="store_true",
+        help="onsets and offsets of events, which a model that was fitted on events gives in any case",
+    )
+    parser.add_argument(
         "--top", type=int, metavar="N", help="keep the N best labels of a window; default 1; multi-label: all"
     )
     parser.add_argument(
@@ -97,6 +108,16 @@ def build_parser() -> Parser:
     )
     add_job_options(parser)
     return parser
+
+
+def is_of_events(args: argparse.Namespace) -> bool:
+    """Whether the model finds events with onsets and offsets; UsageError if --events expects that and it does not."""
+    from maeast_upstream.classification.folder import read_kind
+
+    kind = read_kind(args.model)
+    if args.events and kind != "events":
+        raise UsageError(f"--events needs a model that maeast fit trained on events, and {args.model} is one of {kind}")
+    return kind == "events"
 
 
 def parse_threshold(text: str) -> float | str:

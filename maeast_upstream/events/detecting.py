@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, AudioWarning
 from maeast_upstream.data.inputs import list_segments
 from maeast_upstream.decoding.pool import DecodePool
@@ -28,37 +29,35 @@ class RecordingEvents(NamedTuple):
 
 
 class WindowReader:
-    """Collects the probabilities of a recording's windows, and finds its events when the last one has come."""
+    """Collects the probabilities of a recording's windows, and finds its events when the last one has come.
+
+    A recording whose windows did not all come, because one could not be embedded, gives none.
+    """
 
     def __init__(self, detector: EventDetector) -> None:
         """Begin with the first window of a recording."""
         self._detector = detector
-        self._clear(("", 0))
-
-    def _clear(self, recording: tuple[str, int]) -> None:
-        self._recording = recording
-        self._own = OwnSteps(self._detector.hop_ms)
-        self._times: list[np.ndarray] = []
-        self._probabilities: list[np.ndarray] = []
-        self._start_ms = 0.0
+        self._recording: tuple[str, int] | None = None
 
     def add(self, window: Embedded) -> RecordingEvents | None:
-        """Take the next window; returns the events if it is the recording's last one.
-
-        A recording whose windows did not all come, because one failed, gives none.
-        """
-        if (window.path, window.segment) != self._recording or window.start_ms < self._start_ms:
-            self._clear((window.path, window.segment))
-        self._start_ms = window.start_ms
-        own = self._own.slice_of(window)
+        """Take the next window; returns the events if it is the recording's last one."""
+        recording = (window.path, window.segment)
+        if window.samples == round((window.end_ms - window.start_ms) * SAMPLE_RATE / 1000):  # none was seen before
+            self._recording, self._own = recording, OwnSteps(self._detector.hop_ms)
+            self._times: list[np.ndarray] = []
+            self._probabilities: list[np.ndarray] = []
+        elif recording != self._recording or window.start_ms > self._end_ms:
+            self._recording = None
+        if self._recording is None:
+            return None
+        own, self._end_ms = self._own.slice_of(window), window.end_ms
         self._probabilities.append(self._detector.probabilities(window.vectors[0])[own])
         self._times.append(window.times_ms[own])
         if not window.is_last:
             return None
+        self._recording = None
         probabilities, times = np.concatenate(self._probabilities), np.concatenate(self._times)
-        found = RecordingEvents(window.path, window.segment, self._detector.events(probabilities, times, window.end_ms))
-        self._clear(("", 0))
-        return found
+        return RecordingEvents(*recording, self._detector.events(probabilities, times, window.end_ms))
 
 
 def detect(
@@ -96,8 +95,8 @@ def as_rows(found: RecordingEvents) -> Iterator[dict[str, Any]]:
         yield {
             "path": found.path,
             "segment": found.segment,
-            "label": event.label,
             "start_ms": event.start_ms,
             "end_ms": event.end_ms,
+            "label": event.label,
             "probability": event.probability,
         }

@@ -1,6 +1,8 @@
 """A detector of sound events: what it computes from time steps, and its folder."""
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -98,6 +100,14 @@ class EventDetector:
         if not (self.scale > 0).all():
             raise ValueError("scale holds values that are not above 0")
 
+    def digest(self) -> str:
+        """Return the SHA-256 of everything that determines its events."""
+        settings = [self.labels, dataclasses.asdict(self.readout), self.hop_ms, self.offsets, self.fingerprint]
+        digest = hashlib.sha256(json.dumps([*settings, dataclasses.asdict(self.smoothing)]).encode())
+        for name in ARRAYS:
+            digest.update(getattr(self, name).tobytes())
+        return digest.hexdigest()
+
     @property
     def dimensions(self) -> int:
         """E, the length of a time step's vector."""
@@ -177,7 +187,7 @@ class EventDetector:
             on_warning: Called with the name of an input and what was noticed about it; None gives an `AudioWarning`.
 
         Yields:
-            path, segment, label, start_ms, end_ms, probability; in each file by onset.
+            path, segment, start_ms, end_ms, label, probability; in each file by onset.
 
         Raises:
             ValueError: An input does not exist, or (``on_error`` None) cannot be read; the encoder is another one.

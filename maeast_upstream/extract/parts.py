@@ -113,11 +113,15 @@ def write_part(
     progress: Callable[[PartReport], object],
 ) -> int:
     """Write one part while its outcomes arrive; return the number of its segments."""
+    rows = 0
     with work.store.write(number, work.builder.schema) as (writer, report):
         for group in row_groups(counted(outcomes, report, progress)):
             clips = [outcome for outcome in group if isinstance(outcome, Embedded)]
             if clips:
-                writer.write_table(work.builder.table(clips))
+                table = work.builder.table(clips)
+                writer.write_table(table)
+                rows += len(table)
+        report.rows = rows
         if work.stamps:
             report.state = state_of(work.stamps[number : number + report.segments])
     return report.segments

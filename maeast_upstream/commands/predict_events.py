@@ -1,0 +1,51 @@
+"""The part of ``maeast predict`` that finds events with onsets and offsets."""
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING
+
+from maeast_upstream.arguments import UsageError, windows_from
+from maeast_upstream.commands.jobs import run_job, start_engine
+
+if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
+    from maeast_upstream.extract.outputs import Output
+
+
+def predict_events(args: argparse.Namespace, output: "Output") -> int:
+    """Find the events of the inputs by the options of ``maeast predict``; return the exit status.
+
+    Raises:
+        UsageError: An option does not go with events.
+        ValueError: The folder holds no detector, or the checkpoint is another one.
+    """
+    given = {"--top": args.top, "--threshold": args.threshold, "--all-scores": args.all_scores or None}
+    given["--window"] = windows_from(args)
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(f"{option} does not go with events, whose threshold the fit has chosen")
+    from maeast_upstream.engines.selection import check_names
+    from maeast_upstream.events.detector import EventDetector
+    from maeast_upstream.events.event_table import EventTableBuilder
+    from maeast_upstream.events.steps import step_spec
+    from maeast_upstream.extract.job import Job
+    from maeast_upstream.extract.survey import Survey
+    from maeast_upstream.fingerprint import load_same
+
+    detector = EventDetector.load(args.model)
+    survey = Survey(args.inputs, args.path_column)
+    check_names(args.engine, args.precision)
+    encoder = load_same(detector.checkpoint, detector.fingerprint, args.checkpoint, args.device)
+    spec = step_spec(detector.readout)
+    engine = start_engine(args, encoder, spec, survey, output)
+    job = Job(
+        survey,
+        output,
+        encoder,
+        spec,
+        engine,
+        args.checkpoint or detector.checkpoint,
+        args.max_hours,
+        make_builder=partial(EventTableBuilder, detector),
+        more_settings={"detector": detector.digest()},
+    )
+    return run_job(args, job)
