@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     timed = has_times(args.labels, columns_from(args))
     if timed and not (args.clips or args.window or args.table):
         say("the table has times: training on events; --clips takes each row as a labelled clip")
+        from maeast_upstream.commands.fit_events import fit_events
+
         return fit_events(args)
     if timed:
         say("each row with times is one labelled clip")
@@ -110,11 +112,6 @@ def check_options(args: argparse.Namespace) -> None:
     for name in OF_EMBEDDING:
         if getattr(args, name) != getattr(default, name):
             raise UsageError(f"--{name.replace('_', '-')} does not go with -t: the table has its vectors already")
-
-
-def fit_events(args: argparse.Namespace) -> int:
-    """Train a classifier of time steps, for events with onsets and offsets; returns the exit status."""
-    raise ValueError(f"{args.labels}: has times, and events cannot be trained yet; give --clips or --window")
 
 
 def fit_clips(args: argparse.Namespace) -> int:

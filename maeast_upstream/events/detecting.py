@@ -38,6 +38,7 @@ class WindowReader:
         """Begin with the first window of a recording."""
         self._detector = detector
         self._recording: tuple[str, int] | None = None
+        self._end_ms = 0.0
 
     def add(self, window: Embedded) -> RecordingEvents | None:
         """Take the next window; returns the events if it is the recording's last one."""

@@ -163,8 +163,10 @@ class EventDetector:
         """
         from maeast_upstream.events.training import train_on_events
 
-        given = {"checkpoint": checkpoint, "readout": readout, "columns": columns, "workers": workers, "seed": seed}
-        return train_on_events(table, encoder, **given).detector
+        trained = train_on_events(
+            table, encoder, checkpoint=checkpoint, readout=readout, columns=columns, workers=workers, seed=seed
+        )
+        return trained.detector
 
     def predict(
         self,

@@ -114,7 +114,7 @@ class StepFit:
     ) -> None:
         """Draw the steps, and measure and project them; the arguments are those of `fit_steps`."""
         targets = [step_targets(each.events, each.times_ms, labels) for each in train]
-        rows, weights = drawn_rows([target.any(axis=1) for target in targets], seed)
+        rows, weights = drawn_rows([np.any(target, axis=1) for target in targets], seed)
         steps = [each.steps for each in train]
         self.projection = Projection.of(StepBlocks(steps, rows))
         self._offsets = offsets
