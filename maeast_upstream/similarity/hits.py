@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.audio.joining import join_in_memory
+from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.audio.joining import cut, join_in_memory
 from maeast_upstream.audio.reading import within_hours
 from maeast_upstream.data.inputs import segment_of
 from maeast_upstream.decoding.worker import decode_segment
@@ -97,9 +98,11 @@ def read_sound(path: str, start_ms: float, end_ms: float, seconds: float = math.
     Raises:
         AudioError: The file cannot be read, ends before the clip begins, or is longer than `MAX_HIT_HOURS`.
     """
-    end = start_ms + 1000 * seconds if math.isnan(end_ms) else min(end_ms, start_ms + 1000 * seconds)
-    whole = segment_of(path, root)
-    # a row of a whole file ends where its samples end, which may be a rounding before the end of the file
-    segment = replace(whole, start_ms=start_ms or None, end_ms=None if math.isinf(end) else end)
-    decoded = decode_segment(segment, lambda blocks: join_in_memory(within_hours(blocks, MAX_HIT_HOURS, path)))
-    return decoded.samples
+    end = None if math.isnan(end_ms) else min(end_ms, start_ms + 1000 * seconds)
+    segment = replace(segment_of(path, root), start_ms=start_ms or None, end_ms=end)
+    most = math.inf if end is not None else seconds * SAMPLE_RATE
+
+    def join(blocks: Iterator[np.ndarray]) -> np.ndarray:
+        return join_in_memory(within_hours(cut(blocks, 0, most), MAX_HIT_HOURS, path))
+
+    return decode_segment(segment, join).samples

@@ -84,10 +84,10 @@ def cosines(vectors: np.ndarray, queries: torch.Tensor, first: int = 0) -> np.nd
     Raises:
         ValueError: A row is not finite; the message numbers it from ``first``.
     """
-    rows = torch.from_numpy(vectors)
-    result = torch.empty(len(queries), len(rows))
-    for start in range(0, len(rows), PIECE_ROWS):
-        piece = rows[start : start + PIECE_ROWS].float()
+    result = torch.empty(len(queries), len(vectors))
+    for start in range(0, len(vectors), PIECE_ROWS):
+        # a copy, because torch warns of arrays that are read-only, as those of pyarrow are
+        piece = torch.from_numpy(vectors[start : start + PIECE_ROWS].copy()).float()
         lengths = torch.linalg.vector_norm(piece, dim=1)
         if not torch.isfinite(lengths).all():
             row = first + start + int((~torch.isfinite(lengths)).nonzero()[0])

@@ -1,0 +1,119 @@
+"""Finds the rows of a table that are most similar to some queries."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maeast_upstream.data.embeddings import EmbeddingTable
+from maeast_upstream.data.inputs import Segment
+from maeast_upstream.encoder import Encoder, Precision
+from maeast_upstream.fingerprint import load_same
+from maeast_upstream.readout import Readout
+from maeast_upstream.similarity.hits import Hit
+from maeast_upstream.similarity.nearest import Nearest
+from maeast_upstream.similarity.queries import Query, QueryLike, Table, average, find_queries
+
+MAX_HITS = 100_000
+"""Most hits of one query."""
+
+
+def search(
+    table: Table | str | Path,
+    queries: QueryLike | Iterable[QueryLike],
+    k: int = 20,
+    *,
+    mean: bool = False,
+    keep_self: bool = False,
+    layer: str | None = None,
+    encoder: Encoder | None = None,
+    readout: Readout | None = None,
+    checkpoint: str | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
+) -> list[Hit]:
+    """Find the k rows of a table that are most similar to each query, by the cosine of their vectors, exactly.
+
+    The table is read once for all queries, in blocks, so that memory stays bounded.
+
+    Args:
+        table: What ``maeast embed`` wrote, or embeddings in memory.
+        queries: One or several: paths of audio files; segments of them, ``call.wav@1.2-2.0`` in seconds or a
+            `Segment`; paths of rows of the table, with such times where a file has several rows; mappings with
+            ``array`` and ``sampling_rate``; vectors (E,) or (n, E). Audio is embedded as the table was, by its
+            checkpoint and readout.
+        k: Number of rows for each query; fewer if the table has fewer.
+        mean: Whether the queries are averaged to one, each scaled to length 1 before.
+        keep_self: Whether rows that are the very same audio as a query are among its hits.
+        layer: Which of the table's layers; None for its last.
+        encoder: The encoder that made the table; None loads it. Needed for audio and embeddings in memory.
+        readout: How embeddings in memory were made; None for the encoder's own.
+        checkpoint: Where the table's checkpoint is now, if it is not where it was.
+        device: Where it runs; None for the CPU.
+        precision: Of its matrix products; None for fp32.
+
+    Returns:
+        The hits of each query, nearest first; equal ones in the order of the table.
+
+    Raises:
+        ValueError: There is no such table, layer or query; audio is silent or shorter than a token; the checkpoint is
+            another one; or a row is not finite.
+    """
+    if isinstance(k, bool) or not 1 <= k <= MAX_HITS:
+        raise ValueError(f"k must be from 1 to {MAX_HITS}, got {k}")
+    rows = EmbeddingTable(table, layer) if isinstance(table, (str, Path)) else table
+    if not rows.rows:
+        raise ValueError(f"{getattr(rows, 'path', 'the table')}: a table without rows")
+    given = [queries] if isinstance(queries, (str, Path, Segment, Mapping, np.ndarray)) else list(queries)
+
+    def load() -> Encoder:
+        if encoder is not None:
+            return encoder
+        if not isinstance(rows, EmbeddingTable) or rows.origin is None:
+            raise ValueError("audio as a query of embeddings in memory needs the encoder that made them")
+        return load_same(rows.origin.checkpoint, rows.origin.fingerprint, checkpoint, device, precision)
+
+    if isinstance(rows, EmbeddingTable):
+        readout = rows.readout
+    elif encoder is not None:
+        readout = readout or encoder.config.readout
+    found = find_queries(given, rows, readout, load)
+    if not found:
+        raise ValueError("no queries")
+    return nearest_hits(rows, [average(found)] if mean else found, k, keep_self)
+
+
+def nearest_hits(table: Table, queries: Sequence[Query], k: int, keep_self: bool = False) -> list[Hit]:
+    """Return the hits of queries whose vectors are known; the arguments are those of `search`."""
+    left_out = [frozenset[int]() if keep_self else query.own_rows for query in queries]
+    nearest = Nearest(np.stack([query.vector for query in queries]), k + max(map(len, left_out)))
+    table.scan(nearest.add)
+    return hits_of(table, queries, *nearest.result(), left_out, k)
+
+
+def hits_of(
+    table: Table,
+    queries: Sequence[Query],
+    rows: Sequence[np.ndarray],
+    similarities: Sequence[np.ndarray],
+    left_out: Sequence[frozenset[int]],
+    k: int,
+) -> list[Hit]:
+    """Name the rows that were found, without those that are left out."""
+    chosen: list[tuple[Query, int, int, float]] = []
+    for query, numbers, values, own in zip(queries, rows, similarities, left_out, strict=True):
+        kept = [(int(row), float(value)) for row, value in zip(numbers, values, strict=True) if int(row) not in own]
+        chosen += [(query, rank, row, value) for rank, (row, value) in enumerate(kept[:k], start=1)]
+    named = table.take([row for _, _, row, _ in chosen])
+    return [
+        Hit(
+            query=query.name,
+            rank=rank,
+            path=named.paths[number],
+            segment=int(named.segments[number]),
+            start_ms=float(named.start_ms[number]),
+            end_ms=float(named.end_ms[number]),
+            similarity=value,
+        )
+        for number, (query, rank, _, value) in enumerate(chosen)
+    ]
