@@ -38,7 +38,8 @@ class Progress:
         self.bar.update(report.segments)
         if self.bar.disable and not is_quiet() and sys.stderr and time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
-            line = f"{self.done} of {self.bar.total} clips, {self._rates()}, {self._time_left()} left"
+            left = f", {self._time_left()} left" if self.done > self.done_before else ""
+            line = f"{self.done} of {self.bar.total} clips, {self._rates()}{left}"
             tqdm.write(line, file=sys.stderr)
 
     def _seconds(self) -> float:
@@ -48,5 +49,5 @@ class Progress:
         return f"{self.hours / self._seconds():.3f} h of audio/s, {self.errors} errors"
 
     def _time_left(self) -> str:
-        rate = max((self.done - self.done_before) / self._seconds(), 1e-9)
+        rate = (self.done - self.done_before) / self._seconds()
         return tqdm.format_interval((int(self.bar.total or 0) - self.done) / rate)

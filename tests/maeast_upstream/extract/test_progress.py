@@ -12,3 +12,14 @@ def test_a_log_gets_a_line_per_interval_with_what_is_done(monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["6 of 10 clips", "7 of 10 clips"]
     assert "2 errors" in lines[1]
+
+
+def test_no_time_left_is_guessed_before_a_clip_is_done(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with Progress(1, PartReport()) as shown:
+        shown.add(PartReport(rows=1, samples=32_000))
+        shown.add(PartReport(clips=1, rows=1, samples=32_000))
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("0 of 1 clips")
+    assert "left" not in first
+    assert "left" in last
