@@ -12,7 +12,7 @@ TASKS ?= tasks
 OUT ?= hear
 
 .PHONY: help demo test test-fast coverage stress lint docs dist bench bench-pretrain gpu hear \
-	test-latest test-torch28 test-xares test-mteb test-tensorflow clean
+	test-latest test-torch28 test-xares test-mteb test-hoplite test-tensorflow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -125,6 +125,12 @@ test-mteb: ## run MTEB's classification on a made-up task, in an environment of 
 	rm -rf build *.egg-info
 	.venv-mteb/bin/python -m pytest -q -rP tests/hear_api/test_mteb.py
 
+test-hoplite: ## convert tables to Perch-Hoplite databases and back, in an environment of its own
+	rm -rf .venv-hoplite && $(PYTHON) -m venv .venv-hoplite
+	.venv-hoplite/bin/python -m pip install --quiet ".[hoplite]" perch-hoplite==1.0.2 pytest pytest-timeout hypothesis
+	rm -rf build *.egg-info
+	.venv-hoplite/bin/python -m pytest -q -rP tests/maeast_upstream/integrations/test_hoplite.py
+
 test-tensorflow: ## run hear-validator with the real TensorFlow, in an environment of its own
 	rm -rf .venv-tensorflow && $(PYTHON) -m venv .venv-tensorflow
 	.venv-tensorflow/bin/python -m pip install --quiet --constraint constraints.txt . pytest
@@ -143,4 +149,4 @@ test-torch28: ## run s3prl's tests with the oldest torch and torchaudio that are
 		tests/maeast_upstream/integrations tests/maeast_upstream/test_run_downstream.py tests/maeast_upstream/test_parity.py
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) .venv-demo .venv-docs .venv-latest .venv-torch28 .venv-xares .venv-mteb .venv-tensorflow $(DEMO) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-demo .venv-docs .venv-latest .venv-torch28 .venv-xares .venv-mteb .venv-hoplite .venv-tensorflow $(DEMO) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

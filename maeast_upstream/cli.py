@@ -75,6 +75,9 @@ COMMANDS = {
     "pretrain": CommandEntry("pretrain.cli", "Pretrain an encoder on your own audio"),
     "hear": CommandEntry("hear_api.heareval.command", "Run HEAR's evaluation kit"),
     "hear-task": CommandEntry("hear_api.tasks.create", "Make a task for HEAR's evaluation kit from labelled clips"),
+    "hoplite": CommandEntry(
+        "maeast_upstream.commands.hoplite", "Convert tables of embeddings to and from Perch-Hoplite databases"
+    ),
     "superb-data": CommandEntry(
         "maeast_upstream.commands.superb_data", "Lay out labelled clips as the data of a SUPERB task"
     ),
