@@ -5,6 +5,8 @@ import numpy as np
 from maeast_upstream.classification.logistic import exclusive_losses, independent_losses
 
 MAX_LOG_TEMPERATURE = 5.0
+ROUNDS = 5
+"""Of a search in which each is ten times finer than the one before; the loss has a single minimum."""
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray, multi_label: bool) -> float:
@@ -20,8 +22,6 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, multi_label: bool) 
         targets: (n, K): 1 where the clip has the label, else 0.
         multi_label: whether each label has a probability of its own.
     """
-    from scipy.optimize import minimize_scalar
-
     n, classes = targets.shape
     unknown = 0.5 if multi_label else 1 / classes
     smoothed = (n * targets + unknown) / (n + 1)
@@ -30,8 +30,11 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, multi_label: bool) 
     def mean_loss(log_temperature: float) -> float:
         return float(losses(logits / np.exp(log_temperature), smoothed)[0].mean())
 
-    bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
-    return float(np.exp(minimize_scalar(mean_loss, bounds=bounds, method="bounded").x))
+    best = 0.0
+    for number in range(ROUNDS):
+        tried = best + MAX_LOG_TEMPERATURE / 10**number * np.linspace(-1, 1, 21)
+        best = min(tried.tolist(), key=mean_loss)
+    return float(np.exp(best))
 
 
 def best_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -56,10 +56,7 @@ def write_classifier(
     """
     from safetensors.numpy import save
 
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: a file; expected the name of a folder")
-    if not folder.parent.is_dir():
-        raise ValueError(f"{folder.parent}: no such folder to make {folder.name} in")
+    refuse_unwritable_folder(folder, force=True)
     content = save({name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()})
     is_inside = Path(source.checkpoint) == folder / ENCODER_NAME
     encoder = {"checkpoint": None if is_inside else source.checkpoint, "fingerprint": source.fingerprint}
@@ -79,6 +76,22 @@ def write_classifier(
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
+
+
+def refuse_unwritable_folder(folder: Path, force: bool = False, remedy: str = "remove it") -> None:
+    """Raise ValueError if a classifier cannot be written to a folder; call it before the work.
+
+    Args:
+        folder: Its name; it need not exist, and other files in it stay.
+        force: Whether to replace a classifier in it.
+        remedy: What else a user can do than give another name.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: a file; expected the name of a folder")
+    if not folder.parent.is_dir():
+        raise ValueError(f"{folder.parent}: no such folder to make {folder.name} in")
+    if is_classifier(folder) and not force:
+        raise ValueError(f"{folder} holds a classifier already; give another name, or {remedy}")
 
 
 def is_classifier(folder: Path) -> bool:

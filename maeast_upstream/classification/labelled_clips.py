@@ -58,9 +58,8 @@ def read_clips(path: Path, multi_label: bool, names: ColumnNames = NO_NAMES) -> 
         if before is clip:
             continue
         if before.split != clip.split:
-            raise ValueError(
-                f"{clip.where} puts {as_text(clip.path)} in {clip.split}, {before.where} in {before.split}"
-            )
+            name = as_text(clip.path)
+            raise ValueError(f"{clip.where} puts {name} in {clip.split}, and {before.where} in {before.split}")
         if not multi_label:
             raise ValueError(
                 f"{clip.where} gives {as_text(clip.path)} the label {clip.labels[0]!r}, and {before.where} "

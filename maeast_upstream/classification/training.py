@@ -1,6 +1,7 @@
 """From labelled vectors to a classifier: fits, calibrates and scores it."""
 
 import dataclasses
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,6 +30,8 @@ from maeast_upstream.data.windows import Windows
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.readout import Readout
 from maeast_upstream.version import __version__
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("numpy", "scikit-learn", "scipy", "torch")
 CROSS_VALIDATION = "cross-validation"
@@ -102,6 +105,8 @@ def train(
     clips = list(dict.fromkeys(examples.clips))
     refuse_unfit(clips, table)
     labels = tuple(sorted({label for clip in clips for label in clip.labels}))
+    if gone := sorted({label for clip, _ in examples.left_out for label in clip.labels}.difference(labels)):
+        logger.warning("%s: no clip of %s is left: not a label of this classifier", table, ", ".join(map(repr, gone)))
     splits, targets = splits_of(examples.clips), targets_of(examples.clips, labels)
     is_train, is_valid, is_test = (splits == split for split in ("train", "valid", "test"))
     valid, folds = None, None

@@ -19,7 +19,8 @@ def main(argv: Sequence[str]) -> int:
     """Fine-tune an encoder on labelled clips; the epoch with the best valid accuracy is scored once on test."""
     args = build_parser().parse_args(argv)
     config = config_from(args)
-    from maeast_upstream.evaluation.finetune import ENCODER_NAME, finetune
+    from maeast_upstream.classification.folder import ENCODER_NAME
+    from maeast_upstream.evaluation.finetune import finetune
     from maeast_upstream.evaluation.labelled_set import read_sets
     from maeast_upstream.evaluation.tables import format_tuned, write_tuned
     from maeast_upstream.storage.atomic import refuse_to_replace_inputs
@@ -32,6 +33,8 @@ def main(argv: Sequence[str]) -> int:
     print(format_tuned(sets, scores))
     write_tuned(args.out / SCORES_NAME, sets, scores)
     for each in sets:
+        folder = shlex.quote(str(args.out / each.name))
+        print(f"classifier: {args.out / each.name}; try maeast predict FOLDER -m {folder} -o found.parquet")
         name = args.out if len(sets) == 1 else args.out / each.name  # load_model finds the encoder in either
         print(f"encoder: {args.out / each.name / ENCODER_NAME}; try maeast embed --checkpoint {shlex.quote(str(name))}")
     return ExitStatus.DONE

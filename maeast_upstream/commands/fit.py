@@ -40,13 +40,10 @@ def main(argv: Sequence[str]) -> int:
     """Train a classifier on labelled audio, for maeast predict."""
     args = build_parser().parse_args(argv)
     check_options(args)
-    from maeast_upstream.classification.folder import is_classifier
+    from maeast_upstream.classification.folder import refuse_unwritable_folder
     from maeast_upstream.data.labelled_segments import has_times
 
-    if is_classifier(args.out) and not args.force:
-        raise ValueError(f"{args.out} holds a classifier already; --force replaces it, or give another -o")
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"{args.out}: a file; expected the name of a folder")
+    refuse_unwritable_folder(args.out, args.force, "--force to replace it")
     timed = has_times(args.labels, columns_from(args))
     if timed and not (args.clips or args.window or args.table):
         say("the table has times: training on events; --clips takes each row as a labelled clip")

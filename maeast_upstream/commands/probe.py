@@ -1,6 +1,7 @@
 """``maeast probe``: scores frozen embeddings on labelled clips, and compares checkpoints and other features."""
 
 import argparse
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -36,6 +37,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--seeds must be at least 1, got {args.seeds}")
     features = features_from(args)
     checkpoints = checkpoints_from(args.checkpoint)
+    if args.save is not None:
+        check_save(args, features, checkpoints)
     from maeast_upstream.evaluation.comparison import layer_accuracies, load_runs
     from maeast_upstream.evaluation.labelled_set import read_sets
     from maeast_upstream.evaluation.tables import format_layers, format_page, format_readouts, format_scores
@@ -69,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"\n{format_layers(layers)}")
     if args.out is not None:
         write(args.out, page, systems, layers)
+    if args.save is not None:
+        save(args, systems)
     return ExitStatus.DONE
 
 
@@ -119,8 +124,40 @@ def build_parser() -> Parser:
         metavar="NAME=SCORES.csv",
         help="also show the test accuracies that maeast finetune wrote; again for more",
     )
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FOLDER",
+        help="save the classifier for maeast predict; with one set and one checkpoint",
+    )
     parser.add_argument("-o", "--out", type=Path, help=f"OUT.csv for the scores, or a folder for {', '.join(FILES)}")
     return parser
+
+
+def check_save(
+    args: argparse.Namespace, features: Mapping[str, str | None], checkpoints: Mapping[str, Sequence[str | None]]
+) -> None:
+    """Check, before any work, that --save has one classifier to save and a folder for it.
+
+    Raises:
+        UsageError: there are several sets, checkpoints or features, or the features are no checkpoint's.
+        ValueError: the folder cannot be written, or holds a classifier.
+    """
+    from maeast_upstream.classification.folder import refuse_unwritable_folder
+
+    runs = [source for sources in checkpoints.values() for source in sources]
+    if len(args.labels) > 1 or len(runs) > 1 or list(features) != [MODEL]:
+        raise UsageError("--save needs one set, one checkpoint and --features model")
+    refuse_unwritable_folder(args.save)
+
+
+def save(args: argparse.Namespace, systems: Sequence["SystemScores"]) -> None:
+    """Save the classifier of the only set and checkpoint."""
+    from maeast_upstream.evaluation.comparison import saved_classifier
+
+    ((source,),) = checkpoints_from(args.checkpoint).values()
+    saved_classifier(systems[0], source or BUNDLED).save(args.save)
+    print(f"classifier: {args.save}; try maeast predict FOLDER -m {shlex.quote(str(args.save))} -o found.parquet")
 
 
 def features_from(args: argparse.Namespace) -> dict[str, str | None]:

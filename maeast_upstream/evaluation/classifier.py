@@ -18,7 +18,7 @@ READOUT = Readout(layer="last", mel="mean", pool="mean")
 """Mean over all tokens of the last layer. Source: arXiv 2203.16691, section 3.2."""
 
 
-class Classifier(nn.Module):
+class FineTunedNetwork(nn.Module):
     """An encoder with a linear head, from waveforms to scores of the classes."""
 
     def __init__(self, encoder: AugmentedEncoder, classes: int, seed: int) -> None:

@@ -6,10 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from maeast_upstream.classification.classifier import Classifier
+from maeast_upstream.classification.folder import CheckpointSource
+from maeast_upstream.data.labels import SPLITS
 from maeast_upstream.encoder import Encoder, Precision, load_model
 from maeast_upstream.evaluation.features import describe, embeddings, logmel_features
 from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.evaluation.linear_probe import FittedProbe, fit_probe, valid_accuracies
+from maeast_upstream.evaluation.saving import calibrated
 from maeast_upstream.evaluation.vectors import VectorTable
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.progress import progress_bar
@@ -49,6 +53,10 @@ class SystemScores:
     """Run by run, and in each the sets in their order."""
     valid: dict[str, list[float]]
     """For each readout that was tried, the valid accuracies in the order of ``outcomes``."""
+    best: Readout | None = None
+    """The chosen readout of encoders."""
+    fitted: FittedProbe | None = None
+    """The probe of a single run on a single set."""
 
     @property
     def means(self) -> list[Outcome]:
@@ -126,7 +134,32 @@ def score_encoders(
         Outcome(digest, each, describe(best), fitted.c, fitted.valid, score_test(fitted, each))
         for (digest, each), fitted in zip(itertools.product(digests, sets), fits[best], strict=True)
     ]
-    return SystemScores(name, outcomes, {describe(readout): row for readout, row in valid.items()})
+    by_readout = {describe(readout): row for readout, row in valid.items()}
+    return SystemScores(name, outcomes, by_readout, best, fits[best][0] if len(fits[best]) == 1 else None)
+
+
+def saved_classifier(system: SystemScores, checkpoint: str) -> Classifier:
+    """Return the probe of a single run on a single set as a classifier, for ``maeast predict``.
+
+    Args:
+        system: The scores of one encoder on one set.
+        checkpoint: Its name, path or hub id.
+    """
+    assert system.fitted is not None
+    assert system.best is not None
+    (outcome,) = system.outcomes
+    labels = sorted({str(label) for label in outcome.labelled_set.labels})
+    valid = outcome.labelled_set.labels[outcome.labelled_set.splits == "valid"].tolist()
+    _, *sizes = outcome.labelled_set.shape
+    scores = {"C": outcome.c, "valid_accuracy": outcome.valid / 100, "test_accuracy": outcome.test / 100}
+    return calibrated(
+        system.fitted.head,
+        labels,
+        valid=(system.fitted.valid_logits, np.array([labels.index(label) for label in valid])),
+        source=CheckpointSource(checkpoint, outcome.digest),
+        readout=system.best,
+        about={"clips": dict(zip(SPLITS, sizes, strict=True)), "probe": scores},
+    )
 
 
 def score_test(fitted: FittedProbe, labelled_set: LabelledSet) -> np.ndarray:

@@ -16,18 +16,21 @@ from torch.nn import functional as F
 from maeast_upstream import checkpoint
 from maeast_upstream.audio.reading import read_audio
 from maeast_upstream.checkpoint.states import disk_errors, read_whole, write_whole
+from maeast_upstream.classification.folder import ENCODER_NAME, CheckpointSource
 from maeast_upstream.data.labels import SPLITS
 from maeast_upstream.evaluation.augment import SpecAugment, mix
-from maeast_upstream.evaluation.classifier import Classifier, load_encoder, one_hot, shuffled
+from maeast_upstream.evaluation.classifier import READOUT, FineTunedNetwork, load_encoder, one_hot, shuffled
 from maeast_upstream.evaluation.finetune_config import FinetuneConfig
 from maeast_upstream.evaluation.labelled_set import LabelledSet
+from maeast_upstream.evaluation.saving import Head, calibrated
+from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.messages import shortened
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.settings import refuse_changes
 
 logger = logging.getLogger(__name__)
 
-STATE_NAME, ENCODER_NAME, HEAD_NAME, LOG_NAME = "state.pt", "encoder", "head.safetensors", "log.jsonl"
+STATE_NAME, HEAD_NAME, LOG_NAME = "state.pt", "head.safetensors", "log.jsonl"
 STATE_KEYS = {"settings", "model", "optimizer", "epoch", "best_epoch", "best_valid", "best"}
 WARMUP_SHARE = 0.1
 """Share of all batches in which the learning rates rise; after it they fall as a cosine to 0."""
@@ -48,7 +51,8 @@ class TunedScore:
 class FineTuning:
     """The fine-tuning on one labelled set.
 
-    Its folder gets state.pt and log.jsonl, and at the end encoder/ (a checkpoint) and head.safetensors.
+    Its folder gets state.pt and log.jsonl, and at the end encoder/ (a checkpoint), head.safetensors, and the files of a
+    `Classifier`, which uses that encoder.
     """
 
     def __init__(self, labelled_set: LabelledSet, config: FinetuneConfig, folder: Path, device: str | None) -> None:
@@ -66,7 +70,7 @@ class FineTuning:
             config.positions,
             SpecAugment(frames=config.mask_frames, mels=config.mask_mels),
         )
-        self.model = Classifier(encoder, len(self.names), config.seed)
+        self.model = FineTunedNetwork(encoder, len(self.names), config.seed)
         groups = self.model.parameter_groups(config.lr, config.encoder_lr, config.layer_decay)
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
@@ -122,8 +126,9 @@ class FineTuning:
             with (self.folder / LOG_NAME).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"epoch": self.epoch, "loss": round(loss, 5), "valid": round(valid, 2)}) + "\n")
         self.model.load_state_dict(self.best)
-        self._export()
-        return TunedScore(self.best_valid, self.accuracy("test"), self.best_epoch)
+        score = TunedScore(self.best_valid, self.accuracy("test"), self.best_epoch)
+        self._export(score)
+        return score
 
     def _epoch(self) -> float:
         """Train one epoch and return the mean loss."""
@@ -170,12 +175,18 @@ class FineTuning:
     @torch.no_grad()
     def accuracy(self, split: str) -> float:
         """Return the accuracy of the present weights on a split, in per cent."""
+        _, classes = self.clips[split]
+        return 100 * float((self._logits(split).argmax(dim=1) == classes).double().mean())
+
+    @torch.no_grad()
+    def _logits(self, split: str) -> Tensor:
+        """Classify the clips of a split: (clips, classes) on the CPU."""
         self.model.eval()
-        clips, classes = self.clips[split]
+        clips, _ = self.clips[split]
         parts = [
             self.model(clips[first : first + EVALUATION_CLIPS]) for first in range(0, len(clips), EVALUATION_CLIPS)
         ]
-        return 100 * float((torch.cat(parts).argmax(dim=1).cpu() == classes).double().mean())
+        return torch.cat(parts).cpu()
 
     def _save(self) -> None:
         state = {
@@ -189,12 +200,20 @@ class FineTuning:
         }
         write_whole(self.folder / STATE_NAME, state)
 
-    def _export(self) -> None:
+    def _export(self, score: TunedScore) -> None:
         encoder = self.model.encoder
         checkpoint.save_folder(self.folder / ENCODER_NAME, encoder.network, encoder.config)
         head = {name: value.detach().cpu().contiguous() for name, value in self.model.head.state_dict().items()}
         with disk_errors(self.folder / HEAD_NAME), replacing(self.folder / HEAD_NAME) as part:
             save_file(head, part, metadata={"classes": json.dumps(self.names)})
+        calibrated(
+            Head(head["weight"].numpy(), head["bias"].numpy()),
+            self.names,
+            valid=(self._logits("valid").double().numpy(), self.clips["valid"][1].numpy()),
+            source=CheckpointSource(str(self.folder / ENCODER_NAME), fingerprint(encoder)),
+            readout=READOUT,
+            about={"clips": self.settings["clips"], "finetuned": dataclasses.asdict(score)},
+        ).save(self.folder)
 
 
 def finetune(

@@ -18,6 +18,7 @@ from maeast_upstream.classification.standardize import Standardization, principa
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.evaluation.features import embeddings
 from maeast_upstream.evaluation.labelled_set import LabelledSet
+from maeast_upstream.evaluation.saving import Head
 from maeast_upstream.messages import install_extra
 from maeast_upstream.readout import Readout
 
@@ -48,11 +49,27 @@ class FittedProbe:
     """Of the train clips."""
     axes: np.ndarray | None
     """(dimensions, R): what the standardized vectors were multiplied with; None for nothing."""
+    valid_features: np.ndarray
+    """(valid clips, R), standardized."""
 
     def correct(self, labels: np.ndarray) -> np.ndarray:
         """Classify the test clips, whose (test clips,) labels are given; (test clips,) bool, True where right."""
         right: np.ndarray = self.model.predict(self.test_features) == labels
         return right
+
+    @property
+    def head(self) -> Head:
+        """The classifier of vectors as they are before they are standardized."""
+        weight, bias = self.model.coef_, self.model.intercept_
+        if len(weight) == 1:  # of two classes scikit-learn has the logit of the second one only
+            weight, bias = np.vstack([np.zeros_like(weight), weight]), np.append(0.0, bias)
+        return Head(weight if self.axes is None else weight @ self.axes.T, bias, self.standardization)
+
+    @property
+    def valid_logits(self) -> np.ndarray:
+        """(valid clips, classes)."""
+        logits: np.ndarray = self.model.decision_function(self.valid_features)
+        return logits if logits.ndim == 2 else np.stack([np.zeros_like(logits), logits], axis=1)
 
 
 def probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> Score:
@@ -103,6 +120,6 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> F
             model = LogisticRegression(C=c, max_iter=3000, tol=1e-4).fit(*train)
             accuracy = 100 * model.score(*valid)
             if best is None or accuracy > best.valid:
-                best = FittedProbe(model, x[splits == "test"], accuracy, c, standardization, axes)
+                best = FittedProbe(model, x[splits == "test"], accuracy, c, standardization, axes, valid[0])
     assert best is not None
     return best

@@ -10,11 +10,13 @@ import torch
 from labelled_clips import save_small_checkpoint, write_real_clips
 from safetensors import safe_open
 
+from maeast_upstream.classification.classifier import Classifier
 from maeast_upstream.cli import run
 from maeast_upstream.commands import finetune
 from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.classifier import READOUT
 from maeast_upstream.evaluation.labelled_set import read_labels
+from maeast_upstream.fingerprint import load_same
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,12 @@ def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(st
             readout=READOUT,
         )
         logits = scores @ head.get_tensor("weight").T + head.get_tensor("bias")
+    classifier = Classifier.load(folder)
+    encoder = load_same(classifier.checkpoint, classifier.fingerprint)  # its own, wherever the folder lies
+    assert encoder.config.readout != classifier.readout or classifier.readout == READOUT
+    found = classifier.probabilities(scores.numpy())
+    expected = torch.softmax(logits / classifier.temperature, dim=1)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
     labelled_set = read_labels(drums)
     right = np.array(["cymbal_crash", "kick", "snare"])[logits.argmax(1).numpy()] == labelled_set.labels
     assert 100 * right[labelled_set.splits == "test"].mean() == pytest.approx(float(row["test_accuracy"]), abs=0.01)

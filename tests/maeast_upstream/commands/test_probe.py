@@ -5,16 +5,20 @@ import csv
 import os
 import shutil
 
+import numpy as np
 import pytest
 from labelled_clips import write_real_clips, write_tones
 
+from maeast_upstream.arguments import UsageError
 from maeast_upstream.audio.reading import AudioError
+from maeast_upstream.classification.classifier import Classifier
 from maeast_upstream.commands import probe
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.evaluation import comparison, features
 from maeast_upstream.evaluation.features import randomized
 from maeast_upstream.evaluation.labelled_set import read_labels
+from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.frontend import FrontendConfig
 from maeast_upstream.model import ModelConfig
 
@@ -232,3 +236,29 @@ def test_without_scikit_learn_the_error_names_the_extra(tones, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", fake)
     with pytest.raises(ValueError, match=r"pip install .*\[probe\]'"):
         probe.main([str(tones), "--features", "logmel"])
+
+
+@pytest.mark.parametrize("labels", ["drums", "tones"])  # more labels than two, and two
+def test_the_saved_probe_finds_the_labels_that_it_was_scored_with(labels, request, tmp_path, capsys, encoder):
+    path = request.getfixturevalue(labels)
+    assert probe.main([str(path), "--save", str(tmp_path / "model"), "--layer", "2"]) == 0
+    shown = capsys.readouterr().out
+    classifier = Classifier.load(tmp_path / "model")
+    labelled_set = read_labels(path)
+    vectors = features.embeddings(labelled_set.paths, encoder, [classifier.readout])[classifier.readout]
+    found = np.array(classifier.labels)[classifier.probabilities(vectors).argmax(axis=1)]
+    for split in ("valid", "test"):
+        rows = labelled_set.splits == split
+        assert f"{100 * (found == labelled_set.labels)[rows].mean():.1f}" in shown
+    assert (classifier.checkpoint, classifier.fingerprint) == ("bundled", fingerprint(encoder))
+    assert classifier.readout.layer == 2
+
+
+def test_a_probe_of_several_sets_or_other_features_is_not_saved(drums, tones, tmp_path):
+    for words in ([drums, tones], [drums, "--features", "logmel"], [drums, "--checkpoint", "a=", "--checkpoint", "b="]):
+        with pytest.raises(UsageError, match="--save"):
+            probe.main([*map(str, words), "--save", str(tmp_path / "model")])
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="a file"):
+        probe.main([str(drums), "--save", str(tmp_path / "file")])
+    assert not (tmp_path / "model").exists()

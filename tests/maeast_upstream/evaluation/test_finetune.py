@@ -10,7 +10,7 @@ from labelled_clips import save_small_checkpoint, write_real_clips
 
 from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.augment import SpecAugment, mix
-from maeast_upstream.evaluation.classifier import Classifier, load_encoder, one_hot
+from maeast_upstream.evaluation.classifier import FineTunedNetwork, load_encoder, one_hot
 from maeast_upstream.evaluation.finetune import FineTuning
 from maeast_upstream.evaluation.finetune_config import FinetuneConfig
 from maeast_upstream.evaluation.labelled_set import read_labels
@@ -126,7 +126,7 @@ def test_test_is_read_once_by_the_best_epoch(start, drums, tmp_path, monkeypatch
 
 
 def test_the_rates_fall_by_the_decay_from_layer_to_layer_and_the_decoder_has_none(start):
-    model = Classifier(encoder_of(start), 3, seed=0)
+    model = FineTunedNetwork(encoder_of(start), 3, seed=0)
     groups = model.parameter_groups(lr=1.0, encoder_lr=0.8, layer_decay=0.5)
     assert [group["lr"] for group in groups] == [0.1, 0.2, 0.4, 0.8, 1.0]
     grouped = {id(p) for group in groups for p in group["params"]}
@@ -143,7 +143,7 @@ def test_a_rate_of_0_for_the_encoder_trains_the_head_only(start, drums, tmp_path
 
 
 def test_a_clip_s_scores_do_not_depend_on_its_batch(start, clips):
-    model = Classifier(encoder_of(start), 3, seed=0).eval()
+    model = FineTunedNetwork(encoder_of(start), 3, seed=0).eval()
     together = model(clips)
     assert torch.allclose(together, torch.cat([model([clip]) for clip in clips]), atol=1e-5)
 

@@ -1,0 +1,69 @@
+"""Makes the classifiers that ``maeast probe`` and ``maeast finetune`` save, for ``maeast predict``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maeast_upstream.classification.calibration import best_thresholds, fit_temperature
+from maeast_upstream.classification.classifier import Classifier, probabilities_of
+from maeast_upstream.classification.folder import CheckpointSource
+from maeast_upstream.classification.standardize import Standardization
+from maeast_upstream.readout import Readout
+from maeast_upstream.version import __version__
+
+UNSCALED = 1024.0
+"""Scale of vectors that are not standardized, so that none reaches the limit at which they are clipped; as a power of
+two it changes no digit."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier."""
+
+    weight: np.ndarray
+    """(K, E)."""
+    bias: np.ndarray
+    """(K,)."""
+    standardization: Standardization | None = None
+    """Of its vectors; None if it was trained without."""
+
+
+def calibrated(
+    head: Head,
+    labels: Sequence[str],
+    *,
+    valid: tuple[np.ndarray, np.ndarray],
+    source: CheckpointSource,
+    readout: Readout,
+    about: Mapping[str, Any],
+) -> Classifier:
+    """Return a classifier whose temperature and thresholds fit the valid clips.
+
+    Args:
+        head: What was trained.
+        labels: K labels, in its order.
+        valid: (m, K) logits of the valid clips, and their (m,) numbers of the labels.
+        source: The encoder.
+        readout: How a clip's features become a vector.
+        about: Counts and scores, as plain data.
+    """
+    logits, numbers = valid
+    targets = np.eye(len(labels))[numbers]
+    temperature = fit_temperature(logits, targets, multi_label=False)
+    dimensions = head.weight.shape[1]
+    unscaled = Standardization(np.zeros(dimensions), np.full(dimensions, UNSCALED))
+    return Classifier(
+        labels=tuple(labels),
+        checkpoint=source.checkpoint,
+        fingerprint=source.fingerprint,
+        readout=readout,
+        mean=(head.standardization or unscaled).mean,
+        scale=(head.standardization or unscaled).scale,
+        weight=head.weight if head.standardization else head.weight * np.float32(UNSCALED),
+        bias=head.bias,
+        temperature=temperature,
+        thresholds=best_thresholds(probabilities_of(logits / temperature, multi_label=False), targets),
+        about={**about, "versions": {"maeast": __version__}},
+    )
