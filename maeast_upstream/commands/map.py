@@ -35,15 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.storage.atomic import replacing
     from maeast_upstream.visualization.figures import drawing, drawn_name
     from maeast_upstream.visualization.map.page import MapPage, write_page
-    from maeast_upstream.visualization.map.projection import (
-        METHODS,
-        axis_names,
-        draw,
-        neighbours,
-        project,
-        reduce,
-        usual_method,
-    )
+    from maeast_upstream.visualization.map.projection import METHODS, draw, neighbours, place
     from maeast_upstream.visualization.map.sound import sound_of
 
     page, png = output_paths(args)
@@ -55,13 +47,11 @@ def main(argv: Sequence[str]) -> int:
         table, clusters, status = read_rows(args)
         table, colourings, predictions = coloured_rows(args, table, clusters, keeps_all=page is not None)
         shown = next(found for kind in SHOWN_FIRST for found in colourings if found.kind == kind)
-        method = args.method or (usual_method(len(table.paths)) if page else "tsne")
-        components = reduce(table.vectors, args.seed)
-        points, axes = project(components, method, args.seed), axis_names(method, components)
-        title = args.title or args.inputs[0].resolve().name
+        placed = place(table.vectors, args.method, args.seed, is_page=page is not None)
+        title, count = args.title or args.inputs[0].resolve().name, counted(len(table.paths), "embedding")
         if figure:
-            draw(figure, points, [value or NO_LABEL for value in shown.values], axes)
-            heading = f"{drawn_name(title)}: {counted(len(points), 'embedding')}, {method}"
+            draw(figure, placed.points, [value or NO_LABEL for value in shown.values], placed.axes)
+            heading = f"{drawn_name(title)}: {count}, {METHODS[placed.method]}"
             figure.suptitle(heading, fontsize=11, parse_math=False)
         if page and part:
             sound = sound_of(table, args.audio)
@@ -69,19 +59,18 @@ def main(argv: Sequence[str]) -> int:
                 print(sound.note)
             content = MapPage(
                 title=title,
-                method=METHODS[method],
-                axes=axes,
+                method=METHODS[placed.method],
+                axes=placed.axes,
                 table=table,
                 colourings=colourings,
                 colour_by=shown.kind,
-                points=points,
-                neighbours=neighbours(components.values),
+                points=placed.points,
+                neighbours=neighbours(placed.components.values),
                 sound=sound,
                 predictions=predictions,
             )
             write_page(part, content, page.parent)
-    written = " and ".join(str(out) for out in (page, png) if out)
-    print(f"wrote {written}: {counted(len(points), 'embedding')}, {METHODS[method]}")
+    print(f"wrote {' and '.join(str(out) for out in (page, png) if out)}: {count}, {METHODS[placed.method]}")
     return status
 
 
@@ -148,7 +137,7 @@ def output_paths(args: argparse.Namespace) -> tuple[Path | None, Path | None]:
 def is_table(path: Path) -> bool:
     """Whether an input is a table of embeddings, or else audio; what does not exist counts as a table."""
     if path.is_dir():
-        return next(path.rglob("*.parquet"), None) is not None or (path / "files.csv").exists()
+        return next(path.rglob("*.parquet"), None) is not None
     return path.suffix.lower() == ".parquet" or not path.exists()
 
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ CSV_SUFFIXES = (".csv", ".tsv")
 SAME_MS = 1.0
 """Ends of segments that differ by at most this are equal: one may come from a header, the other from the samples."""
 
-Key = tuple[str, int, float]
+Key = tuple[str, float, float]
 """Path, number of the segment, and its start in milliseconds, which together name a row."""
 Row = tuple[str, float, float, float, str, float, float]
 """The values of `COLUMNS`."""
@@ -61,13 +61,13 @@ def predictions_of(table: Embeddings, file: Path) -> Predictions:
     Raises:
         ValueError: The file is missing or no such table, a number is out of its range, or no row belongs to the table.
     """
-    rows = {key: row for row, key in enumerate(_keys(table))}
+    rows = {key: row for paths in (table.files, table.paths) for row, key in enumerate(_keys(table, paths))}
     labels: list[str | None] = [None] * len(table.paths)
     probability, margin = np.full((2, len(labels)), np.nan)
     read = others = 0
     for path, segment, start_ms, end_ms, label, share, distance in _read(file):
         read += 1
-        row = rows.get((_absolute(path), int(segment), round(start_ms, 3)))
+        row = rows.get((_absolute(path), segment, round(start_ms, 3)))
         if row is None or abs(end_ms - table.end_ms[row]) > SAME_MS:  # an unknown end, NaN, is equal to any
             others += 1
             continue
@@ -83,8 +83,8 @@ def predictions_of(table: Embeddings, file: Path) -> Predictions:
     return Predictions(labels=labels, probability=probability, margin=margin, others=others)
 
 
-def _keys(table: Embeddings) -> Iterator[Key]:
-    for path, segment, start_ms in zip(table.paths, table.segments.tolist(), table.start_ms.tolist(), strict=True):
+def _keys(table: Embeddings, paths: Sequence[str]) -> Iterator[Key]:
+    for path, segment, start_ms in zip(paths, table.segments.tolist(), table.start_ms.tolist(), strict=True):
         yield _absolute(path), segment, round(start_ms, 3)
 
 

@@ -40,6 +40,31 @@ class Components:
     """(at most 50,) the share of the variance that each component explains, from 0 to 1."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """Points of a map."""
+
+    method: str
+    """pca, tsne or umap."""
+    components: Components
+    points: np.ndarray
+    """(rows, 2)."""
+    axes: tuple[str, str]
+    """Names of the two coordinates."""
+
+
+def place(vectors: np.ndarray, method: str | None, seed: int, is_page: bool) -> Placed:
+    """Place (rows, dimensions) embeddings on a map, by the method that is usual for their number if it is None.
+
+    Raises:
+        ValueError: As in `reduce` and `project`.
+    """
+    method = method or (usual_method(len(vectors)) if is_page else "tsne")
+    components = reduce(vectors, seed)
+    points = project(components, method, seed)
+    return Placed(method=method, components=components, points=points, axes=axis_names(method, components))
+
+
 def reduce(vectors: np.ndarray, seed: int) -> Components:
     """Standardize each dimension of (rows, dimensions), then reduce by PCA.
 

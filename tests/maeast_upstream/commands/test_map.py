@@ -1,15 +1,19 @@
 """`maeast map`: labels, outputs and options."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from map_tables import write_table
+from map_pages import block, make_page
+from map_tables import write_predictions, write_table
 from matplotlib.image import imread
 
 from maeast_upstream import cli
+from maeast_upstream.arguments import UsageError
 from maeast_upstream.commands import map as map_command
 from maeast_upstream.data.embeddings import Embeddings
 from maeast_upstream.visualization.map import projection
@@ -191,3 +195,99 @@ def test_a_missing_package_is_named(table, monkeypatch, module, options, message
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=message):
         run(table, *options)
+
+
+def test_a_page_keeps_rows_without_a_label_and_counts_labels_of_other_clips(table, tmp_path, capsys):
+    paths = pq.read_table(table)["path"].to_pylist()
+    (tmp_path / "labels.csv").write_text(f"path,label\n{paths[0]},a\n{paths[0]},b\nelsewhere.wav,c\n")
+    page = tmp_path / "map.html"
+    options = ["-o", str(page), "--labels", str(tmp_path / "labels.csv"), "--audio", "none"]
+    assert map_command.main([str(table), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "labels.csv: 1 row of other clips" in printed
+    assert "29 rows without a label\n" in printed
+    assert "30 embeddings" in printed
+
+
+def test_labels_of_no_row_are_refused_for_a_page_too(table, tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label\nelsewhere.wav,a\n")
+    with pytest.raises(ValueError, match=r"0 of 30 rows have a label in .*labels\.csv"):
+        map_command.main([str(table), "-o", str(tmp_path / "map.html"), "--labels", str(tmp_path / "labels.csv")])
+    assert not (tmp_path / "map.html").exists()
+
+
+def test_labels_with_times_belong_to_windows_and_several_labels_are_joined(tmp_path):
+    (tmp_path / "l.csv").write_text(
+        "path,label,start,end\na.wav,one,0,1\na.wav,two,0.0004,1\na.wav,three,0.5,1.5\na.wav,four,0.2,1.2\nb.wav,all,,\n"
+    )
+    windows = rows_of(
+        [*[tmp_path / "a.wav"] * 3, *[tmp_path / "b.wav"] * 2],
+        start_ms=[0, 500, 1000, 0, 500],
+        end_ms=[1000, 1500, 2000, 1000, 1500],
+    )
+    found = labels_of(windows, tmp_path / "l.csv")
+    assert found.values == ["one;two", "three", None, "all", "all"]
+    assert found.others == 1
+
+
+def test_predictions_are_counted_and_those_of_another_table_refused(table, tmp_path, capsys):
+    paths = pq.read_table(table)["path"].to_pylist()
+    ends = [np.nan] * 21
+    file = write_predictions(
+        tmp_path / "f.parquet", [*paths[:20], "x.wav"], ["a"] * 21, [1] * 21, [1] * 21, end_ms=ends
+    )
+    options = ["-o", str(tmp_path / "map.html"), "--audio", "none", "--predictions", str(file)]
+    assert map_command.main([str(table), *options]) == 0
+    assert "10 rows without a prediction" in (printed := capsys.readouterr().out)
+    assert "1 row of other clips" in printed
+    write_predictions(file, ["x.wav"], ["a"], [1], [1])
+    assert cli.run(map_command.main, [str(table), *options]) == 1
+    message = capsys.readouterr().err
+    assert "none of its 1 rows is a row of the table" in message
+    assert message.count("\n") == 1
+
+
+def test_the_title_of_page_and_picture_is_the_file_or_the_option(table, tmp_path):
+    for options, title in (([], "embeddings.parquet"), (["--title", "Birds & bats"], "Birds & bats")):
+        page = make_page(table, "--method", "pca", *options)
+        assert json.loads(block(page, "facts"))["title"] == title
+
+
+@pytest.mark.slow
+def test_a_folder_of_audio_is_embedded_and_cut_into_windows(tmp_path, capsys):
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    shutil.copy(DATA / "audio" / "long_drums.opus", folder)
+    shutil.copy(next((DATA / "audio").glob("kick*")), folder)
+    page = tmp_path / "map.html"
+    assert map_command.main([str(folder), "--window", "1", "--overlap", "0.5", "-o", str(page)]) == 0
+    facts = json.loads(block(page.read_text(), "facts"))
+    segments = np.frombuffer(block(page.read_text(), "segments"), "<f8").reshape(-1, 2)
+    assert facts["title"] == "audio"
+    assert facts["timed"]
+    assert len(segments) > 4
+    assert (np.diff(segments, axis=1) <= 1000).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["audio", "map.html"]
+    (folder / "broken.wav").write_text("no audio")
+    assert map_command.main([str(folder), "--window", "1", "-o", str(page)]) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--window", "5"], "--window goes with audio"),
+        (["--checkpoint", "bundled"], "--checkpoint goes with audio"),
+        (["--overlap", "1"], "--overlap goes with --window"),
+    ],
+)
+def test_options_of_audio_do_not_go_with_a_table(table, options, message):
+    with pytest.raises(UsageError, match=message):
+        run(table, *options)
+
+
+def test_a_table_beside_other_inputs_and_a_column_of_clusters_that_is_none_are_one_line(table, tmp_path, capsys):
+    with pytest.raises(UsageError, match="one table, or audio; got 2 inputs"):
+        map_command.main([str(table), str(table), "-o", str(tmp_path / "map.png")])
+    write_table(table, ["a.wav", "b.wav", "c.wav"], np.ones((3, 2)), cluster=["x", "y", "z"])
+    assert cli.run(map_command.main, [str(table), "-o", str(tmp_path / "map.png")]) == 1
+    assert "cluster holds no whole numbers, but string" in capsys.readouterr().err

@@ -164,5 +164,5 @@ function listenToLabels() {
   addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
   showRecent();
   showChosen();
-  if (unsaved) announce(`${counted(edits.size, "label")} that were not saved are back.`);
+  if (unsaved) announce(`Back again, not saved yet: ${counted(edits.size, "label")}`);
 }

@@ -39,11 +39,15 @@ function textOf(bytes) {
 /** The lines of labels.csv as parts of a Blob. */
 function* labelLines() {
   yield data.timed ? "path,label,start_ms,end_ms\n" : "path,label\n";
+  const written = new Set(); // a table may list a clip twice, a labels.csv may not
   for (const row of [...labelled].sort((a, b) => a - b)) {
-    yield* pathBytes(quoted(asCell(fullPath(row))));
-    yield `,${quoted(asCell(data.labelOf[row]))}`;
-    const times = [data.segments[2 * row], data.segments[2 * row + 1]];
-    yield data.timed ? `,${times.map((time) => (Number.isNaN(time) ? "" : time)).join(",")}\n` : "\n";
+    const path = quoted(asCell(fullPath(row))), times = [data.segments[2 * row], data.segments[2 * row + 1]];
+    const rest = [data.labelOf[row], ...(data.timed ? times.map((time) => (Number.isNaN(time) ? "" : String(time))) : [])];
+    const line = `,${rest.map((value) => quoted(asCell(value))).join(",")}\n`;
+    if (written.has(path + line)) continue;
+    written.add(path + line);
+    yield* pathBytes(path);
+    yield line;
   }
 }
 

@@ -25,7 +25,7 @@ function selectRows(rows, adds = false) {
   for (const row of rows) selection.add(row);
   if (selection.size === 1) return focusRow(...selection);
   selectionChanged();
-  announce(`${counted(selection.size, "clip")} selected`);
+  announce(selection.size ? `${counted(selection.size, "clip")} selected` : "no clip selected");
 }
 
 /** Add a clip to the selection, or remove it. */

@@ -1,5 +1,3 @@
-import base64
-import gzip
 import json
 import re
 import shutil
@@ -8,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from map_pages import alone, block, click_point, errors, make_page, open_page, visible_points, wait_for
 from map_tables import write_table
 
-from maeast_upstream.commands import map as map_command
-from maeast_upstream.data.labels import read_rows
 from maeast_upstream.visualization.map.page import short_names
 
 pytestmark = pytest.mark.slow
@@ -19,11 +16,6 @@ pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[3] / "data"
 HOSTILE = ["<script>window.hacked=1</script>.wav", "</script><img src=x onerror=window.hacked=1>.wav", "'&<!--%.wav"]
 CLASSES = ["</script><script>window.hacked=1", "<b>1</b>", "<img src=x onerror=window.hacked=1>"]
-
-
-def block(page: str, name: str) -> bytes:
-    (found,) = re.findall(rf'<script type="application/gzip" id="data-{name}">([^<]*)</script>', page)
-    return gzip.decompress(base64.b64decode(found))
 
 
 class Tags(HTMLParser):
@@ -37,12 +29,6 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.references += [value for name, value in attrs if name in ("src", "href") and value]
-
-
-def make_page(table: Path, *options: str) -> str:
-    out = table.with_suffix(".html")
-    assert map_command.main([str(table), "-o", str(out), *options]) == 0
-    return out.read_text()
 
 
 @pytest.fixture
@@ -124,88 +110,6 @@ def test_names_are_told_from_the_folder_that_they_have_in_common(tmp_path, monke
 
 
 # --- in a browser ---
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Headless Chromium, with WebGL in software."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no browser: install Debian's chromium and chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    flags = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-        --disable-component-update --disable-sync --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader
-        --window-size=1440,900"""
-    for flag in [*flags.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
-    window.set_script_timeout(60)
-    yield window
-    window.quit()
-
-
-def open_page(browser, path: Path) -> None:
-    browser.get(path.resolve().as_uri())
-    wait_for(browser, "document.body.dataset.state")
-    assert browser.execute_script("return document.body.dataset.state") == "ready"
-
-
-def wait_for(browser, expression: str):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 60, 0.05).until(lambda window: window.execute_script(f"return {expression}"))
-
-
-def click_point(browser, row: int) -> None:
-    """With the mouse, where the map shows it."""
-    from selenium.webdriver.common.actions.action_builder import ActionBuilder
-
-    x, y = browser.execute_script(
-        """const [row] = arguments, box = plot.getBoundingClientRect(), {xaxis, yaxis} = plot._fullLayout;
-        return [box.left + xaxis._offset + xaxis.d2p(data.points[2 * row]),
-                box.top + yaxis._offset + yaxis.d2p(data.points[2 * row + 1])];""",
-        row,
-    )
-    mouse = ActionBuilder(browser)
-    mouse.pointer_action.move_to_location(round(x) - 30, round(y) - 30).pause(0.1)
-    mouse.pointer_action.move_to_location(round(x), round(y)).pause(0.2).click()
-    mouse.perform()
-
-
-def alone(browser) -> int:
-    """The row that lies farthest from its nearest fellow, so that a click hits it and no other."""
-    return browser.execute_script(
-        """const at = (row) => [data.points[2 * row], data.points[2 * row + 1]];
-        const rows = [...data.names.keys()];
-        const space = rows.map((a) => Math.min(...rows.filter((b) => b !== a)
-            .map((b) => Math.hypot(at(a)[0] - at(b)[0], at(a)[1] - at(b)[1]))));
-        return space.indexOf(Math.max(...space));"""
-    )
-
-
-def visible_points(browser) -> int:
-    counted = "plot.data.filter((t) => t.visible !== false).reduce((sum, t) => sum + t.x.length, 0)"
-    return browser.execute_script(f"return {counted}")
-
-
-def errors(browser) -> list[str]:
-    """What the console has, but for the driver's own remark on how slow WebGL in software is."""
-    return [entry["message"] for entry in browser.get_log("browser") if "GL Driver Message" not in entry["message"]]
-
-
-@pytest.fixture(scope="module")
-def clips_page(tmp_path_factory):
-    """The page of the clips in tests/data, each class around a vector of its own."""
-    table = tmp_path_factory.mktemp("clips") / "clips.parquet"
-    clips = list(read_rows(DATA / "labels.csv", ["label"]))
-    rng = np.random.default_rng(0)
-    centres = {clip.name.split("-")[0]: rng.normal(size=40) for clip in clips}
-    write_table(table, clips, np.stack([2 * centres[clip.name.split("-")[0]] + rng.normal(size=40) for clip in clips]))
-    make_page(table, "--labels", str(DATA / "labels.csv"))
-    return table.with_suffix(".html")
 
 
 def test_a_click_plays_the_clip_shows_its_spectrogram_and_lists_its_neighbours(browser, clips_page):
