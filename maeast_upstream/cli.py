@@ -60,6 +60,7 @@ COMMANDS = {
         "maeast_upstream.commands.map", "Draw a table of embeddings as an interactive page or a picture"
     ),
     "search": CommandEntry("maeast_upstream.commands.search", "Find what sounds like a clip in a table of embeddings"),
+    "cluster": CommandEntry("maeast_upstream.commands.cluster", "Add a column with clusters to a table of embeddings"),
     "dedup": CommandEntry("maeast_upstream.commands.dedup", "List the duplicates among the clips of a table"),
     "fit": CommandEntry("maeast_upstream.commands.fit", "Train a classifier on labelled clips or events"),
     "probe": CommandEntry(

@@ -3,7 +3,14 @@
 import importlib
 from typing import Any
 
-_PLACES = {"Duplicates": "deduplication", "Hit": "hits", "duplicates": "deduplication", "search": "searching"}
+_PLACES = {
+    "Clusters": "clustering",
+    "Duplicates": "deduplication",
+    "Hit": "hits",
+    "cluster": "clustering",
+    "duplicates": "deduplication",
+    "search": "searching",
+}
 """For each public name, its module, which is imported when the name is first used."""
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 
 BLOCK_ROWS = 1024
-SAMPLE_ROWS = 2048
+SAMPLE_ROWS = 1024
 """Rows from which directions are computed and costs are estimated."""
-DIRECTIONS = (16, 32, 64, 128, 256, 512)
+DIRECTIONS = (16, 32, 64, 128, 256)
 """How many directions there may be; the sample decides."""
 ORDER_DIRECTIONS = 16
 """Directions by which rows are put into blocks."""
-FULL_COST = 8.0
-"""What the full cosine of a pair costs, in cosines of a block: its rows are gathered for it."""
+FULL_COST = 40.0
+"""Time of the full cosine of a pair, whose rows are gathered for it, in those of a pair in a product of matrices."""
 REST = 1e-6
 """Added to the square of the rest, above its error in float32: a bound may be too high, but not too low."""
 
@@ -51,7 +51,7 @@ def coordinates_of(unit: np.ndarray, rows: np.ndarray, low: float) -> np.ndarray
 
 
 def _principal_directions(sample: np.ndarray) -> np.ndarray:
-    """Return (E, at most 512) orthonormal directions, those of most of the sample's squares first."""
+    """Return (E, at most 256) orthonormal directions, those of most of the sample's squares first."""
     # of the smaller of the two matrices of products: (rows, rows) or (E, E)
     wide = sample.shape[1] > sample.shape[0]
     squares = sample @ sample.T if wide else sample.T @ sample

@@ -66,7 +66,7 @@ class Duplicates:
     above: tuple[SimilarPair, ...]
     """Some pairs that the threshold makes duplicates, those nearest to it first."""
     below: tuple[SimilarPair, ...]
-    """Some pairs up to 0.02 below it, those nearest to it first."""
+    """Some pairs up to 0.01 below it, those nearest to it first."""
     removable: tuple[str, ...]
     """Paths of files of which the table has no clip that is kept or is no duplicate."""
     not_found: tuple[str, ...]

@@ -21,7 +21,7 @@ from maeast_upstream.similarity.groups import Groups
 
 ROUNDING = 2e-5
 """More than the error of a product of unit vectors in float32: no pair is skipped because of it."""
-BELOW = 0.02
+BELOW = 0.01
 """How far below the threshold the pairs lie that are remembered."""
 REMEMBERED = 64
 MAX_CHECKED_BELOW = 10_000_000
@@ -114,7 +114,7 @@ class SimilarPairs:
         """Keep the pairs nearest to the threshold; from now on look below it only for nearer ones than those kept."""
         found = (similarity, np.minimum(first, second), np.maximum(first, second))
         self.above = self._nearest(self.above, found, similar)
-        self.below = self._nearest(self.below, found, ~similar)
+        self.below = self._nearest(self.below, found, ~similar & (similarity >= self._low))
         self._checks_left -= int((~similar).sum())
         if self._checks_left < 0:
             self._low = self._threshold
@@ -122,6 +122,8 @@ class SimilarPairs:
             self._low = max(self._low, float(self.below[0][-1]))
 
     def _nearest(self, kept: Pairs, found: Pairs, chosen: np.ndarray) -> Pairs:
+        if len(kept[0]) == REMEMBERED:
+            chosen = chosen & (np.abs(found[0] - self._threshold) < abs(kept[0][-1] - self._threshold))
         values, first, second = (np.concatenate([old, new[chosen]]) for old, new in zip(kept, found, strict=True))
         order = np.argsort(np.abs(values - self._threshold), kind="stable")[:REMEMBERED]
         return values[order], first[order], second[order]
