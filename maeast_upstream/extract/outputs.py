@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from maeast_upstream.data.embeddings import METADATA_KEY
+from maeast_upstream.data.relative_names import ROOT_KEY
 from maeast_upstream.display import as_text
 from maeast_upstream.extract.annotation_files import (
     ENDINGS,
@@ -169,7 +170,8 @@ class Output:
         if self.format in ENDINGS:
             merged = merge_adjacent if self.merge else list
             recordings = ((path, merged(rows)) for path, rows in by_recording(self._found))
-            write_annotations(self.parent.folder(self.name), recordings, self.format, scratch=self.store.storage)
+            root = str(self.store.settings().get(ROOT_KEY) or "")
+            write_annotations(self.parent.folder(self.name), recordings, self.format, root, self.store.storage)
         if self.is_folder:
             return
         with self._writing(self.name) as file:

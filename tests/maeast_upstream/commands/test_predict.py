@@ -171,6 +171,21 @@ def test_annotations_of_each_recording_have_the_rows_of_the_table(folder, tmp_pa
         assert sum(row.end_ms - row.start_ms for row in merged) <= sum(row.end_ms - row.start_ms for row in read)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("given", ["audio", "table"])
+def test_annotations_name_the_recordings_that_paths_are_relative_to(folder, tmp_path, monkeypatch, given):
+    inputs, options = [CLIPS[0], CLIPS[1]], ["--relative-to", AUDIO.parent]
+    if given == "table":
+        assert main(["embed", *map(str, [*inputs, "-o", tmp_path / "t.parquet", *options])]) == ExitStatus.DONE
+        inputs, options = [tmp_path / "t.parquet"], []
+    monkeypatch.chdir(tmp_path)
+    for form in ("raven", "audacity"):
+        assert run(*inputs, "-m", folder, "-o", form, "--format", form, *options) == ExitStatus.DONE
+        names = {path.relative_to(form).as_posix() for path in Path(form).rglob("*.txt")}
+        assert {name.partition(".opus")[0] for name in names} == {f"audio/{path.stem}" for path in CLIPS[:2]}
+        assert {row.path for row in read_labelled_segments(Path(form))} == {str(path) for path in CLIPS[:2]}
+
+
 def test_the_pages_of_a_mapped_file_are_dropped_and_read_again(tmp_path, monkeypatch):
     monkeypatch.setattr("maeast_upstream.extract.windowing.RELEASE_SAMPLES", 5000)
     samples = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
@@ -190,6 +205,7 @@ def test_the_pages_of_a_mapped_file_are_dropped_and_read_again(tmp_path, monkeyp
         (["--threshold", "high"], "--threshold"),
         (["--all-scores", "--top", "2"], "give neither top nor threshold"),
         (["--overlap", "1"], "--overlap goes with --window"),
+        (["--relative-to", "nothing"], "nothing: no such folder, which paths should be relative to"),
         (["--merge"], "--merge goes with --format raven or audacity"),
     ],
 )
