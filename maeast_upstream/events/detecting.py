@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, AudioWarning
 from maeast_upstream.data.inputs import list_segments
 from maeast_upstream.decoding.pool import DecodePool
@@ -31,34 +30,45 @@ class RecordingEvents(NamedTuple):
 class WindowReader:
     """Collects the probabilities of a recording's windows, and finds its events when the last one has come.
 
-    A recording whose windows did not all come, because one could not be embedded, gives none.
+    In a window that could not be embedded nothing is found; where it is the last one, nothing in the whole recording.
     """
 
     def __init__(self, detector: EventDetector) -> None:
         """Begin with the first window of a recording."""
         self._detector = detector
-        self._recording: tuple[str, int] | None = None
-        self._end_ms = 0.0
+        self._begin(("", 0))
+
+    def _begin(self, recording: tuple[str, int]) -> None:
+        self._recording, self._own = recording, OwnSteps(self._detector.hop_ms)
+        self._times: list[np.ndarray] = []
+        self._probabilities: list[np.ndarray] = []
+        self._start_ms = -np.inf
 
     def add(self, window: Embedded) -> RecordingEvents | None:
         """Take the next window; returns the events if it is the recording's last one."""
         recording = (window.path, window.segment)
-        if window.samples == round((window.end_ms - window.start_ms) * SAMPLE_RATE / 1000):  # none was seen before
-            self._recording, self._own = recording, OwnSteps(self._detector.hop_ms)
-            self._times: list[np.ndarray] = []
-            self._probabilities: list[np.ndarray] = []
-        elif recording != self._recording or window.start_ms > self._end_ms:
-            self._recording = None
-        if self._recording is None:
-            return None
-        own, self._end_ms = self._own.slice_of(window), window.end_ms
-        self._probabilities.append(self._detector.probabilities(window.vectors[0])[own])
-        self._times.append(window.times_ms[own])
+        if recording != self._recording or window.start_ms <= self._start_ms:
+            self._begin(recording)
+        self._start_ms = window.start_ms
+        own = self._own.slice_of(window)
+        times, probabilities = window.times_ms[own], self._detector.probabilities(window.vectors[0])[own]
+        if self._times and len(times):
+            self._add_missing(float(self._times[-1][-1]), float(times[0]))
+        self._times.append(times)
+        self._probabilities.append(probabilities)
         if not window.is_last:
             return None
-        self._recording = None
-        probabilities, times = np.concatenate(self._probabilities), np.concatenate(self._times)
-        return RecordingEvents(*recording, self._detector.events(probabilities, times, window.end_ms))
+        events = self._detector.events(np.concatenate(self._probabilities), np.concatenate(self._times), window.end_ms)
+        self._begin(("", 0))
+        return RecordingEvents(*recording, events)
+
+    def _add_missing(self, before_ms: float, after_ms: float) -> None:
+        """Add time steps without events, where the window between two others could not be embedded."""
+        hop_ms = self._detector.hop_ms
+        missing = np.arange(before_ms + hop_ms, after_ms - hop_ms / 2, hop_ms)
+        if len(missing) > 1:
+            self._times.append(missing)
+            self._probabilities.append(np.zeros((len(missing), len(self._detector.labels)), np.float32))
 
 
 def detect(

@@ -14,7 +14,6 @@ from maeast_upstream.time_grid import FINE_HOP_MS
 
 STEP_WINDOWS = Windows(60.0, 2.0)
 """How recordings are cut. A minute is a few MB of time steps, and of an overlap each window gives its half."""
-HALF_OVERLAP_MS = 1000 * STEP_WINDOWS.overlap / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ class OwnSteps:
         if window.is_last:
             self._next_ms = -np.inf
             return slice(first, len(times))
-        last = int(np.searchsorted(times, window.end_ms - HALF_OVERLAP_MS))
+        last = int(np.searchsorted(times, window.end_ms - 500 * STEP_WINDOWS.overlap))
         # the last window of a recording ends with it, so that its steps may lie between those of the others
         self._next_ms = float(times[last - 1]) + self._hop_ms / 2
         return slice(first, last)
