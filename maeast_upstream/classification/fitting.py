@@ -4,10 +4,12 @@ Everything is done with one thread of linear algebra, and folds beside each othe
 same bits on any number of cores of a machine.
 """
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from maeast_upstream.messages import install_extra
 
 FOLDS, FEWER_FOLDS, MANY_CLIPS = 5, 3, 5000
 """Parts of cross-validation, and that from so many clips on: the more clips, the less is gained by a larger train."""
+PATIENCE = 2
+"""Strengths of the penalty in a row whose scores are worse than the best, after which no weaker one is tried: they need
+the most steps."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class Fitted:
     held_out: np.ndarray
     """(m, K) logits: of the valid rows, or in cross-validation of all train rows, each by the fit without its fold."""
     by_c: dict[float, float]
-    """The score of the held-out rows for each strength: accuracy, or with multi_label mean average precision."""
+    """The score of the held-out rows for each strength that was tried: accuracy, or with multi_label mean average
+    precision."""
 
 
 def fit(
@@ -46,7 +52,7 @@ def fit(
     multi_label: bool,
     balance: bool = False,
 ) -> Fitted:
-    """Fit for each strength of the penalty, and choose the one with the best score; in a tie the smallest.
+    """Fit for growing strengths, see `choose`, and take the one with the best score; in a tie the smallest.
 
     Args:
         train: (n, E) vectors.
@@ -68,40 +74,67 @@ def fit(
         standardization = Standardization.of(train)
         x = standardization(train)
         axes, variances = principal_axes(x)
-        rotated = (x @ axes).astype(np.float32)
+        rotated = x @ axes
         del x
 
-        def path(rows: np.ndarray) -> list[Linear]:
+        def path(rows: np.ndarray) -> Iterator[Linear]:
             weights = class_weights(targets[rows], multi_label) if balance else np.ones((int(rows.sum()), 1))
-            return list(fit_path(rotated[rows], targets[rows], weights, variances, multi_label))
+            return fit_path(rotated[rows], targets[rows], weights, variances, multi_label)
 
         everything = np.ones(len(train), bool)
         if valid is not None:
-            paths, answers = path(everything), valid[1]
-            held_rows = (standardization(valid[0]) @ axes).astype(np.float32)
-            held_out = [linear.logits(held_rows) for linear in paths]
+            answers = valid[1]
+            parts = [Part(path(everything), standardization(valid[0]) @ axes, np.ones(len(answers), bool))]
         else:
             assert folds is not None
-            answers, held_out = targets, cross_validate(rotated, folds, path)
-        by_c = {c: score_of(logits, answers, multi_label) for c, logits in zip(C_GRID, held_out, strict=True)}
-        best = max(range(len(C_GRID)), key=lambda number: (by_c[C_GRID[number]], -number))
-        linear = paths[best] if valid is not None else path(everything)[best]
-        return Fitted(standardization, linear.weight @ axes.T, linear.bias, C_GRID[best], held_out[best], by_c)
+            answers = targets
+            held = [folds == number for number in np.unique(folds)]
+            parts = [Part(path(~rows), rotated[rows], rows) for rows in held]
+        best, linears, held_out, by_c = choose(parts, answers, multi_label)
+        if valid is None:
+            linears = list(itertools.islice(path(everything), C_GRID.index(best) + 1))
+        return Fitted(standardization, linears[-1].weight @ axes.T, linears[-1].bias, best, held_out, by_c)
 
 
-def cross_validate(
-    rotated: np.ndarray, folds: np.ndarray, path: Callable[[np.ndarray], list[Linear]]
-) -> list[np.ndarray]:
-    """Return, for each strength of the penalty, the (n, K) logits of all rows by the fits without their folds."""
-    numbers = np.unique(folds)
-    with ThreadPoolExecutor(min(len(numbers), usable_cores())) as pool:
-        paths = list(pool.map(lambda number: path(folds != number), numbers))
-    held_out = [np.empty((len(rotated), len(paths[0][0].bias))) for _ in C_GRID]
-    for number, linears in zip(numbers, paths, strict=True):
-        rows = folds == number
-        for logits, linear in zip(held_out, linears, strict=True):
-            logits[rows] = linear.logits(rotated[rows])
-    return held_out
+class Part(NamedTuple):
+    """One of the fits that choose the penalty."""
+
+    path: Iterator[Linear]
+    """The minimum for each strength of the penalty."""
+    held: np.ndarray
+    """(h, R) rotated rows that it was not fitted on."""
+    rows: np.ndarray
+    """(m,) bool: which of all held-out rows they are."""
+
+
+def choose(
+    parts: Sequence[Part], answers: np.ndarray, multi_label: bool
+) -> tuple[float, list[Linear], np.ndarray, dict[float, float]]:
+    """Weaken the penalty step by step, until `PATIENCE` steps were worse than the best.
+
+    Args:
+        parts: fits whose held-out rows are all rows together.
+        answers: (m, K) targets of the held-out rows.
+        multi_label: what they are scored by, see `score_of`.
+
+    Returns:
+        The chosen strength, the fits with it, their (m, K) logits of the held-out rows, and the score by strength.
+    """
+    by_c: dict[float, float] = {}
+    best, chosen, held_out = C_GRID[0], list[Linear](), np.empty(answers.shape)
+    with ThreadPoolExecutor(min(len(parts), usable_cores())) as pool:
+        for number, c in enumerate(C_GRID):
+            linears = list(pool.map(lambda part: next(part.path), parts))
+            logits = np.empty(answers.shape)
+            for part, linear in zip(parts, linears, strict=True):
+                logits[part.rows] = linear.logits(part.held)
+            by_c[c] = score_of(logits, answers, multi_label)
+            if not chosen or by_c[c] > by_c[best]:
+                best, chosen, held_out = c, linears, logits
+            recent = C_GRID[max(0, number + 1 - PATIENCE) : number + 1]
+            if all(by_c[later] < by_c[best] for later in recent):
+                break
+    return best, chosen, held_out, by_c
 
 
 def usable_cores() -> int:

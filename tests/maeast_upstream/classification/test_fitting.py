@@ -24,10 +24,10 @@ def test_the_penalty_with_the_best_valid_accuracy_is_chosen_as_scikit_learn_woul
     labels = targets.argmax(axis=1)
     plain = [LogisticRegression(C=c, max_iter=5000, tol=1e-6).fit(x[train], labels[train]) for c in C_GRID]
     scores = [model.score(x[valid], labels[valid]) for model in plain]
-    assert list(fitted.by_c.values()) == pytest.approx(scores)
+    assert list(fitted.by_c.values()) == pytest.approx(scores[: len(fitted.by_c)])
     assert fitted.c == C_GRID[int(np.argmax(scores))]
     expected = plain[C_GRID.index(fitted.c)]
-    np.testing.assert_allclose(fitted.weight - fitted.weight.mean(0), expected.coef_, atol=2e-3)
+    np.testing.assert_allclose(fitted.weight - fitted.weight.mean(0), expected.coef_, atol=5e-3)
 
 
 def test_cross_validation_predicts_each_clip_by_a_fit_without_its_fold():
@@ -39,7 +39,18 @@ def test_cross_validation_predicts_each_clip_by_a_fit_without_its_fold():
         plain = LogisticRegression(C=fitted.c, max_iter=5000, tol=1e-6).fit(x[folds != fold], labels[folds != fold])
         logits = fitted.held_out[folds == fold]
         shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(shares, plain.predict_proba(x[folds == fold]), atol=2e-3)
+        np.testing.assert_allclose(shares, plain.predict_proba(x[folds == fold]), atol=5e-3)
+
+
+def test_no_weaker_penalty_is_tried_after_two_that_were_worse(monkeypatch):
+    scores = iter([0.5, 0.7, 0.6, 0.7, 0.6, 0.65])  # an equal one is not worse
+    monkeypatch.setattr(fitting, "score_of", lambda *_: next(scores))
+    vectors, targets = clusters(n=30)
+    fitted = fitting.fit(vectors, targets, (vectors, targets), None, multi_label=False)
+    assert (fitted.c, len(fitted.by_c)) == (C_GRID[1], 6)
+    scores = iter([0.5, 0.7, 0.6, 0.6, 0.9, 0.9])
+    fitted = fitting.fit(vectors, targets, None, fitting.stratified_folds(targets, 0), multi_label=False)
+    assert (fitted.c, len(fitted.by_c)) == (C_GRID[1], 4)
 
 
 def test_labels_that_say_nothing_are_not_found_in_cross_validation():

@@ -28,12 +28,12 @@ def test_the_minimum_is_that_of_scikit_learn_in_all_dimensions(dimensions, balan
     x, targets = rows_and_targets(multi_label=False, dimensions=dimensions)
     weights = class_weights(targets, multi_label=False) if balance else np.ones((len(x), 1))
     axes, variances = principal_axes(x)
-    paths = fit_path((x @ axes).astype(np.float32), targets, weights, variances, multi_label=False)
+    paths = fit_path(x @ axes, targets, weights, variances, multi_label=False)
     for c, linear in zip(C_GRID, paths, strict=True):
         plain = LogisticRegression(C=c, max_iter=10_000, tol=1e-7, class_weight="balanced" if balance else None)
         expected = plain.fit(x, targets.argmax(axis=1)).predict_proba(x)
         found = probabilities_of(linear.logits(x @ axes), multi_label=False)
-        np.testing.assert_allclose(found, expected, atol=2e-3)
+        np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
 @pytest.mark.parametrize("balance", [False, True])
@@ -41,13 +41,13 @@ def test_several_labels_are_fitted_each_against_its_absence(balance):
     x, targets = rows_and_targets(multi_label=True)
     weights = class_weights(targets, multi_label=True) if balance else np.ones((len(x), 1))
     axes, variances = principal_axes(x)
-    paths = fit_path((x @ axes).astype(np.float32), targets, weights, variances, multi_label=True)
+    paths = fit_path(x @ axes, targets, weights, variances, multi_label=True)
     for c, linear in zip(C_GRID, paths, strict=True):
         found = probabilities_of(linear.logits(x @ axes), multi_label=True)
         for label in range(targets.shape[1]):
             plain = LogisticRegression(C=c, max_iter=10_000, tol=1e-7, class_weight="balanced" if balance else None)
             expected = plain.fit(x, targets[:, label]).predict_proba(x)[:, 1]
-            np.testing.assert_allclose(found[:, label], expected, atol=2e-3)
+            np.testing.assert_allclose(found[:, label], expected, atol=5e-3)
 
 
 @pytest.mark.parametrize("losses", [exclusive_losses, independent_losses])
