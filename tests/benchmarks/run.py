@@ -18,6 +18,7 @@ import bench_hear
 import bench_kit
 import bench_loader
 import bench_packed
+import bench_predict
 import bench_pretrain
 import bench_pretrain_cuda
 import bench_superb
@@ -42,6 +43,7 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "encoder": bench_encoder.run_cpu,
     "engines": bench_engines.run_cpu,
     "embed": bench_embed.run,
+    "predict": lambda checkpoint: bench_predict.run(),
     "decode": lambda checkpoint: bench_decode.run(),
     "hear": bench_hear.run,
     "kit": lambda checkpoint: bench_kit.run(),
