@@ -12,7 +12,7 @@ TASKS ?= tasks
 OUT ?= hear
 
 .PHONY: help demo test test-fast coverage stress lint docs dist bench bench-pretrain gpu hear \
-	test-latest test-torch28 test-xares test-mteb test-hoplite test-tensorflow clean
+	test-latest test-torch28 test-xares test-mteb test-hoplite test-viewers test-tensorflow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -131,6 +131,14 @@ test-hoplite: ## convert tables to Perch-Hoplite databases and back, in an envir
 	rm -rf build *.egg-info
 	.venv-hoplite/bin/python -m pytest -q -rP tests/maeast_upstream/integrations/test_hoplite.py
 
+# The two need different releases of pandas.
+test-viewers: ## open a table in embedding-atlas and in Spotlight, each in an environment of its own
+	for viewer in embedding-atlas==0.26.0 renumics-spotlight==1.8.2; do \
+		rm -rf .venv-viewer && $(PYTHON) -m venv .venv-viewer && \
+		.venv-viewer/bin/python -m pip install --quiet . $$viewer pytest pytest-timeout hypothesis && rm -rf build *.egg-info && \
+		.venv-viewer/bin/python -m pytest -q -rP tests/maeast_upstream/integrations/test_viewers.py || exit 1; \
+	done
+
 test-tensorflow: ## run hear-validator with the real TensorFlow, in an environment of its own
 	rm -rf .venv-tensorflow && $(PYTHON) -m venv .venv-tensorflow
 	.venv-tensorflow/bin/python -m pip install --quiet --constraint constraints.txt . pytest
@@ -149,4 +157,4 @@ test-torch28: ## run s3prl's tests with the oldest torch and torchaudio that are
 		tests/maeast_upstream/integrations tests/maeast_upstream/test_run_downstream.py tests/maeast_upstream/test_parity.py
 
 clean: ## remove everything that was made
-	rm -rf $(VENV) .venv-demo .venv-docs .venv-latest .venv-torch28 .venv-xares .venv-mteb .venv-hoplite .venv-tensorflow $(DEMO) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-demo .venv-docs .venv-latest .venv-torch28 .venv-xares .venv-mteb .venv-hoplite .venv-viewer .venv-tensorflow $(DEMO) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

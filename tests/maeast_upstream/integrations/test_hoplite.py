@@ -64,6 +64,8 @@ def database(library, tmp_path, capsys):
 
 
 def test_perch_hoplite_reads_what_was_written(database, library, tmp_path):
+    from perch_hoplite.agile import source_info
+
     assert {path.name for path in database.iterdir()} == {"hoplite.sqlite", "usearch.index"}
     opened = library.SQLiteUSearchDB.create(str(database))
     windows = opened.get_all_windows(include_embedding=True)
@@ -74,7 +76,7 @@ def test_perch_hoplite_reads_what_was_written(database, library, tmp_path):
     assert [(item.name, item.project) for item in opened.get_all_deployments()] == [("site", "wood"), ("wood", "wood")]
     assert sorted(item.label for item in opened.get_window_annotations(1)) == ["fox", "owl"]
     assert [item.label for item in opened.get_window_annotations(3)] == ["fox"]
-    (source,) = opened.get_metadata("audio_sources").audio_globs
+    (source,) = source_info.AudioSources.from_config_dict(opened.get_metadata("audio_sources")).audio_globs
     assert (source.dataset_name, source.base_path) == ("wood", str(tmp_path))
 
 
