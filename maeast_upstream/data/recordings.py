@@ -39,7 +39,7 @@ class Recordings:
             ValueError: There is none, or there are several.
         """
         if listed := self._in_index(table):
-            return self.named("", listed, as_text(table))
+            return self.named(os.path.dirname(table), listed, as_text(table))
         folder, name = os.path.split(table[: -len(ANNOTATION_SUFFIX)])
         files = self._files(folder)
         for stem in dict.fromkeys((name, ENDINGS.sub("", name))):

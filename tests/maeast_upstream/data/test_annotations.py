@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from maeast_upstream.data.inputs import list_segments
 from maeast_upstream.data.labelled_segments import has_times, read_labelled_segments
@@ -247,7 +249,48 @@ def test_the_tables_of_two_annotators_of_a_recording_may_not_say_the_same(tmp_pa
         read_labelled_segments(tmp_path)
 
 
-def test_a_link_at_an_address_is_refused():
+PIECES = ["Begin Time (s)", "End Time (s)", "Species", "Begin Path", "File Offset (s)", "Species Code", "nocall"]
+PIECES += [
+    "\t",
+    "\n",
+    "\r",
+    "\\",
+    "\x00",
+    "\ufeff",
+    "\u2028",
+    " ",
+    *["0", "1.5", "-1", "1e9", "nan", "1,5", "dog", "a.wav", '"', ","],
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30))
+def test_any_text_gives_rows_with_sensible_times_or_one_line(tmp_path_factory, pieces):
+    folder = folder_with(tmp_path_factory.mktemp("fuzz"), a="".join(pieces))
+    try:
+        rows = read_labelled_segments(folder / "a.txt")
+    except ValueError as error:
+        assert "\n" not in str(error)
+        assert "\r" not in str(error)
+        return
+    for row in rows:
+        assert (row.path, row.label) == (str(folder / "a.wav"), row.label.strip())
+        assert 0 <= row.start_ms <= row.end_ms < float("inf")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_refused(tmp_path, kind):
+    path = tmp_path / "a.txt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(ValueError, match=r"a\.txt: a (pipe or device; expected a file|folder without sel)"):
+        read_labelled_segments(path)
+
+
+def test_an_address_is_refused():
     with pytest.raises(ValueError, match=r"an annotation file must be a file of this machine; download it"):
         list(read_manifest("memory://a.txt"))
 
