@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maeast_upstream.arguments import Parser
+from maeast_upstream.arguments import Parser, UsageError
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.display import printable
 from maeast_upstream.messages import counted
@@ -24,7 +24,9 @@ def main(argv: Sequence[str]) -> int:
     Nothing is deleted.
     """
     args = build_parser().parse_args(argv)
+    from maeast_upstream.data.embedding_files import find_files
     from maeast_upstream.data.embeddings import EmbeddingTable
+    from maeast_upstream.data.relative_names import located
     from maeast_upstream.similarity.deduplication import duplicates
     from maeast_upstream.storage.atomic import refuse_to_replace_inputs, refuse_unwritable
 
@@ -32,7 +34,9 @@ def main(argv: Sequence[str]) -> int:
     outputs = [path for path in (args.out, args.removable) if path is not None]
     for path in outputs:
         refuse_unwritable(path)
-    refuse_to_replace_inputs(outputs, [args.embeddings])
+    refuse_to_replace_inputs(outputs, find_files(args.embeddings))
+    if args.out is not None and args.removable is not None and args.out.absolute() == args.removable.absolute():
+        raise UsageError(f"-o and --removable are the same file, {args.out}")
     if len(table.layers) > 1 and args.layer is None:
         print(f"layer {table.layer} of {', '.join(table.layers)}; --layer chooses another")
     found = duplicates(table, args.threshold, args.compare, args.relative_to)
@@ -41,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
         write_found(args.out, found)
         print(f"wrote {args.out}: {counted(len(found.found), 'clip')}")
     if args.removable is not None:
-        print(f"wrote {args.removable}: {counted(write_removable(args.removable, found.removable), 'file')}")
+        folder = table.root if args.relative_to is None else args.relative_to
+        count = write_removable(args.removable, [located(name, folder) for name in found.removable])
+        print(f"wrote {args.removable}: {counted(count, 'file')}")
     return ExitStatus.DONE
 
 

@@ -57,6 +57,10 @@ def run(rows: int = 100_000) -> Rows:
             table = write_vectors(Path(folder) / "t.parquet", rows, noise)
             seconds, memory = measured("dedup", str(table), "--compare", "vectors")
             found.append((f"dedup, {rows:,} x {WIDTH}, {name}", f"{seconds:.0f} s, {memory:.1f} GB", "under 120 s"))
+        for options in (["--clusters", "50"], []):
+            seconds, memory = measured("cluster", str(table), "-o", f"{folder}/clusters.csv", *options)
+            method = "k-means, 50 clusters" if options else "HDBSCAN"
+            found.append((f"cluster, {rows:,} x {WIDTH}, {method}", f"{seconds:.0f} s, {memory:.1f} GB", ""))
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bench_decode
+import bench_dedup
 import bench_embed
 import bench_encoder
 import bench_engines
@@ -50,6 +51,7 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "superb": lambda checkpoint: bench_superb.run("cpu", checkpoint),
     "superb_epoch": bench_superb_epoch.run,
     "loader": lambda checkpoint: bench_loader.run(),
+    "dedup": lambda checkpoint: bench_dedup.run(),
 }
 PRETRAIN: dict[str, Callable[[Path], Rows]] = {
     name: lambda checkpoint, group=group: group()  # type: ignore[misc]

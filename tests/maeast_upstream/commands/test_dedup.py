@@ -55,6 +55,10 @@ def test_dedup_names_files_that_are_not_there(table, capsys, monkeypatch, tmp_pa
     assert f"bytes not compared of 8 files not found or not readable ({names[0]}, " in capsys.readouterr().out
     assert cli.main(["dedup", str(path), "--relative-to", str(path.parent)]) == 0
     assert "3 copies (2 exact, 1 near)" in capsys.readouterr().out
+    removable = tmp_path / "remove.txt"
+    assert cli.main(["dedup", str(path), "--relative-to", str(path.parent), "--removable", str(removable)]) == 0
+    assert removable.read_text().splitlines()[0] == f"{path.parent}/{names[5]}"  # as it is found from here
+    capsys.readouterr()
     assert cli.main(["dedup", str(path), "--compare", "vectors", "--threshold", "0.999"]) == 0
     assert "8 clips: 0 groups of duplicates, 0 copies\n" in capsys.readouterr().out
 
@@ -76,6 +80,7 @@ def test_dedup_takes_the_last_layer_and_says_so(tmp_path, capsys):
         (["-o", "t.parquet"], "an input"),
         (["-o", "gone/d.csv"], "no such folder"),
         (["--removable", "clips"], "a folder"),
+        (["--removable", "d.csv", "-o", "d.csv"], "the same file"),
     ],
 )
 def test_dedup_refuses_in_one_line_and_writes_nothing(table, capsys, options, message):
