@@ -158,7 +158,7 @@ def open_table(classifier: Classifier, path: Path) -> EmbeddingTable:
         raise ValueError(
             f"{path}: made with {known}; the classifier reads {readout_options(classifier.readout)}: embed the audio so"
         )
-    return EmbeddingTable(path, layers[0])
+    return EmbeddingTable(path, layers[0], full=True)
 
 
 def readout_options(readout: Readout) -> str:

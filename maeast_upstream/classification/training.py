@@ -76,7 +76,7 @@ def train_on_labels(
         raise ValueError("a table of embeddings has its own checkpoint, readout and windows: give one or the other")
     clips = read_clips(path, multi_label, columns)
     if table is not None:
-        examples = look_up_clips(clips, EmbeddingTable(table, layer), path.parent)
+        examples = look_up_clips(clips, EmbeddingTable(table, layer, full=True), path.parent)
     else:
         name = str(checkpoint or "bundled")
         encoder = encoder or load_model(checkpoint)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import (
     Parser,
+    UsageError,
     add_column_options,
     add_model_options,
     add_readout_options,
@@ -19,6 +20,7 @@ from maeast_upstream.commands.jobs import add_job_options, check_numbers, run_jo
 from maeast_upstream.readout import Readout
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
+    from maeast_upstream.extract.outputs import Output
     from maeast_upstream.extract.table import EmbeddingSpec
 
 
@@ -39,10 +41,11 @@ def main(argv: Sequence[str]) -> int:
     encoder = load_model(args.checkpoint, args.device)
     spec = spec_from(args, encoder.config.readout)
     spec.width(encoder.config)
+    refuse_vectors(spec, output)
     encoder.grid(spec.readouts[0].hop_ms)
     engine = start_engine(args, encoder, spec, survey, output)
     job = Job(survey, output, encoder, spec, engine, args.checkpoint or "bundled", args.max_hours)
-    return run_job(args, job, spec.width(encoder.config))
+    return run_job(args, job, spec.stored_width(encoder.config))
 
 
 def build_parser() -> Parser:
@@ -73,7 +76,17 @@ def build_parser() -> Parser:
     add_readout_options(parser)
     add_window_options(parser)
     parser.add_argument(
-        "--vectors", choices=("float32", "float16"), default="float32", help="how the table stores the vectors"
+        "--vectors",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="how the table stores the vectors: float32 (default); float16, half the size; int8 with a scale for each "
+        "row, a quarter",
+    )
+    parser.add_argument(
+        "--dims",
+        type=int,
+        metavar="N",
+        help="reduce the vectors of OUT.parquet to N principal components, which stand in its metadata",
     )
     add_job_options(parser)
     return parser
@@ -87,4 +100,14 @@ def spec_from(args: argparse.Namespace, default: Readout) -> "EmbeddingSpec":
     args.layer = None
     readout = readout_from(args, default)
     readouts = tuple(replace(readout, layer=layer) for layer in layers)
-    return EmbeddingSpec(kind=args.kind, readouts=readouts, vectors=args.vectors, windows=windows_from(args))
+    return EmbeddingSpec(
+        kind=args.kind, readouts=readouts, vectors=args.vectors, dims=args.dims, windows=windows_from(args)
+    )
+
+
+def refuse_vectors(spec: "EmbeddingSpec", output: "Output") -> None:
+    """Raise UsageError if the output cannot hold such vectors."""
+    if spec.dims is not None and (output.is_folder or output.format != "parquet"):
+        raise UsageError(f"--dims goes with one file, -o OUT.parquet, since it needs all vectors; got {output.address}")
+    if spec.vectors == "int8" and output.format == "npy":
+        raise UsageError("--vectors int8 goes with parquet and npz, since a file of npy has no place for its scales")

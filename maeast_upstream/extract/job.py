@@ -135,13 +135,13 @@ class Job:
                 store.remove()
                 count, reason = self.survey.segments, total.errors[0][1]
                 raise ValueError(f"none of the {count} input files could be read; first error: {reason}")
-            self.output.finish(builder.schema.with_metadata(self.metadata(self.survey.state)))
+            self.output.finish(builder.schema.with_metadata(self.metadata(self.survey.state)), self.spec)
         return total
 
     def _builder(self) -> TableBuilder:
         if self.make_builder is not None:
             return self.make_builder(self.metadata())
-        return self.output.table_builder(self.spec, self.spec.width(self.encoder.config), self.metadata())
+        return self.output.table_builder(self.spec.of_parts(), self.spec.width(self.encoder.config), self.metadata())
 
     def _remove_changed_parts(self, store: PartStore) -> None:
         """Remove the parts with a clip whose file has another size or time now than when the part was made."""

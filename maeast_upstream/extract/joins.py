@@ -6,8 +6,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from maeast_upstream.data.embeddings import METADATA_KEY
+from maeast_upstream.data.embeddings import METADATA_KEY, REDUCTION_KEY
+from maeast_upstream.data.reduction import principal_components
 from maeast_upstream.extract.part_store import PartStore, dictionary_columns
+from maeast_upstream.extract.table import EmbeddingSpec, make_schema
+from maeast_upstream.extract.vector_columns import open_writer, reduced_tables
+from maeast_upstream.progress import say
 from maeast_upstream.storage import delimited
 
 if TYPE_CHECKING:
@@ -16,11 +20,28 @@ if TYPE_CHECKING:
 
 def join_parquet(store: PartStore, schema: "pa.Schema", file: IO[Any]) -> None:
     """Write all rows to one parquet file, one row group at a time."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetWriter(file, schema, use_dictionary=dictionary_columns(schema)) as writer:
+    with open_writer(file, schema, dictionary_columns(schema)) as writer:
         for table in store.tables():
             writer.write_table(table.replace_schema_metadata(schema.metadata))
+
+
+def join_reduced(store: PartStore, schema: "pa.Schema", file: IO[Any], spec: EmbeddingSpec) -> None:
+    """Write all rows to one parquet file, their vectors reduced to ``spec.dims`` principal components of all of them.
+
+    The parts are read twice, one row group at a time. The components become metadata of the file.
+
+    Raises:
+        ValueError: A reduced value is beyond the range of its type.
+    """
+    dims = spec.dims or 0
+    reduction, share = principal_components((as_array(table, "vector") for table in store.tables()), dims)
+    say(f"{dims} principal components hold {share:.1%} of the squared length of the vectors")
+    metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    schema = make_schema(spec, dims, metadata)
+    with open_writer(file, schema, dictionary_columns(schema)) as writer:
+        for table in reduced_tables(store.tables(), schema, reduction):
+            writer.write_table(table)
+        writer.add_key_value_metadata({REDUCTION_KEY: reduction.to_text()})
 
 
 def join_npz(store: PartStore, schema: "pa.Schema", file: IO[Any]) -> None:

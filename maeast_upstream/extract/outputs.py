@@ -24,7 +24,7 @@ from maeast_upstream.extract.annotation_files import (
     merge_adjacent,
     write_annotations,
 )
-from maeast_upstream.extract.joins import join_csv, join_npz, join_parquet
+from maeast_upstream.extract.joins import join_csv, join_npz, join_parquet, join_reduced
 from maeast_upstream.extract.npy_names import npy_name
 from maeast_upstream.extract.part_store import SETTINGS_NAME, PartReport, PartStore
 from maeast_upstream.extract.table import STATE_KEY, Embedded, EmbeddingSpec, make_schema, make_table
@@ -162,8 +162,14 @@ class Output:
             return NpyTableBuilder(schema, spec, self.parent.folder(self.name), self.store.storage)
         return TableBuilder(schema, spec)
 
-    def finish(self, schema: "pa.Schema") -> None:
-        """Join the parts into the file and remove them; a folder keeps them, and one of npy files gets an index."""
+    def finish(self, schema: "pa.Schema", spec: EmbeddingSpec | None = None) -> None:
+        """Join the parts into the file and remove them; a folder keeps them, and one of npy files gets an index.
+
+        Args:
+            schema: Of the parts, with the metadata of the file.
+            spec: The embeddings of the file, which may have fewer dimensions than those of the parts;
+                None for rows that are not embeddings.
+        """
         if self.format == "npy":
             with self._writing(f"{self.name}/{INDEX_NAME}") as file:
                 join_parquet(self.store, schema, file)
@@ -175,7 +181,10 @@ class Output:
         if self.is_folder:
             return
         with self._writing(self.name) as file:
-            JOINS[self.format](self.store, schema, file)
+            if spec is None or spec.dims is None:
+                JOINS[self.format](self.store, schema, file)
+            else:
+                join_reduced(self.store, schema, file, spec)
         self.store.remove()
 
     def _found(self) -> Iterator[Found]:

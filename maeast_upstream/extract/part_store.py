@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maeast_upstream.extract.vector_columns import open_writer
 from maeast_upstream.storage.folder import Storage, is_scratch
 from maeast_upstream.storage.lock import locked
 from maeast_upstream.storage.settings import refuse_changes
@@ -121,12 +122,10 @@ class PartStore:
     @contextlib.contextmanager
     def write(self, number: int, schema: "pa.Schema") -> Iterator[tuple["pq.ParquetWriter", PartReport]]:
         """Yield a writer for a part and its report to fill; the part appears when the body ends without an error."""
-        import pyarrow.parquet as pq
-
         report = PartReport()
         with (
             self.storage.writing(_name(number)) as file,
-            pq.ParquetWriter(file, schema, use_dictionary=dictionary_columns(schema)) as writer,
+            open_writer(file, schema, dictionary_columns(schema)) as writer,
         ):
             yield writer, report
             writer.add_key_value_metadata({REPORT_KEY: json.dumps(asdict(report)).encode()})

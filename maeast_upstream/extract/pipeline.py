@@ -225,10 +225,10 @@ def embedded(
 ) -> Embedded | FailedInput:
     """The outcome of a segment with its (readouts, steps, E) vectors; vectors with NaN or infinity are an error."""
     with np.errstate(over="ignore"):
-        is_finite = np.isfinite(vectors.astype(np.dtype(spec.vectors), copy=False)).all()
+        is_finite = np.isfinite(vectors.astype(spec.float_type, copy=False)).all()
     if not is_finite:
         narrow = "; --vectors float32 has a wider range" if np.isfinite(vectors).all() else ""
-        return failed(segment, f"its embedding has NaN or infinite values as {spec.vectors}{narrow}")
+        return failed(segment, f"its embedding has NaN or infinite values as {spec.float_type}{narrow}")
     window = segment if isinstance(segment, WindowSegment) else None
     start_ms = (segment.start_ms or 0.0) + (window.first_sample * 1000 / SAMPLE_RATE if window else 0.0)
     return Embedded(

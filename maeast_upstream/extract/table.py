@@ -1,20 +1,21 @@
 """The table of embeddings: its columns, and its rows from the output of the model."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from maeast_upstream.config import EncoderConfig, scene_width, step_width
+from maeast_upstream.data.reduction import MAX_WIDTH
 from maeast_upstream.data.windows import Windows
+from maeast_upstream.extract.vector_columns import VectorType, vector_arrays, vector_fields
 from maeast_upstream.readout import Readout
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 EmbeddingKind = Literal["scene", "frames"]
-VectorType = Literal["float32", "float16"]
 STATE_KEY = "inputs_state"
 """Key in that JSON of the state of the inputs when the table was made, see `Survey.state`."""
 
@@ -29,6 +30,8 @@ class EmbeddingSpec:
     """One row for each; they have the same hop and give vectors of the same length."""
     vectors: VectorType = "float32"
     """Type of the stored vectors."""
+    dims: int | None = None
+    """Number of principal components of the table that its vectors are reduced to; None for vectors as they are."""
     windows: Windows | None = None
     """How clips are cut into windows, each of which gets a row; None for one row per clip. Of kind scene only."""
 
@@ -37,8 +40,10 @@ class EmbeddingSpec:
             raise ValueError(f"kind must be scene or frames, got {self.kind!r}")
         if self.windows is not None and self.kind != "scene":
             raise ValueError("windows go with kind scene: frames has a row per time step already")
-        if self.vectors not in ("float32", "float16"):
-            raise ValueError(f"vectors must be float32 or float16, got {self.vectors!r}")
+        if self.vectors not in get_args(VectorType):
+            raise ValueError(f"vectors must be {', '.join(get_args(VectorType))}, got {self.vectors!r}")
+        if self.dims is not None and (self.kind != "scene" or len(self.readouts) > 1):
+            raise ValueError("dims goes with kind scene and a single layer, whose principal components are found")
         if len({readout.layer for readout in self.readouts}) != len(self.readouts) or not self.readouts:
             raise ValueError(f"expected each layer once, got {[readout.layer for readout in self.readouts]}")
 
@@ -55,7 +60,26 @@ class EmbeddingSpec:
         widths = {width(config, readout) for readout in self.readouts}
         if len(widths) > 1:
             raise ValueError("layer all gives longer vectors than the others; give it without other layers")
-        return widths.pop()
+        full = widths.pop()
+        if self.dims is not None and not 1 <= self.dims <= full <= MAX_WIDTH:
+            limit = f"at most {full}" if full <= MAX_WIDTH else f"but vectors of {full} are too long to be reduced"
+            raise ValueError(f"dims must be at least 1, {limit}, got {self.dims}")
+        return full
+
+    def stored_width(self, config: EncoderConfig) -> int:
+        """Return the length of a vector of the finished table."""
+        return self.dims or self.width(config)
+
+    @property
+    def float_type(self) -> "np.dtype[Any]":
+        """The type whose range the values must be in."""
+        return np.dtype(np.float16 if self.vectors == "float16" else np.float32)
+
+    def of_parts(self) -> "EmbeddingSpec":
+        """Return the embeddings of a part, whose vectors are not reduced before all are known."""
+        if self.dims is None:
+            return self
+        return replace(self, dims=None, vectors="float32" if self.vectors == "int8" else self.vectors)
 
     def layers(self, depth: int) -> list[int]:
         """Return the layers, of ``depth``, that the readouts use."""
@@ -66,6 +90,7 @@ class EmbeddingSpec:
         return {
             "kind": self.kind,
             "vectors": self.vectors,
+            "dims": self.dims,
             "layers": [str(readout.layer) for readout in self.readouts],
             "readouts": {str(readout.layer): asdict(readout) for readout in self.readouts},
             "windows": None if self.windows is None else asdict(self.windows),
@@ -99,11 +124,10 @@ def make_schema(spec: EmbeddingSpec, width: int, metadata: dict[str, str] | None
     """Return the columns: the times of a scene or the centre of a time step; ``vector`` is a fixed-size list."""
     import pyarrow as pa
 
-    vector = pa.list_(pa.float32() if spec.vectors == "float32" else pa.float16(), width)
     times = [("start_ms", pa.float64()), ("end_ms", pa.float64())] if spec.kind == "scene" else []
     centre = [("time_ms", pa.float64())] if spec.kind == "frames" else []
     columns = [("path", pa.string()), ("segment", pa.int64()), *times, ("layer", pa.string()), *centre]
-    return pa.schema([*columns, ("vector", vector)], metadata=metadata)
+    return pa.schema([*columns, *vector_fields(spec.vectors, width)], metadata=metadata)
 
 
 def make_table(clips: Sequence[Embedded], spec: EmbeddingSpec, schema: "pa.Schema") -> "pa.Table":
@@ -125,8 +149,6 @@ def make_table(clips: Sequence[Embedded], spec: EmbeddingSpec, schema: "pa.Schem
         "layer": np.concatenate([np.repeat(np.array(layers, dtype=object), count) for count in steps]),
         "time_ms": np.concatenate([np.tile(clip.times_ms, len(layers)) for clip in clips]),
     }
-    arrays = [pa.array(columns[field.name], field.type) for field in schema if field.name != "vector"]
     vectors = np.concatenate([clip.vectors.reshape(-1, clip.vectors.shape[2]) for clip in clips])
-    stored = vectors.astype(np.dtype(spec.vectors), copy=False)
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), stored.shape[1])
-    return pa.table([*arrays, flat], schema=schema)
+    columns |= vector_arrays(vectors, schema)
+    return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)

@@ -45,7 +45,7 @@ def test_frames_have_a_row_for_each_step_with_its_centre():
 def test_vectors_are_fixed_size_lists_of_the_width_asked_for():
     wanted = EmbeddingSpec(vectors="float16")
     table = make_table([clip("a", 1, 1)], wanted, make_schema(wanted, 3))
-    assert table.schema.field("vector").type == pa.list_(pa.float16(), 3)
+    assert table.schema.field("vector").type == pa.list_(pa.field("element", pa.float16(), nullable=False), 3)
     assert table["vector"].to_pylist() == [[0.0, 1.0, 2.0]]
 
 
@@ -63,7 +63,7 @@ def test_widths_follow_layer_mel_and_pool():
     ("settings", "message"),
     [
         ({"kind": "words"}, "kind must be scene or frames, got 'words'"),
-        ({"vectors": "int8"}, "vectors must be float32 or float16, got 'int8'"),
+        ({"vectors": "int4"}, "vectors must be float32, float16, int8, got 'int4'"),
         ({"readouts": ()}, "each layer once"),
         ({"readouts": (Readout(layer=1), Readout(layer=1))}, "each layer once, got"),
     ],
