@@ -29,7 +29,7 @@ class Linear:
 
     def logits(self, rotated: np.ndarray) -> np.ndarray:
         """Return the (n, K) float64 logits of (n, R) rotated rows."""
-        result: np.ndarray = rotated @ self.weight.T + self.bias
+        result: np.ndarray = rotated @ self.weight.T.astype(rotated.dtype) + self.bias
         return result
 
 
@@ -44,7 +44,7 @@ def fit_path(
     """Yield the minimum for each strength of the penalty, in the order of ``grid``, which should ascend.
 
     Args:
-        rotated: (n, R) float64: standardized vectors along their `principal_axes`.
+        rotated: (n, R) standardized vectors along their `principal_axes`.
         targets: (n, K) float64: 1 where the clip has the label, else 0.
         weights: (n, K) float64 weights of the losses, or (n, 1) for all labels; without multi_label the latter.
         variances: (R,) mean squares along the axes, about those of ``rotated``; they affect the speed only.
@@ -99,7 +99,7 @@ class _Objective:
         losses, errors = self.losses(linear.logits(self.rotated), self.targets)
         errors = errors * self.weights / n
         slope = np.empty_like(parameters)
-        slope[:, :-1] = errors.T @ self.rotated
+        slope[:, :-1] = errors.T.astype(self.rotated.dtype) @ self.rotated
         slope[:, :-1] += self.penalty * linear.weight
         slope[:, -1] = errors.sum(axis=0)
         value = float((losses * self.weights).sum()) / n
