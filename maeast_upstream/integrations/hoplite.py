@@ -22,6 +22,7 @@ from maeast_upstream.data.labelled_segments import LabelledSegment
 from maeast_upstream.display import from_name
 from maeast_upstream.extract.table import EmbeddingSpec, make_schema
 from maeast_upstream.messages import install_extra, shortened
+from maeast_upstream.progress import progress_bar
 from maeast_upstream.storage.atomic import replacing, replacing_folder
 from maeast_upstream.storage.delimited import write_csv
 
@@ -31,7 +32,7 @@ KEY = "maeast"
 """Key of the database's metadata for what the table says about itself; also who gave the labels."""
 LARGEST = 65_504.0
 """The largest float16."""
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024
 FAULTS = (sqlite3.Error, RuntimeError, json.JSONDecodeError, KeyError, AttributeError, TypeError, IndexError)
 """What Perch-Hoplite, its libraries and our reading raise where a database has not the form that it should have."""
 
@@ -88,7 +89,8 @@ def export_hoplite(
         for key, value in _metadata(table, dataset, base, normalize).items():
             database.insert_metadata(key, config_dict.ConfigDict(value))
         recordings, first = _Recordings(database, dataset), 0
-        for block in table.blocks(BLOCK_ROWS):
+        blocks = table.blocks(BLOCK_ROWS)
+        for block in progress_bar(blocks, total=-(-table.rows // BLOCK_ROWS), desc="insert", unit="block"):
             vectors = _checked(table, block, first, normalize)
             windows = [
                 {"recording_id": recordings.number(path), "offsets": offsets, "segment": segment}
