@@ -10,6 +10,7 @@ import pytest
 from map_pages import alone, errors, make_page, open_page, point_of, wait_for
 from map_tables import write_predictions, write_table
 
+from maeast_upstream import cli
 from maeast_upstream.data.embeddings import read_embeddings
 from maeast_upstream.data.labelled_segments import read_labelled_segments
 from maeast_upstream.visualization.map.labels import labels_of
@@ -390,3 +391,37 @@ def test_a_finger_draws_the_lasso_and_moves_the_map(browser, bare_page):
         assert state_of(browser)["selection"] == rows
     finally:
         browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+def test_embed_map_label_fit_predict_and_map_again(browser, tmp_path, downloads):
+    """The loop by which a collection is labelled, on clips of four classes in one folder."""
+    classes, folder = ("kick", "snare", "tone1", "tone3"), tmp_path / "clips"
+    folder.mkdir()
+    for name in classes:
+        for clip in sorted((DATA / "audio").glob(f"{name}-*"))[:8]:
+            shutil.copy(clip, folder)
+    table, model, found, page = (tmp_path / name for name in ("t.parquet", "model", "found.parquet", "map.html"))
+    assert cli.main(["embed", str(folder), "-o", str(table)]) == 0
+    assert cli.main(["map", str(table), "-o", str(page)]) == 0
+    fresh(browser, page)
+    names = browser.execute_script("return data.names")
+    for name in classes:
+        rows = [row for row, clip in enumerate(names) if clip.startswith(name)][:4]
+        browser.execute_script("selectRows(arguments[0])", rows)
+        browser.find_element("id", "label").send_keys(name, ENTER)
+    labels = shutil.copy(saved_labels(browser, downloads), tmp_path)
+    assert cli.main(["fit", str(labels), "-t", str(table), "-o", str(model)]) == 0
+    assert cli.main(["predict", str(table), "-m", str(model), "-o", str(found)]) == 0
+    assert cli.main(["map", str(table), "-o", str(page), "--labels", str(labels), "--predictions", str(found)]) == 0
+    open_page(browser, page)
+    predicted = browser.execute_script("return data.names.map((_, row) => valueOf('prediction', row))")
+    right = sum(label == name.split("-")[0] for label, name in zip(predicted, names, strict=True))
+    assert right >= 0.9 * len(names)
+    queue = browser.execute_script(
+        "return [...document.querySelectorAll('#uncertain button')].map((button) => Number(button.dataset.row))"
+    )
+    margins = browser.execute_script("return [...data.margin]")
+    assert sorted(queue) == [row for row, label in enumerate(state_of(browser)["labels"]) if label is None]
+    assert [margins[row] for row in queue] == sorted(margins[row] for row in queue)
+    assert len(queue) == len(names) - 16
+    assert errors(browser) == []
