@@ -12,7 +12,7 @@ const MAX_CLASSES = 200; // classes with a trace of their own; the rest share on
 
 const KINDS = { // in the order of the control; the names of a colouring, of its groups, and of rows without a value
   label: ["label", "Labels", "no label"],
-  prediction: ["predicted class", "Predicted classes", "no prediction"],
+  prediction: ["predicted class", "Predictions", "no prediction"],
   confidence: ["confidence", "Confidence", "no prediction"],
   cluster: ["cluster", "Clusters", "no cluster"],
   folder: ["folder", "Folders", "no folder"],

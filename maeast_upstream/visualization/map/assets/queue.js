@@ -28,7 +28,7 @@ function step(direction) {
 function showQueue() {
   if (!data.margin) return;
   const open = queue.filter((row) => !labelled.has(row));
-  $("open").textContent = `${open.length.toLocaleString("en")} left`;
+  $("open").textContent = open.length.toLocaleString("en");
   $("uncertain").replaceChildren(...open.slice(0, MAX_QUEUE_SHOWN).map((row) => {
     const item = make("li"), button = clipButton(row, data.margin[row]);
     button.dataset.row = row;
