@@ -81,6 +81,8 @@ def finish(trained: "TrainedEvents", out: Path) -> int:
     for recording, reason in trained.left_out[:MAX_SHOWN]:
         name = as_text(recording.path)
         print(printable(f"left out: {reason if name in reason else f'{name}: {reason}'}"), file=sys.stderr)
+    if not any(scores.onsets.hits for scores in trained.scores.values()):
+        print("no onset was found where the detector was not fitted: it needs more events", file=sys.stderr)
     write_left_out(out / LEFT_OUT_NAME, trained.left_out)
     print(f"detector: {out}; try maeast predict FOLDER -m {shlex.quote(str(out))} -o found.parquet")
     if not trained.left_out:

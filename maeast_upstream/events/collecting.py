@@ -65,7 +65,7 @@ def collected(
     """Embed the time steps of recordings into a temporary file, which lives as long as this context.
 
     The file is in the system's folder for such files (TMPDIR names another), and has 276 MB per hour of audio with the
-    bundled checkpoint; memory holds a few minutes.
+    bundled checkpoint.
 
     Args:
         recordings: The files and their events.

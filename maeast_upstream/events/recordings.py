@@ -74,7 +74,7 @@ def read_recordings(table: Path, names: ColumnNames = NO_NAMES) -> list[Recordin
 
     Raises:
         ValueError: As in `read_labelled_segments`; a file does not exist or is in two splits; a split has a label that
-            train has not, or train has no event.
+            train has not, or train or valid has no event.
     """
     recordings: dict[str, Recording] = {}
     for row in read_labelled_segments(table, names, background=True):
@@ -108,6 +108,8 @@ def _refuse_untrained(table: Path, recordings: Collection[Recording]) -> None:
         by_split["train" if recording.split in ("", "train") else recording.split] |= {r.label for r in recording.rows}
     if not by_split["train"]:
         raise ValueError(f"{table}: no event in train; rows need a label, start_ms and end_ms")
+    if "valid" in by_split and not by_split["valid"]:
+        raise ValueError(f"{table}: no event in valid, which chooses the smoothing; leave valid out to cross-validate")
     for split, labels in by_split.items():
         if unseen := sorted(labels - by_split["train"]):
             raise ValueError(f"{table}: no event {unseen[0]!r} in train, only in {split}; each label needs one there")

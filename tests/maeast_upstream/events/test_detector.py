@@ -99,4 +99,4 @@ def test_a_window_that_could_not_be_embedded_ends_an_event(detector):
     reader = WindowReader(dataclasses.replace(detector, smoothing=Smoothing(threshold=0.01)))
     assert reader.add(windows[0]) is None
     clap = [(event.start_ms, event.end_ms) for event in reader.add(windows[2]).events if event.label == "clap"]
-    np.testing.assert_allclose(clap, [(0, 59_000), (116_000, 175_987.5)], atol=40)
+    np.testing.assert_allclose(clap, [(0, 59_500), (116_000, 175_987.5)], atol=40)

@@ -26,10 +26,10 @@ def table(tmp_path):
 
 
 def test_a_row_without_label_is_a_recording_without_events(table):
-    recordings = read_recordings(table("a.wav,kick,0,100,train\nb.wav,,,,valid\na.wav,clap,50,60,train\n"))
+    recordings = read_recordings(table("a.wav,kick,0,100,train\nb.wav,,,,test\na.wav,clap,50,60,train\n"))
     assert [(each.path[-5:], each.split, len(each.rows)) for each in recordings] == [
         ("a.wav", "train", 2),
-        ("b.wav", "valid", 0),
+        ("b.wav", "test", 0),
     ]
     assert recordings[1].events(1000.0) == []
 
@@ -58,6 +58,7 @@ def test_an_event_ends_where_its_recording_ends_and_must_not_begin_there(table):
         ("a.wav,kick,0,100,train\nb.wav,clap,0,100,valid\n", "'clap' in train, only in valid"),
         ("a.wav,kick,0,100,train\na.wav,clap,0,100,valid\n", "row 2 has .*a.wav in valid, an earlier one in train"),
         ("a.wav,,,,train\nb.wav,,,,valid\n", "no event in train"),
+        ("a.wav,kick,0,9,train\nb.wav,,,,valid\n", "no event in valid"),
         ("a.wav,kick,,100,train\n", "row 1 has no start_ms"),
         ("a.wav,kick,100,,train\n", "row 1 has no end_ms"),
         ("a.wav,,0,100,train\n", "row 1 has no label"),

@@ -52,7 +52,7 @@ def test_time_steps_of_windows_are_nearly_those_of_the_whole_recording(make_enco
     assert likeness.min() > 0.9  # attention sees the whole window
 
 
-def test_a_recording_that_failed_midway_does_not_shift_the_next_one():
+def test_a_recording_that_failed_midway_does_not_shift_the_next_one(short_windows):
     times = np.arange(0.0, 4000.0, 40.0)
     window = Embedded("a", 0, 0.0, 4000.0, np.zeros((1, 100, 2)), times, samples=4 * SECOND, is_last=False)
     own = OwnSteps(40.0)
