@@ -125,7 +125,7 @@ class Classifier:
 
         Args:
             labels: A table with the columns path (relative to its folder) and label, and optionally split and times.
-            encoder: Computes the vectors; None to load ``checkpoint``.
+            encoder: Computes the vectors; None to load ``checkpoint``, which names it otherwise.
             checkpoint: The encoder's name, path or hub id, by which the classifier will load it; None for the one in
                 the package.
             table: What ``maeast embed`` wrote, to take vectors from in place of embedding the clips.

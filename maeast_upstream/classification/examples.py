@@ -1,6 +1,7 @@
 """Vectors of labelled clips: embedded, or taken from a table of embeddings."""
 
 import dataclasses
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -102,8 +103,8 @@ def _segment(number: int, clip: LabelledClip) -> Segment:
 def look_up_clips(clips: Sequence[LabelledClip], table: EmbeddingTable, labels_folder: Path) -> Examples:
     """Find the vectors of labelled clips in a table of embeddings; a clip without times gets all rows of its file.
 
-    A path of the table is looked for as it is, and relative to the folder that the table names, the working folder, the
-    folder of the table, and that of the labels.
+    Paths of the table are absolute, or relative to the folder that the table names, the working folder, or the table's
+    own folder; if none of the clips is found so, to the folder of the labels.
 
     Args:
         clips: The clips.
@@ -115,19 +116,9 @@ def look_up_clips(clips: Sequence[LabelledClip], table: EmbeddingTable, labels_f
     """
     if table.origin is None or table.readout is None:
         raise ValueError(f"{table.path}: does not tell the checkpoint of its vectors; expected what maeast embed wrote")
-    folders = [Path(table.root).resolve(), Path.cwd(), table.path.resolve().parent, labels_folder.resolve()]
-    by_name: dict[str, list[int]] = {}
-    for number, clip in enumerate(clips):
-        local = [] if is_remote(clip.path) else folders
-        for name in {clip.path, *(os.path.relpath(clip.path, folder) for folder in local)}:
-            by_name.setdefault(name, []).append(number)
-    rows: list[tuple[int, float, np.ndarray]] = []
-    for block in table.blocks():
-        for row, path in enumerate(block.paths):
-            for number in by_name.get(from_name(path)) or by_name.get(_real(from_name(path))) or ():
-                if _has_times(clips[number], float(block.start_ms[row]), float(block.end_ms[row])):
-                    rows.append((number, float(block.start_ms[row]), block.vectors[row].copy()))
-    rows.sort(key=lambda item: item[:2])
+    folders = [Path(table.root).resolve(), Path.cwd(), table.path.resolve().parent]
+    # labels that the map saved have the table's names, wherever they were saved to
+    rows = _rows_of(clips, table, folders) or _rows_of(clips, table, [labels_folder.resolve()])
     found = {number for number, _, _ in rows}
     left_out = [
         (clip, f"not in {as_text(str(table.path))}") for number, clip in enumerate(clips) if number not in found
@@ -140,6 +131,34 @@ def look_up_clips(clips: Sequence[LabelledClip], table: EmbeddingTable, labels_f
     source = CheckpointSource(table.origin.checkpoint, table.origin.fingerprint)
     vectors, owners = np.stack([vector for _, _, vector in rows]), [clips[number] for number, _, _ in rows]
     return Examples(vectors, owners, left_out, source, table.readout, table.origin.windows)
+
+
+def _rows_of(
+    clips: Sequence[LabelledClip], table: EmbeddingTable, folders: Sequence[Path]
+) -> list[tuple[int, float, np.ndarray]]:
+    """Return the number of the clip, the start and the vector of each row of a clip, by clip and time.
+
+    Args:
+        clips: The clips.
+        table: The table.
+        folders: What its paths may be relative to.
+    """
+    by_name: dict[str, dict[int | None, list[int]]] = {}
+    for number, clip in enumerate(clips):
+        local = [] if is_remote(clip.path) else folders
+        second = None if clip.start_ms is None and clip.end_ms is None else int((clip.start_ms or 0.0) // 1000)
+        for name in {clip.path, *(os.path.relpath(clip.path, folder) for folder in local)}:
+            by_name.setdefault(name, {}).setdefault(second, []).append(number)
+    rows: list[tuple[int, float, np.ndarray]] = []
+    for block in table.blocks():
+        times = zip(block.start_ms.tolist(), block.end_ms.tolist(), strict=True)
+        for row, (path, (start, end)) in enumerate(zip(block.paths, times, strict=True)):
+            by_second = by_name.get(from_name(path)) or by_name.get(_real(from_name(path))) or {}
+            seconds = {None, int((start - SAME_MS) // 1000), int((start + SAME_MS) // 1000)} if by_second else ()
+            for number in itertools.chain.from_iterable(by_second.get(second, ()) for second in seconds):
+                if _has_times(clips[number], start, end):
+                    rows.append((number, start, block.vectors[row].copy()))
+    return sorted(rows, key=lambda item: item[:2])
 
 
 def _real(path: str) -> str:

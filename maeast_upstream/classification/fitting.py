@@ -43,6 +43,14 @@ class Fitted:
     precision."""
 
 
+def refuse_no_sklearn() -> None:
+    """Raise ValueError if scikit-learn is not installed; call it before the work."""
+    try:
+        import sklearn.metrics  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"maeast fit needs scikit-learn: {install_extra('probe')}") from error
+
+
 def fit(
     train: np.ndarray,
     targets: np.ndarray,
@@ -65,11 +73,9 @@ def fit(
     Raises:
         ValueError: scikit-learn is not installed.
     """
-    try:
-        import sklearn.metrics  # noqa: F401  # before the limit, which holds for libraries that are loaded
-        from threadpoolctl import threadpool_limits
-    except ImportError as error:
-        raise ValueError(f"maeast fit needs scikit-learn: {install_extra('probe')}") from error
+    refuse_no_sklearn()  # and load it before the limit, which holds for libraries that are loaded
+    from threadpoolctl import threadpool_limits
+
     with threadpool_limits(1):
         standardization = Standardization.of(train)
         x = standardization(train)

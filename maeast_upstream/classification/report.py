@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from maeast_upstream.classification.training import CROSS_VALIDATION, Trained
+from maeast_upstream.classification.training import Trained
 from maeast_upstream.display import printable
 from maeast_upstream.visualization.figures import drawing, drawn_name
 
@@ -30,7 +30,7 @@ def format_report(trained: Trained) -> str:
     means = (
         f"{accuracy} {100 * scores.accuracy:.1f} %, mean average precision {_percent(scores.mean_average_precision)}"
     )
-    again = "" if trained.scored_on != trained.chosen_on or trained.scored_on == CROSS_VALIDATION else CHOSEN_THERE
+    again = "" if trained.scored_on != trained.chosen_on else CHOSEN_THERE
     parts = [f"{chosen} ({measure}: {tried})", f"{trained.scored_on}: {means}{again}", format_labels(trained)]
     return "\n\n".join([*parts, format_confusion(trained)])
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from maeast_upstream.checkpoint.loading import BUNDLED_NAME
 from maeast_upstream.classification.calibration import best_thresholds, fit_temperature
 from maeast_upstream.classification.classifier import Classifier, probabilities_of
 from maeast_upstream.classification.examples import Examples, embed_clips, look_up_clips
-from maeast_upstream.classification.fitting import Fitted, fit, stratified_folds
+from maeast_upstream.classification.fitting import Fitted, fit, refuse_no_sklearn, stratified_folds
 from maeast_upstream.classification.labelled_clips import (
     LabelledClip,
     describe_counts,
@@ -28,6 +29,7 @@ from maeast_upstream.data.labels import NO_NAMES
 from maeast_upstream.data.tables import ColumnNames
 from maeast_upstream.data.windows import Windows
 from maeast_upstream.encoder import Encoder, load_model
+from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.readout import Readout
 from maeast_upstream.version import __version__
 
@@ -71,6 +73,7 @@ def train_on_labels(
     workers: int = 1,
 ) -> Trained:
     """Fit a classifier on a table of labels; the arguments and errors are those of `Classifier.fit`."""
+    refuse_no_sklearn()
     path = Path(labels)
     if table is not None and (encoder, checkpoint, readout, windows) != (None,) * 4:
         raise ValueError("a table of embeddings has its own checkpoint, readout and windows: give one or the other")
@@ -78,7 +81,9 @@ def train_on_labels(
     if table is not None:
         examples = look_up_clips(clips, EmbeddingTable(table, layer, full=True), path.parent)
     else:
-        name = str(checkpoint or "bundled")
+        if encoder is not None and checkpoint is None and fingerprint(encoder) != fingerprint(load_model()):
+            raise ValueError("give checkpoint, the name or path of this encoder, by which the classifier will load it")
+        name = str(checkpoint or BUNDLED_NAME)
         encoder = encoder or load_model(checkpoint)
         readout = readout or encoder.config.readout
         examples = embed_clips(clips, encoder, name, readout, windows, workers)

@@ -128,7 +128,7 @@ def fit_clips(args: argparse.Namespace) -> int:
         trained = train_on_labels(
             args.labels,
             encoder=encoder,
-            checkpoint=args.checkpoint,
+            checkpoint=args.checkpoint or "bundled",
             readout=readout,
             windows=windows_from(args),
             columns=columns_from(args),

@@ -87,6 +87,14 @@ def test_labels_that_the_map_saved_elsewhere_name_clips_as_the_table_does(clips,
     assert len(look_up_clips(labelled(folder), EmbeddingTable(table), folder).vectors) == 4
 
 
+def test_files_of_the_same_names_in_another_folder_are_not_confused(clips, table):
+    (clips / "other").mkdir()
+    text = f"path,label\nclips/0.wav,a\n{clips}/clips/1.wav,b\n{clips}/clips/2.wav,b\nclips/3.wav,a"
+    (clips / "other" / "labels.csv").write_text(text)
+    found = look_up_clips(labelled(clips / "other"), EmbeddingTable(table), clips / "other")
+    assert [Path(clip.path).name for clip in found.clips] == ["1.wav", "2.wav"]
+
+
 def test_a_table_of_windows_is_joined_by_times_and_by_whole_files(clips, table):
     arguments = ["clips", "-o", "w.parquet", "--workers", "0", "--window", "1", "--overlap", "0.5", "-q"]
     assert embed.main(arguments) == 0

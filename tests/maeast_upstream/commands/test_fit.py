@@ -181,6 +181,11 @@ def test_options_of_embedding_do_not_go_with_a_table(tones, table, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def test_an_encoder_without_a_name_by_which_it_could_be_loaded_again_is_refused(tones, make_encoder):
+    with pytest.raises(ValueError, match="give checkpoint"):
+        Classifier.fit(tones, encoder=make_encoder())
+
+
 def test_python_fits_saves_and_loads(tones, table, tmp_path):
     classifier = Classifier.fit(tones, table=table)
     classifier.save(tmp_path / "model")
