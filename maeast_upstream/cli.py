@@ -59,6 +59,7 @@ COMMANDS = {
     "map": CommandEntry(
         "maeast_upstream.commands.map", "Draw a table of embeddings as an interactive page or a picture"
     ),
+    "index": CommandEntry("maeast_upstream.commands.index", "Index a table of embeddings, to search millions of rows"),
     "search": CommandEntry("maeast_upstream.commands.search", "Find what sounds like a clip in a table of embeddings"),
     "cluster": CommandEntry("maeast_upstream.commands.cluster", "Add a column with clusters to a table of embeddings"),
     "dedup": CommandEntry("maeast_upstream.commands.dedup", "List the duplicates among the clips of a table"),

@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
         args.k,
         mean=args.average,
         keep_self=args.keep_self,
+        index=args.index,
         encoder=encoder,
         checkpoint=args.checkpoint,
         device=args.device,
@@ -84,6 +85,7 @@ def build_parser() -> Parser:
     parser.add_argument("-o", "--out", type=Path, help="OUT.csv, OUT.parquet, or OUT.html, a page to listen to")
     parser.add_argument("--cut", type=Path, metavar="FOLDER", help="write the audio of each hit there as a WAV file")
     parser.add_argument("--force", action="store_true", help="replace files of the same name in the folder of --cut")
+    parser.add_argument("--index", type=Path, help="index of the table that maeast index made; for millions of rows")
     parser.add_argument("--layer", help="which layer of a table with several; default: its last")
     add_model_options(parser)
     add_window_options(parser)

@@ -14,6 +14,8 @@ from maeast_upstream.similarity.hits import Hit
 from maeast_upstream.similarity.nearest import Nearest
 from maeast_upstream.similarity.queries import Query, QueryLike, Table, average, find_queries
 
+MIN_CANDIDATES = 64
+"""Rows that an index finds for each query at least, of which the nearest are then chosen exactly."""
 MAX_HITS = 100_000
 """Most hits of one query."""
 
@@ -25,6 +27,7 @@ def search(
     *,
     mean: bool = False,
     keep_self: bool = False,
+    index: str | Path | None = None,
     layer: str | None = None,
     encoder: Encoder | None = None,
     readout: Readout | None = None,
@@ -45,6 +48,7 @@ def search(
         k: Number of rows for each query; fewer if the table has fewer.
         mean: Whether the queries are averaged to one, each scaled to length 1 before.
         keep_self: Whether rows that are the very same audio as a query are among its hits.
+        index: What ``maeast index`` made of the table; the rows that it finds are compared exactly. None to read all.
         layer: Which of the table's layers; None for its last.
         encoder: The encoder that made the table; None loads it. Needed for audio and embeddings in memory.
         readout: How embeddings in memory were made; None for the encoder's own.
@@ -80,15 +84,37 @@ def search(
     found = find_queries(given, rows, readout, load)
     if not found:
         raise ValueError("no queries")
-    return nearest_hits(rows, [average(found)] if mean else found, k, keep_self)
+    return nearest_hits(rows, [average(found)] if mean else found, k, keep_self, index)
 
 
-def nearest_hits(table: Table, queries: Sequence[Query], k: int, keep_self: bool = False) -> list[Hit]:
+def nearest_hits(
+    table: Table, queries: Sequence[Query], k: int, keep_self: bool = False, index: str | Path | None = None
+) -> list[Hit]:
     """Return the hits of queries whose vectors are known; the arguments are those of `search`."""
     left_out = [frozenset[int]() if keep_self else query.own_rows for query in queries]
-    nearest = Nearest(np.stack([query.vector for query in queries]), k + max(map(len, left_out)))
-    table.scan(nearest.add)
-    return hits_of(table, queries, *nearest.result(), left_out, k)
+    vectors, count = np.stack([query.vector for query in queries]), k + max(map(len, left_out))
+    rows, similarities = nearest_rows(table, vectors, count, index)
+    return hits_of(table, queries, rows, similarities, left_out, k)
+
+
+def nearest_rows(
+    table: Table, vectors: np.ndarray, count: int, index: str | Path | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the numbers of the rows nearest to each of (Q, E) vectors, and their cosines, nearest first."""
+    nearest = Nearest(vectors, count)
+    if index is None:
+        table.scan(nearest.add)
+        return nearest.result()
+    if not isinstance(table, EmbeddingTable):
+        raise ValueError("an index goes with a table on disk")
+    from maeast_upstream.similarity.index import candidates
+
+    found = candidates(Path(index), table, vectors, max(MIN_CANDIDATES, 2 * count))
+    rows = np.unique(np.concatenate(found))
+    if len(rows):
+        nearest.add(0, table.take(rows.tolist()).vectors)
+    places, similarities = nearest.result()
+    return [rows[place] for place in places], similarities
 
 
 def hits_of(
