@@ -32,7 +32,7 @@ def predict_events(args: argparse.Namespace, output: "Output") -> int:
     from maeast_upstream.fingerprint import load_same
 
     detector = EventDetector.load(args.model)
-    survey = Survey(args.inputs, args.path_column)
+    survey = Survey(args.inputs, args.path_column, args.relative_to)
     check_names(args.engine, args.precision)
     encoder = load_same(detector.checkpoint, detector.fingerprint, args.checkpoint, args.device)
     spec = step_spec(detector.readout)

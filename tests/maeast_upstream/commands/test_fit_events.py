@@ -14,6 +14,7 @@ from labelled_clips import save_small_checkpoint
 
 from maeast_upstream import load_model
 from maeast_upstream.cli import ExitStatus, main
+from maeast_upstream.data.labelled_segments import read_labelled_segments
 from maeast_upstream.data.windows import Windows
 from maeast_upstream.events import steps
 from maeast_upstream.events.detector import EventDetector
@@ -69,6 +70,22 @@ def test_events_of_files_are_those_of_python(trained, tmp_path):
     assert predict(audio, "-m", trained / "model", "-o", tmp_path / "found.csv", "--events") == ExitStatus.DONE
     with (tmp_path / "found.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(table)
+
+
+def test_events_are_written_as_selection_tables_and_train_again(trained, tmp_path):
+    audio, model = trained / "task" / "audio", trained / "model"
+    shutil.copytree(audio, tmp_path / "audio")
+    found, out = tmp_path / "found.csv", tmp_path / "raven"
+    assert predict(tmp_path / "audio", "-m", model, "-o", out, "--format", "raven") == ExitStatus.DONE
+    assert predict(tmp_path / "audio", "-m", model, "-o", found, "--relative-to", tmp_path) == ExitStatus.DONE
+    with found.open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["path"].partition("/")[0] for row in rows} == {"audio"}
+    read = read_labelled_segments(out)
+    assert len(read) == len(rows)
+    assert read[0].start_ms == pytest.approx(float(rows[0]["start_ms"]), abs=0.1)
+    shutil.copytree(trained / "small", tmp_path / "small")
+    assert fit(out, tmp_path) == ExitStatus.DONE
 
 
 def test_an_interrupted_prediction_continues(trained, tmp_path, monkeypatch):
