@@ -20,9 +20,9 @@ from maeast_upstream.messages import install_extra
 
 FOLDS, FEWER_FOLDS, MANY_CLIPS = 5, 3, 5000
 """Parts of cross-validation, and that from so many clips on: the more clips, the less is gained by a larger train."""
-PATIENCE = 2
-"""Strengths of the penalty in a row whose scores are worse than the best, after which no weaker one is tried: they need
-the most steps."""
+PATIENCE, LESS_PATIENCE = 2, 1
+"""Strengths of the penalty in a row whose scores are worse than the best, after which no weaker one is tried: weak ones
+need the most steps. Many clips give scores without noise, so that the first worse one tells enough."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Part(NamedTuple):
 def choose(
     parts: Sequence[Part], answers: np.ndarray, multi_label: bool
 ) -> tuple[float, list[Linear], np.ndarray, dict[float, float]]:
-    """Weaken the penalty step by step, until `PATIENCE` steps were worse than the best.
+    """Weaken the penalty step by step, until `PATIENCE` or `LESS_PATIENCE` steps were worse than the best.
 
     Args:
         parts: fits whose held-out rows are all rows together.
@@ -127,6 +127,7 @@ def choose(
         The chosen strength, the fits with it, their (m, K) logits of the held-out rows, and the score by strength.
     """
     by_c: dict[float, float] = {}
+    patience = PATIENCE if len(answers) < MANY_CLIPS else LESS_PATIENCE
     best, chosen, held_out = C_GRID[0], list[Linear](), np.empty(answers.shape)
     with ThreadPoolExecutor(min(len(parts), usable_cores())) as pool:
         for number, c in enumerate(C_GRID):
@@ -137,7 +138,7 @@ def choose(
             by_c[c] = score_of(logits, answers, multi_label)
             if not chosen or by_c[c] > by_c[best]:
                 best, chosen, held_out = c, linears, logits
-            recent = C_GRID[max(0, number + 1 - PATIENCE) : number + 1]
+            recent = C_GRID[max(0, number + 1 - patience) : number + 1]
             if all(by_c[later] < by_c[best] for later in recent):
                 break
     return best, chosen, held_out, by_c

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from maeast_upstream.classification.classifier import Classifier
 from maeast_upstream.cli import run
-from maeast_upstream.commands import finetune
+from maeast_upstream.commands import finetune, predict
 from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.classifier import READOUT
 from maeast_upstream.evaluation.labelled_set import read_labels
@@ -66,6 +66,11 @@ def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(st
     found = classifier.probabilities(scores.numpy())
     expected = torch.softmax(logits / classifier.temperature, dim=1)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    inputs = [str(path) for path in read_labels(drums).paths[:2]]
+    assert predict.main([*inputs, "-m", str(folder), "-o", str(tmp_path / "found.csv"), "--workers", "0"]) == 0
+    (folder / "classifier.json").unlink()  # as in a folder of an earlier version
+    assert finetune.main([*command, "--encoder-lr", "1e-3", "--lr", "1e-2", "--batch-clips", "4"]) == 0
+    assert (Classifier.load(folder).weight == classifier.weight).all()
     labelled_set = read_labels(drums)
     right = np.array(["cymbal_crash", "kick", "snare"])[logits.argmax(1).numpy()] == labelled_set.labels
     assert 100 * right[labelled_set.splits == "test"].mean() == pytest.approx(float(row["test_accuracy"]), abs=0.01)

@@ -41,6 +41,7 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_fit_writes_a_folder_that_classifies_other_clips(tones, tmp_path, capsys):
     assert fit.main([str(tones), "-o", str(tmp_path / "model"), "--workers", "0"]) == 0
     shown = capsys.readouterr().out
@@ -56,6 +57,7 @@ def test_fit_writes_a_folder_that_classifies_other_clips(tones, tmp_path, capsys
     assert classifier.about["scores"]["labels"]["low"]["clips"] == 3
 
 
+@pytest.mark.slow
 def test_the_real_clips_are_classified_about_as_well_as_by_the_probe(tmp_path, capsys):
     labels = write_real_clips(tmp_path / "labels.csv", {"kick", "tone1", "tone2", "cymbal_crash"}.__contains__)
     assert fit.main([str(labels), "-o", str(tmp_path / "model"), "--workers", "0"]) == 0
@@ -103,6 +105,7 @@ def test_clips_with_several_labels_get_a_probability_for_each(tones, table, tmp_
     assert classifier.multi_label
 
 
+@pytest.mark.slow
 def test_windows_of_a_clip_have_its_label(tones, tmp_path, capsys):
     command = [str(tones), "-o", str(tmp_path / "model"), "--workers", "0", "--window", "0.2", "--overlap", "0.1"]
     assert fit.main(command) == 0
@@ -121,6 +124,7 @@ def test_rows_with_times_are_clips_where_that_is_said(tones, tmp_path, capsys):
     assert "each row with times is one labelled clip" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_clips_that_cannot_be_read_are_listed_and_the_others_used(tones, tmp_path, capsys):
     (tmp_path / "broken.wav").write_bytes(b"no audio")
     text = without_splits(tones, tmp_path).read_text()
@@ -136,6 +140,7 @@ def test_clips_that_cannot_be_read_are_listed_and_the_others_used(tones, tmp_pat
     assert files(tmp_path / "model") == FILES
 
 
+@pytest.mark.slow
 def test_a_label_that_loses_its_clips_is_refused_and_nothing_is_written(tones, tmp_path, capsys, caplog):
     for name in ("x.wav", "y.wav"):
         (tmp_path / name).write_bytes(b"no audio")
