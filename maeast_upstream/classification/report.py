@@ -40,7 +40,8 @@ CHOSEN_THERE = "; C and thresholds were chosen on the same clips"
 
 def format_labels(trained: Trained) -> str:
     """Format precision, recall and average precision of each label, in per cent, and its threshold."""
-    rows = [["label", "clips", "precision", "recall", "AP", "threshold"]]
+    unit = "windows" if trained.classifier.windows else "clips"
+    rows = [["label", unit, "precision", "recall", "AP", "threshold"]]
     for (label, values), threshold in zip(
         trained.scores.labels.items(), trained.classifier.thresholds.tolist(), strict=True
     ):
