@@ -86,8 +86,8 @@ class Embeddings:
             if path.endswith(name):
                 yield row, self.take([row])
 
-    def take(self, rows: Sequence[int]) -> "Embeddings":
-        """Return some of the rows."""
+    def take(self, rows: Sequence[int], vectors: bool = True) -> "Embeddings":
+        """Return some of the rows; ``vectors`` is that of `EmbeddingTable.take`, and costs nothing here."""
         return Embeddings(
             paths=[self.paths[row] for row in rows],
             # an index copies; all rows of a large table should not be copied
@@ -206,16 +206,22 @@ class EmbeddingTable:
             finally:  # an error or Ctrl-C ends the other threads, too
                 stop.set()
 
-    def take(self, rows: Sequence[int]) -> Embeddings:
-        """Return some of the rows, in the order of their numbers in ``rows``; other row groups are not read."""
+    def take(self, rows: Sequence[int], vectors: bool = True) -> Embeddings:
+        """Return some of the rows; other row groups are not read.
+
+        Args:
+            rows: Their numbers, in any order.
+            vectors: False for rows without their vectors, which is quicker.
+        """
+        columns, block = (files.COLUMNS, self._block) if vectors else (files.NAME_COLUMNS, self._names)
         wanted = np.unique(np.asarray(rows, np.int64))
         starts = [group.first for group in self._groups]
         used = {int(number) for number in np.searchsorted(starts, wanted, side="right") - 1}
         blocks = []
-        for group, first, batch in self._batches([self._groups[i] for i in sorted(used)], files.COLUMNS, BATCH_ROWS):
+        for group, first, batch in self._batches([self._groups[i] for i in sorted(used)], columns, BATCH_ROWS):
             inside = wanted[(wanted >= first) & (wanted < first + batch.num_rows)] - first
             if len(inside):
-                blocks.append(self._block(group.file, batch.take(inside)))
+                blocks.append(block(group.file, batch.take(inside)))
         return joined(blocks, self.layer, self.layers).take(np.searchsorted(wanted, rows).tolist())
 
     def named(self, name: str) -> Iterator[tuple[int, Embeddings]]:

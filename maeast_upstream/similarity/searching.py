@@ -130,7 +130,7 @@ def hits_of(
     for query, numbers, values, own in zip(queries, rows, similarities, left_out, strict=True):
         kept = [(int(row), float(value)) for row, value in zip(numbers, values, strict=True) if int(row) not in own]
         chosen += [(query, rank, row, value) for rank, (row, value) in enumerate(kept[:k], start=1)]
-    named = table.take([row for _, _, row, _ in chosen])
+    named = table.take([row for _, _, row, _ in chosen], vectors=False)
     return [
         Hit(
             query=query.name,

@@ -22,6 +22,7 @@ import bench_packed
 import bench_predict
 import bench_pretrain
 import bench_pretrain_cuda
+import bench_search
 import bench_superb
 import bench_superb_epoch
 import torch
@@ -51,6 +52,7 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "superb": lambda checkpoint: bench_superb.run("cpu", checkpoint),
     "superb_epoch": bench_superb_epoch.run,
     "loader": lambda checkpoint: bench_loader.run(),
+    "search": lambda checkpoint: bench_search.run(),
     "dedup": lambda checkpoint: bench_dedup.run(),
 }
 PRETRAIN: dict[str, Callable[[Path], Rows]] = {
