@@ -3,6 +3,7 @@
 import base64
 import gzip
 import re
+import time
 from pathlib import Path
 
 from maeast_upstream.commands import map as map_command
@@ -72,3 +73,32 @@ def visible_points(browser) -> int:
 def errors(browser) -> list[str]:
     """What the console has, but for the driver's own remark on how slow WebGL in software is."""
     return [entry["message"] for entry in browser.get_log("browser") if "GL Driver Message" not in entry["message"]]
+
+
+def state_of(browser) -> dict:
+    return browser.execute_script(
+        """return {selected: state.selected, selection: [...selection].sort((a, b) => a - b), labels: data.labelOf,
+        focus: document.activeElement.id, unsaved, status: document.getElementById("status").textContent,
+        view: state.view.kind,
+        range: plot._fullLayout.xaxis.range}"""
+    )
+
+
+def fresh(browser, page: Path) -> None:
+    """Open a page for which the browser has kept nothing."""
+    open_page(browser, page)
+    browser.execute_script("unsaved = false; localStorage.clear()")
+    open_page(browser, page)
+    errors(browser)  # of the pages before
+
+
+def saved_labels(browser, downloads: Path) -> Path:
+    """Save labels.csv and return it."""
+    for old in downloads.glob("labels*"):
+        old.unlink()
+    browser.find_element("id", "save").click()
+    deadline = time.monotonic() + 60
+    while not (downloads / "labels.csv").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return downloads / "labels.csv"

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from maeast_upstream.data.embeddings import Embeddings
-from maeast_upstream.display import as_name
+from maeast_upstream.display import as_name, from_name
 from maeast_upstream.messages import install_extra
-from maeast_upstream.visualization.map.predictions import Predictions
+from maeast_upstream.storage.remote import is_remote
+from maeast_upstream.visualization.map.predictions import Predictions, absolute_path
 from maeast_upstream.visualization.map.sound import MAX_SECONDS, Sound
 
 MEDIA = {"embed": "blob:", "link": "'self' file:", "none": "'none'"}
@@ -170,9 +171,10 @@ def _blocks(page: MapPage, folder: Path) -> Iterator[str]:
         "timed": bool((table.start_ms > 0).any()) or len(set(names)) < len(names),
         "audio": page.sound.mode,
         "held_s": MAX_SECONDS,
-        "base": None if root is None else Path(os.path.relpath(Path(root).resolve(), folder.resolve())).as_posix(),
-        "folder": None if root is None else as_name(Path(root).as_posix()),
+        "base": None if root is None else _link_base(root, folder),
+        "folder": None if root is None else Path(root).as_posix(),
         "digest": digest_of(table),
+        "given": _digest(list(colourings["label"].values)),
         "unread": page.sound.unread,
     }
     yield _block("facts", _json(facts))
@@ -202,16 +204,29 @@ def _block(name: str, data: bytes) -> str:
 
 
 def digest_of(table: Embeddings) -> str:
-    """Return what identifies the clips of a table, under which a browser keeps their labels."""
-    rows = zip(table.paths, table.segments.tolist(), table.start_ms.tolist(), strict=True)
-    return hashlib.sha256(_json(list(rows))).hexdigest()[:DIGEST_LENGTH]
+    """Return what identifies the clips of a table, under which a browser keeps their labels.
+
+    Relative paths are those from the working folder: clips of another folder have the same names there.
+    """
+    paths = map(absolute_path, table.files)
+    times = (column.tolist() for column in (table.segments, table.start_ms, table.end_ms))
+    return _digest(list(zip(paths, *times, strict=True)))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(_json(value)).hexdigest()[:DIGEST_LENGTH]
+
+
+def _link_base(root: str, folder: Path) -> str:
+    """Return the path from the page's folder to the one that its clips have in common, as `as_name` writes it."""
+    return as_name(Path(os.path.relpath(Path(from_name(root)).resolve(), folder.resolve())).as_posix())
 
 
 def short_names(paths: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Split paths into the folder that they have in common and the rest; None and the paths if one is an address."""
-    if any("://" in path for path in paths):
-        return None, list(paths)
-    absolute = [os.path.abspath(path) for path in paths]  # noqa: PTH100  # Path.resolve reads the disk for each part
+    """Split paths into the folder that they have in common and the rest; None and whole paths if one is an address."""
+    absolute = [absolute_path(path) for path in paths]
+    if any(map(is_remote, paths)):
+        return None, absolute
     root = os.path.commonpath({os.path.dirname(path) for path in absolute})  # noqa: PTH120
     skip = len(root.rstrip(os.sep)) + 1
     return root, [path[skip:].replace(os.sep, "/") for path in absolute]

@@ -67,7 +67,7 @@ def predictions_of(table: Embeddings, file: Path) -> Predictions:
     read = others = 0
     for path, segment, start_ms, end_ms, label, share, distance in _read(file):
         read += 1
-        row = rows.get((_absolute(path), segment, round(start_ms, 3)))
+        row = rows.get((absolute_path(path), segment, round(start_ms, 3)))
         if row is None or abs(end_ms - table.end_ms[row]) > SAME_MS:  # an unknown end, NaN, is equal to any
             others += 1
             continue
@@ -85,10 +85,11 @@ def predictions_of(table: Embeddings, file: Path) -> Predictions:
 
 def _keys(table: Embeddings, paths: Sequence[str]) -> Iterator[Key]:
     for path, segment, start_ms in zip(paths, table.segments.tolist(), table.start_ms.tolist(), strict=True):
-        yield _absolute(path), segment, round(start_ms, 3)
+        yield absolute_path(path), segment, round(start_ms, 3)
 
 
-def _absolute(path: str) -> str:
+def absolute_path(path: str) -> str:
+    """Return a path from the root, where a relative one starts at the working folder; an address stays as it is."""
     return path if is_remote(path) else os.path.abspath(path)  # noqa: PTH100  # Path.resolve reads the disk
 
 

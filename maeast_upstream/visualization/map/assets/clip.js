@@ -42,7 +42,11 @@ function heardText(row) {
 }
 
 /** Address of a linked file, with each part of its path escaped. */
-const link = (row) => [data.base, data.names[row]].join("/").split("/").map(encodeURIComponent).join("/");
+function link(row) {
+  const parts = [data.base, data.names[row]].join("/").split("/").map(pathBytes);
+  const escaped = (part) => (typeof part === "string" ? encodeURIComponent(part) : `%${part[0].toString(16)}`);
+  return parts.map((pieces) => pieces.map(escaped).join("")).join("/");
+}
 
 /** Load the clip, play it if it is to be heard, and draw its spectrogram, or say why not. */
 async function sound(row, heard) {

@@ -73,7 +73,7 @@ function described(row) {
   const predicted = data.probability && valueOf("prediction", row);
   const shown = state.view?.kind ?? "label";
   return [
-    data.labelOf[row] ?? (["folder", "cluster"].includes(shown) ? groupOf(row).name : ""),
+    data.labelOf[row] ?? (["folder", "cluster"].includes(shown) ? groupOf(row).title : ""),
     predicted ? `predicted ${predicted} ${data.probability[row].toFixed(2)}` : "",
     segmentText(row),
   ].filter(Boolean).join(" · ");

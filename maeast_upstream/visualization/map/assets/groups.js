@@ -17,6 +17,7 @@ const KINDS = { // in the order of the control; the names of a colouring, of its
   cluster: ["cluster", "Clusters", "no cluster"],
   folder: ["folder", "Folders", "no folder"],
 };
+const NO_VALUE = Symbol("no value"), RARE = Symbol("rare"); // names of groups that no class can have
 const NOISE = "-1"; // the cluster of what HDBSCAN assigns to none
 
 const looks = { cluster: new Map() }; // name of a class -> its number, which chooses its colour and never changes
@@ -62,9 +63,9 @@ function grouped(kind) {
   const kept = sortedNames(kind, order.slice(0, MAX_CLASSES)), rare = order.slice(MAX_CLASSES);
   const groups = kept.map((name) => ({ name, rows: members.get(name), ...look(kind, name) }));
   for (const group of groups) group.title = kind === "cluster" ? (group.name === NOISE ? "noise" : `cluster ${group.name}`) : group.name;
-  const grey = (name, rows) => groups.unshift({ name, title: name, rows, colour: GREY, shape: "circle" }); // first, so that it lies below
-  if (rare.length) grey(`${rare.length.toLocaleString("en")} rarer classes`, rare.flatMap((name) => members.get(name)));
-  if (without.length) grey(KINDS[kind][2], without);
+  const grey = (name, title, rows) => groups.unshift({ name, title, rows, colour: GREY, shape: "circle" }); // first, so that it lies below
+  if (rare.length) grey(RARE, `${rare.length.toLocaleString("en")} rarer classes`, rare.flatMap((name) => members.get(name)));
+  if (without.length) grey(NO_VALUE, KINDS[kind][2], without);
   const of = new Array(data.count);
   for (const group of groups) {
     group.shown = !hidden[kind].has(group.name);

@@ -120,7 +120,7 @@ function keep() {
   const labels = [...new Set(edits.values())], number = new Map(labels.map((label, i) => [label, i]));
   const rows = [...edits].map(([row, label]) => [row, number.get(label)]);
   try {
-    localStorage.setItem(STORE(), JSON.stringify({ unsaved, labels, rows }));
+    localStorage.setItem(STORE(), JSON.stringify({ unsaved, given: data.given, labels, rows }));
   } catch {
     announce("This browser does not keep labels: save labels.csv before you leave.");
   }
@@ -129,8 +129,8 @@ function keep() {
 /** Return the labels that the browser kept, [row, label] each; none if it has none or they are not of this form. */
 function keptLabels() {
   try {
-    const { unsaved: open, labels, rows } = JSON.parse(localStorage.getItem(STORE())) ?? { labels: [], rows: [] };
-    if (!open && data.labelled) return []; // they were saved, and the page was made with a labels.csv, which is newer
+    const { unsaved: open, given, labels, rows } = JSON.parse(localStorage.getItem(STORE())) ?? { labels: [], rows: [] };
+    if (!open && data.labelled && given !== data.given) return []; // they were saved, and the page was made with another labels.csv, which is newer
     unsaved = Boolean(open);
     return rows.map(([row, number]) => [row, labels[number]])
       .filter(([row, label]) => Number.isInteger(row) && row >= 0 && row < data.count && (label === null || typeof label === "string"));

@@ -5,7 +5,9 @@ const FORMULA = /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/; // as in storage/del
 const NUMBER = /^[+-]?\d+(\.\d*)?(e[+-]?\d+)?$/i;
 const SEPARATORS = [",", ";", "\t", "|"];
 const MAX_FILE_BYTES = 100e6;
-const SAME_MS = 0.001; // times in milliseconds that differ by less are equal
+const SAME_MS = 1; // times in milliseconds that differ by at most this are equal, as in labels.py
+const TIME = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+const SEVERAL = ";"; // what joins the labels of a clip that has several
 
 const asCell = (text) => (FORMULA.test(text) && !NUMBER.test(text) ? `'${text}` : text);
 const fromCell = (text) => (text.startsWith("'") && FORMULA.test(text) ? text.slice(1) : text);
@@ -63,7 +65,7 @@ function saveLabels() {
   announce(`${counted(labelled.size, "label")} written to labels.csv, in the folder of downloads`);
 }
 
-/** The cells of a CSV, a list per line that is not empty; a value may be quoted. */
+/** The cells of a CSV, a list per line that is not empty; a value may be quoted. Throws if a quoted value never ends. */
 function cells(text, separator) {
   const rows = [];
   let row = [], value = "", isQuoted = false;
@@ -82,21 +84,39 @@ function cells(text, separator) {
     else if (letter === "\n") endRow();
     else if (letter !== "\r") value += letter;
   }
+  if (isQuoted) throw new Error("a quotation mark that is never closed");
   endRow();
   return rows;
 }
 
+/** A time in milliseconds, NaN if the cell is empty; throws if it is no number. A table with semicolons may have decimal commas. */
+function timeOf(cell, factor, separator) {
+  const text = (cell ?? "").trim(), plain = separator === ";" && !text.includes(".") ? text.replace(",", ".") : text;
+  if (!text) return NaN;
+  if (!TIME.test(plain) || Number(plain) < 0) throw new Error(`expected a time of 0 or more, got ${text.slice(0, 40)}`);
+  return Number(plain) * factor;
+}
+
 /** The rows of a labels.csv: {path, label, start, end}, where times are NaN if it has none; throws what is wrong. */
 function readLabels(text) {
-  const plain = text.replace(/^\ufeff/, ""), first = plain.split("\n", 1)[0].toLowerCase();
+  const plain = text.replace(/^\ufeff/, "").replace(/^"?sep=[,;\t|]"?\r?\n/i, ""), first = plain.split("\n", 1)[0].toLowerCase();
   const names = (separator) => (cells(first, separator)[0] ?? []).map((name) => name.trim());
   const separator = SEPARATORS.find((mark) => names(mark).includes("path")) ?? ",";
-  const header = names(separator), [path, label, start, end] = ["path", "label", "start_ms", "end_ms"].map((name) => header.indexOf(name));
+  const header = names(separator), [path, label] = ["path", "label"].map((name) => header.indexOf(name));
   if (path < 0 || label < 0) throw new Error(`expected columns path and label, got ${first.trim().slice(0, 100) || "nothing"}`);
-  const time = (row, column) => (column < 0 || !row[column]?.trim() ? NaN : Number(row[column]));
-  return cells(plain, separator).slice(1).map((row) => ({
-    path: fromCell((row[path] ?? "").trim()), label: fromCell((row[label] ?? "").trim()), start: time(row, start), end: time(row, end),
-  }));
+  const [start, end] = ["start", "end"].map((name) => {
+    const [ms, inSeconds] = [header.indexOf(`${name}_ms`), header.indexOf(name)];
+    if (ms >= 0 && inSeconds >= 0) throw new Error(`both ${name} (in seconds) and ${name}_ms; keep one`);
+    return ms < 0 ? [inSeconds, 1000] : [ms, 1];
+  });
+  return cells(plain, separator).slice(1).map((row, i) => {
+    try {
+      const [from, to] = [start, end].map(([column, factor]) => timeOf(row[column], factor, separator));
+      return { path: fromCell((row[path] ?? "").trim()), label: fromCell((row[label] ?? "").trim()), start: from, end: to };
+    } catch (error) {
+      throw new Error(`row ${i + 1}: ${error.message}`);
+    }
+  });
 }
 
 /** Return a function from a path to its rows. A relative path, whose folder a page cannot know, is found by its end if that is unique. */
@@ -114,15 +134,16 @@ function rowFinder() {
 
 /** Return [row, label] for each row of the page that a labels.csv names, and how many of its rows name none. */
 function matched(listed) {
-  const find = rowFinder(), pairs = [];
+  const find = rowFinder(), labels = new Map();
   let others = 0;
   for (const { path, label, start, end } of listed) {
-    const same = (time, given) => Number.isNaN(given) || Number.isNaN(time) || Math.abs(time - given) < SAME_MS;
-    const rows = label ? find(path).filter((row) => same(data.segments[2 * row], start) && same(data.segments[2 * row + 1], end)) : [];
+    const same = (time, given) => Number.isNaN(given) || Number.isNaN(time) || Math.abs(time - given) <= SAME_MS;
+    const from = Number.isNaN(end) ? start : start || 0; // an end without a start is counted from the beginning of the file
+    const rows = label ? find(path).filter((row) => same(data.segments[2 * row], from) && same(data.segments[2 * row + 1], end)) : [];
     if (!rows.length) others++;
-    for (const row of rows) pairs.push([row, label]);
+    for (const row of rows) labels.set(row, (labels.get(row) ?? new Set()).add(label));
   }
-  return { pairs, others };
+  return { pairs: [...labels].map(([row, several]) => [row, [...several].join(SEVERAL)]), others };
 }
 
 async function loadLabels(file) {

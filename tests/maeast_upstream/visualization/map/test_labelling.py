@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from map_pages import alone, errors, make_page, open_page, point_of, wait_for
+from map_pages import alone, errors, fresh, make_page, open_page, point_of, saved_labels, state_of, wait_for
 from map_tables import write_predictions, write_table
 
 from maeast_upstream import cli
@@ -57,35 +56,6 @@ def drag(browser, points, held: str = "") -> None:
     mouse.perform()
     if held:
         ActionChains(browser, duration=0).key_up(held).perform()
-
-
-def state_of(browser) -> dict:
-    return browser.execute_script(
-        """return {selected: state.selected, selection: [...selection].sort((a, b) => a - b), labels: data.labelOf,
-        focus: document.activeElement.id, unsaved, status: document.getElementById("status").textContent,
-        view: state.view.kind,
-        range: plot._fullLayout.xaxis.range}"""
-    )
-
-
-def fresh(browser, page: Path) -> None:
-    """Open a page for which the browser has kept nothing."""
-    open_page(browser, page)
-    browser.execute_script("unsaved = false; localStorage.clear()")
-    open_page(browser, page)
-    errors(browser)  # of the pages before
-
-
-def saved_labels(browser, downloads: Path) -> Path:
-    """Save labels.csv and return it."""
-    for old in downloads.glob("labels*"):
-        old.unlink()
-    browser.find_element("id", "save").click()
-    deadline = time.monotonic() + 60
-    while not (downloads / "labels.csv").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return downloads / "labels.csv"
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ def test_names_are_told_from_the_folder_that_they_have_in_common(tmp_path, monke
     assert short_names(["x/a/1.wav", f"{tmp_path}/x/b/2.wav"]) == (f"{tmp_path}/x", ["a/1.wav", "b/2.wav"])
     assert short_names(["x/1.wav", "x/1.wav"]) == (f"{tmp_path}/x", ["1.wav", "1.wav"])
     assert short_names(["/1.wav", "/x/2.wav"]) == ("/", ["1.wav", "x/2.wav"])
-    assert short_names(["s3://bucket/1.wav", "x/1.wav"]) == (None, ["s3://bucket/1.wav", "x/1.wav"])
+    assert short_names(["s3://bucket/1.wav", "x/1.wav"]) == (None, ["s3://bucket/1.wav", f"{tmp_path}/x/1.wav"])
 
 
 # --- in a browser ---
