@@ -242,12 +242,12 @@ def search_by_logmel(archive: Path, windows: Windows, multi_label: bool) -> Scor
     return Scored([row[0] for row in rows], spans, list(classifier.labels), probabilities, classifier.thresholds)
 
 
-def read_found(archive: Path, model: Path, found: Path) -> Scored:
+def read_found(model: Path, found: Path) -> Scored:
     """What `maeast predict --all-scores` wrote."""
     classifier = Classifier.load(model)
     table = pq.read_table(found)
     probabilities = np.stack([table[f"p_{label}"].to_numpy() for label in classifier.labels], axis=1)
-    paths = [Path(path).resolve().relative_to(archive.resolve()).as_posix() for path in table["path"].to_pylist()]
+    paths = ["/".join(Path(path).parts[-2:]) for path in table["path"].to_pylist()]
     spans = np.stack([table["start_ms"].to_numpy(), table["end_ms"].to_numpy()], axis=1)
     return Scored(paths, spans, list(classifier.labels), probabilities, classifier.thresholds)
 
@@ -266,7 +266,7 @@ def main() -> None:
     if args.action == "labels":
         write_labels(args.archive, windows)
     elif args.action == "score":
-        print(score(args.archive, read_found(args.archive, *args.files)))
+        print(score(args.archive, read_found(*args.files)))
     else:
         print(score(args.archive, search_by_logmel(args.archive, windows, args.multi_label)))
 

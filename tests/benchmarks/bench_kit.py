@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from hear_api.tasks.create import Clip, write_task
+from hear_api.tasks.create import write_task
+from hear_api.tasks.table import TaskClip
 from maeast_upstream.audio.reading import read_audio
 
 DATA = Path(__file__).parents[1] / "data"
@@ -70,7 +71,7 @@ def write_clips(recordings: Path, task: Path, splits: dict[str, int]) -> None:
             noise = 0.003 * rng.standard_normal(len(samples)).astype(np.float32)
             path = recordings / f"{split}{number}.wav"
             soundfile.write(path, samples + noise, 16_000)
-            clips.append(Clip(path, path.name, split, [row["label"]]))
+            clips.append(TaskClip(path, path.name, split, [row["label"]]))
     write_task(task, clips, "multiclass", ["top1_acc", "mAP"], SECONDS)
 
 

@@ -11,13 +11,14 @@ scored on the whole test split. The valid split is not used: who has labelled fi
 
 import argparse
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from maeast_upstream import load_model
 from maeast_upstream.classification.fitting import fit, stratified_folds
+from maeast_upstream.engines import attach
 from maeast_upstream.evaluation.features import embeddings, logmel_features
 from maeast_upstream.evaluation.labelled_set import LabelledSet, read_sets
 from maeast_upstream.evaluation.vectors import read_vectors
@@ -39,7 +40,7 @@ def main() -> None:
     tables = {name: read_vectors(Path(path), sets) for name, path in (text.split("=") for text in args.features)}
     scores: Scores = {}
     for labelled_set in sets:
-        features = own_features(labelled_set) | {name: table.of(labelled_set) for name, table in tables.items()}
+        features = own_features(labelled_set, tables) | {name: table.of(labelled_set) for name, table in tables.items()}
         for (name, size), accuracies in curves(labelled_set, features).items():
             scores[labelled_set.name, name, size] = accuracies
             print(labelled_set.name, name, size, *(f"{accuracy:.1f}" for accuracy in accuracies), flush=True)
@@ -49,14 +50,17 @@ def main() -> None:
     print(table(scores))
 
 
-def own_features(labelled_set: LabelledSet) -> dict[str, np.ndarray]:
-    """The bundled checkpoint's vectors and log-mel statistics, (clips, dimensions)."""
-    model = load_model()
-    readout = model.config.readout
-    return {
-        "bundled": embeddings(labelled_set.paths, model, [readout])[readout],
-        "log-mel": logmel_features(labelled_set.paths),
-    }
+def own_features(labelled_set: LabelledSet, given: Collection[str]) -> dict[str, np.ndarray]:
+    """The bundled checkpoint's vectors and log-mel statistics, (clips, dimensions), unless they were given."""
+    features = {}
+    if "bundled" not in given:
+        model = load_model(precision="bf16")
+        readout = model.config.readout
+        attach(model, "openvino")
+        features["bundled"] = embeddings(labelled_set.paths, model, [readout])[readout]
+    if "log-mel" not in given:
+        features["log-mel"] = logmel_features(labelled_set.paths)
+    return features
 
 
 def curves(labelled_set: LabelledSet, features: Mapping[str, np.ndarray]) -> dict[tuple[str, int], list[float]]:

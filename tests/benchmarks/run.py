@@ -14,6 +14,7 @@ import bench_dedup
 import bench_embed
 import bench_encoder
 import bench_engines
+import bench_fit
 import bench_frontend
 import bench_hear
 import bench_kit
@@ -46,6 +47,8 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "engines": bench_engines.run_cpu,
     "embed": bench_embed.run,
     "predict": lambda checkpoint: bench_predict.run(),
+    "fit": lambda checkpoint: bench_fit.run(),
+    "search": lambda checkpoint: bench_search.run(),
     "decode": lambda checkpoint: bench_decode.run(),
     "hear": bench_hear.run,
     "kit": lambda checkpoint: bench_kit.run(),
