@@ -48,7 +48,6 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "embed": bench_embed.run,
     "predict": lambda checkpoint: bench_predict.run(),
     "fit": lambda checkpoint: bench_fit.run(),
-    "search": lambda checkpoint: bench_search.run(),
     "decode": lambda checkpoint: bench_decode.run(),
     "hear": bench_hear.run,
     "kit": lambda checkpoint: bench_kit.run(),
