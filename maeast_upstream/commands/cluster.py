@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
 
     refuse_unwritable(args.out)
     table = EmbeddingTable(args.embeddings, args.layer)
-    refuse_to_replace_inputs([args.out], find_files(args.embeddings))
+    refuse_to_replace_inputs([args.out], [args.embeddings, *find_files(args.embeddings)])
     if len(table.layers) > 1 and args.layer is None:
         print(f"layer {table.layer} of {', '.join(table.layers)}; --layer chooses another")
     min_size = MIN_SIZE if args.min_size is None else args.min_size

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     outputs = [path for path in (args.out, args.removable) if path is not None]
     for path in outputs:
         refuse_unwritable(path)
-    refuse_to_replace_inputs(outputs, find_files(args.embeddings))
+    refuse_to_replace_inputs(outputs, [args.embeddings, *find_files(args.embeddings)])
     if args.out is not None and args.removable is not None and args.out.absolute() == args.removable.absolute():
         raise UsageError(f"-o and --removable are the same file, {args.out}")
     if len(table.layers) > 1 and args.layer is None:

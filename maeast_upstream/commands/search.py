@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     if args.cut:
         check_folder(args.cut)
     table, encoder = table_from(args)
+    if not args.average:
+        args.queries = list(dict.fromkeys(args.queries))
     hits = search(
         table,
         args.queries,

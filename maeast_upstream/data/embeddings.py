@@ -91,7 +91,7 @@ class Embeddings:
         return Embeddings(
             paths=[self.paths[row] for row in rows],
             # an index copies; all rows of a large table should not be copied
-            vectors=self.vectors if len(rows) == len(self.paths) else self.vectors[rows],
+            vectors=self.vectors if np.array_equal(rows, range(len(self.paths))) else self.vectors[rows],
             start_ms=self.start_ms[rows],
             end_ms=self.end_ms[rows],
             segments=self.segments[rows],

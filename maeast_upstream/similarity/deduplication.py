@@ -96,13 +96,15 @@ def duplicates(
         folder: Where relative paths of the table start; None for the folder that the table names, or the current one.
 
     Raises:
-        ValueError: The table cannot be read or has fewer than two rows, the threshold is out of range, or bytes are
-            to be compared and no file is found.
+        ValueError: The table cannot be read or has fewer than two rows, the threshold is out of range, the
+            folder does not exist, or bytes are to be compared and no file is found.
         OSError: There is no room for the vectors of a large table in the folder of temporary files.
     """
     check_threshold(threshold)
     if compare not in get_args(Compare):
         raise ValueError(f"compare must be {', '.join(get_args(Compare))}, got {compare!r}")
+    if folder is not None and not Path(folder).is_dir():
+        raise ValueError(f"{folder}: no such folder for relative paths of the table to start at")
     clips, unit = _read(table, folder)
     rows = np.unique(clips.parts(clips.recording), return_index=True)[1]
     contents = np.full(len(clips.recordings), NOT_FOUND)

@@ -7,6 +7,8 @@ import torch
 
 PIECE_ROWS = 512
 """Rows that are converted to float32 at a time: 3 MB of 1,536 dimensions stay in the cache between two uses."""
+SHORTEST = 1e-15
+"""Rows that are shorter are scaled before they are compared."""
 
 
 class Nearest:
@@ -92,6 +94,9 @@ def cosines(vectors: np.ndarray, queries: torch.Tensor, first: int = 0) -> np.nd
         if not torch.isfinite(lengths).all():
             row = first + start + int((~torch.isfinite(lengths)).nonzero()[0])
             raise ValueError(f"row {row} (counted from 0) of the table has NaN, infinite or too large values")
+        if (short := lengths < SHORTEST).any():  # the squares of such values are less than float32 holds
+            piece[short] /= piece[short].abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+            lengths = torch.linalg.vector_norm(piece, dim=1)
         products = queries @ piece.T
         result[:, start : start + PIECE_ROWS] = products / lengths.clamp_min(torch.finfo(torch.float32).tiny)
     return result.clamp_(-1.0, 1.0).numpy()

@@ -98,11 +98,18 @@ def find_queries(
         elif isinstance(item, (str, Path)):
             queries.append(_of_text(str(item), table, readout, load))
         elif isinstance(item, Segment):
-            queries.append(_of_segment(item.path, item, table, readout, load))
+            queries.append(_of_segment(_segment_name(item), item, table, readout, load))
         else:
             expected = "paths, segments, mappings with array and sampling_rate, or vectors"
             raise ValueError(f"a query of type {type(item).__name__}; expected {expected}")
     return queries
+
+
+def _segment_name(segment: Segment) -> str:
+    if segment.start_ms is None and segment.end_ms is None:
+        return segment.path
+    end = "end" if segment.end_ms is None else f"{segment.end_ms / 1000:g}"
+    return f"{segment.path}@{(segment.start_ms or 0) / 1000:g}-{end}"
 
 
 def average(queries: Sequence[Query]) -> Query:

@@ -7,6 +7,7 @@ import numpy as np
 
 from maeast_upstream.data.embeddings import EmbeddingTable
 from maeast_upstream.data.inputs import Segment
+from maeast_upstream.display import as_name
 from maeast_upstream.encoder import Encoder, Precision
 from maeast_upstream.fingerprint import load_same
 from maeast_upstream.readout import Readout
@@ -133,7 +134,7 @@ def hits_of(
     named = table.take([row for _, _, row, _ in chosen], vectors=False)
     return [
         Hit(
-            query=query.name,
+            query=as_name(query.name),
             rank=rank,
             path=named.paths[number],
             segment=int(named.segments[number]),

@@ -121,11 +121,18 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def refuse_to_replace_inputs(written: Iterable[Path], read: Iterable[Path]) -> None:
-    """Raise ValueError if a file that is about to be written is one of those that are read; call it before the work."""
+    """Raise ValueError if a file that is about to be written is one of those that are read; call it before the work.
+
+    A folder may be read as a table, of which each parquet file is a part: none may be written there.
+    """
     inputs = set(map(os.path.realpath, read))
+    folders = {Path(path) for path in inputs if Path(path).is_dir()}
     for path in written:
-        if os.path.realpath(path) in inputs:
+        real = os.path.realpath(path)
+        if real in inputs:
             raise ValueError(f"{path}: an input, and an output of this run; give another -o")
+        if path.suffix == ".parquet" and not folders.isdisjoint(Path(real).parents):
+            raise ValueError(f"{path}: in a folder that is an input, where it would be read as a part; give another -o")
 
 
 def refuse_to_overwrite(path: Path, force: bool) -> None:

@@ -75,6 +75,7 @@ def test_dedup_takes_the_last_layer_and_says_so(tmp_path, capsys):
     ("options", "message"),
     [
         (["--threshold", "2"], "from -1 to 1"),
+        (["--relative-to", "nowhere"], "nowhere: no such folder"),
         (["--threshold", "nan"], "finite"),
         (["--layer", "3"], "no layer '3'"),
         (["-o", "t.parquet"], "an input"),

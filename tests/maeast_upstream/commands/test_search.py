@@ -1,4 +1,5 @@
 import csv
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from map_tables import write_table
 import maeast_upstream.encoder
 from maeast_upstream import cli, fingerprint
 from maeast_upstream.data.embeddings import EmbeddingTable, read_embeddings
+from maeast_upstream.data.inputs import Segment
 from maeast_upstream.similarity import search, searching
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
@@ -194,3 +196,34 @@ def test_python_takes_arrays_and_vectors(table, encoder):
         search(table, np.ones(3), 1)
     with pytest.raises(ValueError, match="needs the encoder|does not tell"):
         search(embeddings, {"array": samples, "sampling_rate": rate})
+
+
+def test_a_query_that_is_given_twice_is_listed_once(run, tmp_path):
+    once = run(CLIPS[3], "-k", 2)
+    assert run(CLIPS[3], CLIPS[3], "-k", 2, "--cut", tmp_path / "cut").startswith(once)
+    assert len(list((tmp_path / "cut").iterdir())) == 2
+
+
+def test_segments_of_one_file_are_queries_of_different_names(table, encoder):
+    segments = [Segment(str(CLIPS[3]), start_ms=0, end_ms=250.0), Segment(str(CLIPS[3]), start_ms=100.0)]
+    hits = search(table, [*segments, Segment(str(CLIPS[3]))], k=1, encoder=encoder)
+    assert [hit.query for hit in hits] == [f"{CLIPS[3]}@0-0.25", f"{CLIPS[3]}@0.1-end", str(CLIPS[3])]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "html"])
+def test_a_query_whose_name_is_not_utf8_is_written_as_in_tables(run, tmp_path, ending):
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.wav"))
+    odd.write_bytes(CLIPS[3].read_bytes())
+    run(odd, "-k", 1, "-o", tmp_path / f"h.{ending}")
+    assert rb"\xff.wav" in (tmp_path / f"h.{ending}").read_bytes()
+
+
+def test_no_part_of_a_table_is_replaced_or_added(run, tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    part = write_table(folder / "a.parquet", ["a.wav", "b.wav"], np.eye(2, dtype=np.float32))
+    before = part.read_bytes()
+    for name in ("a.parquet", "new.parquet"):
+        assert "an input" in run("a.wav", "-o", folder / name, table=folder, status=1)
+    assert part.read_bytes() == before
+    assert "1 hit" in run("a.wav", "-o", folder / "h.csv", table=folder)

@@ -165,6 +165,8 @@ def test_rows_are_taken_in_the_order_that_is_asked_for(tmp_path):
     found = table.take([2, 0, 2])
     assert found.paths == ["f.wav", "b.wav", "f.wav"]
     np.testing.assert_array_equal(found.vectors, VECTORS[[5, 1, 5]])
+    everything = list(range(table.rows))[::-1]
+    np.testing.assert_array_equal(table.take(everything).vectors, table.take(sorted(everything)).vectors[::-1])
     assert table.take([]).paths == []
 
 

@@ -32,6 +32,13 @@ def test_the_nearest_rows_are_those_of_the_plain_search(dtype):
         np.testing.assert_allclose(values, rows[numbers].astype(float) @ query / lengths, atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [1e-38, 1e-25, 1e-17, 1e17])
+def test_short_and_long_rows_have_the_same_cosines(length):
+    _, similarities = search([(0, ROWS)], QUERIES, 5)
+    _, scaled = search([(0, ROWS * np.float32(length))], QUERIES, 5)
+    np.testing.assert_allclose(scaled, similarities, atol=1e-6)
+
+
 def test_blocks_may_come_in_any_order():
     blocks = [(first, ROWS[first : first + 100]) for first in range(0, 1500, 100)]
     one, other = search(blocks, QUERIES, 20), search(blocks[::-1], QUERIES, 20)
