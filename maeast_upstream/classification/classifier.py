@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # imported where they are needed: a classifier loads without 
 KIND = "clips"
 """What classifier.json calls the kind; the other one is ``events``."""
 MAX_LABEL_CHARACTERS = 1000
+MAX_LOGIT = 1e30
+"""Far above all that are fitted; divided by any temperature it is finite in float32."""
 ARRAYS = ("mean", "scale", "weight", "bias")
 
 
@@ -221,8 +223,9 @@ class Classifier:
 
 def standardized(vectors: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Standardize (n, E) vectors by (E,) means and scales, and clip them at `MAX_STANDARD_DEVIATIONS`."""
-    x = np.subtract(vectors, mean, dtype=np.result_type(mean.dtype, np.float32))
-    x /= scale
+    with np.errstate(over="ignore"):  # infinite values are clipped, too
+        x = np.subtract(vectors, mean, dtype=np.result_type(mean.dtype, np.float32))
+        x /= scale
     clipped: np.ndarray = np.clip(x, -MAX_STANDARD_DEVIATIONS, MAX_STANDARD_DEVIATIONS, out=x)
     return clipped
 
@@ -263,6 +266,10 @@ def check_arrays(classifier: Classifier) -> None:
             raise ValueError(f"{name} holds NaN or infinite values")
     if not (classifier.scale > 0).all():
         raise ValueError("scale holds values that are not above 0")
+    # the largest logits that vectors can get, see `Classifier`
+    largest = MAX_STANDARD_DEVIATIONS * np.abs(classifier.weight).sum(axis=1, dtype=np.float64)
+    if not (largest + np.abs(classifier.bias) < MAX_LOGIT).all():
+        raise ValueError(f"weight and bias must give logits below {MAX_LOGIT:g}, which they may not")
     if not ((classifier.thresholds >= 0) & (classifier.thresholds <= 1)).all():
         raise ValueError("thresholds must be from 0 to 1")
 
@@ -297,7 +304,8 @@ def number_list(name: str, value: Any) -> np.ndarray:
     """Return a JSON list of numbers; ValueError for anything else."""
     for number in listed(name, value):
         check_number(name, number)
-    return np.array(value, np.float32)
+    with np.errstate(over="ignore"):  # infinite values are refused with the others
+        return np.array(value, np.float32)
 
 
 def flag(name: str, value: Any) -> bool:

@@ -103,8 +103,8 @@ def _segment(number: int, clip: LabelledClip) -> Segment:
 def look_up_clips(clips: Sequence[LabelledClip], table: EmbeddingTable, labels_folder: Path) -> Examples:
     """Find the vectors of labelled clips in a table of embeddings; a clip without times gets all rows of its file.
 
-    Paths of the table are absolute, or relative to the folder that the table names, the working folder, or the table's
-    own folder; if none of the clips is found so, to the folder of the labels.
+    Paths of the table are absolute, or relative to the folder that the table names; where it names none, to the working
+    folder or the table's own. If none of the clips is found so, they are relative to the folder of the labels.
 
     Args:
         clips: The clips.
@@ -112,11 +112,12 @@ def look_up_clips(clips: Sequence[LabelledClip], table: EmbeddingTable, labels_f
         labels_folder: The folder of the table of labels.
 
     Raises:
-        ValueError: The table does not tell its checkpoint, is broken, or has none of the clips.
+        ValueError: The table does not tell its checkpoint, is broken, or has none of the clips; or a relative path in
+            it may be that of two labelled files.
     """
     if table.origin is None or table.readout is None:
         raise ValueError(f"{table.path}: does not tell the checkpoint of its vectors; expected what maeast embed wrote")
-    folders = [Path(table.root).resolve(), Path.cwd(), table.path.resolve().parent]
+    folders = [Path(table.root).resolve()] if table.root else [Path.cwd(), table.path.resolve().parent]
     # labels that the map saved have the table's names, wherever they were saved to
     rows = _rows_of(clips, table, folders) or _rows_of(clips, table, [labels_folder.resolve()])
     found = {number for number, _, _ in rows}
@@ -155,10 +156,22 @@ def _rows_of(
         for row, (path, (start, end)) in enumerate(zip(block.paths, times, strict=True)):
             by_second = by_name.get(from_name(path)) or by_name.get(_real(from_name(path))) or {}
             seconds = {None, int((start - SAME_MS) // 1000), int((start + SAME_MS) // 1000)} if by_second else ()
-            for number in itertools.chain.from_iterable(by_second.get(second, ()) for second in seconds):
+            numbers = list(itertools.chain.from_iterable(by_second.get(second, ()) for second in seconds))
+            _refuse_ambiguous(path, {clips[number].path for number in numbers}, table)
+            for number in numbers:
                 if _has_times(clips[number], start, end):
                     rows.append((number, start, block.vectors[row].copy()))
     return sorted(rows, key=lambda item: item[:2])
+
+
+def _refuse_ambiguous(path: str, files: set[str], table: EmbeddingTable) -> None:
+    """Raise ValueError if the path in a table may be that of several labelled files."""
+    if len(files) > 1:
+        first, second = map(as_text, sorted(files)[:2])
+        raise ValueError(
+            f"{table.path}: {as_text(path)} may be {first} or {second}; move the table to the folder in which it was "
+            "made and run this there, or make it with --relative-to"
+        )
 
 
 def _real(path: str) -> str:

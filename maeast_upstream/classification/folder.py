@@ -17,7 +17,6 @@ from maeast_upstream.checks import quote
 from maeast_upstream.messages import shortened
 from maeast_upstream.storage.atomic import remove_leftovers, replacing
 from maeast_upstream.storage.json_file import read_json
-from maeast_upstream.storage.text import refuse_endless
 from maeast_upstream.version import __version__
 
 SETTINGS_NAME, ARRAYS_NAME, ENCODER_NAME = "classifier.json", "classifier.safetensors", "encoder"
@@ -126,6 +125,8 @@ def read_classifier(
         raise ValueError(f"{folder}: a classifier of {settings['kind']}; expected one of {kind}")
     settings = {name: value for name, value in settings.items() if name not in ("kind", "format", "version")}
     checkpoint, fingerprint = settings.pop("checkpoint", ""), settings.pop("fingerprint", "")
+    if checkpoint is None and not (folder / ENCODER_NAME).is_dir():  # else the hub might be asked for that name
+        raise ValueError(f"{folder}: no folder {ENCODER_NAME} in it, which holds the encoder of this classifier")
     checkpoint = str(folder / ENCODER_NAME) if checkpoint is None else checkpoint
     path = folder / ARRAYS_NAME
     try:
@@ -163,8 +164,9 @@ def _read_arrays(path: Path, digest: Any, names: Collection[str]) -> dict[str, n
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    refuse_endless(path)
     size = path.stat().st_size
+    if not path.is_file():
+        raise ValueError("a pipe, device or folder; expected a file")
     if size > MAX_ARRAYS_BYTES:
         raise ValueError(f"has {size} bytes, which no classifier has")
     with path.open("rb") as file:

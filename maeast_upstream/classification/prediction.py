@@ -122,9 +122,10 @@ def predict_table(builder: PredictionTableBuilder, path: Path) -> Iterator[Any]:
         ValueError: As in `EmbeddingTable`; the table is of another checkpoint, kind or readout.
     """
     table = open_table(builder.classifier, path)
-    if table.origin is not None and table.origin.windows != builder.spec.windows:
+    fitted_on = builder.classifier.windows
+    if fitted_on is not None and table.origin is not None and table.origin.windows != fitted_on:
         logger.warning("%s: %s, and the classifier was fitted on %s", path,
-                       described(table.origin.windows), described(builder.classifier.windows))  # fmt: skip
+                       described(table.origin.windows), described(fitted_on))  # fmt: skip
     for block in table.blocks():
         if np.isnan(block.end_ms).any():
             raise ValueError(f"{path}: rows without end_ms; expected a table that maeast embed wrote")

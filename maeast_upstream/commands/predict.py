@@ -122,7 +122,10 @@ def is_of_events(args: argparse.Namespace) -> bool:
 
 def parse_threshold(text: str) -> float | str:
     """Parse the value of --threshold."""
-    return text if text == "chosen" else float(text)
+    try:
+        return text if text == "chosen" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a probability or chosen, got {text!r}") from None
 
 
 def spec_from(args: argparse.Namespace) -> "PredictionSpec":
@@ -165,10 +168,10 @@ def predict_audio(args: argparse.Namespace, classifier: "Classifier", spec: "Pre
 
 
 def settings_of(classifier: "Classifier", spec: "PredictionSpec") -> dict[str, object]:
-    """Return what determines the rows beside the embeddings."""
+    """Return what determines the rows beside the embeddings; their kind tells them from rows of embeddings."""
     from dataclasses import asdict
 
-    return {"classifier": classifier.digest(), "prediction": asdict(spec)}
+    return {"kind": "predictions", "classifier": classifier.digest(), "prediction": asdict(spec)}
 
 
 def predict_from_table(
@@ -181,6 +184,7 @@ def predict_from_table(
     from maeast_upstream.classification.prediction_table import PredictionTableBuilder
     from maeast_upstream.data.embeddings import METADATA_KEY
     from maeast_upstream.data.relative_names import ROOT_KEY
+    from maeast_upstream.storage.settings import refuse_changes
 
     opened = open_table(classifier, table)
     origin = opened.origin
@@ -188,9 +192,12 @@ def predict_from_table(
     settings = {"table": os.path.abspath(table), **settings_of(classifier, spec), "format": output.format}  # noqa: PTH100
     settings |= {ROOT_KEY: opened.root or None}
     builder = PredictionTableBuilder(classifier, embedding, spec, {METADATA_KEY: json.dumps({"settings": settings})})
-    if output.whole() and not args.force:
-        raise ValueError(f"{output.address} exists already; give --force to replace it, or another name")
     store = output.store
+    if not args.force and (output.whole() or (output.is_folder and store.begun)):
+        raise ValueError(f"{output.address} exists already; give --force to replace it, or another name")
+    if store.begun and not args.force:
+        before = {"table": None, **store.settings()}
+        refuse_changes(before, settings, store.storage.shown(), "give another -o, or --force to start again")
     if store.begun or args.force:
         output.remove()  # labelling is quick, so that nothing is continued
     clips = rows = 0

@@ -46,6 +46,6 @@ def predict_events(args: argparse.Namespace, output: "Output") -> int:
         args.checkpoint or detector.checkpoint,
         args.max_hours,
         make_builder=partial(EventTableBuilder, detector),
-        more_settings={"detector": detector.digest()},
+        more_settings={"kind": "events", "detector": detector.digest()},
     )
     return run_job(args, job)

@@ -1,11 +1,10 @@
 """Windows: pieces of equal length that long audio is cut into, each of which gets an embedding of its own."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from maeast_upstream.audio.constants import MAX_MS, SAMPLE_RATE
-from maeast_upstream.checks import quote
+from maeast_upstream.checks import LARGEST, quote
 
 MIN_SECONDS = 0.025
 """Shortest window: the front end's analysis window."""
@@ -24,7 +23,7 @@ class Windows:
 
     def __post_init__(self) -> None:
         for name, value in (("window", self.seconds), ("overlap", self.overlap)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
                 raise ValueError(f"{name} must be a number of seconds, got {quote(value)}")
         if not MIN_SECONDS <= self.seconds <= MAX_MS / 1000:
             raise ValueError(f"window must be {MIN_SECONDS:g} to {MAX_MS / 1000:g} seconds, got {self.seconds:g}")

@@ -3,6 +3,7 @@
 `data.annotations` reads them again, with the same parts and labels.
 """
 
+import logging
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,10 +12,14 @@ from typing import NamedTuple
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.data.annotations import END, OFFSET, START
 from maeast_upstream.data.recordings import INDEX_COLUMNS, INDEX_NAME, as_field
+from maeast_upstream.display import as_text
 from maeast_upstream.extract.npy_names import name_of
+from maeast_upstream.messages import counted
 from maeast_upstream.storage import delimited
 from maeast_upstream.storage.folder import Storage
 from maeast_upstream.storage.remote import is_remote
+
+logger = logging.getLogger(__name__)
 
 ENDINGS = {"raven": ".selections.txt", "audacity": ".txt"}
 """The forms, and how the names of their files end."""
@@ -106,18 +111,20 @@ def write_annotations(
     form: str,
     root: str = "",
     scratch: Storage | None = None,
+    merge: bool = False,
 ) -> int:
     """Write a file for each recording, and `INDEX_NAME`, which lists the recording of each file.
 
     The files of ``sub/clip.wav`` are ``sub/clip.wav.selections.txt`` and ``sub/clip.wav.txt``. No two recordings share
-    one, see `npy_names`.
+    one, see `npy_names`. A file that was corrected since it was written is kept, and a warning says so.
 
     Args:
-        folder: Where they are written; files of these names are replaced.
+        folder: Where they are written.
         recordings: The path of each recording, each once, and its rows; see `by_recording`.
         form: One of `ENDINGS`.
         root: The folder that paths are relative to; "" for the current one.
         scratch: A folder of the same file system for files that are not whole yet.
+        merge: Whether parts with the same label that overlap or follow one another become one, see `merge_adjacent`.
 
     Returns:
         The number of recordings.
@@ -127,17 +134,34 @@ def write_annotations(
     """
     folder.make()
     any_case = folder.is_local and _takes_any_case(folder)
-    index = []
+    is_new, index, corrected = not folder.exists(INDEX_NAME), [], []
     for path, rows in recordings:
         name = name_of(path, ".txt", any_case) + ENDINGS[form]
         folder.make(os.path.dirname(name))  # noqa: PTH120  (inside any file system)
-        lines = raven_lines(rows, root) if form == "raven" else audacity_lines(rows)
-        with folder.writing(name, scratch, durable=False) as file:
-            file.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
+        forms = [_content(rows, form, root), _content(merge_adjacent(rows), form, root)]
+        if not is_new and folder.exists(name) and _read(folder, name) not in forms:
+            corrected.append(name)
+        else:
+            with folder.writing(name, scratch, durable=False) as file:
+                file.write(forms[merge])
         index.append((as_field(name), as_field(absolute(path, root))))
+    if corrected:
+        logger.warning("kept, as changed since it was written: %s, such as %s; --force writes all again",
+                       counted(len(corrected), "file"), as_text(folder.path(corrected[0])))  # fmt: skip
     with folder.writing(INDEX_NAME, scratch) as file:
         file.writelines(line.encode() for line in delimited.lines([INDEX_COLUMNS, *index]))
     return len(index)
+
+
+def _content(rows: Iterable[Found], form: str, root: str) -> bytes:
+    lines = raven_lines(rows, root) if form == "raven" else audacity_lines(rows)
+    return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _read(folder: Storage, name: str) -> bytes:
+    with folder.open(name) as file:
+        content: bytes = file.read()
+    return content
 
 
 def annotation_names(form: str, paths: Iterable[str]) -> Iterator[str]:

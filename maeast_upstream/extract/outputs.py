@@ -21,7 +21,6 @@ from maeast_upstream.extract.annotation_files import (
     Found,
     annotation_names,
     by_recording,
-    merge_adjacent,
     write_annotations,
 )
 from maeast_upstream.extract.joins import join_csv, join_npz, join_parquet, join_reduced
@@ -106,7 +105,8 @@ class Output:
                         yield f"{self.name}/{name}"
         if self.format in ENDINGS:
             paths = {path for table in store.tables() for path in table["path"].to_pylist()}
-            yield from (f"{self.name}/{name}" for name in annotation_names(self.format, paths))
+            for form in ENDINGS:  # the run that is replaced may have written the other form
+                yield from (f"{self.name}/{name}" for name in annotation_names(form, paths))
 
     def refuse_as_input(self, inputs: Sequence[str]) -> None:
         """Raise ValueError if one of the inputs is the output, or a file that is written or removed with it."""
@@ -174,10 +174,9 @@ class Output:
             with self._writing(f"{self.name}/{INDEX_NAME}") as file:
                 join_parquet(self.store, schema, file)
         if self.format in ENDINGS:
-            merged = merge_adjacent if self.merge else list
-            recordings = ((path, merged(rows)) for path, rows in by_recording(self._found))
-            root = str(self.store.settings().get(ROOT_KEY) or "")
-            write_annotations(self.parent.folder(self.name), recordings, self.format, root, self.store.storage)
+            root, folder = str(self.store.settings().get(ROOT_KEY) or ""), self.parent.folder(self.name)
+            recordings = by_recording(self._found)
+            write_annotations(folder, recordings, self.format, root, self.store.storage, self.merge)
         if self.is_folder:
             return
         with self._writing(self.name) as file:

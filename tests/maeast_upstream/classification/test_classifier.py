@@ -78,9 +78,13 @@ def test_a_saved_classifier_loads_and_computes_the_same_bits(saved):
 
 
 def test_a_folder_with_its_own_encoder_can_be_moved(tmp_path):
+    (tmp_path / "old" / "encoder").mkdir(parents=True)
     make(checkpoint=str(tmp_path / "old" / "encoder")).save(tmp_path / "old")
     (tmp_path / "old").rename(tmp_path / "new")
     assert Classifier.load(tmp_path / "new").checkpoint == str(tmp_path / "new" / "encoder")
+    (tmp_path / "new" / "encoder").rmdir()
+    with pytest.raises(ValueError, match="no folder encoder in it"):
+        Classifier.load(tmp_path / "new")
 
 
 def test_saving_again_replaces_the_classifier_and_leaves_other_files(saved):
@@ -117,11 +121,13 @@ def test_a_failed_save_leaves_nothing(tmp_path):
         ({"thresholds": [0.5, 0.5]}, "thresholds"),
         ({"thresholds": [0.5, 0.5, 2]}, "thresholds"),
         ({"thresholds": [0.5, 0.5, "x"]}, "thresholds"),
+        ({"thresholds": [0.5, 0.5, 1e39]}, "thresholds"),
         ({"fingerprint": "x"}, "fingerprint"),
         ({"checkpoint": 7}, "checkpoint"),
         ({"readout": {"layer": "last"}}, "readout"),
         ({"readout": {"layer": "top", "mel": "mean", "pool": "mean", "hop_ms": None}}, "layer"),
         ({"windows": {"seconds": -1, "overlap": 0}}, "window"),
+        ({"windows": {"seconds": 10**400, "overlap": 0}}, "window"),
         ({"about": [1]}, "about"),
         ({"sha256": "0"}, "belongs"),
     ],
@@ -154,6 +160,8 @@ def digest(folder):
         ({"bias": np.full(3, np.nan, np.float32)}, "NaN"),
         ({"weight": np.zeros((3, 5), np.float32)}, "shape"),
         ({"scale": np.zeros(4, np.float32)}, "scale"),
+        ({"weight": np.full((3, 4), 1e30, np.float32)}, "weight and bias must give logits below"),
+        ({"bias": np.full(3, -3e38, np.float32)}, "weight and bias must give logits below"),
     ],
 )
 def test_wrong_numbers_are_refused_by_name(saved, changes, problem):

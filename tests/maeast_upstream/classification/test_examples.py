@@ -95,6 +95,16 @@ def test_files_of_the_same_names_in_another_folder_are_not_confused(clips, table
     assert [Path(clip.path).name for clip in found.clips] == ["1.wav", "2.wav"]
 
 
+def test_a_path_that_may_be_that_of_two_labelled_files_is_refused(clips, table, monkeypatch):
+    (clips / "other" / "clips").mkdir(parents=True)
+    monkeypatch.chdir(clips / "other")
+    text = "path,label\nclips/0.wav,a\nother/clips/0.wav,b\nclips/1.wav,a\nother/clips/1.wav,b\n"
+    with pytest.raises(ValueError, match=r"clips/0.wav may be .*/clips/0.wav or .*/other/clips/0.wav; move the table"):
+        look_up_clips(labelled(clips, text), EmbeddingTable(table), clips)
+    monkeypatch.chdir(clips)
+    assert len(look_up_clips(labelled(clips, text), EmbeddingTable(table), clips).vectors) == 2
+
+
 def test_a_table_of_windows_is_joined_by_times_and_by_whole_files(clips, table):
     arguments = ["clips", "-o", "w.parquet", "--workers", "0", "--window", "1", "--overlap", "0.5", "-q"]
     assert embed.main(arguments) == 0

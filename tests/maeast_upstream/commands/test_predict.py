@@ -171,6 +171,65 @@ def test_annotations_of_each_recording_have_the_rows_of_the_table(folder, tmp_pa
         assert sum(row.end_ms - row.start_ms for row in merged) <= sum(row.end_ms - row.start_ms for row in read)
 
 
+def embed_clips(out, *options) -> Path:
+    assert main(["embed", *map(str, CLIPS[:2]), *map(str, options), "-o", str(out)]) == ExitStatus.DONE
+    return out
+
+
+def test_annotations_that_were_corrected_are_kept_until_forced(folder, tmp_path, caplog):
+    command = [*CLIPS[:2], "-m", folder, "-o", tmp_path / "found", "--format", "audacity"]
+    assert run(*command) == ExitStatus.DONE
+    corrected, other = sorted((tmp_path / "found").rglob("*.txt"))
+    before = corrected.read_text(), other.read_text()
+    corrected.write_text("0.1\t0.2\tcorrected\n")
+    assert run(*command, "--merge") == ExitStatus.DONE
+    assert f"kept, as changed since it was written: 1 file, such as {corrected}" in caplog.text
+    assert corrected.read_text() == "0.1\t0.2\tcorrected\n"
+    assert run(*command, "--force") == ExitStatus.DONE
+    assert (corrected.read_text(), other.read_text()) == before
+
+
+def test_the_other_form_of_annotations_is_removed_when_it_is_replaced(folder, tmp_path):
+    table, out = embed_clips(tmp_path / "t.parquet"), tmp_path / "found"
+    for given in (table, CLIPS[0]):
+        for form in ("raven", "audacity"):
+            assert run(given, "-m", folder, "-o", out, "--format", form, "--force") == ExitStatus.DONE
+            assert {path.name.endswith(".selections.txt") for path in out.rglob("*.txt")} == {form == "raven"}
+
+
+def test_labels_of_a_table_do_not_replace_the_parts_of_another_run(folder, tmp_path, capsys):
+    table, parts = embed_clips(tmp_path / "t.parquet"), embed_clips(tmp_path / "parts")
+    before = pq.read_table(parts)
+    assert run(table, "-m", folder, "-o", parts) == ExitStatus.FAILED
+    assert "exists already; give --force" in capsys.readouterr().err
+    parts.rename(tmp_path / "found.parquet.parts")  # what an interrupted `embed -o found.parquet` leaves
+    assert run(table, "-m", folder, "-o", tmp_path / "found.parquet") == ExitStatus.FAILED
+    assert "give another -o, or --force" in capsys.readouterr().err
+    assert pq.read_table(tmp_path / "found.parquet.parts").equals(before)
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "parts"])
+def test_embeddings_and_labels_of_the_same_inputs_are_different_outputs(folder, tmp_path, capsys, name):
+    out = embed_clips(tmp_path / name)
+    assert run(*CLIPS[:2], "-m", folder, "-o", out) == ExitStatus.FAILED
+    assert "was begun with kind 'scene', not 'predictions'" in capsys.readouterr().err
+    assert run(*CLIPS[:2], "-m", folder, "-o", out, "--force") == ExitStatus.DONE
+    assert pq.read_table(out).column_names == COLUMNS
+    assert main(["embed", *map(str, CLIPS[:2]), "-o", str(out)]) == ExitStatus.FAILED
+    assert "was begun with kind 'predictions', not 'scene'" in capsys.readouterr().err
+
+
+def test_windows_other_than_those_it_was_fitted_on_are_named(folder, tmp_path, caplog):
+    random_classifier(windows=Windows(2.0)).save(tmp_path / "m")
+    table = embed_clips(tmp_path / "t.parquet", "--window", 1)
+    assert run(table, "-m", tmp_path / "m", "-o", tmp_path / "found.csv") == ExitStatus.DONE
+    expected = "windows of 1 s with 0 s overlap, and the classifier was fitted on windows of 2 s with 0 s overlap"
+    assert expected in caplog.text
+    caplog.clear()
+    assert run(table, "-m", folder, "-o", tmp_path / "whole.csv") == ExitStatus.DONE
+    assert "fitted on" not in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("given", ["audio", "table"])
 def test_annotations_name_the_recordings_that_paths_are_relative_to(folder, tmp_path, monkeypatch, given):
@@ -202,7 +261,7 @@ def test_the_pages_of_a_mapped_file_are_dropped_and_read_again(tmp_path, monkeyp
     [
         (["--top", "0"], "top must be at least 1"),
         (["--threshold", "1.5"], "threshold must be from 0 to 1"),
-        (["--threshold", "high"], "--threshold"),
+        (["--threshold", "high"], "--threshold: must be a probability or chosen, got 'high'"),
         (["--all-scores", "--top", "2"], "give neither top nor threshold"),
         (["--overlap", "1"], "--overlap goes with --window"),
         (["--relative-to", "nothing"], "nothing: no such folder, which paths should be relative to"),
