@@ -34,9 +34,10 @@ function drawMarks() {
 /** Mark labelled rows by a dot, where colours show something else than labels. */
 function drawDots(pen, ink) {
   pen.fillStyle = ink;
+  const size = data.count <= 3000 ? 3 : 1; // smaller than the points, so that their colours stay visible
   for (const row of [...labelledRows()].slice(0, MAX_DOTS)) {
     const [x, y] = place(row);
-    pen.fillRect(x - 1.5, y - 1.5, 3, 3);
+    pen.fillRect(x - size / 2, y - size / 2, size, size);
   }
 }
 
