@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         refuse_to_replace_inputs([args.out], [Path(name) for name in (args.table, *args.queries)])
     if args.cut:
         check_folder(args.cut)
-    table, encoder = table_from(args)
+    table, encoder, left_out = table_from(args)
     if not args.average:
         args.queries = list(dict.fromkeys(args.queries))
     hits = search(
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(lines(hits)))
     if args.cut:
         failed += cut(hits, args.cut, args.force, table.root)
-    return report(hits, failed, args)
+    return max(report(hits, failed, args), ExitStatus.PARTIAL if left_out else ExitStatus.DONE)
 
 
 def build_parser() -> Parser:
@@ -105,8 +105,8 @@ def check(args: argparse.Namespace) -> None:
     windows_from(args)
 
 
-def table_from(args: argparse.Namespace) -> "tuple[Table, Encoder | None]":
-    """Return the table; or embeddings in memory and their encoder, where audio is given in its place."""
+def table_from(args: argparse.Namespace) -> "tuple[Table, Encoder | None, int]":
+    """Return the table, or embeddings in memory and their encoder where audio is given; and how much was not read."""
     from maeast_upstream.data.embeddings import EmbeddingTable
 
     path = Path(args.table)
@@ -118,14 +118,15 @@ def table_from(args: argparse.Namespace) -> "tuple[Table, Encoder | None]":
         table = EmbeddingTable(path, args.layer)
         if len(table.layers) > 1 and args.layer is None:
             print(f"layer {table.layer} of {', '.join(table.layers)}; --layer chooses another")
-        return table, None
+        return table, None, 0
     from maeast_upstream.encoder import load_model
     from maeast_upstream.extract.in_memory import embed_in_memory
 
     if args.layer is not None:
         raise UsageError("--layer goes with a table")
     encoder = load_model(args.checkpoint, args.device, args.precision)
-    return embed_in_memory([args.table], encoder, windows=windows_from(args))[0], encoder
+    table, errors = embed_in_memory([args.table], encoder, windows=windows_from(args))
+    return table, encoder, len(errors)
 
 
 def report(hits: Sequence["Hit"], failed: Sequence[tuple["Hit", str]], args: argparse.Namespace) -> int:

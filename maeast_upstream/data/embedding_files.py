@@ -146,6 +146,7 @@ def read_batches(
     present = [column for column in wanted if column in file.schema_arrow.names]
     try:
         for batch in file.iter_batches(rows, row_groups=list(groups), columns=present, use_threads=False):
+            batch.validate(full=True)  # names may hold bytes that are no text
             yield (batch if layer is None else batch.filter(pc.equal(batch["layer"], layer)))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{part}: not a table of embeddings ({shortened(error)})") from error

@@ -134,10 +134,13 @@ def test_a_table_of_hits_is_written(run, tmp_path):
         "query", "rank", "path", "segment", "start_ms", "end_ms", "similarity"]  # fmt: skip
 
 
-def test_a_folder_of_audio_is_searched_without_a_table(run, tmp_path):
+def test_a_folder_of_audio_is_searched_without_a_table(run, tmp_path, caplog):
     for clip in CLIPS[:3]:
         (tmp_path / clip.name).symlink_to(clip)
     assert re.search(r"1 +1\.000", run(CLIPS[1], "--keep-self", "-k", 1, "--window", 5, table=tmp_path))
+    (tmp_path / "broken.wav").write_text("no audio")
+    run(CLIPS[1], table=tmp_path, status=3)
+    assert "broken.wav" in caplog.text
 
 
 BAD = {

@@ -203,3 +203,13 @@ def test_the_digest_is_that_of_the_content(tmp_path):
     first, copy = (write_table(tmp_path / f"{name}.parquet", NAMES, VECTORS) for name in "ab")
     other = write_table(tmp_path / "c.parquet", NAMES, VECTORS + np.eye(6, 4, dtype=np.float32))
     assert EmbeddingTable(first).digest == EmbeddingTable(copy).digest != EmbeddingTable(other).digest
+
+
+@pytest.mark.parametrize("column", ["path", "layer"])
+def test_names_that_are_no_text_are_refused(tmp_path, column):
+    names = [None, pa.py_buffer(np.int32([0, 2, 4]).tobytes()), pa.py_buffer(b"\xff\xfeab")]
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0, 0.0, 1.0]), 2)
+    columns = {"path": ["a", "b"], "vector": vectors, column: pa.Array.from_buffers(pa.string(), 2, names)}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="not a table of embeddings"):
+        read_embeddings(tmp_path / "t.parquet")
