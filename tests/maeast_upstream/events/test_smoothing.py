@@ -1,5 +1,7 @@
 """Events from probabilities, against a plain loop over the time steps."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -63,3 +65,13 @@ def test_a_recording_without_time_steps_has_no_events():
 def test_settings_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
         Smoothing(**{name: value})
+
+
+def test_events_are_found_without_the_packages_of_an_extra(monkeypatch):
+    for name in ("scipy", "sklearn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    probabilities = np.array([[0.9], [0.1], [0.9], [0.9], [0.1], [0.1]])
+    times_ms = 7.5 + HOP_MS * np.arange(6)
+    smoothing = Smoothing(median_ms=120.0, threshold=0.5, gap_ms=0.0, min_ms=0.0)
+    (event,) = find_events(probabilities, times_ms, HOP_MS, ("kick",), smoothing, np.inf)
+    assert (event.start_ms, event.end_ms) == (0.0, times_ms[3] + HOP_MS / 2)
