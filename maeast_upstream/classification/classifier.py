@@ -95,6 +95,7 @@ class Classifier:
 
     def logits(self, vectors: np.ndarray) -> np.ndarray:
         """Return the (n, K) float32 logits of (n, E) vectors, before the temperature; errors as `probabilities`."""
+        vectors = np.asarray(vectors)  # of torch, too
         if vectors.ndim != 2 or vectors.shape[1] != self.dimensions:
             raise ValueError(
                 f"vectors of shape {vectors.shape}; this classifier reads vectors of {self.dimensions} dimensions"

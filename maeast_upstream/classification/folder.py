@@ -57,7 +57,7 @@ def write_classifier(
 
     refuse_unwritable_folder(folder, force=True)
     content = save({name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()})
-    is_inside = Path(source.checkpoint) == folder / ENCODER_NAME
+    is_inside = Path(source.checkpoint).absolute() == (folder / ENCODER_NAME).absolute()
     encoder = {"checkpoint": None if is_inside else source.checkpoint, "fingerprint": source.fingerprint}
     head = {"kind": kind, "format": FORMAT, "version": __version__, "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps({**head, **encoder, **settings}, indent=2, allow_nan=False)
@@ -125,9 +125,8 @@ def read_classifier(
         raise ValueError(f"{folder}: a classifier of {settings['kind']}; expected one of {kind}")
     settings = {name: value for name, value in settings.items() if name not in ("kind", "format", "version")}
     checkpoint, fingerprint = settings.pop("checkpoint", ""), settings.pop("fingerprint", "")
-    if checkpoint is None and not (folder / ENCODER_NAME).is_dir():  # else the hub might be asked for that name
-        raise ValueError(f"{folder}: no folder {ENCODER_NAME} in it, which holds the encoder of this classifier")
-    checkpoint = str(folder / ENCODER_NAME) if checkpoint is None else checkpoint
+    # absolute, so that it is never the name of a checkpoint on the hub where the folder is missing
+    checkpoint = str((folder / ENCODER_NAME).absolute()) if checkpoint is None else checkpoint
     path = folder / ARRAYS_NAME
     try:
         arrays = _read_arrays(path, settings.pop("sha256", None), names)

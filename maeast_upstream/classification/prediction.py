@@ -58,11 +58,16 @@ def predict_files(
         path, segment, start_ms, end_ms, label, probability, margin; and ``p_LABEL`` for each label with all scores.
 
     Raises:
-        ValueError: As in `embed_files`; the encoder or the table is of another checkpoint or readout.
+        ValueError: As in `embed_files`; the encoder or the table is of another checkpoint or readout; windows are given
+            for a table.
     """
     embedding = embedding_spec(classifier, windows)
     builder = PredictionTableBuilder(classifier, embedding, spec or PredictionSpec(), {})
+    if isinstance(inputs, Iterator):
+        inputs = list(inputs)  # they are looked at twice
     if (table := table_among(inputs)) is not None:
+        if windows is not None:
+            raise ValueError(f"windows go with audio; {table} is a table of embeddings, which has its own")
         yield from itertools.chain.from_iterable(rows.to_pylist() for rows in predict_table(builder, table))
         return
     if encoder is None:

@@ -77,6 +77,8 @@ def train_on_labels(
     path = Path(labels)
     if table is not None and (encoder, checkpoint, readout, windows) != (None,) * 4:
         raise ValueError("a table of embeddings has its own checkpoint, readout and windows: give one or the other")
+    if table is None and layer is not None:
+        raise ValueError(f"layer {layer!r} is one of a table of embeddings; without it give readout=Readout(layer=...)")
     clips = read_clips(path, multi_label, columns)
     if table is not None:
         examples = look_up_clips(clips, EmbeddingTable(table, layer, full=True), path.parent)

@@ -22,7 +22,7 @@ def predict_events(args: argparse.Namespace, output: "Output") -> int:
     given["--window"] = windows_from(args)
     for option, value in given.items():
         if value is not None:
-            raise UsageError(f"{option} does not go with events, whose threshold the fit has chosen")
+            raise UsageError(f"{option} does not go with events, whose windows and thresholds are those of the fit")
     from maeast_upstream.engines.selection import check_names
     from maeast_upstream.events.detector import EventDetector
     from maeast_upstream.events.event_table import EventTableBuilder

@@ -2,9 +2,11 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from maeast_upstream.classification.classifier import Classifier
@@ -62,6 +64,13 @@ def test_probabilities_of_extreme_vectors_are_finite(multi_label):
     assert np.isfinite(make(multi_label=multi_label, temperature=1e-6).probabilities(vectors)).all()
 
 
+def test_vectors_of_torch_and_lists_are_classified_as_those_of_numpy():
+    vectors = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+    expected = make().probabilities(vectors).tolist()
+    assert make().probabilities(torch.from_numpy(vectors)).tolist() == expected
+    assert make().probabilities(vectors.tolist()).tolist() == expected
+
+
 def test_vectors_of_another_length_or_with_nan_are_refused():
     with pytest.raises(ValueError, match="4 dimensions"):
         make().probabilities(np.zeros((2, 5), np.float32))
@@ -78,13 +87,20 @@ def test_a_saved_classifier_loads_and_computes_the_same_bits(saved):
 
 
 def test_a_folder_with_its_own_encoder_can_be_moved(tmp_path):
-    (tmp_path / "old" / "encoder").mkdir(parents=True)
     make(checkpoint=str(tmp_path / "old" / "encoder")).save(tmp_path / "old")
     (tmp_path / "old").rename(tmp_path / "new")
     assert Classifier.load(tmp_path / "new").checkpoint == str(tmp_path / "new" / "encoder")
-    (tmp_path / "new" / "encoder").rmdir()
-    with pytest.raises(ValueError, match="no folder encoder in it"):
-        Classifier.load(tmp_path / "new")
+
+
+def test_an_encoder_that_is_missing_in_the_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(checkpoint="birds/encoder").save("birds")
+    classifier = Classifier.load("birds")
+    assert classifier.checkpoint == str(tmp_path / "birds" / "encoder")
+    with pytest.raises(ValueError, match="no checkpoint '/.*/birds/encoder': expected a file or folder that exists"):
+        next(classifier.predict(__file__))
+    classifier.save("birds")
+    assert json.loads(Path("birds/classifier.json").read_text())["checkpoint"] is None
 
 
 def test_saving_again_replaces_the_classifier_and_leaves_other_files(saved):

@@ -199,3 +199,8 @@ def test_python_fits_saves_and_loads(tones, table, tmp_path):
     assert (loaded.probabilities(vectors) == classifier.probabilities(vectors)).all()
     with pytest.raises(ValueError, match="one or the other"):
         Classifier.fit(tones, table=table, checkpoint="bundled")
+
+
+def test_a_layer_without_a_table_is_refused(tones):
+    with pytest.raises(ValueError, match=r"layer '3' is one of a table .*readout=Readout\(layer=...\)"):
+        Classifier.fit(tones, layer="3")

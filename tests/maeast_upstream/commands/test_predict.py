@@ -219,6 +219,19 @@ def test_embeddings_and_labels_of_the_same_inputs_are_different_outputs(folder, 
     assert "was begun with kind 'predictions', not 'scene'" in capsys.readouterr().err
 
 
+def test_an_iterator_of_files_is_labelled_as_a_list_is(folder):
+    classifier, model = Classifier.load(folder), load_model()
+    rows = list(classifier.predict((path for path in CLIPS[:2]), encoder=model, workers=0))
+    assert [row["path"] for row in rows] == list(map(str, CLIPS[:2]))
+    assert rows == list(classifier.predict(CLIPS[:2], encoder=model, workers=0))
+
+
+def test_windows_for_a_table_are_refused_in_python(folder, tmp_path):
+    table = embed_clips(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="windows go with audio; .*t.parquet is a table"):
+        list(Classifier.load(folder).predict(table, windows=Windows(1.0)))
+
+
 def test_windows_other_than_those_it_was_fitted_on_are_named(folder, tmp_path, caplog):
     random_classifier(windows=Windows(2.0)).save(tmp_path / "m")
     table = embed_clips(tmp_path / "t.parquet", "--window", 1)
