@@ -39,9 +39,10 @@ $(VENV)/ready: setup.cfg constraints.txt
 	.venv-demo/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[plot]"
 	touch $@
 
-demo: $(DEMO_VENV)/ready ## embed the clips of tests/data, reconstruct a clip, draw a map of all
+demo: $(DEMO_VENV)/ready ## embed the clips of tests/data, search for one, reconstruct a clip, draw a map of all
 	@mkdir -p $(DEMO)
 	$(DEMO_VENV)/bin/maeast embed tests/data/audio --force -o $(DEMO)/embeddings.parquet
+	$(DEMO_VENV)/bin/maeast search tests/data/audio/yes-flite_rms_1_0.opus -t $(DEMO)/embeddings.parquet -k 5
 	$(DEMO_VENV)/bin/maeast visualize tests/data/audio/long_drums.opus -o $(DEMO)/reconstruction.png
 	$(DEMO_VENV)/bin/maeast map $(DEMO)/embeddings.parquet --labels tests/data/labels.csv -o $(DEMO)/map.html
 	@echo

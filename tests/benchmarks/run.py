@@ -34,11 +34,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def processor() -> str:
-    """The CPU's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
+    """The CPU's name, family and model."""
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    first = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    if "model name" not in first:
+        return platform.processor()
+    numbers = [f"{key.removeprefix('cpu ')} {first[key]}" for key in ("cpu family", "model") if key in first]
+    return f"{first['model name']} ({', '.join(numbers)})"
 
 
 CPU: dict[str, Callable[[Path], Rows]] = {
