@@ -125,8 +125,8 @@ def table_from(args: argparse.Namespace) -> "tuple[Table, Encoder | None, int]":
     if args.layer is not None:
         raise UsageError("--layer goes with a table")
     encoder = load_model(args.checkpoint, args.device, args.precision)
-    table, errors = embed_in_memory([args.table], encoder, windows=windows_from(args))
-    return table, encoder, len(errors)
+    embeddings, errors = embed_in_memory([args.table], encoder, windows=windows_from(args))
+    return embeddings, encoder, len(errors)
 
 
 def report(hits: Sequence["Hit"], failed: Sequence[tuple["Hit", str]], args: argparse.Namespace) -> int:

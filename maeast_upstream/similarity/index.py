@@ -31,6 +31,8 @@ ALIGNMENT = 64
 USEARCH_MAGIC = b"usearch"
 MAX_DIMENSIONS, MAX_ROWS = 1 << 16, 1 << 40
 SEARCH_SECONDS = 600
+READER_BYTES, READER_BYTES_PER_ROW = 2 << 30, 64
+"""Memory that a search may take, beside the file itself: a broken graph can make USearch ask for ever more."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ def candidates(path: Path, table: EmbeddingTable, queries: np.ndarray, count: in
             "shards": [[begin + shard.offset, shard.size, shard.first, shard.rows] for shard in header.shards],
             "dimensions": header.dimensions,
             "count": count,
+            "memory": READER_BYTES + READER_BYTES_PER_ROW * max(shard.rows for shard in header.shards),
         }
         command = [sys.executable, "-m", "maeast_upstream.similarity.index_reader", folder]
         try:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from maeast_upstream.decoding.worker import limit_memory
+
 
 def main(folder: Path) -> None:
     """Read a request from stdin and queries.npy in a folder; write rows.npy there, (Q, rows), -1 for none."""
     from usearch.index import Index
 
     request = json.load(sys.stdin)
+    limit_memory(request["memory"])
     queries, found = np.load(folder / "queries.npy", allow_pickle=False), []
     with Path(request["index"]).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         view = memoryview(content)

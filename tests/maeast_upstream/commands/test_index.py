@@ -96,3 +96,9 @@ def test_a_graph_of_random_bytes_does_not_end_this_process(table, built, seed):
         assert "broken index" in str(error)
     else:
         assert len(hits) == 3
+
+
+def test_the_memory_of_a_search_has_a_bound(table, built, monkeypatch):
+    monkeypatch.setattr(index, "READER_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="broken index"):  # 160 MB for the numbers of the rows
+        index.candidates(built, EmbeddingTable(table), ROWS[:1], count=20_000_000)
