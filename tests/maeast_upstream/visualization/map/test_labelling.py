@@ -339,7 +339,7 @@ def test_a_phone_shows_everything_in_one_column(browser, predicted):
     )
     try:
         fresh(browser, predicted)
-        browser.execute_script("select(1, false)")
+        browser.execute_script("select(1, false); assign('a_label_without_blanks_'.repeat(8))")
         assert browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [360, 360]
         for name in ("plot", "lasso", "label", "recent", "save", "load", "colour-by", "legend", "uncertain"):
             box = browser.execute_script("return document.getElementById(arguments[0]).getBoundingClientRect()", name)
