@@ -101,3 +101,14 @@ def pool_time(steps: "Tensor", lengths: "Tensor", pool: Pool) -> "Tensor":
         return torch.cat([mean, steps.masked_fill(past, -torch.inf).amax(dim=1)], dim=1)
     deviation = (steps - mean[:, None]).masked_fill(past, 0.0)
     return torch.cat([mean, (deviation.square().sum(dim=1) / count).sqrt()], dim=1)
+
+
+def checked_readout(readout: Readout | None, default: Readout) -> Readout:
+    """Return a readout, or the default for None.
+
+    Raises:
+        ValueError: It is something else, such as the name of a layer.
+    """
+    if readout is not None and not isinstance(readout, Readout):
+        raise ValueError(f"readout must be a Readout, such as Readout(layer='last'), or None, got {quote(readout)}")
+    return readout or default

@@ -13,7 +13,7 @@ from maeast_upstream.config import scene_width
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.extract.api import clip_of
 from maeast_upstream.messages import install_extra
-from maeast_upstream.readout import Readout
+from maeast_upstream.readout import Readout, checked_readout
 
 try:
     from sentence_transformers.base.modality_types import Modality
@@ -37,11 +37,11 @@ class MaeAstModule(InputModule):
             readout: Layers, mel axis, pooling and hop; None for the checkpoint's own.
 
         Raises:
-            ValueError: As `load_model`.
+            ValueError: As `load_model`, or the readout is none.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.encoder = encoder if isinstance(encoder, Encoder) else load_model(encoder)
-        self.readout = readout or self.encoder.config.readout
+        self.readout = checked_readout(readout, self.encoder.config.readout)
 
     @property
     def modalities(self) -> list[Modality]:

@@ -13,7 +13,7 @@ from maeast_upstream.encoder import Encoder, Precision, load_model
 from maeast_upstream.extract.api import clip_of
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.messages import install_extra
-from maeast_upstream.readout import Readout
+from maeast_upstream.readout import Readout, checked_readout
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -94,7 +94,7 @@ class MaeAstVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return scene_width(self._encoder().config, self._readout())
 
     def _readout(self) -> Readout:
-        return self.readout or self._encoder().config.readout
+        return checked_readout(self.readout, self._encoder().config.readout)
 
     def _encoder(self) -> Encoder:
         """Return the encoder of the present settings."""

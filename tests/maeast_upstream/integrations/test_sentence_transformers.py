@@ -160,6 +160,11 @@ def test_a_prompt_is_refused(model):
         model.encode(PATHS[:1], prompt="query: ")
 
 
+def test_a_readout_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="readout must be a Readout"):
+        MaeAstModule(readout="last")
+
+
 def test_a_folder_without_a_checkpoint_is_refused(model, tmp_path):
     model.save(str(tmp_path), create_model_card=False)
     (tmp_path / "model.safetensors").unlink()

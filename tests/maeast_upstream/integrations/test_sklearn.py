@@ -133,6 +133,7 @@ def test_what_is_no_audio_is_one_line(vectorizer, given, words):
         ({"readout": Readout(hop_ms=7)}, "hop"),
         ({"device": "moon"}, "device"),
         ({"precision": "int4"}, "precision"),
+        ({"readout": "last"}, "readout must be a Readout"),
     ],
 )
 def test_wrong_settings_are_refused_before_audio_is_read(vectorizer, settings, words):
