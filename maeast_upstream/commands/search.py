@@ -115,10 +115,10 @@ def table_from(args: argparse.Namespace) -> "tuple[Table, Encoder | None, int]":
         for option in ("window", "overlap"):
             if getattr(args, option) is not None:
                 raise UsageError(f"--{option} goes with audio, and {path} is a table")
-        table = EmbeddingTable(path, args.layer)
-        if len(table.layers) > 1 and args.layer is None:
-            print(f"layer {table.layer} of {', '.join(table.layers)}; --layer chooses another")
-        return table, None, 0
+        opened = EmbeddingTable(path, args.layer)
+        if len(opened.layers) > 1 and args.layer is None:
+            print(f"layer {opened.layer} of {', '.join(opened.layers)}; --layer chooses another")
+        return opened, None, 0
     from maeast_upstream.encoder import load_model
     from maeast_upstream.extract.in_memory import embed_in_memory
 
