@@ -173,6 +173,13 @@ def checked_width(part: Path, schema: "pa.Schema") -> int:
     return int(vector.list_size)
 
 
+def refuse_other_width(table: Path, part: Path, schema: "pa.Schema", width: int) -> None:
+    """Raise ValueError if the vectors of a file of a table have another length than those of its first file."""
+    found = checked_width(part, schema)
+    if found != width:
+        raise ValueError(f"{table}: parts with vectors of different lengths, {sorted({width, found})}")
+
+
 def paths_of(part: Path, batch: "pa.RecordBatch") -> list[str]:
     """Return the names of the files of the rows."""
     if batch["path"].null_count:

@@ -5,10 +5,7 @@
 
 import itertools
 import json
-import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +16,7 @@ import numpy as np
 from maeast_upstream.data import embedding_files as files
 from maeast_upstream.data.reduction import Reduction
 from maeast_upstream.data.relative_names import ROOT_KEY, found_root, located
+from maeast_upstream.data.scanning import AddBlock, scan_vectors
 from maeast_upstream.data.windows import Windows
 from maeast_upstream.readout import Readout
 
@@ -30,13 +28,6 @@ METADATA_KEY = "maeast"
 REDUCTION_KEY = "maeast.reduction"
 """Key of a file's metadata for the principal components that its vectors were reduced to, see `Reduction.to_text`."""
 BATCH_ROWS = 4096
-BATCH_BYTES = 16 << 20
-"""Vectors, as float32, that `EmbeddingTable.scan` reads at once in each thread."""
-MAX_THREADS = 4
-"""Threads of `EmbeddingTable.scan`: each needs some 30 MB."""
-
-AddBlock = Callable[[int, np.ndarray], None]
-"""Is called with the number of a block's first row and its vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,31 +171,7 @@ class EmbeddingTable:
         Raises:
             ValueError: A part is broken or its vectors have another length.
         """
-        groups, lock, stop = iter(self._groups), threading.Lock(), threading.Event()
-        rows = max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * self._stored)))
-
-        def next_groups() -> Iterator[files.RowGroup]:
-            while not stop.is_set():
-                with lock:
-                    group = next(groups, None)
-                if group is None:
-                    return
-                yield group
-
-        def work() -> None:
-            for group, first, batch in self._batches(next_groups(), files.VECTOR_COLUMNS[:1], rows):
-                if stop.is_set():
-                    return
-                add(first, files.stored_vectors(group.file, batch, self._stored))
-
-        threads = min(len(os.sched_getaffinity(0)), MAX_THREADS, len(self._groups)) or 1
-        with ThreadPoolExecutor(threads, thread_name_prefix="scan") as pool:
-            running = [pool.submit(work) for _ in range(threads)]
-            try:
-                for future in running:
-                    future.result()
-            finally:  # an error or Ctrl-C ends the other threads, too
-                stop.set()
+        scan_vectors(self.path, self._groups, self._stored, self.layer if len(self.layers) > 1 else None, add)
 
     def take(self, rows: Sequence[int], vectors: bool = True) -> Embeddings:
         """Return some of the rows; other row groups are not read.
@@ -244,19 +211,13 @@ class EmbeddingTable:
         layer = self.layer if len(self.layers) > 1 else None
         for part, of_part in itertools.groupby(groups, lambda group: group.file):
             with files.opened(part) as file:
-                self._check_width(part, file.schema_arrow)
+                files.refuse_other_width(self.path, part, file.schema_arrow, self._stored)
                 for group in of_part:
                     first = group.first
                     for batch in files.read_batches(part, file, columns, [group.number], rows, layer):
                         if batch.num_rows:
                             yield group, first, batch
                         first += batch.num_rows
-
-    def _check_width(self, part: Path, schema: "pa.Schema") -> None:
-        width = files.checked_width(part, schema)
-        if width != self._stored:
-            widths = sorted({self._stored, width})
-            raise ValueError(f"{self.path}: parts with vectors of different lengths, {widths}")
 
     def numbers(self, column: str) -> np.ndarray | None:
         """Return another column of whole numbers, such as ``cluster``: (rows,) int64; None if the table has none.

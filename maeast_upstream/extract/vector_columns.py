@@ -5,12 +5,12 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from maeast_upstream.data.plain_pages import VECTOR_LEAF
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 VectorType = Literal["float32", "float16", "int8"]
-VECTOR_LEAF = "vector.list.element"
-"""Name of the column of numbers in parquet that the column ``vector`` is stored as."""
 LARGEST_INT8 = 127
 """The scale is symmetric: -128 is not used."""
 

@@ -88,8 +88,9 @@ def cosines(vectors: np.ndarray, queries: torch.Tensor, first: int = 0) -> np.nd
     """
     result = torch.empty(len(queries), len(vectors))
     for start in range(0, len(vectors), PIECE_ROWS):
-        # a copy, because torch warns of arrays that are read-only, as those of pyarrow are
-        piece = torch.from_numpy(vectors[start : start + PIECE_ROWS].copy()).float()
+        rows = vectors[start : start + PIECE_ROWS]
+        # torch warns of arrays that are read-only, as those of pyarrow are
+        piece = torch.from_numpy(rows if rows.flags.writeable and rows.dtype != np.float32 else rows.copy()).float()
         lengths = torch.linalg.vector_norm(piece, dim=1)
         if not torch.isfinite(lengths).all():
             row = first + start + int((~torch.isfinite(lengths)).nonzero()[0])
