@@ -7,6 +7,7 @@ const SEPARATORS = [",", ";", "\t", "|"];
 const MAX_FILE_BYTES = 100e6;
 const SAME_MS = 1; // times in milliseconds that differ by at most this are equal, as in labels.py
 const TIME = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+const BYTE = /\\x[89a-f][0-9a-f]/; // what textOf writes for a byte that is not UTF-8
 const SEVERAL = ";"; // what joins the labels of a clip that has several
 
 const asCell = (text) => (FORMULA.test(text) && !NUMBER.test(text) ? `'${text}` : text);
@@ -22,19 +23,20 @@ function pathBytes(text) {
   return parts.map((part, i) => (i % 2 ? new Uint8Array([parseInt(part, 16)]) : part));
 }
 
-/** The text of a file, with bytes that are not UTF-8 in the form \xe9. */
+/** {text, isUtf8} of a file, with bytes that are not UTF-8 in the form \xe9. */
 function textOf(bytes) {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return { text: new TextDecoder("utf-8", { fatal: true }).decode(bytes), isUtf8: true };
   } catch {
     const wide = bytes[0] + bytes[1] === 0xfe + 0xff; // a byte order mark of UTF-16
-    if (wide) return new TextDecoder(bytes[0] === 0xff ? "utf-16le" : "utf-16be").decode(bytes);
+    if (wide) return { text: new TextDecoder(bytes[0] === 0xff ? "utf-16le" : "utf-16be").decode(bytes), isUtf8: true };
     const utf8 = /[\x00-\x7f]+|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}|[\x80-\xff]/g;
     const binary = new TextDecoder("x-user-defined").decode(bytes).replace(/[\uf780-\uf7ff]/g, (c) => String.fromCharCode(c.charCodeAt(0) - 0xf700));
-    return binary.replace(utf8, (found) => {
+    const text = binary.replace(utf8, (found) => {
       if (found.length === 1) return found < "\x80" ? found : `\\x${found.charCodeAt(0).toString(16)}`;
       return new TextDecoder().decode(Uint8Array.from(found, (c) => c.charCodeAt(0)));
     });
+    return { text, isUtf8: false };
   }
 }
 
@@ -97,8 +99,14 @@ function timeOf(cell, factor, separator) {
   return Number(plain) * factor;
 }
 
+/** The label of a cell; throws if it has bytes that are not UTF-8, which only paths may have. */
+function labelIn(cell, isUtf8) {
+  if (!isUtf8 && BYTE.test(cell)) throw new Error(`the label ${cell.slice(0, 40)} is not in UTF-8; save the file as UTF-8`);
+  return fromCell(cell.trim());
+}
+
 /** The rows of a labels.csv: {path, label, start, end}, where times are NaN if it has none; throws what is wrong. */
-function readLabels(text) {
+function readLabels({ text, isUtf8 }) {
   const plain = text.replace(/^\ufeff/, "").replace(/^"?sep=[,;\t|]"?\r?\n/i, ""), first = plain.split("\n", 1)[0].toLowerCase();
   const names = (separator) => (cells(first, separator)[0] ?? []).map((name) => name.trim());
   const separator = SEPARATORS.find((mark) => names(mark).includes("path")) ?? ",";
@@ -112,7 +120,7 @@ function readLabels(text) {
   return cells(plain, separator).slice(1).map((row, i) => {
     try {
       const [from, to] = [start, end].map(([column, factor]) => timeOf(row[column], factor, separator));
-      return { path: fromCell((row[path] ?? "").trim()), label: fromCell((row[label] ?? "").trim()), start: from, end: to };
+      return { path: fromCell((row[path] ?? "").trim()), label: labelIn(row[label] ?? "", isUtf8), start: from, end: to };
     } catch (error) {
       throw new Error(`row ${i + 1}: ${error.message}`);
     }

@@ -76,13 +76,14 @@ def test_a_labels_csv_means_the_same_to_the_page_and_to_the_option(browser, wind
         ),
         ("path,label,start_ms\na.wav,x,-5\n", "row 1: expected a time of 0 or more, got -5"),
         ('path,label,start_ms,end_ms\na.wav,"x,0,1000\n', "a quotation mark that is never closed"),
+        ("path,label\na.wav,caf\xe9\n", "row 1: the label caf\\xe9 is not in UTF-8"),
         ("path,label,start,start_ms\na.wav,x,1,1000\n", "both start (in seconds) and start_ms"),
     ],
 )
-def test_times_that_cannot_be_read_label_no_window(browser, windows, text, message):
+def test_what_cannot_be_read_labels_no_window(browser, windows, text, message):
     fresh(browser, windows.with_suffix(".html"))
     file = windows.with_name("labels.csv")
-    file.write_text(text)
+    file.write_bytes(text.encode("latin-1"))
     assert message in load(browser, file)
     assert state_of(browser)["labels"] == [None] * 4
     with pytest.raises(ValueError, match=str(file)):
