@@ -57,9 +57,9 @@ def main(argv: Sequence[str]) -> int:
         write_hits(args.out, hits)
     else:
         print("\n".join(lines(hits)))
-    if args.cut:
-        failed += cut(hits, args.cut, args.force, table.root)
-    return max(report(hits, failed, args), ExitStatus.PARTIAL if left_out else ExitStatus.DONE)
+    silent = cut(hits, args.cut, args.force, table.root) if args.cut else []
+    failed += [pair for pair in silent if pair not in failed]
+    return max(report(hits, failed, len(hits) - len(silent), args), ExitStatus.PARTIAL if left_out else ExitStatus.DONE)
 
 
 def build_parser() -> Parser:
@@ -129,8 +129,8 @@ def table_from(args: argparse.Namespace) -> "tuple[Table, Encoder | None, int]":
     return embeddings, encoder, len(errors)
 
 
-def report(hits: Sequence["Hit"], failed: Sequence[tuple["Hit", str]], args: argparse.Namespace) -> int:
-    """Print what was written and return the exit status."""
+def report(hits: Sequence["Hit"], failed: Sequence[tuple["Hit", str]], count: int, args: argparse.Namespace) -> int:
+    """Print what was written, with the number of WAV files, and return the exit status."""
     for hit, reason in failed[:MAX_SHOWN_ERRORS]:
         print(printable(f"no sound: {reason if hit.path in reason else f'{hit.path}: {reason}'}"), file=sys.stderr)
     if len(failed) > MAX_SHOWN_ERRORS:
@@ -138,5 +138,5 @@ def report(hits: Sequence["Hit"], failed: Sequence[tuple["Hit", str]], args: arg
     if args.out:
         print(f"{counted(len(hits), 'hit')}: {args.out}")
     if args.cut:
-        print(f"{counted(len(hits), 'hit')} as WAV files: {args.cut}")
+        print(f"{counted(count, 'hit')} as WAV files: {args.cut}")
     return ExitStatus.PARTIAL if failed else ExitStatus.DONE

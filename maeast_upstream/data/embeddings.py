@@ -285,7 +285,7 @@ def _root(metadata: Mapping[bytes, bytes]) -> str:
     """Read which folder the paths of a table are relative to; "" if that is not told, or there is no such folder."""
     try:
         return found_root(json.loads(metadata[METADATA_KEY.encode()])["settings"][ROOT_KEY])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ""
 
 
@@ -307,7 +307,7 @@ def _origin(part: Path, metadata: Mapping[bytes, bytes], width: int) -> Origin |
             windows=None if windows is None else Windows(**windows),
         )
         is_reduced = settings.get("dims") is not None
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
     if not is_reduced or not width:
         return origin

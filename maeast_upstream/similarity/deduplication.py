@@ -41,7 +41,7 @@ class Duplicate:
     kind: Literal["exact", "near"]
     """Whether the clip has the same bytes and times as the kept one."""
     keep: bool
-    """Whether this is the clip to keep: the longest of the group, of equal ones the first of the table."""
+    """Whether this is the clip to keep: the longest of the group whose file is there, of equal ones the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def duplicates(
     pairs = SimilarPairs(unit, threshold, groups, clips.overlap)
     if compare != "bytes":
         pairs.join(rows)
-    members = [_kept_first(group, clips) for group in groups.members()]
+    members = [_kept_first(group, clips, content != NOT_FOUND) for group in groups.members()]
     return Duplicates(
         threshold=threshold,
         rows=len(unit),
@@ -166,9 +166,13 @@ def _join_equal(groups: Groups, numbers: np.ndarray, rows: np.ndarray) -> None:
     groups.join(known, known[first[inverse]])
 
 
-def _kept_first(group: np.ndarray, clips: Clips) -> np.ndarray:
-    """Return the rows of a group in their order, but before them the longest clip, of equal ones the first."""
-    kept = int((clips.end_ms[group] - clips.start_ms[group]).argmax())
+def _kept_first(group: np.ndarray, clips: Clips, is_found: np.ndarray) -> np.ndarray:
+    """Return the rows of a group in their order, but before them the longest clip, of equal ones the first.
+
+    A clip whose file was found comes before one that may be gone: the others are deleted for it.
+    """
+    found = is_found[group] | ~is_found[group].any()
+    kept = int(np.where(found, clips.end_ms[group] - clips.start_ms[group], -np.inf).argmax())
     return np.concatenate([group[kept : kept + 1], np.delete(group, kept)])
 
 

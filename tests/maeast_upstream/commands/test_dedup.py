@@ -48,6 +48,18 @@ def test_dedup_lists_groups_and_files_that_can_be_removed(table, capsys, tmp_pat
     assert removable.read_text().splitlines() == [names[5], names[6]]  # no list of lines can hold the last one
 
 
+def test_dedup_keeps_a_clip_whose_file_is_there(table, tmp_path):
+    path, names = table
+    Path(names[0]).unlink()
+    assert (
+        cli.main(["dedup", str(path), "--removable", str(tmp_path / "remove.txt"), "-o", str(tmp_path / "d.csv")]) == 0
+    )
+    with (tmp_path / "d.csv").open(newline="") as file:
+        assert {row["path"]: row["keep"] for row in csv.DictReader(file)}[names[0]] == "no"
+    left = {name for name in names if Path(name).exists()} - set((tmp_path / "remove.txt").read_text().splitlines())
+    assert left & {names[5], names[6], names[7]}  # a copy of the clip remains
+
+
 def test_dedup_names_files_that_are_not_there(table, capsys, monkeypatch, tmp_path):
     path, names = table
     monkeypatch.chdir("/")

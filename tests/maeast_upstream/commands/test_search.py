@@ -112,6 +112,16 @@ def test_hits_become_wav_files_that_lie_in_the_folder(run, tmp_path):
     run(CLIPS[0], "-k", 2, "--cut", tmp_path / "cut", "--force")
 
 
+def test_only_wav_files_that_were_written_are_counted(table, tmp_path, capsys):
+    other = write_table(tmp_path / "o.parquet", ["a.wav", "gone.wav", CLIPS[0]], np.float32([[1, 0], [1, 0], [1, 1]]))
+    arguments = ["search", "a.wav", "-t", str(other), "--cut", str(tmp_path / "cut"), "-o", str(tmp_path / "h.html")]
+    assert cli.main(arguments) == 3
+    out, error = capsys.readouterr()
+    assert "2 hits: " in out
+    assert "1 hit as WAV files" in out
+    assert error.count("gone.wav: no such file") == 1
+
+
 def test_no_name_of_a_row_leaves_the_folder_or_becomes_markup(run, tmp_path):
     evil = tmp_path / "<script>alert(1)<" / "script>" / "..%2f'; rm -rf \".wav"
     evil.parent.mkdir(parents=True)

@@ -213,3 +213,11 @@ def test_names_that_are_no_text_are_refused(tmp_path, column):
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     with pytest.raises(ValueError, match="not a table of embeddings"):
         read_embeddings(tmp_path / "t.parquet")
+
+
+def test_metadata_without_end_tell_nothing(tmp_path):
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0, 0.0, 1.0]), 2)
+    table = pa.table({"path": ["a", "b"], "vector": vectors}, metadata={"maeast": "[" * 200_000})
+    pq.write_table(table, tmp_path / "t.parquet")
+    opened = EmbeddingTable(tmp_path / "t.parquet")
+    assert (opened.rows, opened.origin, opened.root) == (2, None, "")
