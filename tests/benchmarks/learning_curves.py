@@ -136,9 +136,12 @@ def draw(path: Path, scores: Scores) -> None:
     from matplotlib.figure import Figure
 
     sets, names = names_of(scores)
-    figure = Figure(figsize=(11, 10), layout="constrained")
-    panels = figure.subplots(3, 3).ravel()
-    for axes, title in zip(panels, [*sets, "mean of all sets"], strict=False):
+    rows = -(-(len(sets) + 1) // 3)
+    figure = Figure(figsize=(11, 3.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False).ravel()
+    for axes in panels[len(sets) + 1 :]:
+        axes.remove()
+    for axes, title in zip(panels, [*sets, "mean of these sets"], strict=False):
         shown = [title] if title in sets else sets
         for number, name in enumerate(names):
             points = [summary(scores, shown, name, size) for size in SIZES]
@@ -149,7 +152,7 @@ def draw(path: Path, scores: Scores) -> None:
         axes.minorticks_off()
         axes.set_title(title)
         axes.grid(alpha=0.3)
-    for axes in panels[6:]:
+    for axes in panels[len(sets) - 2 : len(sets) + 1]:
         axes.set_xlabel("labelled clips per class")
     for axes in panels[::3]:
         axes.set_ylabel("test accuracy, %")
