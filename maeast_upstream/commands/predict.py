@@ -200,17 +200,20 @@ def predict_from_table(
         refuse_changes(before, settings, store.storage.shown(), "give another -o, or --force to start again")
     if store.begun or args.force:
         output.remove()  # labelling is quick, so that nothing is continued
-    clips = rows = 0
+    rows: list[int] = []
     with store.locked():
         store.open(settings)
-        for number, found in enumerate(predict_table(builder, table)):
-            with store.write(number, builder.schema) as (writer, report):
-                writer.write_table(found)
-                report.clips, report.rows = 1, len(found)
-            clips, rows = clips + 1, rows + len(found)
-        if not clips:
+        try:
+            for number, found in enumerate(predict_table(builder, table)):
+                with store.write(number, builder.schema) as (writer, report):
+                    writer.write_table(found)
+                    report.clips, report.rows = 1, len(found)
+                rows.append(len(found))
+            if not rows:
+                raise ValueError(f"{table}: no rows to label")
+            output.finish(builder.schema)
+        except BaseException:
             store.remove()
-            raise ValueError(f"{table}: no rows to label")
-        output.finish(builder.schema)
-    print(f"{counted(rows, 'row')}: {output.address}")
+            raise
+    print(f"{counted(sum(rows), 'row')}: {output.address}")
     return ExitStatus.DONE

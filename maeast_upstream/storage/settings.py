@@ -31,9 +31,20 @@ def refuse_changes(
     """
     begun_with = dict(flatten(before))
     for name, new in flatten(now):
-        old = begun_with.get(name, new)
+        old = _old(begun_with, name, new)
         if old == new or name in changeable:
             continue
         if name.endswith(".digest"):
             raise ValueError(f"{what} was begun with other {name.removesuffix('.digest')} than there are now: {remedy}")
         raise ValueError(f"{what} was begun with {name} {old!r}, not {new!r}: {remedy}")
+
+
+def _old(begun_with: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Return what a setting was, by dotted name, also where a value has become a section or a section a value."""
+    if name in begun_with:
+        return begun_with[name]
+    start = f"{name}."
+    if section := {key.removeprefix(start): value for key, value in begun_with.items() if key.startswith(start)}:
+        return section
+    parents = (parent for parent in begun_with if name.startswith(f"{parent}."))
+    return begun_with.get(next(parents, name), default)

@@ -298,3 +298,13 @@ def test_a_folder_of_parts_makes_those_of_changed_files_again(folder, tmp_path):
         assert main(command) == 0
     table = rows(f"{out}0")
     assert len(table) == 6
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_a_run_with_windows_and_one_without_do_not_continue_each_other(folder, tmp_path, capsys, name):
+    command = ["embed", str(next(folder.iterdir())), "-o", str(tmp_path / name)]
+    windows = ["--window", "1", "--overlap", "0.5"]
+    for first, second in (([], windows), (windows, [])):
+        assert main([*command, *first, "--force"]) == 0
+        assert main([*command, *second]) == 1
+        assert "was begun with windows" in errors(capsys)

@@ -127,6 +127,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_labelled(folder, tmp_path
 
 def test_tables_that_the_classifier_does_not_read_are_refused(folder, tmp_path, capsys):
     def refused(*arguments) -> str:
+        capsys.readouterr()
         assert run(*arguments, "-o", tmp_path / "no.parquet") == ExitStatus.FAILED
         assert not (tmp_path / "no.parquet").exists()
         assert not (tmp_path / "no.parquet.parts").exists()
@@ -142,6 +143,9 @@ def test_tables_that_the_classifier_does_not_read_are_refused(folder, tmp_path, 
     assert "not the checkpoint" in refused(CLIPS[0], "-m", tmp_path / "other")
     assert "beside other inputs" in refused(table, CLIPS[0], "-m", folder)
     assert "--window goes with audio" in refused(table, "--window", 1, "-m", folder)
+    timeless = embed_clips(tmp_path / "timeless.parquet")
+    pq.write_table(pq.read_table(timeless).drop_columns(["end_ms"]), timeless)
+    assert "rows without end_ms" in refused(timeless, "-m", folder)
     pq.write_table(pq.read_table(table).replace_schema_metadata(None), tmp_path / "foreign.parquet")
     assert "does not say which checkpoint" in refused(tmp_path / "foreign.parquet", "-m", folder)
     random_classifier(readout=Readout(layer=3, hop_ms=40), mean=np.zeros(1536), scale=np.ones(1536),

@@ -28,3 +28,15 @@ def test_a_digest_is_told_as_what_it_is_of():
     before, now = {"inputs": {"segments": 6, "digest": "ab"}}, {"inputs": {"segments": 6, "digest": "cd"}}
     with pytest.raises(ValueError, match="e was begun with other inputs than there are now: give another -o"):
         refuse_changes(before, now, "e", "give another -o")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "message"),
+    [
+        (None, {"seconds": 1}, r"windows\.seconds None, not 1"),
+        ({"seconds": 1}, None, "windows {'seconds': 1}, not None"),
+    ],
+)
+def test_a_section_that_comes_or_goes_is_a_change(before, now, message):
+    with pytest.raises(ValueError, match=f"run was begun with {message}: begin anew"):
+        refuse_changes({"windows": before}, {"windows": now}, "run", "begin anew")
