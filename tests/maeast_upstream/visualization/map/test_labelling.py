@@ -113,6 +113,17 @@ def test_shift_and_control_add_a_clip_to_the_selection_and_remove_it(browser, ba
         assert state_of(browser)["selection"] == selection
 
 
+def test_buttons_that_select_what_was_found_and_show_one_class_can_be_reached(browser, bare_page):
+    fresh(browser, bare_page)
+    browser.find_element("id", "search").send_keys("kick")
+    wait_for(browser, "state.found.length === 4")
+    browser.find_element("css selector", "#results .only").click()
+    assert len(state_of(browser)["selection"]) == 4
+    browser.execute_script("document.querySelector('#legend .toggle').focus()")
+    keys(browser, "\ue004")  # the tabulator
+    assert browser.execute_script("return document.activeElement.textContent") == "only"
+
+
 def test_typed_labels_are_saved_as_a_csv_that_other_commands_read(browser, bare_page, downloads):
     fresh(browser, bare_page)
     corners, rows = left_half(browser)

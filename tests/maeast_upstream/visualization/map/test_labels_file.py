@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from map_pages import block, fresh, make_page, open_page, saved_labels, state_of, wait_for
+from map_pages import block, errors, fresh, make_page, open_page, saved_labels, state_of, wait_for
 from map_tables import write_table
 
 from maeast_upstream.data.embeddings import read_embeddings
@@ -21,6 +21,7 @@ STARTS = np.array([0.0, 1000.0, 2000.0, 3000.0])
 def _leave_quietly(browser):
     yield
     browser.execute_script("unsaved = false")
+    errors(browser)  # of linked files that do not exist, or the next test would find them
 
 
 def write_vectors(path: Path, names, **columns) -> Path:
