@@ -29,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.classification.prediction import table_among
     from maeast_upstream.extract.annotation_files import ENDINGS
     from maeast_upstream.extract.outputs import output_at
+    from maeast_upstream.storage.atomic import refuse_to_replace_inputs
 
     spec = spec_from(args)
     windows = windows_from(args)
@@ -41,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
     if table is not None and args.relative_to is not None:
         raise UsageError(f"--relative-to goes with audio; {table} is a table, whose paths stay as they are")
     output.refuse_as_input(args.inputs)
+    if table is not None and output.format == "parquet":
+        refuse_to_replace_inputs([Path(args.out), Path(args.out) / "part.parquet"], [table])
     if is_of_events(args):
         if table is not None:
             raise UsageError(f"events need audio, and {table} is a table of embeddings")

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     elif args.out:
         write_hits(args.out, hits)
     else:
-        print("\n".join(lines(hits)))
+        print("\n".join(lines(hits)) or "no hits: the table has no other rows; --keep-self lists those of the query")
     silent = cut(hits, args.cut, args.force, table.root) if args.cut else []
     failed += [pair for pair in silent if pair not in failed]
     return max(report(hits, failed, len(hits) - len(silent), args), ExitStatus.PARTIAL if left_out else ExitStatus.DONE)

@@ -125,6 +125,16 @@ def test_what_cannot_be_read_is_listed_and_the_rest_is_labelled(folder, tmp_path
     assert not (tmp_path / "none.csv").exists()
 
 
+def test_labels_do_not_become_parts_of_the_table(folder, tmp_path, capsys):
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "part-0.parquet").write_bytes(b"")
+    for out in (parts / "found.parquet", parts / "found"):
+        assert run(parts, "-m", folder, "-o", out) == ExitStatus.FAILED
+        assert "in a folder that is an input" in capsys.readouterr().err
+    assert len(list(parts.iterdir())) == 1
+
+
 def test_tables_that_the_classifier_does_not_read_are_refused(folder, tmp_path, capsys):
     def refused(*arguments) -> str:
         capsys.readouterr()

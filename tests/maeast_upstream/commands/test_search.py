@@ -70,6 +70,11 @@ def test_the_query_itself_is_left_out_unless_it_is_kept(run):
     assert re.search(rf"\n +1 +1\.000 +{re.escape(str(CLIPS[3]))}", run(CLIPS[3], "--keep-self"))
 
 
+def test_a_search_without_hits_says_so(run, tmp_path):
+    alone = write_table(tmp_path / "o.parquet", ["a.wav"], np.float32([[1, 0]]))
+    assert "no hits" in run("a.wav", table=alone)
+
+
 def test_a_part_of_a_clip_finds_the_clip(run):
     assert CLIPS[3].name in run(f"{CLIPS[3]}@0-0.3", "-k", 3)
 
