@@ -163,11 +163,13 @@ class Classifier:
         )
         return trained.classifier
 
-    def predict(self, inputs: "str | Path | Iterable[str | Path]", **options: Any) -> "Iterator[dict[str, Any]]":
+    def predict(
+        self, inputs: "str | Path | Iterable[str | Path]", encoder: "Encoder | None" = None, **options: Any
+    ) -> "Iterator[dict[str, Any]]":
         """Label many files, one after the other; see `maeast_upstream.classification.prediction.predict_files`."""
         from maeast_upstream.classification.prediction import predict_files
 
-        return predict_files(self, inputs, **options)
+        return predict_files(self, inputs, encoder, **options)
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits that depend on everything that determines the probabilities."""

@@ -60,7 +60,9 @@ def test_a_table_of_embeddings_gives_the_same_labels_as_the_audio(folder, tmp_pa
     rows = list(Classifier.load(folder).predict(embedded, spec=PredictionSpec(top=2)))
     assert rows == pq.read_table(same).to_pylist()
     windows = Windows(1, 0.5)
-    assert rows == list(Classifier.load(folder).predict([LONG], spec=PredictionSpec(top=2), windows=windows))
+    assert rows == list(
+        Classifier.load(folder).predict([LONG], load_model(), spec=PredictionSpec(top=2), windows=windows)
+    )
     assert len(rows) == 2 * len(read_embeddings(embedded).paths)
 
 
