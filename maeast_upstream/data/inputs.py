@@ -116,7 +116,10 @@ def list_segments(
     for path in unique.values():
         _Listing([path], path_column).check()
     segments = with_shown_names(_Listing(list(unique.values()), path_column, stdin).segments())
-    return segments if relative_to is None else relative_to.named(segments)
+    if relative_to is None:
+        return segments
+    # packed clips have names of their own
+    return (x if x.packed else replace(x, name=relative_to.name(x.path)) for x in segments)
 
 
 def cost(segment: Segment) -> int:

@@ -1,15 +1,9 @@
 """Names of files relative to a folder, so that a table of them holds on other machines, too."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from maeast_upstream.display import as_name, as_text, without_secrets
 from maeast_upstream.storage.remote import is_remote
-
-if TYPE_CHECKING:
-    from maeast_upstream.data.inputs import Segment
 
 ROOT_KEY = "relative_to"
 """Key of the settings in the metadata of a table for the folder that its paths are relative to."""
@@ -51,15 +45,6 @@ class Root:
     def _below(self, path: str) -> str | None:
         found = next((top for top in self._beginnings if f"{path}/".startswith(top)), None)
         return None if found is None else path[len(found) :] or "."
-
-    def named(self, segments: Iterable["Segment"]) -> Iterator["Segment"]:
-        """Give segments their relative names; packed clips have names of their own.
-
-        Raises:
-            ValueError: One of them is outside the folder.
-        """
-        for segment in segments:
-            yield segment if segment.packed else replace(segment, name=self.name(segment.path))
 
 
 def located(path: str, root: str) -> str:
