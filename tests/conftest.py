@@ -1,5 +1,6 @@
 """Small models, real clips and a reference checkpoint that several test files share."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import soundfile
 import torch
 from small import small_config
 
+from maeast_upstream.cli import PACKAGES
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder
 
@@ -21,6 +23,14 @@ hypothesis.settings.load_profile("any machine")
 @pytest.fixture(params=["patch", "frame"])
 def tokens(request):
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def all_messages():
+    """Ends ``-q`` and ``-v`` of a test that runs commands in this process: they set what later tests would log."""
+    yield
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.NOTSET)
 
 
 @pytest.fixture
