@@ -11,7 +11,7 @@ from maeast_upstream.classification.training import train
 from maeast_upstream.readout import Readout
 
 CLIPS, WIDTH, LABELS = 10_000, 3072, 20
-SEPARATION = 0.2
+SEPARATION = 0.05
 """Distance of the labels' means, in standard deviations of a dimension."""
 
 
