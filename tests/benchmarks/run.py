@@ -98,8 +98,13 @@ def main() -> None:
 
 
 def short_name(device: str) -> str:
-    """Maker and model, for a file's name: amd-epyc, intel-xeon, nvidia-h200."""
-    return "-".join(re.sub(r"\(.*?\)|[^\w ]", "", device).lower().split()[:2])
+    """Name a processor for a file: maker, product and, where known, family and model, as amd-epyc-family-25-model-17.
+
+    A maker's name for a product can cover several generations, whose ratios differ.
+    """
+    maker, numbers = re.match(r"([^(]*(?:\((?:R|TM)\)[^(]*)*)(?:\((.*?)\))?", device).groups()
+    words = re.sub(r"\(.*?\)|[^\w ]", "", maker).lower().split()[:2]
+    return "-".join(words + re.sub(r"[^\w ]", "", numbers or "").lower().split())
 
 
 def page(group: str, device: str, launch: str, rows: Rows) -> str:
