@@ -1,10 +1,10 @@
 """MAE-AST audio encoders: `load_model()` returns an `Encoder`, whose `embed` and `encode` turn audio into features."""
 
-import importlib
 import os
 import pwd
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from maeast_upstream.lazy import lazily
 from maeast_upstream.version import __version__
 
 if TYPE_CHECKING:
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoded", "Encoder", "Readout", "__version__", "load_audio", "load_model"]
 
-_PLACES = {
-    "Encoded": ("encoder", "Encoded"),
-    "Encoder": ("encoder", "Encoder"),
-    "load_audio": ("audio.reading", "read_audio"),
-    "load_model": ("encoder", "load_model"),
-    "Readout": ("readout", "Readout"),
-}
-"""For each public name, its module and its name there."""
+__getattr__ = lazily(
+    __name__,
+    {
+        "Encoded": "encoder:Encoded",
+        "Encoder": "encoder:Encoder",
+        "load_audio": "audio.reading:read_audio",
+        "load_model": "encoder:load_model",
+        "Readout": "readout:Readout",
+    },
+)
 
 
 def _name_user() -> None:
@@ -31,15 +33,6 @@ def _name_user() -> None:
             pwd.getpwuid(os.getuid())
         except KeyError:
             os.environ["LOGNAME"] = f"uid{os.getuid()}"
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that processes which only decode audio do not load torch."""
-    if name not in _PLACES:
-        raise AttributeError(f"module 'maeast_upstream' has no attribute {name!r}")
-    module, there = _PLACES[name]
-    globals()[name] = value = getattr(importlib.import_module(f"maeast_upstream.{module}"), there)
-    return value
 
 
 def __dir__() -> list[str]:

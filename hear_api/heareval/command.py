@@ -136,7 +136,7 @@ def settings_from(args: argparse.Namespace) -> KitSettings:
     for name in ("grid_points", "threads", "jobs"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
-    from maeast_upstream.checkpoint.loading import resolve
+    from maeast_upstream.checkpoint.places import resolve
 
     options: dict[str, Any] = {"layer": None if args.layer is None else parse_layer(args.layer)}
     options |= {"mel": args.mel, "pool": args.pool, "precision": args.precision}

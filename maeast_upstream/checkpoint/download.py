@@ -7,14 +7,14 @@ no part of a file is asked for, which a mirror may answer with part of another f
 
 import contextlib
 import hashlib
+import os
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
-
-import torch
 
 from maeast_upstream.checkpoint.archive import check_sums, open_archive
 from maeast_upstream.messages import shortened
@@ -56,7 +56,7 @@ def fetch(name: str, check: Callable[[Path], object]) -> Path:
     Raises:
         ValueError: No mirror provided the file, or the file in the cache has changed since its download.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / FILES[name]
+    path = _hub_folder() / "checkpoints" / FILES[name]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path):
@@ -65,6 +65,14 @@ def fetch(name: str, check: Callable[[Path], object]) -> Path:
                 return path
     _compare_hash(path)
     return path
+
+
+def _hub_folder() -> Path:
+    """The cache of torch's hub: what `torch.hub.get_dir` returns, without loading torch for it."""
+    if torch := sys.modules.get("torch"):
+        return Path(torch.hub.get_dir())
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub"
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maeast_upstream.checkpoint.loading import BUNDLED_NAME
+from maeast_upstream.checkpoint.places import BUNDLED_NAME
 from maeast_upstream.classification.calibration import best_thresholds, fit_temperature
 from maeast_upstream.classification.classifier import Classifier, probabilities_of
 from maeast_upstream.classification.examples import Examples, embed_clips, look_up_clips

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     check_numbers(args)
     from maeast_upstream.encoder import load_model
-    from maeast_upstream.engines.selection import check_names
+    from maeast_upstream.engines.names import check_names
     from maeast_upstream.extract.job import Job
     from maeast_upstream.extract.outputs import output_at
     from maeast_upstream.extract.survey import Survey

@@ -141,7 +141,8 @@ def fit_clips(args: argparse.Namespace) -> int:
 def load_encoder(args: argparse.Namespace) -> tuple["Encoder", "Readout"]:
     """Load the checkpoint that the options name and attach its engine; also return the readout."""
     from maeast_upstream.encoder import load_model
-    from maeast_upstream.engines.selection import attach, check_names
+    from maeast_upstream.engines.names import check_names
+    from maeast_upstream.engines.selection import attach
     from maeast_upstream.engines.streams import streams_on
 
     check_names(args.engine, args.precision)

@@ -35,7 +35,8 @@ def fit_events(args: argparse.Namespace) -> int:
         if getattr(args, option):
             raise UsageError(f"--{option.replace('_', '-')} does not go with events; --clips takes rows as clips")
     from maeast_upstream.encoder import load_model
-    from maeast_upstream.engines.selection import attach, check_names
+    from maeast_upstream.engines.names import check_names
+    from maeast_upstream.engines.selection import attach
     from maeast_upstream.engines.streams import streams_on
     from maeast_upstream.events.recordings import read_recordings
     from maeast_upstream.events.report import format_training

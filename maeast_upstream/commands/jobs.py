@@ -15,7 +15,7 @@ from maeast_upstream.progress import is_quiet
 
 if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
     from maeast_upstream.encoder import Encoder
-    from maeast_upstream.engines.selection import Choice
+    from maeast_upstream.engines.names import Choice
     from maeast_upstream.extract.job import Job
     from maeast_upstream.extract.outputs import Output
     from maeast_upstream.extract.part_store import PartReport
@@ -81,7 +81,8 @@ def start_engine(
     Raises:
         ValueError: The existing output was made with another precision.
     """
-    from maeast_upstream.engines.selection import OFFERS, attach
+    from maeast_upstream.engines.names import OFFERS
+    from maeast_upstream.engines.selection import attach
     from maeast_upstream.engines.streams import streams_on
     from maeast_upstream.storage.settings import refuse_changes
 

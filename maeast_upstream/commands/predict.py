@@ -145,7 +145,7 @@ def predict_audio(args: argparse.Namespace, classifier: "Classifier", spec: "Pre
     """Embed and label the inputs; return the exit status."""
     from maeast_upstream.classification.prediction import embedding_spec
     from maeast_upstream.classification.prediction_table import PredictionTableBuilder
-    from maeast_upstream.engines.selection import check_names
+    from maeast_upstream.engines.names import check_names
     from maeast_upstream.extract.job import Job
     from maeast_upstream.extract.survey import Survey
     from maeast_upstream.fingerprint import load_same

@@ -23,7 +23,7 @@ def predict_events(args: argparse.Namespace, output: "Output") -> int:
     for option, value in given.items():
         if value is not None:
             raise UsageError(f"{option} does not go with events, whose windows and thresholds are those of the fit")
-    from maeast_upstream.engines.selection import check_names
+    from maeast_upstream.engines.names import check_names
     from maeast_upstream.events.detector import EventDetector
     from maeast_upstream.events.event_table import EventTableBuilder
     from maeast_upstream.events.steps import step_spec

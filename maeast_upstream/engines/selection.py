@@ -7,9 +7,9 @@ fails, at its start or in a later call, torch replaces it and repeats the failed
 import importlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from maeast_upstream.batching import BATCH_TOKENS
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines import timing
 from maeast_upstream.engines.graph import noise_batch
+from maeast_upstream.engines.names import NEEDS, OFFERS, Choice, Engine, EnginePrecision, check_names
 from maeast_upstream.engines.streams import shared_threads, stream_pool
 from maeast_upstream.inference import Precision, Runtime, Transformer
 from maeast_upstream.messages import install_extra, shortened
@@ -26,17 +27,6 @@ from maeast_upstream.model import MaeAst
 from maeast_upstream.modules.positions import STORED_POSITIONS
 from maeast_upstream.time_grid import FRAME_MS
 
-Engine = Literal["auto", "torch", "openvino", "onnx"]
-EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
-
-OFFERS: dict[str, tuple[str, ...]] = {
-    "torch": ("fp32", "bf16", "fp16"),
-    "openvino": ("fp32", "bf16"),
-    "onnx": ("fp32", "int8"),
-}
-"""The precisions of each engine, in the order of messages."""
-NEEDS = {"torch": (), "openvino": ("openvino",), "onnx": ("onnxruntime", "onnx")}
-"""The packages of each engine; the extra has the engine's name."""
 MIN_SPEEDUP = 1.1
 """Minimum speed-up over torch for an engine to be selected, so that noise does not decide."""
 MAX_DIFFERENCE = 1e-3
@@ -51,21 +41,6 @@ log = logging.getLogger(__name__)
 
 class EngineError(RuntimeError):
     """An engine's numbers differ from torch's."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The engine that `attach` selected."""
-
-    engine: Engine
-    """torch, openvino or onnx: what runs the transformer now."""
-    precision: EnginePrecision
-    """fp32, bf16, fp16 or int8: of its matrix products."""
-    why: str
-    """The reason, for people."""
-
-    def __str__(self) -> str:
-        return f"engine {self.engine}, {self.precision}: {self.why}"
 
 
 def attach(
@@ -122,19 +97,6 @@ def attach(
     choice = Choice(engine, precision, why)
     log.info("%s", choice)
     return choice
-
-
-def check_names(engine: str, precision: str) -> None:
-    """ValueError for an unknown engine or precision, or one that the engine lacks; it names those that exist."""
-    if engine not in get_args(Engine):
-        raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, got {engine!r}")
-    if precision not in get_args(EnginePrecision):
-        raise ValueError(f"precision must be one of {', '.join(get_args(EnginePrecision))}, got {precision!r}")
-    if engine != "auto" and precision not in OFFERS[engine]:
-        others = " or ".join(name for name in OFFERS if precision in OFFERS[name])
-        raise ValueError(
-            f"engine {engine} computes in {', '.join(OFFERS[engine])}, not {precision}; for {precision} take {others}"
-        )
 
 
 def check_usable(engine: str, device: torch.device) -> None:

@@ -13,7 +13,7 @@ from maeast_upstream.data.embeddings import METADATA_KEY
 from maeast_upstream.data.relative_names import ROOT_KEY
 from maeast_upstream.display import without_secrets
 from maeast_upstream.encoder import Encoder
-from maeast_upstream.engines.selection import Choice
+from maeast_upstream.engines.names import Choice
 from maeast_upstream.extract.outputs import Output, TableBuilder
 from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.parts import SAVE_SECONDS, Work, cut_parts, write_parts

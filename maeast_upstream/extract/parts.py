@@ -10,7 +10,7 @@ from maeast_upstream.audio.constants import MAX_HOURS
 from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.encoder import Encoder
-from maeast_upstream.engines.selection import Choice
+from maeast_upstream.engines.names import Choice
 from maeast_upstream.extract.outputs import TableBuilder
 from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.pipeline import FailedInput, embed_decoded

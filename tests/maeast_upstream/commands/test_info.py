@@ -1,6 +1,7 @@
 import json
 
-from maeast_upstream.checkpoint.loading import BUNDLED, read
+from maeast_upstream.checkpoint.loading import read
+from maeast_upstream.checkpoint.places import BUNDLED
 from maeast_upstream.commands import info
 
 
