@@ -1,22 +1,24 @@
 """Hashes of an encoder's weights and settings, which identify its results."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from maeast_upstream.encoder import Encoder, Precision, load_model
+from maeast_upstream.checkpoint.identity import fingerprint_of
+from maeast_upstream.checkpoint.places import resolve
+
+if TYPE_CHECKING:  # imported when they are needed, so that a finished output loads no torch
+    from maeast_upstream.encoder import Encoder, Precision
 
 
-def fingerprint(encoder: Encoder) -> str:
+def fingerprint(encoder: "Encoder") -> str:
     """SHA-256 of an encoder's weights and of the parts of its configuration that affect its features."""
-    config = encoder.config.to_dict()
-    sections = {name: config[name] for name in ("model", "frontend", "normalisation")}
-    digest = hashlib.sha256(json.dumps(sections, sort_keys=True).encode())
-    for name, value in sorted(encoder.network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy())
-    return digest.hexdigest()
+    state = sorted(encoder.network.state_dict().items())
+    tensors = ((name, value.detach().cpu().contiguous().numpy()) for name, value in state)
+    return fingerprint_of(encoder.config, tensors)
 
 
 def load_same(
@@ -24,8 +26,8 @@ def load_same(
     digest: str,
     given: str | None = None,
     device: str | None = None,
-    precision: Precision | None = None,
-) -> Encoder:
+    precision: "Precision | None" = None,
+) -> "Encoder":
     """Load the encoder that a table or a classifier was made with.
 
     Args:
@@ -38,22 +40,35 @@ def load_same(
     Raises:
         ValueError: The checkpoint cannot be loaded, or is another one now.
     """
-    source = given or name
-    is_bundled = source == "bundled" and not Path(source).exists()
-    try:
-        encoder = load_model(None if is_bundled else source, device, precision)
-    except ValueError as error:
-        hint = "" if given else "; --checkpoint names the place where it is now"
-        raise ValueError(f"{error}{hint}") from error
+    from maeast_upstream.encoder import load_model
+
+    with _naming_the_option(given):
+        encoder = load_model(given or name, device, precision)
     if fingerprint(encoder) != digest:
         raise ValueError(
-            f"{source}: not the checkpoint that the vectors were made with (other weights or settings); "
+            f"{given or name}: not the checkpoint that the vectors were made with (other weights or settings); "
             "give that one with --checkpoint"
         )
     return encoder
 
 
-def results_key(encoder: Encoder, **settings: Any) -> str:
+def place_of(name: str, given: str | None = None) -> Path:
+    """Return where the checkpoint is that `load_same` would load; ValueError if there is none."""
+    with _naming_the_option(given):
+        return resolve(given or name)
+
+
+@contextlib.contextmanager
+def _naming_the_option(given: str | None) -> Iterator[None]:
+    """A context whose ValueErrors end with the option that the user has not given."""
+    try:
+        yield
+    except ValueError as error:
+        hint = "" if given else "; --checkpoint names the place where it is now"
+        raise ValueError(f"{error}{hint}") from error
+
+
+def results_key(encoder: "Encoder", **settings: Any) -> str:
     """SHA-256 of everything that affects an encoder's embeddings: its `fingerprint`, its readout, and ``settings``."""
     parts = {"weights": fingerprint(encoder), "readout": encoder.config.to_dict()["readout"], **settings}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from maeast_upstream.classification.classifier import Classifier
 from maeast_upstream.classification.prediction_table import PredictionSpec, PredictionTableBuilder
 from maeast_upstream.data.embeddings import EmbeddingTable
 from maeast_upstream.data.windows import Windows
-from maeast_upstream.encoder import Encoder
-from maeast_upstream.extract.api import embed_files
 from maeast_upstream.extract.table import EmbeddingSpec
 from maeast_upstream.fingerprint import fingerprint, load_same
 from maeast_upstream.readout import Readout
+
+if TYPE_CHECKING:  # imported when it is needed, so that a finished output loads no torch
+    from maeast_upstream.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ BLOCK_ROWS = 256
 def predict_files(
     classifier: Classifier,
     inputs: str | Path | Iterable[str | Path],
-    encoder: Encoder | None = None,
+    encoder: "Encoder | None" = None,
     *,
     spec: PredictionSpec | None = None,
     windows: Windows | None = None,
@@ -61,6 +62,8 @@ def predict_files(
         ValueError: As in `embed_files`; the encoder or the table is of another checkpoint or readout; windows are given
             for a table.
     """
+    from maeast_upstream.extract.api import embed_files
+
     embedding = embedding_spec(classifier, windows)
     builder = PredictionTableBuilder(classifier, embedding, spec or PredictionSpec(), {})
     if isinstance(inputs, Iterator):

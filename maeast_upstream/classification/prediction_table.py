@@ -8,6 +8,7 @@ import numpy as np
 
 from maeast_upstream.checks import check_number, quote
 from maeast_upstream.classification.classifier import Classifier
+from maeast_upstream.extract.arrow_columns import column
 from maeast_upstream.extract.outputs import TableBuilder
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec
 
@@ -139,7 +140,7 @@ class PredictionTableBuilder(TableBuilder):
         columns |= {"label": names[found.labels], "probability": found.probabilities, "margin": found.margins}
         if self.prediction.all_scores:
             columns |= score_columns(self.classifier, probabilities)
-        return pa.table([columns[name] for name in self.schema.names], schema=self.schema)
+        return pa.table([column(columns[field.name], field.type) for field in self.schema], schema=self.schema)
 
 
 def prediction_schema(classifier: Classifier, spec: PredictionSpec, metadata: dict[str, str]) -> "pa.Schema":

@@ -16,10 +16,13 @@ from maeast_upstream.arguments import (
     readout_from,
     windows_from,
 )
-from maeast_upstream.commands.jobs import add_job_options, check_numbers, run_job, start_engine
+from maeast_upstream.commands.jobs import add_job_options, check_numbers, prepare_job, run_job, start_engine
 from maeast_upstream.readout import Readout
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
+    from maeast_upstream.checkpoint.identity import Identity
+    from maeast_upstream.encoder import Encoder
+    from maeast_upstream.engines.names import Choice
     from maeast_upstream.extract.outputs import Output
     from maeast_upstream.extract.table import EmbeddingSpec
 
@@ -28,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     """Embed audio files, folders, manifests or tars into a table."""
     args = build_parser().parse_args(argv)
     check_numbers(args)
-    from maeast_upstream.encoder import load_model
+    from maeast_upstream.checkpoint import resolve
     from maeast_upstream.engines.names import check_names
     from maeast_upstream.extract.job import Job
     from maeast_upstream.extract.outputs import output_at
@@ -38,14 +41,24 @@ def main(argv: Sequence[str]) -> int:
     output.refuse_as_input(args.inputs)
     survey = Survey(args.inputs, args.path_column, args.relative_to)
     check_names(args.engine, args.precision)
-    encoder = load_model(args.checkpoint, args.device)
-    spec = spec_from(args, encoder.config.readout)
-    spec.width(encoder.config)
-    refuse_vectors(spec, output)
-    encoder.grid(spec.readouts[0].hop_ms)
-    engine = start_engine(args, encoder, spec, survey, output)
-    job = Job(survey, output, encoder, spec, engine, args.checkpoint or "bundled", args.max_hours)
-    return run_job(args, job, spec.stored_width(encoder.config))
+    checkpoint = resolve(args.checkpoint)
+
+    def job_of(model: "Encoder | Identity", engine: "Choice") -> Job:
+        spec = spec_from(args, model.config.readout)
+        return Job(survey, output, model, spec, engine, args.checkpoint or "bundled", args.max_hours)
+
+    def start() -> "tuple[Encoder, Choice]":
+        from maeast_upstream.encoder import load_model
+
+        encoder = load_model(checkpoint, args.device)
+        spec = spec_from(args, encoder.config.readout)
+        spec.width(encoder.config)
+        refuse_vectors(spec, output)
+        encoder.grid(spec.readouts[0].hop_ms)
+        return encoder, start_engine(args, encoder, spec, survey, output)
+
+    job = prepare_job(args, output, checkpoint, job_of, start)
+    return run_job(args, job, job.spec.stored_width(job.model.config))
 
 
 def build_parser() -> Parser:
@@ -97,8 +110,7 @@ def spec_from(args: argparse.Namespace, default: Readout) -> "EmbeddingSpec":
     from maeast_upstream.extract.table import EmbeddingSpec
 
     layers = [parse_layer(text) for text in (args.layer or str(default.layer)).split(",")]
-    args.layer = None
-    readout = readout_from(args, default)
+    readout = readout_from(argparse.Namespace(**{**vars(args), "layer": None}), default)
     readouts = tuple(replace(readout, layer=layer) for layer in layers)
     return EmbeddingSpec(
         kind=args.kind, readouts=readouts, vectors=args.vectors, dims=args.dims, windows=windows_from(args)

@@ -3,8 +3,10 @@
 import argparse
 import errno
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from maeast_upstream.arguments import UsageError
 from maeast_upstream.audio.constants import MAX_HOURS
@@ -14,6 +16,7 @@ from maeast_upstream.messages import counted
 from maeast_upstream.progress import is_quiet
 
 if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
+    from maeast_upstream.checkpoint.identity import Identity
     from maeast_upstream.encoder import Encoder
     from maeast_upstream.engines.names import Choice
     from maeast_upstream.extract.job import Job
@@ -68,6 +71,53 @@ def check_numbers(args: argparse.Namespace) -> None:
         raise UsageError(f"--max-hours must be above 0, got {args.max_hours}")
     if args.batch_seconds is not None and not 0 < args.batch_seconds < float("inf"):
         raise UsageError(f"--batch-seconds must be above 0, got {args.batch_seconds}")
+
+
+def prepare_job(
+    args: argparse.Namespace,
+    output: "Output",
+    checkpoint: Path,
+    job_of: "Callable[[Encoder | Identity, Choice], Job]",
+    start: "Callable[[], tuple[Encoder, Choice]]",
+) -> "Job":
+    """Return the job of a command; a model is loaded, and torch with it, only if something is left to do.
+
+    Args:
+        args: The options of `add_job_options`.
+        output: Of the job.
+        checkpoint: Where the checkpoint is.
+        job_of: Makes the job.
+        start: Loads the encoder and starts its engine.
+
+    Raises:
+        ValueError: The output is a file that does not tell how it was made.
+    """
+    from maeast_upstream.checkpoint.identity import Identity, identity_of, remember, stamp_of
+
+    if not args.force:
+        output.refuse_unknown()
+    before = {} if args.force else output.recorded()
+    choice = recorded_choice(args, before)
+    identity = identity_of(checkpoint) if choice else None
+    if choice and identity and identity.fingerprint == before.get("checkpoint"):
+        job = job_of(identity, choice)
+        if job.is_done():
+            return job
+    stamp = stamp_of(checkpoint)
+    encoder, choice = start()
+    job = job_of(encoder, choice)
+    remember(checkpoint, stamp, Identity(encoder.config, job.settings["checkpoint"]))
+    return job
+
+
+def recorded_choice(args: argparse.Namespace, before: Mapping[str, Any]) -> "Choice | None":
+    """Return the engine that an output was made with, if the options allow it; None if it must be started to tell."""
+    from maeast_upstream.engines.names import OFFERS, Choice
+
+    engine, precision = before.get("engine", ""), before.get("precision")
+    if args.engine not in ("auto", engine) or args.precision not in ("auto", precision):
+        return None
+    return Choice(engine, precision, "the output was made with it") if precision in OFFERS.get(engine, ()) else None
 
 
 def start_engine(

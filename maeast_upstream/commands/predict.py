@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import Parser, UsageError, add_column_options, add_window_options, windows_from
 from maeast_upstream.cli import ExitStatus
-from maeast_upstream.commands.jobs import add_job_options, check_numbers, run_job, start_engine
+from maeast_upstream.commands.jobs import add_job_options, check_numbers, prepare_job, run_job, start_engine
 from maeast_upstream.messages import counted
 
 if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
+    from maeast_upstream.checkpoint.identity import Identity
     from maeast_upstream.classification.classifier import Classifier
     from maeast_upstream.classification.prediction_table import PredictionSpec
+    from maeast_upstream.encoder import Encoder
+    from maeast_upstream.engines.names import Choice
     from maeast_upstream.extract.outputs import Output
 
 FORMATS = ("parquet", "csv", "raven", "audacity")
@@ -148,26 +151,32 @@ def predict_audio(args: argparse.Namespace, classifier: "Classifier", spec: "Pre
     from maeast_upstream.engines.names import check_names
     from maeast_upstream.extract.job import Job
     from maeast_upstream.extract.survey import Survey
-    from maeast_upstream.fingerprint import load_same
+    from maeast_upstream.fingerprint import load_same, place_of
 
     survey = Survey(args.inputs, args.path_column, args.relative_to)
     check_names(args.engine, args.precision)
-    encoder = load_same(classifier.checkpoint, classifier.fingerprint, args.checkpoint, args.device)
     embedding = embedding_spec(classifier, windows_from(args))
-    embedding.width(encoder.config)
-    engine = start_engine(args, encoder, embedding, survey, output)
-    job = Job(
-        survey,
-        output,
-        encoder,
-        embedding,
-        engine,
-        args.checkpoint or classifier.checkpoint,
-        args.max_hours,
-        make_builder=partial(PredictionTableBuilder, classifier, embedding, spec),
-        more_settings=settings_of(classifier, spec),
-    )
-    return run_job(args, job)
+
+    def job_of(model: "Encoder | Identity", engine: "Choice") -> Job:
+        return Job(
+            survey,
+            output,
+            model,
+            embedding,
+            engine,
+            args.checkpoint or classifier.checkpoint,
+            args.max_hours,
+            make_builder=partial(PredictionTableBuilder, classifier, embedding, spec),
+            more_settings=settings_of(classifier, spec),
+        )
+
+    def start() -> "tuple[Encoder, Choice]":
+        encoder = load_same(classifier.checkpoint, classifier.fingerprint, args.checkpoint, args.device)
+        embedding.width(encoder.config)
+        return encoder, start_engine(args, encoder, embedding, survey, output)
+
+    checkpoint = place_of(classifier.checkpoint, args.checkpoint)
+    return run_job(args, prepare_job(args, output, checkpoint, job_of, start))
 
 
 def settings_of(classifier: "Classifier", spec: "PredictionSpec") -> dict[str, object]:

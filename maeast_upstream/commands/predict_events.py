@@ -5,9 +5,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import UsageError, windows_from
-from maeast_upstream.commands.jobs import run_job, start_engine
+from maeast_upstream.commands.jobs import prepare_job, run_job, start_engine
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
+    from maeast_upstream.checkpoint.identity import Identity
+    from maeast_upstream.encoder import Encoder
+    from maeast_upstream.engines.names import Choice
     from maeast_upstream.extract.outputs import Output
 
 
@@ -29,23 +32,29 @@ def predict_events(args: argparse.Namespace, output: "Output") -> int:
     from maeast_upstream.events.steps import step_spec
     from maeast_upstream.extract.job import Job
     from maeast_upstream.extract.survey import Survey
-    from maeast_upstream.fingerprint import load_same
+    from maeast_upstream.fingerprint import load_same, place_of
 
     detector = EventDetector.load(args.model)
     survey = Survey(args.inputs, args.path_column, args.relative_to)
     check_names(args.engine, args.precision)
-    encoder = load_same(detector.checkpoint, detector.fingerprint, args.checkpoint, args.device)
     spec = step_spec(detector.readout)
-    engine = start_engine(args, encoder, spec, survey, output)
-    job = Job(
-        survey,
-        output,
-        encoder,
-        spec,
-        engine,
-        args.checkpoint or detector.checkpoint,
-        args.max_hours,
-        make_builder=partial(EventTableBuilder, detector),
-        more_settings={"kind": "events", "detector": detector.digest()},
-    )
-    return run_job(args, job)
+
+    def job_of(model: "Encoder | Identity", engine: "Choice") -> Job:
+        return Job(
+            survey,
+            output,
+            model,
+            spec,
+            engine,
+            args.checkpoint or detector.checkpoint,
+            args.max_hours,
+            make_builder=partial(EventTableBuilder, detector),
+            more_settings={"kind": "events", "detector": detector.digest()},
+        )
+
+    def start() -> "tuple[Encoder, Choice]":
+        encoder = load_same(detector.checkpoint, detector.fingerprint, args.checkpoint, args.device)
+        return encoder, start_engine(args, encoder, spec, survey, output)
+
+    checkpoint = place_of(detector.checkpoint, args.checkpoint)
+    return run_job(args, prepare_job(args, output, checkpoint, job_of, start))

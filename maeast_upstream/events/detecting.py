@@ -3,20 +3,21 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from maeast_upstream.audio.reading import AudioError, AudioWarning
 from maeast_upstream.data.inputs import list_segments
 from maeast_upstream.decoding.pool import DecodePool
-from maeast_upstream.encoder import Encoder
 from maeast_upstream.events.detector import EventDetector
 from maeast_upstream.events.smoothing import Event
 from maeast_upstream.events.steps import OwnSteps, step_spec
-from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
 from maeast_upstream.extract.table import Embedded
 from maeast_upstream.fingerprint import fingerprint, load_same
+
+if TYPE_CHECKING:  # imported when it is needed, so that a finished output loads no torch
+    from maeast_upstream.encoder import Encoder
 
 
 class RecordingEvents(NamedTuple):
@@ -74,13 +75,15 @@ class WindowReader:
 def detect(
     detector: EventDetector,
     inputs: str | Path | Iterable[str | Path],
-    encoder: Encoder | None,
+    encoder: "Encoder | None",
     workers: int,
     max_hours: float,
     on_error: Callable[[str, str], None] | None,
     on_warning: Callable[[str, str], None] | None,
 ) -> Iterator[dict[str, Any]]:
     """Find the events of many files; the arguments, rows and errors are those of `EventDetector.predict`."""
+    from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
+
     encoder = encoder or load_same(detector.checkpoint, detector.fingerprint)
     if fingerprint(encoder) != detector.fingerprint:
         raise ValueError("not the encoder that the detector was fitted with (other weights or settings)")

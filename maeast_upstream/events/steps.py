@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from maeast_upstream.data.windows import Windows
-from maeast_upstream.encoder import Encoder
-from maeast_upstream.extract.pipeline import Decoded, FailedInput, embed_decoded
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec
 from maeast_upstream.readout import Readout
-from maeast_upstream.time_grid import FINE_HOP_MS
+
+if TYPE_CHECKING:  # imported when they are needed, so that a finished output loads no torch
+    from maeast_upstream.encoder import Encoder
+    from maeast_upstream.extract.pipeline import Decoded, FailedInput
 
 STEP_WINDOWS = Windows(10.0, 1.0)
 """How recordings are cut; of an overlap each window gives its half. With windows of a minute, whose
@@ -25,8 +27,10 @@ class StepSpec(EmbeddingSpec):
         """Allow windows, which a table of time steps does not."""
 
 
-def step_readout(encoder: Encoder, layer: int | str | None = None, mel: str | None = None) -> Readout:
+def step_readout(encoder: "Encoder", layer: int | str | None = None, mel: str | None = None) -> Readout:
     """Return how time steps are read: the checkpoint's layer and mel axis, every 40 ms, or 20 ms of frame models."""
+    from maeast_upstream.time_grid import FINE_HOP_MS
+
     own = encoder.config.readout
     hop_ms = FINE_HOP_MS if encoder.config.model.patch_frames == 16 else None
     return Readout(layer=layer or own.layer, mel=mel or own.mel, hop_ms=hop_ms)  # type: ignore[arg-type]  # checked
@@ -37,7 +41,7 @@ def step_spec(readout: Readout) -> StepSpec:
     return StepSpec(kind="frames", readouts=(readout,), windows=STEP_WINDOWS)
 
 
-def step_hop_ms(encoder: Encoder, readout: Readout) -> float:
+def step_hop_ms(encoder: "Encoder", readout: Readout) -> float:
     """Return the distance of time steps in ms."""
     return encoder.grid(readout.hop_ms).hop_samples * 1000 / encoder.sample_rate
 
@@ -71,8 +75,8 @@ class OwnSteps:
 
 
 def embed_steps(
-    decoded: Iterable[Decoded], encoder: Encoder, readout: Readout
-) -> Iterator[tuple[Embedded, slice] | FailedInput]:
+    decoded: "Iterable[Decoded]", encoder: "Encoder", readout: Readout
+) -> "Iterator[tuple[Embedded, slice] | FailedInput]":
     """Embed the time steps of segments.
 
     Args:
@@ -83,6 +87,8 @@ def embed_steps(
     Yields:
         Windows of each segment with the slice of their steps that counts, or that a segment or a window failed.
     """
+    from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
+
     own = OwnSteps(step_hop_ms(encoder, readout))
     for outcome in embed_decoded(decoded, encoder, step_spec(readout)):
         yield outcome if isinstance(outcome, FailedInput) else (outcome, own.slice_of(outcome))

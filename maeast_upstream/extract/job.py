@@ -6,24 +6,24 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maeast_upstream.audio.constants import MAX_HOURS
+from maeast_upstream.checkpoint.identity import Identity
 from maeast_upstream.data.embeddings import METADATA_KEY
 from maeast_upstream.data.relative_names import ROOT_KEY
 from maeast_upstream.display import without_secrets
-from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.names import Choice
 from maeast_upstream.extract.outputs import Output, TableBuilder
 from maeast_upstream.extract.part_store import PartReport, PartStore
-from maeast_upstream.extract.parts import SAVE_SECONDS, Work, cut_parts, write_parts
-from maeast_upstream.extract.progress import Progress
-from maeast_upstream.extract.ray import connected, write_parts_on_ray
 from maeast_upstream.extract.survey import Survey, state_of
 from maeast_upstream.extract.table import STATE_KEY, EmbeddingSpec
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.storage.settings import refuse_changes
 from maeast_upstream.version import __version__
+
+if TYPE_CHECKING:  # imported when it is needed, so that a finished output loads no torch
+    from maeast_upstream.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 BuilderMaker = Callable[[dict[str, str]], TableBuilder]
@@ -36,7 +36,8 @@ class Job:
 
     survey: Survey
     output: Output
-    encoder: Encoder
+    model: "Encoder | Identity"
+    """The encoder; the identity alone is enough where all inputs are done."""
     spec: EmbeddingSpec
     engine: Choice
     checkpoint: str
@@ -53,7 +54,7 @@ class Job:
         """Return everything that determines the rows; a run can be continued only with the same settings."""
         return {
             "version": __version__,
-            "checkpoint": fingerprint(self.encoder),
+            "checkpoint": self.model.fingerprint if isinstance(self.model, Identity) else fingerprint(self.model),
             "engine": self.engine.engine,
             "precision": self.engine.precision,
             **self.spec.to_dict(),
@@ -70,16 +71,15 @@ class Job:
         Args:
             state: Of all inputs, see `Survey.state`; "" for a part, whose report has its own.
         """
-        config = self.encoder.config.to_dict()
+        config = self.model.config.to_dict()
         content = {"settings": self.settings, "checkpoint": without_secrets(self.checkpoint), "config": config}
         content |= {STATE_KEY: state} if state else {}
         return {METADATA_KEY: json.dumps(content)}
 
     def refuse_other_table(self) -> None:
         """Raise ValueError if the existing output is not the table of this job."""
+        self.output.refuse_unknown()
         before = self.output.recorded()
-        if not before:
-            raise ValueError(f"{self.output.address} exists already; give --force to replace it, or another name")
         remedy = "give --force to replace it, or another name"
         refuse_changes(before, self.settings, self.output.address, remedy)
         if self.output.recorded_state() not in (None, self.survey.state):
@@ -116,19 +116,8 @@ class Job:
         with store.locked():
             store.open(self.settings)
             self._remove_changed_parts(store)
-            done = {number: store.report(number).segments for number in store.numbers()}
-            parts = cut_parts(self.survey, done)
-            # on Ray a part may be made twice, by a machine that is thought lost, too: its cut must not depend on time
-            save_seconds = SAVE_SECONDS if ray is None else math.inf
-            stamps = self.survey.stamps
-            limits = (batch_seconds, save_seconds, stamps, self.max_hours)
-            work = Work(store, builder, self.encoder, self.engine, workers, *limits)
-            with Progress(self.survey.segments, store.total()) as progress:
-                if ray is None:
-                    write_parts(parts, work, progress.add)
-                else:
-                    with connected(ray):
-                        write_parts_on_ray(parts, work, progress.add)
+            if store.total().segments < self.survey.segments:
+                self._write_parts(store, builder, workers, batch_seconds, ray)
             total = store.total(self.survey.segments)
             self.output.write_lists(total)
             if not total.clips:
@@ -138,16 +127,52 @@ class Job:
             self.output.finish(builder.schema.with_metadata(self.metadata(self.survey.state)), self.spec)
         return total
 
+    def is_done(self) -> bool:
+        """Whether the output is complete, or all parts are there, so that `run` needs no encoder."""
+        if self.output.recorded() != json.loads(json.dumps(self.settings)):
+            return False
+        if self.output.whole():
+            return self.output.recorded_state() in (None, self.survey.state)
+        store = self.output.store
+        return not self._changed_parts(store) and store.total().segments == self.survey.segments
+
+    def _write_parts(
+        self, store: PartStore, builder: TableBuilder, workers: int, batch_seconds: float | None, ray: str | None
+    ) -> None:
+        """Embed what is not done yet."""
+        from maeast_upstream.extract.parts import SAVE_SECONDS, Work, cut_parts, write_parts
+        from maeast_upstream.extract.progress import Progress
+        from maeast_upstream.extract.ray import connected, write_parts_on_ray
+
+        if isinstance(self.model, Identity):
+            raise ValueError(f"{self.output.address}: another run has changed it just now; run the same command again")
+        done = {number: store.report(number).segments for number in store.numbers()}
+        parts = cut_parts(self.survey, done)
+        # on Ray a part may be made twice, by a machine that is thought lost, too: its cut must not depend on time
+        save_seconds = SAVE_SECONDS if ray is None else math.inf
+        limits = (batch_seconds, save_seconds, self.survey.stamps, self.max_hours)
+        work = Work(store, builder, self.model, self.engine, workers, *limits)
+        with Progress(self.survey.segments, store.total()) as progress:
+            if ray is None:
+                write_parts(parts, work, progress.add)
+            else:
+                with connected(ray):
+                    write_parts_on_ray(parts, work, progress.add)
+
     def _builder(self) -> TableBuilder:
         if self.make_builder is not None:
             return self.make_builder(self.metadata())
-        return self.output.table_builder(self.spec.of_parts(), self.spec.width(self.encoder.config), self.metadata())
+        return self.output.table_builder(self.spec.of_parts(), self.spec.width(self.model.config), self.metadata())
 
     def _remove_changed_parts(self, store: PartStore) -> None:
         """Remove the parts with a clip whose file has another size or time now than when the part was made."""
-        for number in store.numbers():
-            report = store.report(number)
-            end = number + report.segments
-            if report.state and report.state != state_of(self.survey.stamps[number:end]):
-                logger.warning("clips %d to %d are embedded again: a file among them has changed", number, end - 1)
-                store.remove_part(number)
+        for number, end in self._changed_parts(store):
+            logger.warning("clips %d to %d are embedded again: a file among them has changed", number, end - 1)
+            store.remove_part(number)
+
+    def _changed_parts(self, store: PartStore) -> list[tuple[int, int]]:
+        """The segments of each such part: the first, and the one past the last."""
+        reports = [(number, store.report(number)) for number in store.numbers()]
+        ranges = [(number, number + report.segments, report.state) for number, report in reports]
+        stamps = self.survey.stamps
+        return [(begin, end) for begin, end, state in ranges if state and state != state_of(stamps[begin:end])]

@@ -23,6 +23,7 @@ from maeast_upstream.extract.annotation_files import (
     by_recording,
     write_annotations,
 )
+from maeast_upstream.extract.arrow_columns import column
 from maeast_upstream.extract.joins import join_csv, join_npz, join_parquet, join_reduced
 from maeast_upstream.extract.npy_names import npy_name
 from maeast_upstream.extract.part_store import SETTINGS_NAME, PartReport, PartStore
@@ -122,6 +123,11 @@ class Output:
             settings: dict[str, Any] = self._metadata_of_file().get("settings", {})
             return settings
         return self.store.settings() if self.store.begun else {}
+
+    def refuse_unknown(self) -> None:
+        """Raise ValueError if the file exists and does not tell how it was made."""
+        if self.whole() and not self.recorded():
+            raise ValueError(f"{self.address} exists already; give --force to replace it, or another name")
 
     def recorded_state(self) -> str | None:
         """Return the state of the inputs that the existing file was made from; None if it does not tell."""
@@ -258,7 +264,10 @@ class NpyTableBuilder(TableBuilder):
             with self.storage.writing(name, self.scratch, durable=False) as file:
                 file.write(content.getbuffer())
             rows.append([clip.path, clip.segment, clip.start_ms, clip.end_ms, name])
-        return pa.table([*map(list, zip(*rows, strict=True))], schema=self.schema)
+        columns = zip(*rows, strict=True)
+        return pa.table(
+            [column(values, field.type) for values, field in zip(columns, self.schema, strict=True)], schema=self.schema
+        )
 
 
 def output_at(address: str, format: str | None = None, formats: Collection[str] = FORMATS) -> Output:

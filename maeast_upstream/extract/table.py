@@ -9,6 +9,7 @@ import numpy as np
 from maeast_upstream.config import EncoderConfig, scene_width, step_width
 from maeast_upstream.data.reduction import MAX_WIDTH
 from maeast_upstream.data.windows import Windows
+from maeast_upstream.extract.arrow_columns import column
 from maeast_upstream.extract.vector_columns import VectorType, vector_arrays, vector_fields
 from maeast_upstream.readout import Readout
 
@@ -150,5 +151,8 @@ def make_table(clips: Sequence[Embedded], spec: EmbeddingSpec, schema: "pa.Schem
         "time_ms": np.concatenate([np.tile(clip.times_ms, len(layers)) for clip in clips]),
     }
     vectors = np.concatenate([clip.vectors.reshape(-1, clip.vectors.shape[2]) for clip in clips])
-    columns |= vector_arrays(vectors, schema)
-    return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+    stored = vector_arrays(vectors, schema)
+    arrays = [
+        stored[field.name] if field.name in stored else column(columns[field.name], field.type) for field in schema
+    ]
+    return pa.table(arrays, schema=schema)

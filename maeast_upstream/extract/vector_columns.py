@@ -6,6 +6,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from maeast_upstream.data.plain_pages import VECTOR_LEAF
+from maeast_upstream.extract.arrow_columns import column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,11 +35,11 @@ def vector_arrays(rows: np.ndarray, schema: "pa.Schema") -> "dict[str, pa.Array]
     kind = schema.field("vector").type
     if kind.value_type != pa.int8():
         stored = rows.astype(kind.value_type.to_pandas_dtype(), copy=False)
-        return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), type=kind)}
+        return {"vector": pa.FixedSizeListArray.from_arrays(column(stored.ravel(), kind.value_type), type=kind)}
     stored, scale = to_int8(rows)
     return {
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), type=kind),
-        "scale": pa.array(scale),
+        "vector": pa.FixedSizeListArray.from_arrays(column(stored.ravel(), kind.value_type), type=kind),
+        "scale": column(scale, pa.float32()),
     }
 
 
