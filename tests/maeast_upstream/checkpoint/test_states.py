@@ -1,3 +1,4 @@
+import contextlib
 import resource
 import signal
 
@@ -8,22 +9,24 @@ from maeast_upstream import checkpoint
 from maeast_upstream.checkpoint.states import disk_errors, read_whole, write_whole
 
 
-@pytest.fixture
-def disk_of(monkeypatch):
-    """A function after which no file may get longer than some bytes, as on a disk that fills."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+@contextlib.contextmanager
+def a_disk_with_room_for(size):
+    """No file may get longer than `size` bytes within, as on a disk that fills; pytest's own output may, outside."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing raises
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
 
 
 @pytest.mark.parametrize("size", [1, 100, 3000, 70_000, 260_000])
-def test_a_state_for_which_there_is_no_room_leaves_the_one_before(tmp_path, disk_of, size):
+def test_a_state_for_which_there_is_no_room_leaves_the_one_before(tmp_path, size):
     path = tmp_path / "state.pt"
     write_whole(path, {"step": 1})
-    disk_of(size)
-    with pytest.raises(OSError, match=r"File too large: .*state\.pt"):
+    with a_disk_with_room_for(size), pytest.raises(OSError, match=r"File too large: .*state\.pt"):
         write_whole(path, {"step": 2, "a": torch.zeros(200, 200), "b": torch.zeros(200, 200)})
     assert read_whole(path) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
@@ -35,14 +38,12 @@ def save_folder(path, loaded):
 
 @pytest.mark.parametrize("size", [1, 5000, 100_000])
 @pytest.mark.parametrize("save", [checkpoint.save_published, save_folder])
-def test_a_checkpoint_for_which_there_is_no_room_leaves_the_one_before(tmp_path, make_encoder, disk_of, size, save):
+def test_a_checkpoint_for_which_there_is_no_room_leaves_the_one_before(tmp_path, make_encoder, size, save):
     encoder, path = make_encoder(), tmp_path / "model"
     loaded = checkpoint.Loaded(encoder.config, encoder.network.state_dict())
     save(path, loaded)
-    disk_of(size)
-    with pytest.raises(OSError, match=r"File too large: .*model"):
+    with a_disk_with_room_for(size), pytest.raises(OSError, match=r"File too large: .*model"):
         save(path, loaded)
-    disk_of(resource.RLIM_INFINITY)
     assert checkpoint.read(path).state.keys() == loaded.state.keys()
     assert list(tmp_path.iterdir()) == [path]
 
