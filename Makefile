@@ -104,15 +104,26 @@ hear: $(VENV)/ready ## run HEAR's evaluation kit on the tasks in TASKS (OUT=fold
 stress: $(VENV)/ready ## run the stress tests in their full form (CI runs a small one)
 	$(BIN)/python -m pytest -q -m stress --timeout 3600
 
-test-latest: ## with the newest torch and no torchaudio: embed after a plain install, then the core's tests
-	rm -rf .venv-latest && $(PYTHON) -m venv .venv-latest
-	.venv-latest/bin/python -m pip install --quiet --upgrade .
+# What needs s3prl and torchaudio, beside which any torch from 2.11 on runs. s3prl's source archive needs setuptools and wheel.
+S3PRL_TESTS := tests/maeast_upstream/test_expert.py tests/maeast_upstream/integrations tests/maeast_upstream/test_run_downstream.py \
+	tests/maeast_upstream/test_parity.py
+
+LATEST := .venv-latest
+test-latest: ## with the newest torch: embed after a plain install, the core's tests without torchaudio, then s3prl's tests with it
+	rm -rf $(LATEST) && $(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --upgrade .
 	rm -rf build *.egg-info # from here, Python would take their metadata for the installed package's
-	.venv-latest/bin/maeast embed tests/data/audio --force -o .venv-latest/embeddings.parquet
-	.venv-latest/bin/python -m pip install --quiet ".[probe,plot,openvino,onnx]" pytest pytest-timeout hypothesis
+	$(LATEST)/bin/maeast embed tests/data/audio --force -o $(LATEST)/embeddings.parquet
+	$(LATEST)/bin/python -m pip install --quiet ".[probe,plot,openvino,onnx]" pytest pytest-timeout hypothesis
 	rm -rf build *.egg-info
-	.venv-latest/bin/python -c 'import importlib.util, torch; assert importlib.util.find_spec("torchaudio") is None; print("torch", torch.__version__)'
-	.venv-latest/bin/python -m pytest -q -m "not stress and not gpu" tests/maeast_upstream
+	$(LATEST)/bin/python -c 'import importlib.util, torch; assert importlib.util.find_spec("torchaudio") is None; print("torch", torch.__version__)'
+	$(LATEST)/bin/python -m pytest -q -m "not stress and not gpu" tests/maeast_upstream
+	$(LATEST)/bin/python -m pip freeze | grep '^torch==' > $(LATEST)/torch.txt # torchaudio must not bring an older one
+	$(LATEST)/bin/python -m pip install --quiet --constraint $(LATEST)/torch.txt 'setuptools<82' wheel
+	$(LATEST)/bin/python -m pip install --quiet --constraint $(LATEST)/torch.txt ".[superb]"
+	rm -rf build *.egg-info
+	$(LATEST)/bin/python -c 'import torch, torchaudio; print("torch", torch.__version__, "torchaudio", torchaudio.__version__)'
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -q -m "not stress and not gpu" $(S3PRL_TESTS)
 
 test-xares: ## run X-ARES's checker and a made-up task of it, in an environment of its own
 	rm -rf .venv-xares && $(PYTHON) -m venv .venv-xares
@@ -154,8 +165,7 @@ test-torch28: ## run s3prl's tests with the oldest torch and torchaudio that are
 	$(TORCH28)/bin/python -m pip install --quiet 'setuptools<82' wheel torch==2.8.0 torchaudio==2.8.0
 	$(TORCH28)/bin/python -m pip install --quiet --editable ".[superb]" pytest pytest-timeout torch==2.8.0 torchaudio==2.8.0
 	rm -rf build *.egg-info # from here, Python would take their metadata for the installed package's
-	OMP_NUM_THREADS=1 $(TORCH28)/bin/python -m pytest -q -m "not stress and not gpu" tests/maeast_upstream/test_expert.py \
-		tests/maeast_upstream/integrations tests/maeast_upstream/test_run_downstream.py tests/maeast_upstream/test_parity.py
+	OMP_NUM_THREADS=1 $(TORCH28)/bin/python -m pytest -q -m "not stress and not gpu" $(S3PRL_TESTS)
 
 clean: ## remove everything that was made
 	rm -rf $(VENV) .venv-demo .venv-docs .venv-latest .venv-torch28 .venv-xares .venv-mteb .venv-hoplite .venv-viewer .venv-tensorflow $(DEMO) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
