@@ -6,6 +6,7 @@ bin beside a loud one changes by 1e-3 and more when only the rounding differs.
 """
 
 import math
+import sys
 
 import torch
 from torch import Tensor, nn
@@ -166,4 +167,5 @@ def remove_mean(waveforms: Tensor, padding: Tensor | None) -> Tensor:
 
 def exporting() -> bool:
     """Whether torch is tracing the code for an exported model."""
-    return torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting()
+    onnx = sys.modules.get("torch.onnx")  # torch loads it when it is first used, which takes 0.1 s
+    return (onnx is not None and onnx.is_in_onnx_export()) or torch.compiler.is_exporting()

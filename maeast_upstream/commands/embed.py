@@ -16,7 +16,7 @@ from maeast_upstream.arguments import (
     readout_from,
     windows_from,
 )
-from maeast_upstream.commands.jobs import add_job_options, check_numbers, prepare_job, run_job, start_engine
+from maeast_upstream.commands.jobs import add_job_options, check_numbers, embed_inputs, start_engine, weights_unset
 from maeast_upstream.readout import Readout
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
@@ -50,15 +50,15 @@ def main(argv: Sequence[str]) -> int:
     def start() -> "tuple[Encoder, Choice]":
         from maeast_upstream.encoder import load_model
 
-        encoder = load_model(checkpoint, args.device)
+        with weights_unset():
+            encoder = load_model(checkpoint, args.device)
         spec = spec_from(args, encoder.config.readout)
         spec.width(encoder.config)
         refuse_vectors(spec, output)
         encoder.grid(spec.readouts[0].hop_ms)
         return encoder, start_engine(args, encoder, spec, survey, output)
 
-    job = prepare_job(args, output, checkpoint, job_of, start)
-    return run_job(args, job, job.spec.stored_width(job.model.config))
+    return embed_inputs(args, survey, output, checkpoint, job_of, start)
 
 
 def build_parser() -> Parser:

@@ -1,9 +1,11 @@
 """What the commands that embed many inputs share: the options of a job, its engine, and how it ends."""
 
 import argparse
+import contextlib
 import errno
+import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from maeast_upstream.progress import is_quiet
 
 if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
     from maeast_upstream.checkpoint.identity import Identity
+    from maeast_upstream.decoding.pool import DecodePool
     from maeast_upstream.encoder import Encoder
     from maeast_upstream.engines.names import Choice
     from maeast_upstream.extract.job import Job
@@ -73,41 +76,80 @@ def check_numbers(args: argparse.Namespace) -> None:
         raise UsageError(f"--batch-seconds must be above 0, got {args.batch_seconds}")
 
 
-def prepare_job(
+def embed_inputs(
     args: argparse.Namespace,
+    survey: "Survey",
     output: "Output",
     checkpoint: Path,
     job_of: "Callable[[Encoder | Identity, Choice], Job]",
     start: "Callable[[], tuple[Encoder, Choice]]",
-) -> "Job":
-    """Return the job of a command; a model is loaded, and torch with it, only if something is left to do.
+) -> int:
+    """Run the job of a command and return the exit status; a model is loaded only if something is left to do.
 
     Args:
         args: The options of `add_job_options`.
+        survey: The inputs.
         output: Of the job.
         checkpoint: Where the checkpoint is.
         job_of: Makes the job.
         start: Loads the encoder and starts its engine.
 
     Raises:
-        ValueError: The output is a file that does not tell how it was made.
+        ValueError: The output is a file that does not tell how it was made, or that of another job.
+        OSError: As `run_job`.
     """
-    from maeast_upstream.checkpoint.identity import Identity, identity_of, remember, stamp_of
+    from maeast_upstream.checkpoint.identity import Identity, remember, stamp_of
+    from maeast_upstream.decoding.pool import DecodePool, needs_decoding
 
     if not args.force:
         output.refuse_unknown()
-    before = {} if args.force else output.recorded()
+        if job := finished_job(args, output, checkpoint, job_of):
+            return run_job(args, job)
+    with DecodePool(args.workers, max_hours=args.max_hours) as pool:
+        if args.ray is None and needs_decoding(next(iter(survey))):
+            pool.start(survey.segments)  # a process starts while the model is loaded
+        stamp = stamp_of(checkpoint)
+        with without_collection():
+            encoder, choice = start()
+        job = job_of(encoder, choice)
+        remember(checkpoint, stamp, Identity(encoder.config, job.settings["checkpoint"]))
+        return run_job(args, job, pool)
+
+
+def finished_job(
+    args: argparse.Namespace, output: "Output", checkpoint: Path, job_of: "Callable[[Encoder | Identity, Choice], Job]"
+) -> "Job | None":
+    """Return the job if its output is complete already, which is found without torch; None if that is not known."""
+    from maeast_upstream.checkpoint.identity import identity_of
+
+    before = output.recorded()
     choice = recorded_choice(args, before)
     identity = identity_of(checkpoint) if choice else None
-    if choice and identity and identity.fingerprint == before.get("checkpoint"):
-        job = job_of(identity, choice)
-        if job.is_done():
-            return job
-    stamp = stamp_of(checkpoint)
-    encoder, choice = start()
-    job = job_of(encoder, choice)
-    remember(checkpoint, stamp, Identity(encoder.config, job.settings["checkpoint"]))
-    return job
+    if not choice or not identity or identity.fingerprint != before.get("checkpoint"):
+        return None
+    job = job_of(identity, choice)
+    return job if job.is_done() else None
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """A context without garbage collection, which takes an eighth of the time that the import of torch takes."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def weights_unset() -> Iterator[None]:
+    """A context in which a model is loaded without drawing the random weights that those of its file replace."""
+    from maeast_upstream.modules.unset import Unset
+
+    with Unset():
+        yield
 
 
 def recorded_choice(args: argparse.Namespace, before: Mapping[str, Any]) -> "Choice | None":
@@ -152,13 +194,13 @@ def start_engine(
     return choice
 
 
-def run_job(args: argparse.Namespace, job: "Job", dimensions: int | None = None) -> int:
+def run_job(args: argparse.Namespace, job: "Job", pool: "DecodePool | None" = None) -> int:
     """Run a job, or say that its output is complete already; return the exit status.
 
     Args:
         args: The options of `add_job_options`.
         job: The job.
-        dimensions: The length of a vector of the output, for the last line; None for rows of another kind.
+        pool: Decodes; None where nothing is left to do.
 
     Raises:
         ValueError: The output is that of another job.
@@ -174,14 +216,15 @@ def run_job(args: argparse.Namespace, job: "Job", dimensions: int | None = None)
         return ExitStatus.PARTIAL if output.parent.exists(output.error_list) else ExitStatus.DONE
     command = "the same command without --force" if args.force else "the same command"
     try:
-        report = job.run(args.workers, args.batch_seconds, args.ray)
+        report = job.run(args.workers, args.batch_seconds, args.ray, pool)
     except KeyboardInterrupt:
         print(f"stopped: {job.standing()}; {command} continues from there", file=sys.stderr)
         return ExitStatus.INTERRUPTED
     except OSError as error:
         space = ": free some space, then" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ";"
         raise OSError(f"{error}; {job.standing()}{space} {command} continues from there") from error
-    return print_report(report, output, dimensions)
+    has_vectors = job.make_builder is None
+    return print_report(report, output, job.spec.stored_width(job.model.config) if has_vectors else None)
 
 
 def print_report(report: "PartReport", output: "Output", dimensions: int | None = None) -> int:

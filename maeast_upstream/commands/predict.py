@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import Parser, UsageError, add_column_options, add_window_options, windows_from
 from maeast_upstream.cli import ExitStatus
-from maeast_upstream.commands.jobs import add_job_options, check_numbers, prepare_job, run_job, start_engine
+from maeast_upstream.commands.jobs import add_job_options, check_numbers, embed_inputs, start_engine, weights_unset
 from maeast_upstream.messages import counted
 
 if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
@@ -171,12 +171,13 @@ def predict_audio(args: argparse.Namespace, classifier: "Classifier", spec: "Pre
         )
 
     def start() -> "tuple[Encoder, Choice]":
-        encoder = load_same(classifier.checkpoint, classifier.fingerprint, args.checkpoint, args.device)
+        with weights_unset():
+            encoder = load_same(classifier.checkpoint, classifier.fingerprint, args.checkpoint, args.device)
         embedding.width(encoder.config)
         return encoder, start_engine(args, encoder, embedding, survey, output)
 
     checkpoint = place_of(classifier.checkpoint, args.checkpoint)
-    return run_job(args, prepare_job(args, output, checkpoint, job_of, start))
+    return embed_inputs(args, survey, output, checkpoint, job_of, start)
 
 
 def settings_of(classifier: "Classifier", spec: "PredictionSpec") -> dict[str, object]:

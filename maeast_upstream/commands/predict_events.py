@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import UsageError, windows_from
-from maeast_upstream.commands.jobs import prepare_job, run_job, start_engine
+from maeast_upstream.commands.jobs import embed_inputs, start_engine, weights_unset
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
     from maeast_upstream.checkpoint.identity import Identity
@@ -53,8 +53,9 @@ def predict_events(args: argparse.Namespace, output: "Output") -> int:
         )
 
     def start() -> "tuple[Encoder, Choice]":
-        encoder = load_same(detector.checkpoint, detector.fingerprint, args.checkpoint, args.device)
+        with weights_unset():
+            encoder = load_same(detector.checkpoint, detector.fingerprint, args.checkpoint, args.device)
         return encoder, start_engine(args, encoder, spec, survey, output)
 
     checkpoint = place_of(detector.checkpoint, args.checkpoint)
-    return run_job(args, prepare_job(args, output, checkpoint, job_of, start))
+    return embed_inputs(args, survey, output, checkpoint, job_of, start)

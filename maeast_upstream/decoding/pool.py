@@ -84,6 +84,12 @@ class DecodePool:
         for decoder in self._decoders:
             decoder.close()
 
+    def start(self, processes: int) -> None:
+        """Start up to so many processes now, which `decode` would start when it needs them."""
+        for decoder in self._decoders[:processes]:
+            if isinstance(decoder, SubprocessDecoder):
+                decoder.start()
+
     def decode(self, segments: Iterable[Segment]) -> Iterator[tuple[Segment, Result]]:
         """Decode segments in their order, ahead of the reader; ``segments`` is iterated in another thread.
 
@@ -253,6 +259,11 @@ class _Run:
 
 def _size(result: Result | None) -> int:
     return len(result) if isinstance(result, np.ndarray) and not isinstance(result, np.memmap) else 0
+
+
+def needs_decoding(segment: Segment) -> bool:
+    """Whether a process will be needed for a segment."""
+    return segment.error is None and not segment.packed
 
 
 def _result_without_decoding(segment: Segment) -> Result | None:

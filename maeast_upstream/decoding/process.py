@@ -120,9 +120,15 @@ class SubprocessDecoder:
         self._limits = limits
         self._lock = threading.Lock()
         self._process: _Process | None = None
+        self._started: _Process | None = None
         self._remaining: float | None = None
         self._limit_of_file = 0.0
         self._late = self._busy = self._interrupted = False
+
+    def start(self) -> None:
+        """Start the process before it is needed; where that fails, `decode` will say so."""
+        with contextlib.suppress(RuntimeError):
+            self._started = self._started or _Process(self._limits)
 
     def begin(self) -> None:
         """Begin a new run."""
@@ -175,13 +181,16 @@ class SubprocessDecoder:
 
     def close(self) -> None:
         """End the process, by closing its stdin."""
+        if self._started:
+            self._started.end()
+            self._started.discard()
         if self._process:
             self._process.end()
             self._reap()
 
     def _start(self) -> "_Process":
         for attempts in range(1, STARTS + 1):
-            process = _Process(self._limits)
+            process, self._started = self._started or _Process(self._limits), None
             with self._lock:
                 self._process = process
                 if self._interrupted:

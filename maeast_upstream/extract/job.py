@@ -5,7 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from maeast_upstream.audio.constants import MAX_HOURS
@@ -23,6 +23,7 @@ from maeast_upstream.storage.settings import refuse_changes
 from maeast_upstream.version import __version__
 
 if TYPE_CHECKING:  # imported when it is needed, so that a finished output loads no torch
+    from maeast_upstream.decoding.pool import DecodePool
     from maeast_upstream.encoder import Encoder
 
 logger = logging.getLogger(__name__)
@@ -96,13 +97,20 @@ class Job:
         clips = sum(store.report(number).clips for number in store.numbers())
         return f"{clips} of {self.survey.segments} clips are saved in {store.storage.shown()}"
 
-    def run(self, workers: int, batch_seconds: float | None = None, ray: str | None = None) -> PartReport:
+    def run(
+        self,
+        workers: int,
+        batch_seconds: float | None = None,
+        ray: str | None = None,
+        pool: "DecodePool | None" = None,
+    ) -> PartReport:
         """Embed the parts that are not done yet, then assemble the table.
 
         Args:
             workers: Number of decoding processes; with Ray, of each actor.
             batch_seconds: Seconds of audio in a batch; None for the default of the device.
             ray: Address of a Ray cluster; None to run in this process.
+            pool: Decodes in this process's run; None to open one.
 
         Returns:
             The report of the whole table.
@@ -117,7 +125,7 @@ class Job:
             store.open(self.settings)
             self._remove_changed_parts(store)
             if store.total().segments < self.survey.segments:
-                self._write_parts(store, builder, workers, batch_seconds, ray)
+                self._write_parts(store, builder, workers, batch_seconds, ray, pool)
             total = store.total(self.survey.segments)
             self.output.write_lists(total)
             if not total.clips:
@@ -137,12 +145,17 @@ class Job:
         return not self._changed_parts(store) and store.total().segments == self.survey.segments
 
     def _write_parts(
-        self, store: PartStore, builder: TableBuilder, workers: int, batch_seconds: float | None, ray: str | None
+        self,
+        store: PartStore,
+        builder: TableBuilder,
+        workers: int,
+        batch_seconds: float | None,
+        ray: str | None,
+        pool: "DecodePool | None",
     ) -> None:
         """Embed what is not done yet."""
         from maeast_upstream.extract.parts import SAVE_SECONDS, Work, cut_parts, write_parts
         from maeast_upstream.extract.progress import Progress
-        from maeast_upstream.extract.ray import connected, write_parts_on_ray
 
         if isinstance(self.model, Identity):
             raise ValueError(f"{self.output.address}: another run has changed it just now; run the same command again")
@@ -154,8 +167,10 @@ class Job:
         work = Work(store, builder, self.model, self.engine, workers, *limits)
         with Progress(self.survey.segments, store.total()) as progress:
             if ray is None:
-                write_parts(parts, work, progress.add)
+                write_parts(parts, replace(work, pool=pool), progress.add)
             else:
+                from maeast_upstream.extract.ray import connected, write_parts_on_ray
+
                 with connected(ray):
                     write_parts_on_ray(parts, work, progress.add)
 

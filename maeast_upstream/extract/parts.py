@@ -1,5 +1,6 @@
 """Cuts the list of inputs into parts and writes each part while it is embedded."""
 
+import contextlib
 import itertools
 import time
 from collections import deque
@@ -79,6 +80,8 @@ class Work:
     """Stamps of all segments of the run, see `Survey.stamps`; none to note no state of the parts."""
     max_hours: float = MAX_HOURS
     """Limit of the audio of a file."""
+    pool: DecodePool | None = None
+    """Decodes; None to open a pool of ``workers``."""
 
 
 def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartReport], object]) -> None:
@@ -96,7 +99,8 @@ def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartRepor
             begun.append(part)
             yield from part.segments
 
-    with DecodePool(work.workers, max_hours=work.max_hours) as pool:
+    with contextlib.ExitStack() as stack:
+        pool = work.pool or stack.enter_context(DecodePool(work.workers, max_hours=work.max_hours))
         outcomes = embed_decoded(pool.decode(segments()), work.encoder, work.builder.spec, work.batch_seconds)
         while (first := next(outcomes, None)) is not None:
             part = begun.popleft()
