@@ -76,6 +76,11 @@ class DataConfig:
         """Whether clips of a batch are padded to a common length."""
         return self.short_clips == "pad"
 
+    @property
+    def lengths_vary(self) -> bool:
+        """Whether batches differ in their number of clips and in the length of these."""
+        return self.padded or self.max_crop_seconds is not None
+
     def __post_init__(self) -> None:
         clips = (1, MAX_CLIPS)
         check_numbers(

@@ -38,8 +38,9 @@ class Recipe:
     normalisation: Literal["fixed", "batch"] = "fixed"
     """Normalise the spectrogram with the corpus's mean and standard deviation (pretrain.stats), or with each batch's
     own, as published."""
-    compile: bool = False
-    """Compile the network with torch.compile (needs a C++ compiler on a CPU)."""
+    compile: bool | Literal["auto"] = False
+    """Compile the network with torch.compile before the first update: true (needs a C++ compiler on a CPU), false, or
+    auto, which compiles where there is a compiler."""
     log_every: int = 50
     """Updates between two lines of the log."""
     save_every: int = 1000

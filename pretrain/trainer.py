@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from maeast_upstream import checkpoint
+from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.modules.cpu.memory import keep_freed_memory
 from maeast_upstream.storage.settings import flatten
@@ -26,6 +27,7 @@ from pretrain.data.shards import ShardBatches
 from pretrain.recipe import Recipe
 from pretrain.training import origin, run_folder
 from pretrain.training.build import build_flops, build_objective, build_updater
+from pretrain.training.compiling import compile_network, compiler_wanted
 from pretrain.training.distributed import Parallel
 from pretrain.training.flops import peak_flops
 from pretrain.training.logging import Meter, Report, rounded
@@ -33,7 +35,7 @@ from pretrain.training.monitor import Monitor
 from pretrain.training.saving import REMEDY, Saver
 from pretrain.training.signals import stop_on_signal
 from pretrain.training.snapshot import check_state, restore
-from pretrain.training.step import DTYPES, NonFiniteError, check_compiler
+from pretrain.training.step import DTYPES, NonFiniteError
 from pretrain.training.trackers import Trackers
 
 logger = logging.getLogger(__name__)
@@ -63,8 +65,7 @@ class Trainer:
             if recipe.precision == "fp16":
                 raise ValueError("precision fp16 needs a GPU, and none is used here: give --precision bf16 or fp32")
             keep_freed_memory()
-        if recipe.compile:
-            check_compiler(self.device)
+        self.compiled = compiler_wanted(recipe.compile, self.device)
         self.sharding = BatchSharding(self.parallel.processes, self.parallel.rank, recipe.optim.accumulation_steps)
         new = not run_folder.states(self.run)
         if new and Path(recipe.data.corpus).is_dir() and self.run.resolve() == Path(recipe.data.corpus).resolve():
@@ -88,6 +89,8 @@ class Trainer:
             self.objective.network.load_state_dict(parent.state)
         self.parallel.shard(self.objective)
         self.updater = build_updater(recipe, self.objective, self.parallel)
+        if self.compiled:
+            compile_network(self.objective, self.device, recipe.data.lengths_vary)
         self.step, self.best, self.saved = 0, math.inf, -1
         self.meter = Meter(
             build_flops(recipe), peak_flops(self.device, DTYPES[recipe.precision]), self.sharding.processes
@@ -146,8 +149,10 @@ class Trainer:
             report = self._open_report() if self.parallel.is_main else None
         monitor = Monitor(self.updater, report, recipe.probe)
         meter = self.meter
-        meter.begin()
         self.objective.train()
+        if self.compiled:
+            self._compile()
+        meter.begin()
         deadline = time.monotonic() + 60 * (recipe.max_minutes or math.inf)
         with stop_on_signal() as stop:
             for micro_batches in incoming:
@@ -213,6 +218,15 @@ class Trainer:
         for batch in micro_batches:
             self.failures.add(batch)
         return micro_batches
+
+    def _compile(self) -> None:
+        """Have the network compiled on noise of the shape of a micro-batch, the same in every session of a run."""
+        start, data = time.monotonic(), self.recipe.data
+        clips = data.batch_clips // self.sharding.number
+        waveforms = torch.randn(clips * self.recipe.losses.crops, round(data.crop_seconds * SAMPLE_RATE))
+        lengths = torch.full((len(waveforms),), waveforms.shape[1])
+        self.updater.warm_up(Batch(waveforms, lengths, 0, clips, tuple(range(clips)), 0, ()))
+        logger.info("compiled the network in %.0f s", time.monotonic() - start)
 
     def _update(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         return self.updater.update(micro_batches, self.step)

@@ -23,9 +23,7 @@ def build_sampler(recipe: Recipe) -> MaskSampler:
 def build_updater(recipe: Recipe, objective: Objective, parallel: Parallel) -> Updater:
     """The updater of the objective's weights, with what prepares its batches."""
     prepare = Preparation(objective, build_sampler(recipe), parallel.device, recipe.passes, recipe.data.padded)
-    return Updater(
-        prepare, parallel, recipe.optim, seed=recipe.seed, precision=recipe.precision, compiled=recipe.compile
-    )
+    return Updater(prepare, parallel, recipe.optim, seed=recipe.seed, precision=recipe.precision)
 
 
 def build_flops(recipe: Recipe) -> StepFlops:

@@ -1,7 +1,7 @@
 """One update of the weights: micro-batches in, new weights out, without waiting for the device in between."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,30 +13,11 @@ from pretrain.data.batches import Batch
 from pretrain.masking.sampler import BatchRows, Masks, MaskSampler
 from pretrain.objective import Objective
 from pretrain.recipe import Precision
+from pretrain.training.compiling import compiling
 from pretrain.training.distributed import Parallel, full
 from pretrain.training.optimizer import Average, learning_rate, make_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@contextlib.contextmanager
-def compiling(device: torch.device) -> Iterator[None]:
-    """A context in which torch may compile; ValueError, with the reason in one line, if it cannot."""
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"compile true: torch cannot compile this on {device} ({reason}); give compile false"
-        ) from error
-
-
-def check_compiler(device: torch.device) -> None:
-    """ValueError if there is no compiler for a device; call it before long work, because the network comes late."""
-    with compiling(device):
-        torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
 
 
 class NonFiniteError(Exception):
@@ -82,7 +63,6 @@ class Updater:
         *,
         seed: int,
         precision: Precision,
-        compiled: bool = False,
     ) -> None:
         """Build the optimizer for the weights of ``prepare.objective``.
 
@@ -92,7 +72,6 @@ class Updater:
             optim: settings of the optimizer.
             seed: decides masks and dropout, together with the step.
             precision: of the matrix products.
-            compiled: whether to compile the objective.
         """
         objective = prepare.objective
         self.prepare, self.objective, self.parallel = prepare, objective, parallel
@@ -104,8 +83,6 @@ class Updater:
         self.scaler = torch.amp.grad_scaler.GradScaler(self.device.type, enabled=precision == "fp16")
         self.average = Average(objective.network, optim.ema_decay) if optim.ema_decay is not None else None
         self.forward: nn.Module = parallel.wrap(objective)
-        if compiled:
-            objective.compile()
         self._bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
         self._clips: dict[int, list[int | str]] = {}
 
@@ -137,6 +114,19 @@ class Updater:
         if self.average is not None:
             self.average.update()
         return {**losses, "grad_norm": norm}
+
+    def warm_up(self, batch: Batch) -> None:
+        """Run a micro-batch forward and backward and change nothing, so that what is to be compiled is compiled.
+
+        Compiled code may depend on the shape that it meets first: a run that is resumed must be given the same one.
+        """
+        seed_everything(self.seed, 0, self.device)
+        self.objective.normalise.eval()  # its running statistics stay
+        patches, masks = self.prepare(batch, (self.seed, 0))
+        self.objective.normalise.train()
+        with self.arithmetic(), compiling(self.device):
+            self.forward(patches, *masks)["loss"].backward()
+        self.optimizer.zero_grad()
 
     def rate(self, step: int) -> float:
         """The learning rate of batch ``step``, counted from 0."""

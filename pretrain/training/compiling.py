@@ -1,0 +1,71 @@
+"""torch.compile for the training step: whether it can be used, and which parts of the network it compiles.
+
+On a CPU the transformer blocks are compiled one by one: blocks of one shape share their code, so that three pieces are
+compiled, however deep the network is. ``torch.compile`` of the whole objective takes 1.1 to 1.5 times as long for a
+network of 14 blocks and gives a step that is as fast.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from maeast_upstream.modules.transformer import TransformerBlock
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def compiling(device: torch.device) -> Iterator[None]:
+    """A context in which torch may compile; ValueError, with the reason in one line, if it cannot."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"compile true: torch cannot compile this on {device} ({reason}); give compile false"
+        ) from error
+
+
+def check_compiler(device: torch.device) -> None:
+    """ValueError if there is no compiler for a device; call it before long work, because the network comes late."""
+    with compiling(device):
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(8, device=device))
+
+
+def compiler_wanted(setting: bool | str, device: torch.device) -> bool:
+    """Whether a recipe's ``compile`` compiles on a device: true must, auto does where torch finds a compiler.
+
+    Raises:
+        ValueError: the setting is true, and there is no compiler.
+    """
+    if setting != "auto":
+        if setting:
+            check_compiler(device)
+        return bool(setting)
+    try:
+        check_compiler(device)
+    except ValueError as error:
+        logger.info("trains without compiling: %s", str(error).removeprefix("compile true: ").partition(";")[0])
+        return False
+    return True
+
+
+def compile_network(objective: nn.Module, device: torch.device, lengths_vary: bool) -> None:
+    """Compile the objective in place, which leaves the names of its weights as they are.
+
+    Args:
+        objective: the network with its losses.
+        device: where it trains; a GPU's whole objective is compiled, and on a CPU each transformer block.
+        lengths_vary: whether batches differ in their number of clips and tokens. One code then serves all of them.
+    """
+    if device.type != "cpu":
+        objective.compile()
+        return
+    for block in objective.modules():
+        if isinstance(block, TransformerBlock):
+            block.compile(dynamic=lengths_vary)
