@@ -1,6 +1,7 @@
-"""Chooses the device that tensors live on."""
+"""Chooses the device that tensors live on, and sends tensors there."""
 
 import torch
+from torch import Tensor
 
 from maeast_upstream.checks import quote
 from maeast_upstream.messages import shortened
@@ -31,3 +32,10 @@ def usable_device(name: str | torch.device | None) -> torch.device:
         reason = shortened(error)
         raise ValueError(f"device {name!r} cannot be used here ({reason}): use cpu") from error
     return device
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """``value`` on ``device``; it goes to a GPU through pinned memory, so that the CPU does not wait for the copy."""
+    if device.type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)

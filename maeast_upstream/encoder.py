@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from maeast_upstream import checkpoint
-from maeast_upstream.batching import Past, StepChunk, assemble, plan_batches, to_device
+from maeast_upstream.batching import Past, StepChunk, assemble, plan_batches
 from maeast_upstream.checks import check_number, quote
-from maeast_upstream.device import usable_device
+from maeast_upstream.device import to_device, usable_device
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE
 from maeast_upstream.inference import BatchEncoder
 from maeast_upstream.inference import Precision as Precision
@@ -111,12 +111,34 @@ class Encoder(BatchEncoder):
             ValueError: the waveforms cannot be meant, such as samples that are NaN or beyond 100, an empty clip, text,
                 or lengths beyond S; an unknown layer, mel, hop or past; too few steps. One line says what to give.
         """
-        keep, grid, mel_patches = self.kept_layers(layers), self.grid(hop_ms), self.config.model.mel_patches
         if mel not in get_args(Mel):
             raise ValueError(f"mel must be one of {', '.join(get_args(Mel))}, got {mel!r}")
         if steps is not None:
             check_number("steps", steps, whole=True)
-        clips = to_clips(waveforms, lengths, sample_rate)
+        keep, grid = self.kept_layers(layers), self.grid(hop_ms)  # before the samples are looked at
+        return self.encode_clips(to_clips(waveforms, lengths, sample_rate), keep, grid, mel=mel, steps=steps, past=past)
+
+    def encode_clips(
+        self,
+        clips: Sequence[Tensor],
+        keep: Sequence[int],
+        grid: TimeGrid,
+        *,
+        mel: Mel = "concat",
+        steps: int | None = None,
+        past: Past = "zero",
+    ) -> Encoded:
+        """Do what `encode` does with clips that need no check, for which a GPU would be waited for.
+
+        Args:
+            clips: as in `read_clips`.
+            keep: layers, see `kept_layers`.
+            grid: where time steps lie, see `grid`.
+            mel: as in `encode`.
+            steps: as in `encode`.
+            past: as in `encode`.
+        """
+        mel_patches = self.config.model.mel_patches
         chunks = (
             chunk._replace(values=[fold_mel(tokens, mel_patches, mel).float() for tokens in chunk.values])
             for chunk in self._forward_all(clips, grid, keep)

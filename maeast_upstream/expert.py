@@ -125,8 +125,10 @@ class UpstreamExpert(nn.Module):
         repeat = self.options.repeat
         clips = to_clips(wavs)
         total = -(-max(len(clip) for clip in clips) // self._rate)
-        encoded = self.encoder.encode(
-            clips, mel=self.options.mel, hop_ms=self.options.hop_ms, steps=-(-total // repeat), past="repeat"
+        encoder = self.encoder
+        layers, grid = encoder.kept_layers(None), encoder.grid(self.options.hop_ms)
+        encoded = encoder.encode_clips(
+            clips, layers, grid, mel=self.options.mel, steps=-(-total // repeat), past="repeat"
         )
         states = encoded.hidden_states
         if repeat > 1:

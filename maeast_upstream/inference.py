@@ -4,20 +4,26 @@ Shapes: b clips of a batch, S samples, T time steps, M mel patches of a time ste
 token, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from maeast_upstream.batching import BATCH_TOKENS, SMALL_BATCH_TOKENS, BatchLimits, StepChunk, pad_clips, to_device
+from maeast_upstream.batching import BATCH_TOKENS, BatchLimits, StepChunk, join_clips, pad_clips, positions_in
 from maeast_upstream.config import EncoderConfig
+from maeast_upstream.device import to_device
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, Fbank, num_samples
 from maeast_upstream.model import MaeAst, patchify
+from maeast_upstream.modules.cpu.linear import traced
+from maeast_upstream.modules.half import HalfEncoder, HalfWeights
 from maeast_upstream.time_grid import TimeGrid, window_ranges, window_starts
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+PatchesOf = Callable[[int, Tensor], Tensor]
+"""(shift, (b,) time steps of each clip on the grid with this shift) -> their (1, N, P) patches, clip after clip."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -82,6 +88,7 @@ class BatchEncoder(nn.Module):
         self.fbank = Fbank(config.frontend)
         self.network = MaeAst(config.model)
         self._runtime = Runtime(precision)
+        self._half_weights = HalfWeights()
 
     @property
     def runtime(self) -> Runtime:
@@ -133,8 +140,7 @@ class BatchEncoder(nn.Module):
         steps: float = BATCH_TOKENS.get(kind, BATCH_TOKENS["cpu"]) // mel_patches
         if packed and self.records_graph(clips):  # activations are kept anyway, and each batch costs a sum of gradients
             steps = float("inf")
-        small = SMALL_BATCH_TOKENS.get(kind, 0) // mel_patches if self.precision != "fp32" else 0
-        return BatchLimits(steps, small, packed, self.max_seconds * SAMPLE_RATE)
+        return BatchLimits(steps, packed, self.max_seconds * SAMPLE_RATE)
 
     def forward_batch(self, clips: Sequence[Tensor], grid: TimeGrid, keep: Sequence[int]) -> Iterator[StepChunk]:
         """Run the clips of one batch through front end and network.
@@ -155,22 +161,40 @@ class BatchEncoder(nn.Module):
         return self._forward_padded(clips, grid, keep)
 
     def _packs(self, clips: Sequence[Tensor]) -> bool:
-        """Whether the clips of a batch are packed into one row: on a CPU, where torch runs the network."""
-        return self.device.type == "cpu" and self.uses_torch(clips)
+        """Whether the clips of a batch are packed into one row: where torch runs the network."""
+        return self.uses_torch(clips)
 
     def _forward_packed(self, clips: Sequence[Tensor], grid: TimeGrid, keep: Sequence[int]) -> Iterator[StepChunk]:
         """Clips packed into one row of tokens, in which each attends to itself only: there is no padding."""
-        spectrograms = [self.fbank(pad_clips([clip], grid, self.device)[0]) for clip in clips]
+        joined = self.device.type != "cpu" and not self.config.frontend.remove_mean  # each clip has a mean of its own
+        patches_of = self._joined_patches(clips, grid) if joined else self._patches_by_clip(clips, grid)
+        frames = torch.tensor([grid.frames(len(clip)) for clip in clips])
         for shift in range(grid.passes):
-            patches = [self.patchify(spectrogram[:, shift * grid.hop :]) for spectrogram in spectrograms]
-            tokens = [part.shape[1] for part in patches if part.shape[1]]
+            steps = ((frames - shift * grid.hop) // grid.patch_frames).clamp(min=0)
+            tokens = [count * self.config.model.mel_patches for count in steps.tolist() if count]
             if not tokens:
                 continue
-            values = self._layers(torch.cat(patches, 1), keep, packed=tokens if len(tokens) > 1 else None)
-            steps = [part.shape[1] // self.config.model.mel_patches for part in patches]
-            clip = torch.arange(len(clips)).repeat_interleave(torch.tensor(steps))
-            step = torch.cat([shift + torch.arange(count) * grid.passes for count in steps])
-            yield StepChunk(clip, step, values)
+            values = self._layers(patches_of(shift, steps), keep, packed=tokens if len(tokens) > 1 else None)
+            clip = torch.arange(len(clips)).repeat_interleave(steps)
+            step = shift + positions_in(steps) * grid.passes
+            yield StepChunk(to_device(clip, self.device), to_device(step, self.device), values)
+
+    def _patches_by_clip(self, clips: Sequence[Tensor], grid: TimeGrid) -> PatchesOf:
+        """The front end clip by clip: on a CPU each of them then stays in its cache."""
+        spectrograms = [self.fbank(pad_clips([clip], grid, self.device)[0]) for clip in clips]
+        return lambda shift, steps: torch.cat([self.patchify(each[:, shift * grid.hop :]) for each in spectrograms], 1)
+
+    def _joined_patches(self, clips: Sequence[Tensor], grid: TimeGrid) -> PatchesOf:
+        """The front end on all clips as one, of which the frames that see two clips are dropped."""
+        audio, starts = join_clips(clips, grid, self.device)
+        spectrogram = self.fbank(audio)
+
+        def patches_of(shift: int, steps: Tensor) -> Tensor:
+            first = starts.repeat_interleave(steps) + shift * grid.hop + positions_in(steps) * grid.patch_frames
+            frames = to_device(first, self.device)[:, None] + torch.arange(grid.patch_frames, device=self.device)
+            return self.patchify(spectrogram.index_select(1, frames.flatten()))
+
+        return patches_of
 
     def _forward_padded(self, clips: Sequence[Tensor], grid: TimeGrid, keep: Sequence[int]) -> Iterator[StepChunk]:
         """Clips padded to the longest one, a row each."""
@@ -235,7 +259,20 @@ class BatchEncoder(nn.Module):
     ) -> list[Tensor]:
         """(b, N, P) patches -> (b, N, D) for each kept layer, from torch's network or from the engine."""
         transformer = self._runtime.transformer
-        with self.autocast():
-            if transformer is None or self.uses_torch((patches,)):
+        if transformer is None or self.uses_torch((patches,)):
+            half = self._half_encoder(patches)
+            if half is not None:
+                return half.features(patches, padding, keep, packed)
+            with self.autocast():
                 return self.network.features(patches, padding, keep, packed=packed)
+        with self.autocast():
             return transformer(patches, padding, keep)
+
+    def _half_encoder(self, patches: Tensor) -> HalfEncoder | None:
+        """The network with weights that are cast once; None where dropout, gradients or float32 are needed."""
+        if self.precision == "fp32" or self.training or self.records_graph((patches,)) or traced():
+            return None
+        network = self.network
+        return self._half_weights.current(
+            network.patch_embed, network.encoder_positions, network.encoder, _DTYPES[self.precision]
+        )

@@ -16,6 +16,7 @@ from maeast_upstream.config import ModelConfig as ModelConfig
 from maeast_upstream.config import preset as preset
 from maeast_upstream.modules.cpu.dropout import Dropout
 from maeast_upstream.modules.cpu.linear import Linear
+from maeast_upstream.modules.packing import PackedRow
 from maeast_upstream.modules.positions import Positions
 from maeast_upstream.modules.transformer import DropoutRates, TransformerStack
 
@@ -87,8 +88,9 @@ class MaeAst(nn.Module):
             One (B, N, D) tensor for each of the layers, in ascending order. Layerdrop never applies.
         """
         keep = sorted(set(layers)) if layers is not None else range(1, self.config.depth + 1)
-        tokens = self.encoder_positions(self.patch_embed(patches), packed)
-        return self.encoder.layers(tokens, padding, keep, packed)
+        row = None if packed is None else PackedRow(packed, patches.device)
+        tokens = self.encoder_positions(self.patch_embed(patches), row)
+        return self.encoder.layers(tokens, padding, keep, row)
 
     def predict(
         self,

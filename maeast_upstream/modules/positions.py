@@ -1,10 +1,11 @@
 """Fixed sinusoidal position embeddings."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from maeast_upstream.modules.packing import PackedRow
 
 POSITION_BASE = 10_000.0
 
@@ -33,14 +34,14 @@ class Positions(nn.Module):
             persistent=False,
         )
 
-    def forward(self, x: Tensor, packed: Sequence[int] | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D); with ``packed`` (see `MaeAst.features`) the positions of each clip start at 0."""
+    def forward(self, x: Tensor, packed: PackedRow | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D); in a row of ``packed`` clips the positions of each clip start at 0."""
         if self.kind == "none":
             return x
         if packed is None:
             return x + self._rows(x.shape[1], x.device)
-        rows = self._rows(max(packed), x.device)
-        return x + torch.cat([rows[:tokens] for tokens in packed])
+        rows = self._rows(packed.longest, x.device)
+        return x + torch.cat([rows[:tokens] for tokens in packed.tokens])
 
     def at(self, x: Tensor, index: Tensor, num_tokens: int) -> Tensor:
         """Add positions to tokens that are not in order or not all there.

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from maeast_upstream.modules.attention import Attention, CrossAttention
 from maeast_upstream.modules.cpu.dropout import Dropout
 from maeast_upstream.modules.cpu.linear import Linear
+from maeast_upstream.modules.packing import PackedRow
 
 INIT_STD = 0.02
 """BERT's initialisation, in the two transformer stacks only."""
@@ -45,7 +46,7 @@ class TransformerBlock(nn.Module):
         x: Tensor,
         key_mask: Tensor | None = None,
         num_context: int = 0,
-        packed: Sequence[int] | None = None,
+        packed: PackedRow | None = None,
         memory: Tensor | None = None,
     ) -> Tensor:
         """Run the layer.
@@ -122,7 +123,7 @@ class TransformerStack(nn.Module):
         return x[:, x.shape[1] - num_outputs :]
 
     def layers(
-        self, x: Tensor, padding: Tensor | None, keep: Sequence[int], packed: Sequence[int] | None = None
+        self, x: Tensor, padding: Tensor | None, keep: Sequence[int], packed: PackedRow | None = None
     ) -> list[Tensor]:
         """The outputs of the layers in ``keep`` (counted from 1, ascending); nothing above the last is computed."""
         key_mask = None if padding is None else ~padding[:, None, None, :]
@@ -140,7 +141,7 @@ class TransformerStack(nn.Module):
         x: Tensor,
         key_mask: Tensor | None,
         num_context: int,
-        packed: Sequence[int] | None,
+        packed: PackedRow | None,
         memory: Tensor | None,
     ) -> Tensor:
         """One block; its activations are computed again in the backward pass if the model's config says so."""

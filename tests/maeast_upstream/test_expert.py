@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import yaml
+from reads import Reads
 
 from maeast_upstream import batching, load_model
 from maeast_upstream.expert import UpstreamExpert, UpstreamOptions
@@ -339,26 +340,33 @@ def test_what_is_no_clip_is_named(write_published, clips, message):
         UpstreamExpert(write_published("frame")).eval()(clips)
 
 
-def test_on_a_gpu_a_small_batch_is_one_pass_and_on_a_cpu_no_padding_is_computed(write_published, monkeypatch):
-
+def test_a_batch_is_one_pass_without_padding_and_with_an_engine_as_many_as_padding_allows(write_published, monkeypatch):
     clips = noise(16000, 100_000, 40_000)
     upstream = UpstreamExpert(write_published("patch"), precision="bf16").eval()
     encoder, grid, samples = upstream.encoder, upstream.encoder.grid(None), [len(clip) for clip in clips]
     alone = [states(upstream, [clip])[-1] for clip in clips]
-    network, seen = encoder.network, []
-    features = network.features
+    layers, seen = encoder._layers, []
     monkeypatch.setattr(
-        network, "features", lambda *given, **more: seen.append(given[0].shape) or features(*given, **more)
+        encoder, "_layers", lambda *given, **more: seen.append(given[0].shape[:2]) or layers(*given, **more)
     )
-    dense = states(upstream, clips)[-1]
-    assert sum(rows * tokens for rows, tokens, _ in seen) == 8 * sum(grid.steps(len(clip)) for clip in clips)
+    packed = states(upstream, clips)[-1]
+    assert seen == [(1, 8 * sum(grid.steps(length) for length in samples))]
     monkeypatch.setattr(encoder, "_packs", lambda clips: False)
     assert len(list(batching.plan_batches(samples, grid, encoder.batch_limits(clips)))) == 3
-    monkeypatch.setitem(batching.SMALL_BATCH_TOKENS, "cpu", 8192)
-    assert len(list(batching.plan_batches(samples, grid, encoder.batch_limits(clips)))) == 1
-    for batch in (dense, states(upstream, clips)[-1]):
+    for batch in (packed, states(upstream, clips)[-1]):
         for one, other in zip(alone, batch, strict=True):
             assert torch.nn.functional.cosine_similarity(one[0], other[: one.shape[1]], dim=-1).min() > 0.999
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_gpu_is_waited_for_once_a_batch(write_published, trained):
+    """The check of the samples waits; neither the passes nor what puts the time steps together reads a number."""
+    upstream, clips = UpstreamExpert(write_published("patch")).train(trained), noise(16000, 100_000, 40_000)
+    with torch.set_grad_enabled(trained), Reads() as reads:
+        loss = sum(state.square().mean() for state in upstream(clips)["hidden_states"])
+        if trained:
+            loss.backward()
+    assert reads.names == ["tolist"]
 
 
 @pytest.mark.parametrize("options", [{}, {"hop_ms": 40}, {"repeat": 4}])
