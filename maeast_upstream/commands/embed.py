@@ -85,7 +85,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--kind", choices=("scene", "frames"), default="scene", help="one row per clip, or one per time step"
     )
-    add_model_options(parser, precisions="fp32 (default), bf16 or fp16; int8 if the engine supports it")
+    add_model_options(parser, precisions="fp32 (default), bf16, fp16 or, with OpenVINO, int8")
     add_readout_options(parser)
     add_window_options(parser)
     parser.add_argument(

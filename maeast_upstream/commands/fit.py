@@ -82,7 +82,7 @@ def build_parser() -> Parser:
     parser.add_argument("--multi-label", action="store_true", help="a clip may have several labels, joined by ;")
     parser.add_argument("--balance", action="store_true", help="give rare labels as much weight as frequent ones")
     add_window_options(parser)
-    add_model_options(parser, precisions="fp32 (default), bf16 or fp16; int8 if the engine supports it")
+    add_model_options(parser, precisions="fp32 (default), bf16, fp16 or, with OpenVINO, int8")
     add_readout_options(parser)
     parser.add_argument(
         "--engine",

@@ -109,9 +109,7 @@ def build_parser() -> Parser:
     add_window_options(parser)
     parser.add_argument("--checkpoint", help="where the classifier's checkpoint is now, if it was moved")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ..., or auto: CUDA if there is one; default: cpu")
-    parser.add_argument(
-        "--precision", default="fp32", help="fp32 (default), bf16 or fp16; int8 if the engine supports it"
-    )
+    parser.add_argument("--precision", default="fp32", help="fp32 (default), bf16, fp16 or, with OpenVINO, int8")
     add_job_options(parser)
     return parser
 
