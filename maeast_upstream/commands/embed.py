@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import (
+    ENGINE_PRECISIONS,
     Parser,
     UsageError,
     add_column_options,
@@ -85,7 +86,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--kind", choices=("scene", "frames"), default="scene", help="one row per clip, or one per time step"
     )
-    add_model_options(parser, precisions="fp32 (default), bf16, fp16 or, with OpenVINO, int8")
+    add_model_options(parser, precisions=ENGINE_PRECISIONS)
     add_readout_options(parser)
     add_window_options(parser)
     parser.add_argument(

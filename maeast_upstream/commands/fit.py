@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maeast_upstream.arguments import (
+    ENGINE_PRECISIONS,
     Parser,
     UsageError,
     add_column_options,
@@ -82,13 +83,14 @@ def build_parser() -> Parser:
     parser.add_argument("--multi-label", action="store_true", help="a clip may have several labels, joined by ;")
     parser.add_argument("--balance", action="store_true", help="give rare labels as much weight as frequent ones")
     add_window_options(parser)
-    add_model_options(parser, precisions="fp32 (default), bf16, fp16 or, with OpenVINO, int8")
+    add_model_options(parser, precisions=ENGINE_PRECISIONS)
     add_readout_options(parser)
     parser.add_argument(
         "--engine",
         choices=("auto", "torch", "openvino", "onnx"),
         default="torch",
-        help="program that runs the transformer; torch (default), or auto: the fastest on this machine, measured once",
+        help="program that runs the transformer; torch (default), or auto: the one with which this much audio is done "
+        "first; engines are measured once, where that pays",
     )
     parser.add_argument(
         "--workers", type=int, default=1, help="processes that decode; default 1, or 0 for a thread of this process"
@@ -123,8 +125,8 @@ def fit_clips(args: argparse.Namespace) -> int:
     else:
         from maeast_upstream.classification.labelled_clips import read_clips
 
-        read_clips(args.labels, args.multi_label, columns_from(args))  # refused before a checkpoint is loaded
-        encoder, readout = load_encoder(args)
+        clips = read_clips(args.labels, args.multi_label, columns_from(args))  # refused before a checkpoint is loaded
+        encoder, readout = load_encoder(args, clips)
         trained = train_on_labels(
             args.labels,
             encoder=encoder,
@@ -138,8 +140,10 @@ def fit_clips(args: argparse.Namespace) -> int:
     return write(trained, args.out)
 
 
-def load_encoder(args: argparse.Namespace) -> tuple["Encoder", "Readout"]:
-    """Load the checkpoint that the options name and attach its engine; also return the readout."""
+def load_encoder(args: argparse.Namespace, clips: "Sequence[LabelledClip]") -> tuple["Encoder", "Readout"]:
+    """Load the checkpoint that the options name and attach its engine for the clips; also return the readout."""
+    from maeast_upstream.data.audio_length import seconds_of
+    from maeast_upstream.data.inputs import Segment
     from maeast_upstream.encoder import load_model
     from maeast_upstream.engines.names import check_names
     from maeast_upstream.engines.selection import attach
@@ -148,10 +152,11 @@ def load_encoder(args: argparse.Namespace) -> tuple["Encoder", "Readout"]:
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)
     readout = readout_from(args, encoder.config.readout)
-    encoder.kept_layers(readout.layers(encoder.num_layers))
-    layers = readout.layers(encoder.num_layers)
-    choice = attach(encoder, args.engine, args.precision, layers, streams=streams_on(encoder.device))
-    if args.engine != "torch":
+    layers = encoder.kept_layers(readout.layers(encoder.num_layers))
+    seconds = seconds_of(Segment(clip.path, start_ms=clip.start_ms, end_ms=clip.end_ms) for clip in clips)
+    streams = streams_on(encoder.device)
+    choice = attach(encoder, args.engine, args.precision, layers, streams=streams, audio_seconds=seconds)
+    if (args.engine, args.precision) != (choice.engine, choice.precision) or args.engine != "torch":
         say(str(choice))
     return encoder, readout
 

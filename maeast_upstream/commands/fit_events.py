@@ -34,6 +34,8 @@ def fit_events(args: argparse.Namespace) -> int:
     for option in ("multi_label", "balance", "pool", "hop_ms"):
         if getattr(args, option):
             raise UsageError(f"--{option.replace('_', '-')} does not go with events; --clips takes rows as clips")
+    from maeast_upstream.data.audio_length import seconds_of
+    from maeast_upstream.data.inputs import Segment
     from maeast_upstream.encoder import load_model
     from maeast_upstream.engines.names import check_names
     from maeast_upstream.engines.selection import attach
@@ -47,14 +49,15 @@ def fit_events(args: argparse.Namespace) -> int:
     # whatever can be refused is refused before a checkpoint is loaded
     refuse_no_sed_eval()
     columns = columns_from(args)
-    read_recordings(args.labels, columns)
+    recordings = read_recordings(args.labels, columns)
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)
     layer = None if args.layer is None else parse_layer(args.layer)
     readout = step_readout(encoder, layer, args.mel)
     layers = encoder.kept_layers(readout.layers(encoder.num_layers))
-    choice = attach(encoder, args.engine, args.precision, layers, streams=streams_on(encoder.device))
-    if args.engine != "torch":
+    streams, seconds = streams_on(encoder.device), seconds_of(Segment(recording.path) for recording in recordings)
+    choice = attach(encoder, args.engine, args.precision, layers, streams=streams, audio_seconds=seconds)
+    if (args.engine, args.precision) != (choice.engine, choice.precision) or args.engine != "torch":
         say(str(choice))
     trained = train_on_events(
         args.labels,

@@ -29,8 +29,6 @@ if TYPE_CHECKING:  # imported when they are needed, so that --help does not impo
     from maeast_upstream.extract.table import EmbeddingSpec
 
 MAX_SHOWN_ERRORS = 5
-MIN_ENGINE_BYTES = 2 << 20
-"""Below this much audio, a minute of wav or eight of opus, another engine takes longer to start than it saves."""
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +42,8 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("auto", "torch", "openvino", "onnx"),
         default="auto",
-        help="program that runs the transformer; auto (default): the fastest on this machine, measured once",
+        help="program that runs the transformer; auto (default): the one with which this much audio is done first; "
+        "engines are measured once, where that pays",
     )
     parser.add_argument("--batch-seconds", type=float, help="seconds of audio in a batch")
     parser.add_argument(
@@ -167,26 +166,24 @@ def start_engine(
 ) -> "Choice":
     """Attach the engine that the options name and print which it is.
 
-    ``auto`` continues a run with the engine that it was begun with, and chooses torch where there is too little audio
-    for the start of another engine to pay.
+    ``auto`` continues a run with the engine and the precision that it was begun with; for a new one they are those
+    with which this much audio is embedded first.
 
     Raises:
         ValueError: The existing output was made with another precision.
     """
-    from maeast_upstream.engines.names import OFFERS
     from maeast_upstream.engines.selection import attach
     from maeast_upstream.engines.streams import streams_on
     from maeast_upstream.storage.settings import refuse_changes
 
     before = {} if args.force else output.recorded()
-    engine, why = args.engine, None
-    if engine == "auto" and args.precision in OFFERS.get(before.get("engine", ""), ()):
-        engine, why = before["engine"], "this run was begun with it"
-    elif engine == "auto" and survey.bytes < MIN_ENGINE_BYTES and args.precision in OFFERS["torch"]:
-        engine, why = "torch", "too little audio for another engine to pay"
-    streams = streams_on(encoder.device)
-    choice = attach(encoder, engine, args.precision, spec.layers(encoder.num_layers), streams=streams)
-    choice = replace(choice, why=why) if why and choice.engine == engine else choice
+    recorded = recorded_choice(args, before)
+    engine, precision = (recorded.engine, recorded.precision) if recorded else (args.engine, args.precision)
+    layers, streams = spec.layers(encoder.num_layers), streams_on(encoder.device)
+    seconds = survey.seconds * (spec.windows.samples / spec.windows.step if spec.windows else 1.0)
+    choice = attach(encoder, engine, precision, layers, streams=streams, audio_seconds=seconds)
+    if (engine, precision) != (args.engine, args.precision) and choice.engine == engine:
+        choice = replace(choice, why="this run was begun with it")
     if not is_quiet():
         print(choice)
     # before the job's own check, which would name the engine that follows from the precision

@@ -8,7 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maeast_upstream.arguments import Parser, UsageError, add_column_options, add_window_options, windows_from
+from maeast_upstream.arguments import (
+    ENGINE_PRECISIONS,
+    Parser,
+    UsageError,
+    add_column_options,
+    add_window_options,
+    windows_from,
+)
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.commands.jobs import add_job_options, check_numbers, embed_inputs, start_engine, weights_unset
 from maeast_upstream.messages import counted
@@ -109,7 +116,7 @@ def build_parser() -> Parser:
     add_window_options(parser)
     parser.add_argument("--checkpoint", help="where the classifier's checkpoint is now, if it was moved")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ..., or auto: CUDA if there is one; default: cpu")
-    parser.add_argument("--precision", default="fp32", help="fp32 (default), bf16, fp16 or, with OpenVINO, int8")
+    parser.add_argument("--precision", default="fp32", help=ENGINE_PRECISIONS)
     add_job_options(parser)
     return parser
 

@@ -8,8 +8,8 @@ EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
 OFFERS: dict[str, tuple[str, ...]] = {
     "torch": ("fp32", "bf16", "fp16"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "onnx": ("fp32",),
+    "openvino": ("fp32", "bf16"),
+    "onnx": ("fp32", "int8"),
 }
 """The precisions of each engine, in the order of messages."""
 NEEDS = {"torch": (), "openvino": ("openvino",), "onnx": ("onnxruntime", "onnx")}
@@ -35,9 +35,10 @@ def check_names(engine: str, precision: str) -> None:
     """ValueError for an unknown engine or precision, or one that the engine lacks; it names those that exist."""
     if engine not in get_args(Engine):
         raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, got {engine!r}")
-    if precision not in get_args(EnginePrecision):
-        raise ValueError(f"precision must be one of {', '.join(get_args(EnginePrecision))}, got {precision!r}")
-    if engine != "auto" and precision not in OFFERS[engine]:
+    precisions = ("auto", *get_args(EnginePrecision))
+    if precision not in precisions:
+        raise ValueError(f"precision must be one of {', '.join(precisions)}, got {precision!r}")
+    if "auto" not in (engine, precision) and precision not in OFFERS[engine]:
         others = " or ".join(name for name in OFFERS if precision in OFFERS[name])
         raise ValueError(
             f"engine {engine} computes in {', '.join(OFFERS[engine])}, not {precision}; for {precision} take {others}"

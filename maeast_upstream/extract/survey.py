@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
-from maeast_upstream.data.inputs import STDIN, Segment, cost, list_segments
+from maeast_upstream.data.audio_length import AudioLength
+from maeast_upstream.data.inputs import STDIN, Segment, list_segments
 from maeast_upstream.data.relative_names import Root
 from maeast_upstream.display import as_name, without_secrets
 from maeast_upstream.storage.remote import is_remote
@@ -31,8 +32,8 @@ class Survey:
 
     segments: int
     """Number of segments."""
-    bytes: int
-    """Estimated size of their audio, see `inputs.cost`."""
+    seconds: float
+    """Estimated length of their audio, see `AudioLength`."""
     digest: str
     """Digest of the list, which identifies the inputs when a run is continued."""
     relative_to: str | None
@@ -59,7 +60,8 @@ class Survey:
         root = None if relative_to is None else Root(relative_to)
         self.relative_to = root.recorded if root else None
         digest = hashlib.sha256()
-        self.segments = self.bytes = 0
+        self.segments = 0
+        length = AudioLength()
         self.stamps = array("Q")
         stamp_of = functools.lru_cache(maxsize=1)(_stamp)  # the segments of a file follow one another
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES)  # noqa: SIM115  (lives as long as this)
@@ -68,10 +70,11 @@ class Survey:
             while block := list(itertools.islice(listed, BLOCK_SEGMENTS)):
                 pickle.dump(block, file)
                 self.segments += len(block)
-                self.bytes += sum(map(cost, block))
                 for segment in block:
+                    length.add(segment)
                     self.stamps.append(0 if segment.error else stamp_of(segment.file or segment.path, segment.size))
                     digest.update(f"{_identity(segment)}\n".encode("utf-8", "surrogateescape"))
+        self.seconds = length.seconds
         if not self.segments:
             raise ValueError(f"no audio in {', '.join(map(without_secrets, inputs))}")
         self.digest = digest.hexdigest()[:16]

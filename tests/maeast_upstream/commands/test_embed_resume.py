@@ -199,21 +199,39 @@ def test_an_interrupted_run_with_auto_goes_on_with_the_engine_it_had(folder, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["e.parquet", "parts"])
+def test_auto_keeps_the_engine_and_the_precision_of_a_run_that_was_begun_or_finished(
+    folder, tmp_path, monkeypatch, capsys, name
+):
+    command = ["embed", str(folder), "-o", str(tmp_path / name)]
+    with monkeypatch.context() as patch:
+        fail_at(patch, 0, KeyboardInterrupt())
+        assert main([*command, "--engine", "torch", "--precision", "bf16"]) == 130
+    capsys.readouterr()
+    assert main([*command, "--precision", "auto"]) == 0
+    assert "engine torch, bf16: this run was begun with it" in capsys.readouterr().out
+    monkeypatch.setattr(selection, "attach", None)  # a finished output needs no engine
+    assert main([*command, "--precision", "auto"]) == 0
+    assert main([*command, "--precision", "fp32"]) == 1
+    assert main([*command, "--precision", "bf16", "--engine", "torch"]) == 0
+
+
+@pytest.mark.slow
 def test_auto_goes_on_where_another_engine_had_failed_to_start(folder, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
     monkeypatch.setattr(selection, "_started", lambda *_: None)
     command = ["embed", str(folder), "-o", str(tmp_path / "e.parquet"), "--precision", "int8"]
     with monkeypatch.context() as patch:
         fail_at(patch, 0, KeyboardInterrupt())
         assert main(command) == 130
     assert main(command) == 0
-    assert "engine torch, fp32: openvino failed to start" in capsys.readouterr().out
+    assert "engine torch, fp32: onnx failed to start" in capsys.readouterr().out
     assert main(command) == 0
     assert "is complete already" in capsys.readouterr().out
 
 
 def test_another_precision_that_the_engine_lacks_is_refused_with_both(folder, tmp_path, capsys):
-    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
     command = ["embed", str(folder), "-o", str(tmp_path / "e.parquet")]
     assert main(command) == 0
     assert main([*command, "--precision", "int8"]) == 1

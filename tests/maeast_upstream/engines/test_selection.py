@@ -1,23 +1,20 @@
 """Every engine gives torch's rows; what fails hands over to torch; what cannot work is refused in one line."""
 
-import json
-import logging
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from maeast_upstream.engines import selection, timing
-from maeast_upstream.engines.selection import Choice, attach
+from maeast_upstream.engines.selection import attach
 from maeast_upstream.messages import install_extra
 
 pytestmark = pytest.mark.slow
 
-PAIRS = [("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"), ("onnx", "fp32")]
+PAIRS = [("openvino", "fp32"), ("openvino", "bf16"), ("onnx", "fp32"), ("onnx", "int8")]
 NEEDS = {"openvino": "openvino", "onnx": "onnxruntime"}
-LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.999}
+LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.99}
 WIDER = {"embed_dim": 64, "ffn_dim": 128}
-"""Wide enough that int8 rounds some of its layers."""
+"""int8 rounds a width of 32 too coarsely to say anything."""
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +134,7 @@ def test_an_engine_that_fails_later_hands_over_to_torch_with_one_warning(make_en
     assert [r.message for r in caplog.records] == ["engine openvino failed, torch replaces it: out of memory"]
 
 
-@pytest.mark.parametrize(("engine", "precision"), [("openvino", "bf16"), ("openvino", "int8"), ("auto", "bf16")])
+@pytest.mark.parametrize(("engine", "precision"), [("openvino", "bf16"), ("onnx", "int8"), ("auto", "bf16")])
 def test_an_engine_that_cannot_start_leaves_torch(make_encoder, clips, engine, precision, monkeypatch, caplog):
     def broken(name):
         raise ImportError(f"{name} cannot be loaded")
@@ -168,96 +165,6 @@ def test_an_engine_with_other_numbers_is_not_taken(make_encoder, openvino, monke
     assert "torch's" in caplog.text
 
 
-def test_the_fastest_is_taken_and_measured_once(make_encoder, openvino, monkeypatch, cache, caplog):
-    caplog.set_level(logging.INFO)
-    measured = []
-
-    def measure(works):
-        measured.append(set(works))
-        return dict.fromkeys(works, 2.0) | {"torch": 3.0, "openvino": 1.0}
-
-    monkeypatch.setattr(timing, "measure", measure)
-    choice = attach(make_encoder(), "auto", "bf16")
-    assert choice == Choice(
-        "openvino",
-        "bf16",
-        "the fastest here (torch's time over theirs: openvino 3.00x)",
-    )
-    assert attach(make_encoder(), "auto", "bf16") == choice
-    assert measured == [{"torch", "openvino"}]
-    assert caplog.messages == [f"engine openvino, bf16: {choice.why}"] * 2
-    attach(make_encoder("frame"), "auto", "bf16")
-    torch_threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(torch_threads + 1)
-        attach(make_encoder(), "auto", "bf16")
-    finally:
-        torch.set_num_threads(torch_threads)
-    assert len(measured) == 3
-    assert len(json.loads(cache.read_text())) == 3
-
-
-def test_what_is_not_clearly_faster_is_not_taken(make_encoder, openvino, monkeypatch):
-    monkeypatch.setattr(
-        timing,
-        "measure",
-        lambda works: dict.fromkeys(works, 1.0) | {"torch": 1.05},
-    )
-    encoder = make_encoder()
-    assert attach(encoder, "auto", "bf16").engine == "torch"
-    assert encoder.runtime.transformer is None
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[]", '{"half', '{"KEY": 3}', '{"KEY": {"torch": "fast"}}', '{"KEY": {}}'],
-)
-def test_a_damaged_cache_is_measured_again(make_encoder, openvino, monkeypatch, cache, content):
-    encoder = make_encoder()
-    cache.parent.mkdir()
-    cache.write_text(content.replace("KEY", timing.key_of(encoder.config.model, "bf16")))
-    monkeypatch.setattr(
-        timing,
-        "measure",
-        lambda works: dict.fromkeys(works, 1.0) | {"torch": 3.0},
-    )
-    assert attach(encoder, "auto", "bf16").engine == "openvino"
-    assert "openvino" in cache.read_text()
-
-
-def test_a_cache_folder_that_cannot_be_written_is_no_error(make_encoder, openvino, monkeypatch, cache):
-    cache.parent.write_text("a file where the folder should be")
-    assert attach(make_encoder(), "auto", "bf16").engine in ("openvino", "torch")
-
-
-@pytest.mark.parametrize("variable", ["unset", "empty"])
-def test_without_a_home_auto_measures_and_keeps_nothing(make_encoder, openvino, monkeypatch, variable):
-    def no_home():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    if variable == "empty":
-        monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setattr(timing.Path, "home", no_home)
-    assert attach(make_encoder(), "auto", "bf16").engine in ("openvino", "torch")
-
-
-def test_an_engine_that_fails_while_it_is_measured_leaves_torch(make_encoder, openvino, monkeypatch, cache, caplog):
-    from maeast_upstream.engines.openvino import OpenVinoTransformer
-
-    right = OpenVinoTransformer.__call__
-
-    def fails_on_large_batches(self, patches, *given):
-        if patches.shape[0] * patches.shape[1] > 100:
-            raise RuntimeError("out of\nmemory")
-        return right(self, patches, *given)
-
-    monkeypatch.setattr(OpenVinoTransformer, "__call__", fails_on_large_batches)
-    choice = attach(make_encoder(), "auto", "bf16")
-    assert str(choice) == "engine torch, bf16: nothing here is clearly faster (torch's time over theirs: none works)"
-    assert caplog.messages == ["engine openvino failed, torch replaces it: out of memory"]
-
-
 def test_measuring_calls_in_turn_and_keeps_the_least():
     calls = []
     least = timing.measure({name: lambda name=name: calls.append(name) for name in "ab"})
@@ -273,10 +180,12 @@ def test_a_refused_call_leaves_the_engine_that_was_attached(make_encoder, openvi
     monkeypatch.setattr(selection, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="onnx"):
         attach(encoder, "onnx")
-    with pytest.raises(ValueError, match="openvino"):
+    with pytest.raises(ValueError, match="onnx"):
         attach(encoder, "auto", "int8")
     with pytest.raises(ValueError, match="layers are counted"):
         attach(encoder, "torch", layers=[99])
+    with pytest.raises(ValueError, match="audio_seconds must be at least 0, got nan"):
+        attach(encoder, "auto", audio_seconds=float("nan"))
     assert encoder.runtime is runtime
 
 
@@ -293,21 +202,21 @@ def test_without_any_package_auto_is_torch(make_encoder, no_packages):
             "fp32",
             "engine must be one of auto, torch, openvino, onnx, got 'tensorrt'",
         ),
-        ("auto", "fp8", "precision must be one of fp32, bf16, fp16, int8, got 'fp8'"),
+        ("auto", "fp8", "precision must be one of auto, fp32, bf16, fp16, int8, got 'fp8'"),
         (
             "torch",
             "int8",
-            "engine torch computes in fp32, bf16, fp16, not int8; for int8 take openvino",
+            "engine torch computes in fp32, bf16, fp16, not int8; for int8 take onnx",
         ),
         (
             "openvino",
             "fp16",
-            "engine openvino computes in fp32, bf16, int8, not fp16; for fp16 take torch",
+            "engine openvino computes in fp32, bf16, not fp16; for fp16 take torch",
         ),
         (
             "onnx",
             "bf16",
-            "engine onnx computes in fp32, not bf16; for bf16 take torch or openvino",
+            "engine onnx computes in fp32, int8, not bf16; for bf16 take torch or openvino",
         ),
         (
             "openvino",
@@ -316,13 +225,13 @@ def test_without_any_package_auto_is_torch(make_encoder, no_packages):
         ),
         (
             "onnx",
-            "fp32",
+            "int8",
             "engine onnx needs the package onnxruntime: " + install_extra("onnx"),
         ),
         (
             "auto",
             "int8",
-            "engine openvino needs the package openvino: " + install_extra("openvino"),
+            "engine onnx needs the package onnxruntime: " + install_extra("onnx"),
         ),
     ],
 )
