@@ -99,11 +99,14 @@ def embed_inputs(
     """
     from maeast_upstream.checkpoint.identity import Identity, remember, stamp_of
     from maeast_upstream.decoding.pool import DecodePool, needs_decoding
+    from maeast_upstream.extract.progress import announce
 
     if not args.force:
         output.refuse_unknown()
         if job := finished_job(args, output, checkpoint, job_of):
             return run_job(args, job)
+    store = output.store
+    announce(survey.segments, 0 if args.force or not store.begun else store.total().segments)
     with DecodePool(args.workers, max_hours=args.max_hours) as pool:
         if args.ray is None and needs_decoding(next(iter(survey))):
             pool.start(survey.segments)  # a process starts while the model is loaded
