@@ -14,8 +14,8 @@ from maeast_upstream.data.windows import Windows
 from maeast_upstream.readout import Mel, Pool, Readout
 
 ENGINE_PRECISIONS = (
-    "fp32 (default), bf16 or fp16; int8 if the engine supports it; auto: the fastest whose vectors have a cosine with "
-    "fp32 of at least 0.999"
+    "fp32 (default), bf16, fp16 or, with OpenVINO, int8; auto: the fastest whose vectors have a cosine with fp32 of at "
+    "least 0.999"
 )
 """The values of --precision where an engine runs the transformer, for the help."""
 

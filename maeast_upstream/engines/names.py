@@ -8,8 +8,8 @@ EnginePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
 OFFERS: dict[str, tuple[str, ...]] = {
     "torch": ("fp32", "bf16", "fp16"),
-    "openvino": ("fp32", "bf16"),
-    "onnx": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnx": ("fp32",),
 }
 """The precisions of each engine, in the order of messages."""
 NEEDS = {"torch": (), "openvino": ("openvino",), "onnx": ("onnxruntime", "onnx")}

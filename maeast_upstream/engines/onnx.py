@@ -1,13 +1,13 @@
-"""The transformer in ONNX Runtime, on a CPU: float32, or int8 products whose inputs are quantized per batch."""
+"""The transformer in ONNX Runtime, on a CPU, in float32.
 
-import contextlib
-import ctypes
-import gc
+Its int8 products would round the inputs of a whole batch by one scale: a clip's numbers would depend on the others.
+"""
+
 import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +19,8 @@ from maeast_upstream.model import MaeAst
 class OnnxTransformer:
     """A `Transformer`: exported for each set of layers when it is first needed."""
 
-    def __init__(self, network: MaeAst, precision: Literal["fp32", "int8"]) -> None:
+    def __init__(self, network: MaeAst) -> None:
         self._network = network
-        self._precision = precision
         self._sessions: dict[tuple[object, ...], Any] = {}
         self._lock = threading.Lock()
 
@@ -39,8 +38,6 @@ class OnnxTransformer:
                 with tempfile.TemporaryDirectory() as folder:
                     path = Path(folder) / "layers.onnx"
                     write_graph(self._network, layers, path)
-                    if self._precision == "int8":
-                        quantize(path)
                     self._sessions[key] = session(path)
             return self._sessions[key]
 
@@ -71,32 +68,3 @@ def write_graph(network: MaeAst, layers: Sequence[int], path: Path) -> None:
             input_names=list(axes),
             dynamic_axes=axes,
         )
-
-
-def quantize(path: Path) -> None:
-    """Turn the weights of a model's matrix products into int8, with one scale per output channel."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    # without this property the quantizer warns, through the root logger, about a pass over the graph that only static
-    # quantization needs. It is appended to the file, because two messages in a file are merged, while a model handed
-    # over in memory is copied twice (0.4 GB, base)
-    properties = onnx.ModelProto()
-    onnx.helper.set_model_props(properties, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    with path.open("ab") as file:
-        file.write(properties.SerializeToString())
-    quantize_dynamic(
-        path,
-        path,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        op_types_to_quantize=["MatMul", "Gemm"],
-    )
-    give_back_memory()
-
-
-def give_back_memory() -> None:
-    """Return free memory to the system: otherwise the process keeps 0.7 GB after quantizing the base model."""
-    gc.collect()  # the quantizer's copies refer to each other
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,4 +1,4 @@
-"""The transformer in OpenVINO, on a CPU: float32, or bfloat16 where the processor has it."""
+"""The transformer in OpenVINO, on a CPU: float32, bfloat16 where the processor has it, or int8 products."""
 
 import queue
 import threading
@@ -9,20 +9,26 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.engines.graph import LayersOf, noise_batch, tracing
+from maeast_upstream.engines.int8 import group_size, int8_weights, quantize
+from maeast_upstream.engines.timing import processor
+from maeast_upstream.inference import BatchEncoder
 from maeast_upstream.model import MaeAst
 
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
+OpenVinoPrecision = Literal["fp32", "bf16", "int8"]
 
 
 class OpenVinoTransformer:
     """A `Transformer`: converted once, compiled for each set of layers and number of threads when first needed."""
 
-    def __init__(self, network: MaeAst, precision: Literal["fp32", "bf16"], streams: int = 1) -> None:
-        self._precision = precision
+    def __init__(self, encoder: BatchEncoder, precision: OpenVinoPrecision, streams: int = 1) -> None:
+        config = encoder.config.model
         self._streams = streams
         self._lock = threading.Lock()
-        self._dim = network.config.embed_dim
-        self._model = convert(network)
+        self._dim = config.embed_dim
+        self._settings = precision_settings(precision, group_size(config))
+        self._model = convert(encoder.network)
+        if precision == "int8":
+            quantize(self._model, int8_weights(encoder))
         self._requests: dict[tuple[object, ...], queue.SimpleQueue[Any]] = {}
 
     def __call__(self, patches: Tensor, padding: Tensor | None, layers: Sequence[int]) -> list[Tensor]:
@@ -56,7 +62,7 @@ class OpenVinoTransformer:
                     [results[layer - 1] for layer in layers],
                     self._model.get_parameters(),
                 )
-                options = settings(self._precision, threads, self._streams)
+                options = self._settings | stream_settings(threads, self._streams)
                 compiled = ov.Core().compile_model(part, "CPU", options)
                 requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
                 for _ in range(self._streams):
@@ -65,10 +71,27 @@ class OpenVinoTransformer:
             return self._requests[layers, threads]
 
 
-def settings(precision: Literal["fp32", "bf16"], threads: int, streams: int = 1) -> dict[str, str]:
-    """OpenVINO's settings: ``streams`` batches at a time, each on ``threads``. Its default precision may be bf16."""
+def precision_settings(precision: OpenVinoPrecision, group: int) -> dict[str, str]:
+    """OpenVINO's settings for a precision; its own default may be bf16.
+
+    Args:
+        precision: of the matrix products. With int8, what is not in int8 is in bf16 where that is fast.
+        group: for int8: how many values of a token share a scale.
+    """
+    if precision != "int8":
+        return {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
+    hint = "bf16" if has_fast_bf16() else "f32"
+    return {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group)}
+
+
+def has_fast_bf16() -> bool:
+    """Whether the processor has instructions for products in bf16. OpenVINO also lists those that imitate them."""
+    return any(name in processor() for name in ("avx512_bf16", "amx_bf16"))
+
+
+def stream_settings(threads: int, streams: int = 1) -> dict[str, str]:
+    """OpenVINO's settings for ``streams`` batches at a time, each on ``threads``."""
     return {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         "NUM_STREAMS": str(streams),
         "INFERENCE_NUM_THREADS": str(threads * streams),

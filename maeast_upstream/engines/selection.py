@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maeast_upstream.encoder import Encoder
-from maeast_upstream.engines.graph import noise_batch
+from maeast_upstream.engines.graph import trial_batch
 from maeast_upstream.engines.memory import Memory
 from maeast_upstream.engines.names import NEEDS, OFFERS, Choice, Engine, EnginePrecision, check_names
 from maeast_upstream.engines.policy import ENDLESS_SECONDS, EXACTNESS, Option
@@ -28,8 +28,8 @@ from maeast_upstream.modules.positions import STORED_POSITIONS
 
 MAX_DIFFERENCE = 1e-3
 """Maximum difference between an engine's float32 outputs and torch's, whose standard deviation is near 1."""
-MIN_COSINE = 0.99
-"""Minimum cosine between an engine's outputs in a lower precision and torch's in float32."""
+MIN_COSINE = {"fp32": 0.99, "bf16": 0.99, "int8": 0.999}
+"""Minimum cosine between an engine's outputs in each precision and torch's in float32."""
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ def attach(
         engine: "auto" selects the one with which ``audio_seconds`` of audio are embedded first on this machine, its
             start included. What is measured for that is kept in the cache folder (`timing.cache_path`). On a GPU it is
             torch.
-        precision: of the matrix products; None for the encoder's own. "auto" selects, by the same rule, among those
-            whose time steps of ``layers`` have a cosine with float32 of at least 0.999, on a sound of some seconds
-            that is the same everywhere.
+        precision: of the matrix products; None for the encoder's own. int8 needs OpenVINO. "auto" selects, by the
+            same rule, among those whose time steps of ``layers`` have a cosine with float32 of at least 0.999, on a
+            sound of some seconds that is the same everywhere.
         layers: the layers that will be needed, counted from 1, for which the engine is compiled now; None for the
             last. Other layers are compiled when they are needed.
         streams: batches that `extract` may run at the same time, each on its share of torch's threads: more clips per
@@ -183,10 +183,10 @@ def _started(encoder: Encoder, engine: str, precision: EnginePrecision, keep: li
         transformer: Transformer
         if engine == "openvino":
             module = importlib.import_module("maeast_upstream.engines.openvino")
-            transformer = module.OpenVinoTransformer(encoder.network, precision, encoder.runtime.streams)
+            transformer = module.OpenVinoTransformer(encoder, precision, encoder.runtime.streams)
         else:
             module = importlib.import_module("maeast_upstream.engines.onnx")
-            transformer = module.OnnxTransformer(encoder.network, precision)
+            transformer = module.OnnxTransformer(encoder.network)
         _check(encoder, transformer, precision, keep)
     except Exception as error:  # whatever an engine raises: torch can do all that it does
         warn(engine, error)
@@ -196,9 +196,8 @@ def _started(encoder: Encoder, engine: str, precision: EnginePrecision, keep: li
 
 def _check(encoder: Encoder, transformer: Transformer, precision: str, keep: list[int]) -> None:
     """EngineError where the engine's outputs on a padded batch of a second differ from torch's."""
-    mel = encoder.config.model.mel_patches
-    patches, padding = noise_batch(encoder.config.model, clips=2, tokens=6 * mel)
     with torch.no_grad():
+        patches, padding = trial_batch(encoder)
         expected = encoder.network.features(patches, padding, keep)
     for reference, output in zip(expected, transformer(patches, padding, keep), strict=True):
         reference, output = reference[~padding], output[~padding]
@@ -206,7 +205,7 @@ def _check(encoder: Encoder, transformer: Transformer, precision: str, keep: lis
         if precision == "fp32" and not difference <= MAX_DIFFERENCE:
             raise EngineError(f"its numbers differ from torch's by {difference:.2g}")
         cosine = F.cosine_similarity(reference, output, dim=-1).min()
-        if not cosine >= MIN_COSINE:  # also where it is not a number
+        if not cosine >= MIN_COSINE[precision]:  # also where it is not a number
             raise EngineError(f"its vectors' cosine with torch's is {cosine:.3f}")
 
 

@@ -22,7 +22,7 @@ from maeast_upstream import Encoder, load_model
 from maeast_upstream.engines.selection import attach
 from maeast_upstream.modules.cpu.linear import by_convolution
 
-PAIRS = (("openvino", "fp32"), ("openvino", "bf16"), ("onnx", "int8"))
+PAIRS = (("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
 """torch's own rows are bench_encoder's."""
 WANTED = {
     "8 clips of 10 s": {"fp32": "at least 2.2", "bf16": "at least 4", "int8": ""},

@@ -218,20 +218,20 @@ def test_auto_keeps_the_engine_and_the_precision_of_a_run_that_was_begun_or_fini
 
 @pytest.mark.slow
 def test_auto_goes_on_where_another_engine_had_failed_to_start(folder, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
     monkeypatch.setattr(selection, "_started", lambda *_: None)
     command = ["embed", str(folder), "-o", str(tmp_path / "e.parquet"), "--precision", "int8"]
     with monkeypatch.context() as patch:
         fail_at(patch, 0, KeyboardInterrupt())
         assert main(command) == 130
     assert main(command) == 0
-    assert "engine torch, fp32: onnx failed to start" in capsys.readouterr().out
+    assert "engine torch, fp32: openvino failed to start" in capsys.readouterr().out
     assert main(command) == 0
     assert "is complete already" in capsys.readouterr().out
 
 
 def test_another_precision_that_the_engine_lacks_is_refused_with_both(folder, tmp_path, capsys):
-    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
     command = ["embed", str(folder), "-o", str(tmp_path / "e.parquet")]
     assert main(command) == 0
     assert main([*command, "--precision", "int8"]) == 1

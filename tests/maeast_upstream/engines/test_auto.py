@@ -226,23 +226,23 @@ def test_the_cache_keeps_what_was_used_last_of_a_bounded_number_of_models(cache,
 
 
 def test_precision_auto_takes_the_fastest_that_is_close_to_float32_and_names_the_cosine(make_encoder, engines):
-    engines.paces |= {"onnx int8": 2e-3}
+    engines.paces |= {"openvino int8": 2e-3}
     encoder = make_encoder()
     choice = attach(encoder, "auto", "auto")
-    assert (choice.engine, choice.precision) == ("onnx", "int8")
+    assert (choice.engine, choice.precision) == ("openvino", "int8")
     assert choice.why.endswith("; cosine with float32 1.00000")
 
 
 @pytest.mark.parametrize(("noise", "taken"), [(0.02, True), (0.06, False)])
 def test_precision_auto_refuses_vectors_that_are_too_far_from_float32(make_encoder, engines, noise, taken):
-    engines.paces |= {"onnx int8": 2e-3}
-    engines.noise["onnx int8"] = noise  # 1 / sqrt(1 + noise ** 2) is 0.9998 and 0.998
+    engines.paces |= {"openvino int8": 2e-3}
+    engines.noise["openvino int8"] = noise  # 1 / sqrt(1 + noise ** 2) is 0.9998 and 0.998
     encoder = make_encoder()
     choice = attach(encoder, "auto", "auto")
     assert (choice.precision == "int8") == taken
     if not taken:
         assert (choice.engine, choice.precision) == ("openvino", "bf16")
-        assert "too far from float32: onnx int8 0.99" in choice.why
+        assert "too far from float32: openvino int8 0.99" in choice.why
         engines.started.clear()
         again = attach(make_encoder(), "auto", "auto")
         assert (again.engine, again.precision) == ("openvino", "bf16")
@@ -250,8 +250,8 @@ def test_precision_auto_refuses_vectors_that_are_too_far_from_float32(make_encod
 
 
 def test_a_cosine_belongs_to_the_weights(make_encoder, engines):
-    engines.paces |= {"onnx int8": 2e-3}
-    engines.noise["onnx int8"] = 0.06
+    engines.paces |= {"openvino int8": 2e-3}
+    engines.noise["openvino int8"] = 0.06
     assert attach(make_encoder(), "auto", "auto").precision == "bf16"
     engines.noise.clear()
     other = make_encoder()
@@ -261,8 +261,8 @@ def test_a_cosine_belongs_to_the_weights(make_encoder, engines):
 
 
 def test_a_cosine_that_is_not_a_number_is_refused(make_encoder, engines):
-    engines.paces |= {"onnx int8": 2e-3}
-    engines.noise["onnx int8"] = float("nan")
+    engines.paces |= {"openvino int8": 2e-3}
+    engines.noise["openvino int8"] = float("nan")
     assert attach(make_encoder(), "auto", "auto").precision == "bf16"
 
 

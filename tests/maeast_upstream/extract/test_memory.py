@@ -33,9 +33,9 @@ from maeast_upstream.engines import attach
 from maeast_upstream.model import preset
 config = EncoderConfig(model=preset("base"), normalisation=Normalisation(mean=-6, std=4))
 encoder = Encoder(config).eval().requires_grad_(False)
-assert attach(encoder, "onnx", "int8").engine == "onnx"
+assert attach(encoder, "openvino", "int8").engine == "openvino"
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(int(status["VmHWM"].split()[0]) / 2**20, int(status["VmRSS"].split()[0]) / 2**20)
+print(int(status["VmHWM"].split()[0]) / 2**20)
 """
 
 
@@ -55,9 +55,7 @@ def test_an_hour_of_the_base_model_fits_in_2_gb():
 
 
 @pytest.mark.stress
-def test_quantising_the_base_model_takes_at_most_2_2_gib_and_gives_it_back():
-    pytest.importorskip("onnxruntime")
+def test_quantising_the_base_model_takes_at_most_1_6_gib():
+    pytest.importorskip("openvino")
     done = subprocess.run([sys.executable, "-c", QUANTISE], capture_output=True, text=True, check=True)
-    peak, after = map(float, done.stdout.split())
-    assert peak < 2.2
-    assert after < 1.4
+    assert float(done.stdout) < 1.6
