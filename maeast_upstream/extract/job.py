@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # imported when it is needed, so that a finished output loads
     from maeast_upstream.encoder import Encoder
 
 logger = logging.getLogger(__name__)
-SHORT_BYTES = 2 << 20
-"""A run on less audio, a minute of wav or eight of opus, is over before a log needs a line on its progress."""
+SHORT_SECONDS = 60.0
+"""A run on less audio is over before a log needs a line on its progress."""
 BuilderMaker = Callable[[dict[str, str]], TableBuilder]
 """From the metadata of a schema to the builder of the rows."""
 
@@ -167,7 +167,7 @@ class Job:
         save_seconds = SAVE_SECONDS if ray is None else math.inf
         limits = (batch_seconds, save_seconds, self.survey.stamps, self.max_hours)
         work = Work(store, builder, self.model, self.engine, workers, *limits)
-        with Progress(self.survey.segments, store.total(), announce=self.survey.bytes > SHORT_BYTES) as progress:
+        with Progress(self.survey.segments, store.total(), announce=self.survey.seconds > SHORT_SECONDS) as progress:
             if ray is None:
                 write_parts(parts, replace(work, pool=pool), progress.add)
             else:
