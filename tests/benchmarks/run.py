@@ -24,6 +24,7 @@ import bench_predict
 import bench_pretrain
 import bench_pretrain_cuda
 import bench_search
+import bench_startup
 import bench_superb
 import bench_superb_epoch
 import torch
@@ -58,6 +59,7 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "loader": lambda checkpoint: bench_loader.run(),
     "search": lambda checkpoint: bench_search.run(),
     "dedup": lambda checkpoint: bench_dedup.run(),
+    "startup": bench_startup.run,
 }
 PRETRAIN: dict[str, Callable[[Path], Rows]] = {
     name: lambda checkpoint, group=group: group()  # type: ignore[misc]
