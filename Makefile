@@ -93,10 +93,9 @@ PRETRAIN_GROUPS := published ssast-fp32 ssast-bf16 decoders-fp32 decoders-bf16 m
 bench-pretrain: $(VENV)/ready ## measure the training step against the published one and SSAST, written to docs/results/benchmarks/
 	for group in $(PRETRAIN_GROUPS); do PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py pretrain-$$group || exit 1; done
 
-gpu: $(VENV)/ready ## with CUDA: run the GPU's tests and benchmarks
+gpu: $(VENV)/ready ## with CUDA: run the GPU's tests and benchmarks, 12 minutes, written to docs/results/benchmarks/
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "error: make gpu needs a CUDA device, and torch finds none"; exit 1; }
-	$(BIN)/python -m pytest -q -m gpu
-	PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py --device cuda
+	$(BIN)/python tests/benchmarks/gpu.py
 
 hear: $(VENV)/ready ## run HEAR's evaluation kit on the tasks in TASKS (OUT=folder, CHECKPOINT=path)
 	$(BIN)/maeast hear --tasks-dir $(TASKS) --out $(OUT) $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT))

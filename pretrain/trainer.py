@@ -90,7 +90,8 @@ class Trainer:
         self.parallel.shard(self.objective)
         self.updater = build_updater(recipe, self.objective, self.parallel)
         if self.compiled:
-            compile_network(self.objective, self.device, recipe.data.lengths_vary)
+            one = self.sharding.number == 1 and recipe.model.layerdrop == 0
+            compile_network(self.objective, self.device, recipe.data.lengths_vary, one)
         self.step, self.best, self.saved = 0, math.inf, -1
         self.meter = Meter(
             build_flops(recipe), peak_flops(self.device, DTYPES[recipe.precision]), self.sharding.processes

@@ -18,8 +18,7 @@ def test_a_benchmark_imports_what_exists(name):
 
 
 def test_every_benchmark_belongs_to_a_group():
-    tree = ast.parse((FOLDER / "run.py").read_text(encoding="utf-8"))
-    used = {
-        node.value.id for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-    }
+    trees = [ast.parse((FOLDER / name).read_text(encoding="utf-8")) for name in ("run.py", "gpu.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    used = {node.value.id for node in nodes if isinstance(node.value, ast.Name)}
     assert set(NAMES) <= used | {"bench_cpu"}

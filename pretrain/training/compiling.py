@@ -55,16 +55,21 @@ def compiler_wanted(setting: bool | str, device: torch.device) -> bool:
     return True
 
 
-def compile_network(objective: nn.Module, device: torch.device, lengths_vary: bool) -> None:
+def compile_network(
+    objective: nn.Module, device: torch.device, lengths_vary: bool, one_micro_batch: bool = False
+) -> None:
     """Compile the objective in place, which leaves the names of its weights as they are.
 
     Args:
         objective: the network with its losses.
         device: where it trains; a GPU's whole objective is compiled, and on a CPU each transformer block.
         lengths_vary: whether batches differ in their number of clips and tokens. One code then serves all of them.
+        one_micro_batch: whether one process makes each update with one micro-batch, without layerdrop. On a GPU the
+            passes are then replayed as CUDA graphs, one for each shape, so that the host starts one graph in place of
+            hundreds of kernels. Gradients that are added up, or shared, would be overwritten by the next replay.
     """
     if device.type != "cpu":
-        objective.compile()
+        objective.compile(dynamic=lengths_vary or None, mode="reduce-overhead" if one_micro_batch else None)
         return
     for block in objective.modules():
         if isinstance(block, TransformerBlock):

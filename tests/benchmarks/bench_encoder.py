@@ -4,6 +4,7 @@
 """
 
 import random
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,21 +18,22 @@ from timing import in_turn, ratio, seconds
 
 from maeast_upstream import Encoder, load_model
 from maeast_upstream.model import patchify
+from maeast_upstream.modules.half import HalfWeights
 
 BATCH = 8
 Clips = list[torch.Tensor]
 
 
-def equal_clips(count: int = BATCH) -> Clips:
-    """Clips of 10 s."""
+def equal_clips(count: int = BATCH, length: float = 10.0) -> Clips:
+    """Clips of 10 s, or of another length in seconds."""
     torch.manual_seed(0)
-    return [0.1 * torch.randn(160_000) for _ in range(count)]
+    return [0.1 * torch.randn(round(16_000 * length)) for _ in range(count)]
 
 
-def mixed_clips(count: int = 4 * BATCH) -> Clips:
-    """Clips of 1 to 15 s, evenly spaced, in random order."""
+def mixed_clips(count: int = 4 * BATCH, longest: float = 15.0) -> Clips:
+    """Clips of 1 to 15 s, or to another length in seconds, evenly spaced, in random order."""
     torch.manual_seed(0)
-    seconds = [1 + 14 * i / (count - 1) for i in range(count)]
+    seconds = [1 + (longest - 1) * i / (count - 1) for i in range(count)]
     random.Random(0).shuffle(seconds)
     return [0.1 * torch.randn(round(16_000 * s)) for s in seconds]
 
@@ -133,23 +135,70 @@ def print_peak() -> None:
     print(int(peak.split()[1]) / 1024)
 
 
-def run_cuda(checkpoint: Path, rounds: int = 10) -> list[tuple[str, str, str]]:
-    """Share of the device's measured bf16 matrix-product peak that batches of 64 ten-second clips reach."""
-    encoder = load_model(checkpoint, device="cuda", precision="bf16")
-    clips = [clip.cuda() for clip in equal_clips(64)]
+def run_gpu(
+    device: str, checkpoint: Path, clips: int = 64, seconds: float = 10.0, rounds: int = 10
+) -> list[tuple[str, str, str]]:
+    """The rate of batches of equal and of mixed lengths in bf16, and what cast weights and packing save."""
+    encoder = load_model(checkpoint, device=device, precision="bf16")
+    keep, layers = encoder._half_weights, [encoder.num_layers]
+    equal = [clip.to(device) for clip in equal_clips(clips, seconds)]
+    mixed = [clip.to(device) for clip in mixed_clips(clips, 1.5 * seconds)]
+    few = equal[:8]
+
+    def without_cast_weights() -> None:
+        encoder._half_weights = HalfWeights()
+        encoder._half_weights.current = lambda *of: None  # type: ignore[method-assign, assignment]
+        encoder.encode(equal, layers=layers)
+        encoder._half_weights = keep
+
+    def padded() -> None:
+        encoder._packs = lambda clips: False  # type: ignore[method-assign]
+        encoder.encode(mixed, layers=layers)
+        del encoder._packs
+
+    times = in_turn(
+        {
+            "equal": lambda: encoder.encode(equal, layers=layers),
+            "autocast": without_cast_weights,
+            "mixed": lambda: encoder.encode(mixed, layers=layers),
+            "padded": padded,
+            "few": lambda: encoder.encode(few, layers=layers),
+        },
+        rounds,
+    )
+    middle = {name: statistics.median(taken) for name, taken in times.items()}
+    peak, flops = matmul_peak(device), network_flops(encoder, round(16_000 * seconds))
+    what = f"encoder, bf16, {device}"
+    hours = {"equal": clips * seconds, "mixed": sum(map(len, mixed)) / 16_000, "few": len(few) * seconds}
+    rate = {name: f"{length / 3600 / middle[name]:.2f}" for name, length in hours.items()}
+    share = 100 * flops * clips / middle["equal"] / peak
+    return [
+        (
+            f"{what}, {clips} clips of {seconds:g} s: share of {peak / 1e12:.3g} TFLOP/s",
+            f"{share:.0f} %",
+            "at least 60 %",
+        ),
+        (f"{what}, {clips} clips of {seconds:g} s: hours of audio a second", rate["equal"], ""),
+        (f"{what}, the same: autocast's time / ours", f"{ratio(times['autocast'], times['equal']):.2f}", ""),
+        (f"{what}, {clips} clips of 1 to {1.5 * seconds:g} s: hours of audio a second", rate["mixed"], ""),
+        (f"{what}, the same: time of padded batches / packed", f"{ratio(times['padded'], times['mixed']):.2f}", ""),
+        (f"{what}, {len(few)} clips of {seconds:g} s: hours of audio a second", rate["few"], ""),
+    ]
+
+
+def network_flops(encoder: Encoder, samples: int) -> int:
+    """Of the network's matrix products on one clip."""
     config = encoder.config.model
-    tokens = 62 * config.mel_patches
+    tokens = encoder.grid(None).steps(samples) * config.mel_patches
     dim, ffn = config.embed_dim, config.ffn_dim
     per_token = config.depth * (2 * (4 * dim * dim + 2 * dim * ffn) + 4 * tokens * dim) + 2 * config.patch_dim * dim
-    work = in_turn({"encode": lambda: encoder.encode(clips, layers=[config.depth])}, rounds)["encode"]
-    reached = per_token * tokens * len(clips) / sorted(work)[len(work) // 2]
-    what = f"encoder, 64 clips of 10 s, bf16, cuda: share of {matmul_peak() / 1e12:.0f} TFLOP/s"
-    return [(what, f"{100 * reached / matmul_peak():.0f} %", "at least 45 %")]
+    return per_token * tokens
 
 
-def matmul_peak(size: int = 8192, repeat: int = 20) -> float:
+def matmul_peak(device: str = "cuda", repeat: int = 20) -> float:
     """Measured FLOP/s of a large bf16 matrix product."""
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    size = 8192 if device != "cpu" else 256
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     best = min(seconds(lambda: [a @ b for _ in range(repeat)]) for _ in range(5))
     return 2 * size**3 * repeat / best
 

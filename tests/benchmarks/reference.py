@@ -49,15 +49,16 @@ TASK = {
 }
 
 
-def write_checkpoint(path: Path) -> Path:
-    """A base patch checkpoint in the published format, with realistic normalisation statistics."""
+def write_checkpoint(path: Path, **shape: int) -> Path:
+    """A patch checkpoint in the published format, with realistic normalisation statistics: base but for ``shape``."""
     from s3prl.upstream.mae_ast.mae_ast import MAE_AST
 
     torch.manual_seed(0)
-    network = MAE_AST(SimpleNamespace(**BASE_PATCH), SimpleNamespace(**TASK))
+    model = {**BASE_PATCH, **shape}
+    network = MAE_AST(SimpleNamespace(**model), SimpleNamespace(**TASK))
     network.batch_norm.running_mean.fill_(-5.2)
     network.batch_norm.running_var.fill_(19.4)
-    cfg = {"model": BASE_PATCH, "task": TASK}
+    cfg = {"model": model, "task": TASK}
     torch.save({"cfg": cfg, "model": network.state_dict()}, path)
     return path
 

@@ -378,9 +378,8 @@ def test_a_compiled_network_trains_on_a_cpu_with_the_losses_of_one_that_is_not(r
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
 
 
-def test_without_a_compiler_compile_is_refused_before_the_corpus_is_opened(recipe, monkeypatch):
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+@torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
+def test_without_a_compiler_compile_is_refused_before_the_corpus_is_opened(recipe):
     nowhere = dataclasses.replace(recipe.data, corpus="nowhere", packed=None)
     with pytest.raises(ValueError, match=r"compile true: torch cannot compile this on cpu \(.*\); give compile false"):
         Trainer(dataclasses.replace(recipe, data=nowhere, compile=True))

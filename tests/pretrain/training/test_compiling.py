@@ -8,7 +8,7 @@ from small import small_config
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pretrain.trainer import Trainer
-from pretrain.training.compiling import compiler_wanted
+from pretrain.training.compiling import compile_network, compiler_wanted
 
 
 @pytest.fixture
@@ -68,10 +68,9 @@ def test_a_compiled_run_that_was_stopped_ends_with_the_same_bits(recipe, tmp_pat
 
 
 @pytest.mark.slow
-def test_auto_trains_without_a_compiler_and_says_so(monkeypatch, caplog):
+@torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
+def test_auto_trains_without_a_compiler_and_says_so(caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
     assert not compiler_wanted("auto", torch.device("cpu"))
     assert "trains without compiling: torch cannot compile this on cpu" in caplog.text
     assert "give compile" not in caplog.text
@@ -80,3 +79,27 @@ def test_auto_trains_without_a_compiler_and_says_so(monkeypatch, caplog):
 def test_false_looks_for_no_compiler(monkeypatch):
     monkeypatch.setattr("pretrain.training.compiling.check_compiler", lambda device: pytest.fail("looked for one"))
     assert compiler_wanted(False, torch.device("cpu")) is False
+
+
+@pytest.mark.parametrize(
+    ("lengths_vary", "one", "options"),
+    [
+        (False, True, {"dynamic": None, "mode": "reduce-overhead"}),
+        (True, True, {"dynamic": True, "mode": "reduce-overhead"}),
+        (True, False, {"dynamic": True, "mode": None}),
+    ],
+)
+def test_on_a_gpu_graphs_are_replayed_unless_gradients_are_added_up(lengths_vary, one, options, monkeypatch):
+    given = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: given.append(options))
+    compile_network(torch.nn.Linear(1, 1), torch.device("cuda"), lengths_vary, one)
+    assert given == [options]
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_a_run_that_is_compiled_for_a_gpu_has_the_losses_of_one_that_is_not(recipe, tmp_path):
+    recipe = without_dropout(recipe, device="cuda", precision="bf16")
+    plain, compiled = train(recipe, tmp_path / "plain"), train(recipe, tmp_path / "compiled", compile=True)
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-2, atol=1e-3)
