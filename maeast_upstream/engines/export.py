@@ -55,6 +55,10 @@ CHECKED_SAMPLES = (400, 16_000, 53_910)
 """Lengths in samples on which a file is compared with torch, in this order: a short clip must not affect later ones."""
 
 
+_largest: Callable[[Any, Any], Any] = torch.sym_max
+"""The larger of two numbers that an export need not know; torch 2.14 types it too widely, older ones not at all."""
+
+
 MAX_DIFFERENCE = 1e-3
 """Maximum difference from torch; outputs have a standard deviation near 1. The front end's DFT, which is a matrix
 product in the file, has another rounding."""
@@ -151,9 +155,9 @@ class WaveformModel(nn.Module):
     def _steps(self, waveforms: Tensor) -> list[Tensor]:
         """(B, S) -> (B, T, C) for each kept layer; the shifted grids of a finer hop share a batch."""
         model, grid, fbank = self.encoder.config.model, self.grid, self.encoder.fbank
-        samples = torch.sym_max(grid.left + waveforms.shape[1], num_samples(model.patch_frames))  # type: ignore[no-untyped-call]
+        samples = _largest(grid.left + waveforms.shape[1], num_samples(model.patch_frames))
         steps = ((samples - WINDOW_SAMPLES) // HOP_SAMPLES + 1 - model.patch_frames) // grid.hop + 1
-        lacking = torch.sym_max(self.shortest - grid.left - waveforms.shape[1], 0)  # type: ignore[no-untyped-call]
+        lacking = _largest(self.shortest - grid.left - waveforms.shape[1], 0)
         spectrogram = fbank.log_mel(fbank.prepare(F.pad(waveforms, (grid.left, lacking))))
         if self.shortest == num_samples(model.patch_frames) and grid.passes == 1:
             patches, padding = self.encoder.patchify(spectrogram), None

@@ -52,7 +52,7 @@ class Parallel:
         options = DistributedDataParallelKwargs(find_unused_parameters=skips_layers, gradient_as_bucket_view=True)
         self.accelerator = Accelerator(cpu=self.device.type == "cpu", kwargs_handlers=[options])
         self.rank, self.device = self.accelerator.process_index, self.accelerator.device
-        self._control = dist.new_group(backend="gloo", timeout=PATIENCE)
+        self._control: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
 
     @property
     def is_main(self) -> bool:

@@ -38,7 +38,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, probabil
     if key_mask is not None:
         key_mask = key_mask.expand(B, H, 1, -1).reshape(B * H, 1, -1)
     rows = (part.reshape(B * H, *part.shape[2:]) for part in (q, k, v))
-    out: Tensor = _DroppedAttention.apply(*rows, key_mask, steps)  # type: ignore[no-untyped-call]
+    out: Tensor = _DroppedAttention.apply(*rows, key_mask, steps)  # type: ignore[no-untyped-call, unused-ignore]  # typed from torch 2.14 on
     return out.view(B, H, *out.shape[1:])
 
 

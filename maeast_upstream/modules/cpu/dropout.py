@@ -32,7 +32,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
         return x
     if x.device.type != "cpu" or type(x) is not Tensor or torch.compiler.is_compiling() or steps == STEPS:
         return F.dropout(x, probability)
-    out: Tensor = _Dropout.apply(x, steps)  # type: ignore[no-untyped-call]
+    out: Tensor = _Dropout.apply(x, steps)  # type: ignore[no-untyped-call, unused-ignore]  # typed from torch 2.14 on
     return out
 
 
