@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from maeast_upstream.model import MaeAst, ModelConfig, patchify, preset, unpatchify
 from maeast_upstream.modules.attention import Attention
-from maeast_upstream.modules.positions import sinusoid
+from maeast_upstream.modules.positions import is_sinusoid, sinusoid
 from maeast_upstream.modules.transformer import DropoutRates, TransformerBlock
 
 
@@ -129,6 +129,16 @@ def test_patchify_is_time_major_and_undone_by_unpatchify(tokens):
     kt, kf = config.patch_frames, config.patch_mels
     block = spectrogram[0, step * kt : (step + 1) * kt, mel * kf : (mel + 1) * kf]
     assert torch.equal(patches[0, step * config.mel_patches + mel], block.flatten())
+
+
+@pytest.mark.parametrize(("row", "change", "expected"), [(0, 0.0, True), (599, 0.01, True), (599, 0.03, False)])
+def test_a_table_of_positions_is_compared_to_its_last_row(row, change, expected):
+    table = sinusoid(600, 8)
+    table[row, 5] += change
+    assert is_sinusoid(table, 0.02) == expected
+    assert is_sinusoid(table.half(), 0.02) == expected
+    table[300, 2] = float("nan")
+    assert not is_sinusoid(table, 0.02)
 
 
 def test_sinusoid_has_sines_at_even_and_cosines_at_odd_channels():
