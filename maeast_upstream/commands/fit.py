@@ -146,16 +146,16 @@ def load_encoder(args: argparse.Namespace, clips: "Sequence[LabelledClip]") -> t
     from maeast_upstream.data.inputs import Segment
     from maeast_upstream.encoder import load_model
     from maeast_upstream.engines.names import check_names
-    from maeast_upstream.engines.selection import attach
-    from maeast_upstream.engines.streams import streams_on
+    from maeast_upstream.extract.engine import attach_for
+    from maeast_upstream.extract.table import EmbeddingSpec
 
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)
     readout = readout_from(args, encoder.config.readout)
-    layers = encoder.kept_layers(readout.layers(encoder.num_layers))
+    encoder.kept_layers(readout.layers(encoder.num_layers))
     seconds = seconds_of(Segment(clip.path, start_ms=clip.start_ms, end_ms=clip.end_ms) for clip in clips)
-    streams = streams_on(encoder.device)
-    choice = attach(encoder, args.engine, args.precision, layers, streams=streams, audio_seconds=seconds)
+    spec = EmbeddingSpec(readouts=(readout,), windows=windows_from(args))
+    choice = attach_for(encoder, spec, seconds, args.engine, args.precision)
     if (args.engine, args.precision) != (choice.engine, choice.precision) or args.engine != "torch":
         say(str(choice))
     return encoder, readout

@@ -38,13 +38,12 @@ def fit_events(args: argparse.Namespace) -> int:
     from maeast_upstream.data.inputs import Segment
     from maeast_upstream.encoder import load_model
     from maeast_upstream.engines.names import check_names
-    from maeast_upstream.engines.selection import attach
-    from maeast_upstream.engines.streams import streams_on
     from maeast_upstream.events.recordings import read_recordings
     from maeast_upstream.events.report import format_training
     from maeast_upstream.events.scoring import refuse_no_sed_eval
-    from maeast_upstream.events.steps import step_readout
+    from maeast_upstream.events.steps import step_readout, step_spec
     from maeast_upstream.events.training import train_on_events
+    from maeast_upstream.extract.engine import attach_for
 
     # whatever can be refused is refused before a checkpoint is loaded
     refuse_no_sed_eval()
@@ -54,9 +53,9 @@ def fit_events(args: argparse.Namespace) -> int:
     encoder = load_model(args.checkpoint, args.device)
     layer = None if args.layer is None else parse_layer(args.layer)
     readout = step_readout(encoder, layer, args.mel)
-    layers = encoder.kept_layers(readout.layers(encoder.num_layers))
-    streams, seconds = streams_on(encoder.device), seconds_of(Segment(recording.path) for recording in recordings)
-    choice = attach(encoder, args.engine, args.precision, layers, streams=streams, audio_seconds=seconds)
+    encoder.kept_layers(readout.layers(encoder.num_layers))
+    seconds = seconds_of(Segment(recording.path) for recording in recordings)
+    choice = attach_for(encoder, step_spec(readout), seconds, args.engine, args.precision)
     if (args.engine, args.precision) != (choice.engine, choice.precision) or args.engine != "torch":
         say(str(choice))
     trained = train_on_events(

@@ -175,16 +175,13 @@ def start_engine(
     Raises:
         ValueError: The existing output was made with another precision.
     """
-    from maeast_upstream.engines.selection import attach
-    from maeast_upstream.engines.streams import streams_on
+    from maeast_upstream.extract.engine import attach_for
     from maeast_upstream.storage.settings import refuse_changes
 
     before = {} if args.force else output.recorded()
     recorded = recorded_choice(args, before)
     engine, precision = (recorded.engine, recorded.precision) if recorded else (args.engine, args.precision)
-    layers, streams = spec.layers(encoder.num_layers), streams_on(encoder.device)
-    seconds = survey.seconds * (spec.windows.samples / spec.windows.step if spec.windows else 1.0)
-    choice = attach(encoder, engine, precision, layers, streams=streams, audio_seconds=seconds)
+    choice = attach_for(encoder, spec, survey.seconds, engine, precision)
     if (engine, precision) != (args.engine, args.precision) and choice.engine == engine:
         choice = replace(choice, why="this run was begun with it")
     if not is_quiet():

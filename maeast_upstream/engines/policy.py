@@ -180,21 +180,12 @@ class Plan:
             others = [f"{' '.join(other)} {speedup:.2f}" for other, speedup in speedups.items() if other != option]
             more = f" ({', '.join(others)})" if others else ""
             return f"{speedups[option]:.2f} times as fast as {' '.join(base)} here{more}"
-        audio = f"{in_words(self.audio_seconds)} of audio"
         if not speedups:
-            unknown = self.audio_seconds >= ENDLESS_SECONDS
-            return "nothing else here works" if unknown else f"{audio} is too little for another to pay"
+            endless = self.audio_seconds >= ENDLESS_SECONDS
+            return "nothing else here works" if endless else "too little audio for another engine to pay"
         fastest = max(speedups, key=lambda other: speedups[other])
         listed = ", ".join(f"{' '.join(other)} {speedup:.2f} times" for other, speedup in speedups.items())
         if speedups[fastest] < MIN_SPEEDUP:
             return f"nothing here is clearly faster ({listed})"
         start = self.costs[fastest].start
-        return f"{audio} is too little for a start of {start:.1f} s to pay ({listed})"
-
-
-def in_words(seconds: float) -> str:
-    """A length of audio for a message: "about 40 s", "about 5 min", "about 3 h"."""
-    for unit, size in (("h", 3600.0), ("min", 60.0)):
-        if seconds >= 1.5 * size:
-            return f"about {seconds / size:,.0f} {unit}"
-    return f"about {seconds:.0f} s"
+        return f"too little audio for a start of {start:.1f} s to pay ({listed})"

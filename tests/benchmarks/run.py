@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import bench_auto
 import bench_decode
 import bench_dedup
 import bench_embed
@@ -42,6 +43,7 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "encoder": bench_encoder.run_cpu,
     "engines": bench_engines.run_cpu,
     "embed": bench_embed.run,
+    "auto": lambda checkpoint: bench_auto.run(),
     "predict": lambda checkpoint: bench_predict.run(),
     "fit": lambda checkpoint: bench_fit.run(),
     "decode": lambda checkpoint: bench_decode.run(),
