@@ -89,7 +89,7 @@ bench: $(VENV)/ready ## measure speed against s3prl and torchaudio, written to d
 	PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py $(BENCH)
 
 # Each group has a process of its own, so that memory left by one does not count for the next.
-PRETRAIN_GROUPS := published ssast-fp32 ssast-bf16 decoders-fp32 decoders-bf16 memory sizes sweep
+PRETRAIN_GROUPS := published ssast-fp32 ssast-bf16 decoders-fp32 decoders-bf16 memory sizes compiled sweep
 bench-pretrain: $(VENV)/ready ## measure the training step against the published one and SSAST, written to docs/results/benchmarks/
 	for group in $(PRETRAIN_GROUPS); do PYTHONPATH=.:tests $(BIN)/python tests/benchmarks/run.py pretrain-$$group || exit 1; done
 

@@ -40,7 +40,7 @@ class Recipe:
     own, as published."""
     compile: bool | Literal["auto"] = False
     """Compile the network with torch.compile before the first update: true (needs a C++ compiler on a CPU), false, or
-    auto, which compiles where there is a compiler."""
+    auto: where there is a compiler, on a CPU only without dropout, with which a compiled step is slower there."""
     log_every: int = 50
     """Updates between two lines of the log."""
     save_every: int = 1000

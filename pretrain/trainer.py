@@ -65,7 +65,7 @@ class Trainer:
             if recipe.precision == "fp16":
                 raise ValueError("precision fp16 needs a GPU, and none is used here: give --precision bf16 or fp32")
             keep_freed_memory()
-        self.compiled = compiler_wanted(recipe.compile, self.device)
+        self.compiled = compiler_wanted(recipe.compile, self.device, recipe.model)
         self.sharding = BatchSharding(self.parallel.processes, self.parallel.rank, recipe.optim.accumulation_steps)
         new = not run_folder.states(self.run)
         if new and Path(recipe.data.corpus).is_dir() and self.run.resolve() == Path(recipe.data.corpus).resolve():

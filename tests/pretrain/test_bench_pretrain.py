@@ -42,6 +42,16 @@ def test_what_a_backward_pass_keeps_is_counted(small):
     assert all(0 < float(measured) < 1 for _, measured, _ in rows)
 
 
+def test_a_compiled_step_is_compared_with_one_that_is_not(small, monkeypatch):
+    monkeypatch.setattr(bench_pretrain, "compile_network", lambda *arguments: None)
+    monkeypatch.setattr(bench_pretrain, "BATCH", 2)
+    recipe = bench_pretrain.recipe(small_config())
+    monkeypatch.setattr(bench_pretrain, "read_recipe", lambda arguments: recipe)
+    rows = bench_pretrain.compiled(1)
+    assert len(rows) == 4
+    assert all(float(measured) >= 0 for _, measured, _ in rows)
+
+
 def test_the_sweep_is_a_table_and_a_picture(small, tmp_path):
     rows = bench_pretrain.sweep(1, 2, tmp_path / "sweep.png")
     assert len(rows) == 9

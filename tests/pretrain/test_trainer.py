@@ -376,6 +376,10 @@ def test_a_compiled_network_trains_on_a_cpu_with_the_losses_of_one_that_is_not(r
     Trainer(compiled).train()
     for one, other in zip(log_of(recipe.out), log_of(compiled.out), strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    stopped = dataclasses.replace(compiled, out=str(tmp_path / "stopped"))
+    Trainer(dataclasses.replace(stopped, max_minutes=1e-9)).train()
+    Trainer(stopped).train()
+    assert_equal_states(state_of(compiled.out), state_of(stopped.out))
 
 
 @torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})

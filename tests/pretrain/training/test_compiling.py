@@ -23,10 +23,12 @@ def traced(monkeypatch):
     torch.compiler.reset()
 
 
+NO_DROPOUT = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop"), 0.0)
+
+
 def without_dropout(recipe, **changes):
     """A recipe whose random numbers do not depend on whether it is compiled."""
-    rates = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "input_dropout", "layerdrop"), 0.0)
-    return dataclasses.replace(recipe, model=small_config(depth=3, decoder_depth=2, **rates), **changes)
+    return dataclasses.replace(recipe, model=small_config(depth=3, decoder_depth=2, **NO_DROPOUT), **changes)
 
 
 def train(recipe, out, **changes):
@@ -71,14 +73,23 @@ def test_a_compiled_run_that_was_stopped_ends_with_the_same_bits(recipe, tmp_pat
 @torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
 def test_auto_trains_without_a_compiler_and_says_so(caplog):
     caplog.set_level(logging.INFO)
-    assert not compiler_wanted("auto", torch.device("cpu"))
+    assert not compiler_wanted("auto", torch.device("cpu"), small_config(**NO_DROPOUT))
     assert "trains without compiling: torch cannot compile this on cpu" in caplog.text
     assert "give compile" not in caplog.text
 
 
+@pytest.mark.parametrize("name", ["dropout", "attention_dropout", "activation_dropout"])
+def test_auto_compiles_no_dropout_on_a_cpu(monkeypatch, caplog, name):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("pretrain.training.compiling.check_compiler", lambda device: None)
+    assert compiler_wanted("auto", torch.device("cpu"), small_config(**NO_DROPOUT))
+    assert not compiler_wanted("auto", torch.device("cpu"), small_config(**{**NO_DROPOUT, name: 0.1}))
+    assert "with dropout a compiled step is slower on a CPU" in caplog.text
+
+
 def test_false_looks_for_no_compiler(monkeypatch):
     monkeypatch.setattr("pretrain.training.compiling.check_compiler", lambda device: pytest.fail("looked for one"))
-    assert compiler_wanted(False, torch.device("cpu")) is False
+    assert compiler_wanted(False, torch.device("cpu"), small_config(**NO_DROPOUT)) is False
 
 
 @pytest.mark.parametrize(
