@@ -170,7 +170,7 @@ class Encoder(BatchEncoder):
         return self.read_clips(to_clips(waveforms, lengths, sample_rate), readouts)
 
     def read_clips(self, clips: Sequence[Tensor], readouts: Sequence[Readout]) -> Encoded:
-        """Do what `read` does with (S_i,) float32 clips at 16 kHz, S_i at least 1, that need no check."""
+        """Do what `read` does with (S_i,) float32 or int16 clips at 16 kHz, S_i at least 1, that need no check."""
         keep, grid = self._needs_of(readouts)
         return self._encoded(self._combined(self._forward_all(clips, grid, keep), keep, readouts), clips, grid)
 

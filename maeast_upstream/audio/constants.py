@@ -10,3 +10,5 @@ MAX_MS = 1e12
 """Latest time in ms: 31 years."""
 MAX_HOURS = 24.0
 """Default limit of the audio of a file in hours, for `maeast embed` and `DecodePool`: a day of a recorder fits."""
+FULL_SCALE = 32768.0
+"""The int16 value of a sample of 1.0, so that 16-bit audio at 16 kHz keeps its exact values."""

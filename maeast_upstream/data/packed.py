@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maeast_upstream.audio.constants import FULL_SCALE as FULL_SCALE
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.data.manifest import SAMPLES
 from maeast_upstream.data.tables import read_header, row_values
@@ -26,8 +27,6 @@ MAX_RECORD_BYTES = 64 << 20
 SAMPLE_BYTES = 2
 BLOCK_SAMPLES = 1 << 23
 """Samples that are converted at once: a day of them is 5.5 GB."""
-FULL_SCALE = 32768.0
-"""The int16 value of a sample of 1.0, so that 16-bit audio at 16 kHz keeps its exact values."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,8 @@ def to_float(samples: np.ndarray) -> np.ndarray:
     """Convert int16 samples to float32 in [-1, 1); return float32 samples as they are."""
     if samples.dtype == np.float32:
         return samples
-    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+    scaled: np.ndarray = np.multiply(samples, np.float32(1 / FULL_SCALE), dtype=np.float32)  # a power of two: exact
+    return scaled
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:

@@ -27,8 +27,9 @@ from maeast_upstream.extract.windowing import WindowSegment, cut_windows
 from maeast_upstream.frontend import SAMPLE_RATE
 from maeast_upstream.storage.remote import is_remote
 
-CALL_SECONDS = {"cpu": 30.0, "cuda": 1500.0}
-"""Audio of one call of the encoder, padding included: bounds the time steps that are in memory at once."""
+CALL_SECONDS = {"cpu": 30.0, "cuda": 1300.0}
+"""Audio of one call of the encoder, padding included: bounds the time steps that are in memory at once. On a GPU one
+batch of patches (`BATCH_TOKENS`)."""
 
 BLOCK_SECONDS = {"cpu": 600.0, "cuda": 7500.0}
 """Audio of a block, all in memory at once: enough to find clips of similar length."""
@@ -170,9 +171,19 @@ def submit_block(
     clips = [(row, audio) for row, (_, audio) in enumerate(block) if isinstance(audio, np.ndarray)]
     pending = []
     for group in groups_by_length([len(audio) for _, audio in clips], seconds * SAMPLE_RATE):
-        waveforms = [torch.from_numpy(to_float(clips[index][1])) for index in group]
+        waveforms = [torch.from_numpy(samples_for(clips[index][1], encoder.device)) for index in group]
         pending.append(([clips[index][0] for index in group], submit(embed_clips, waveforms, encoder, spec)))
     return lambda: read_back(block, [(rows, vectors()) for rows, vectors in pending], spec)
+
+
+def samples_for(audio: np.ndarray, device: torch.device) -> np.ndarray:
+    """Decoded samples for an encoder on a device: a GPU converts int16 ones itself, and half as much is sent to it.
+
+    Those of a memory map are copied, because torch warns of arrays that cannot be written.
+    """
+    if device.type != "cuda":
+        return to_float(audio)
+    return audio if audio.flags.writeable else np.array(audio)
 
 
 def groups_by_length(lengths: Sequence[int], limit: float) -> Iterator[list[int]]:

@@ -407,6 +407,20 @@ def test_clips_that_are_joined_for_the_front_end_give_the_patches_of_each_alone(
             torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-3 * float(second.abs().max()))
 
 
+@pytest.mark.parametrize("joined", [False, True])
+def test_int16_samples_give_the_bits_of_their_floats(make_encoder, monkeypatch, joined):
+    encoder = make_encoder()
+    if joined:
+        monkeypatch.setattr(encoder, "_patches_by_clip", encoder._joined_patches)
+    whole = [(32768 * noise(length, length)).to(torch.int16) for length in (16_000, 9_000, 40_000, 700)]
+    floats, readouts = [clip.float() / 32768 for clip in whole], [Readout(layer="last")]
+    (expected,) = encoder.embed_readouts(floats, readouts)
+    for clips in (whole, [*whole[:2], *floats[2:]]):
+        assert torch.equal(encoder.embed_readouts(clips, readouts)[0], expected)
+    encoder.max_seconds, encoder.window_steps = 1.0, 4
+    assert torch.equal(encoder.embed_readouts(whole, readouts)[0], encoder.embed_readouts(floats, readouts)[0])
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99999), ("bf16", 0.999), ("fp16", 0.999)])
 def test_gpu_agrees_with_cpu(make_encoder, clips, precision, least):
