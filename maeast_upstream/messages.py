@@ -1,6 +1,5 @@
 """Wording that messages share: counts, long texts, and how to install what is missing."""
 
-import importlib.metadata
 import json
 import shlex
 import urllib.parse
@@ -49,6 +48,8 @@ def install_extra(extra: str) -> str:
 
 def _origin() -> dict[str, Any]:
     """Where this package was installed from, by PEP 610; empty for an index."""
+    import importlib.metadata  # the help of a command needs none, and it takes a fifth of its time
+
     try:
         text = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
         return dict(json.loads(text or "{}"))

@@ -10,7 +10,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +18,7 @@ from maeast_upstream.audio.files import AUDIO_SUFFIXES
 from maeast_upstream.data.manifest import MANIFEST_SUFFIXES, found_path, read_manifest
 from maeast_upstream.data.packed import AUDIO_NAME, SAMPLE_BYTES, is_copy_of_parent, is_packed, packed_clips
 from maeast_upstream.data.relative_names import Root, located
+from maeast_upstream.data.segment import Segment as Segment
 from maeast_upstream.data.shown_names import ShownNames
 from maeast_upstream.data.tars import list_members
 from maeast_upstream.display import as_name, from_name, without_secrets
@@ -31,41 +32,6 @@ STDIN = "-"
 TAR_SUFFIX = ".tar"
 BYTES_PER_MS = 16
 """Assumed size of a segment of a file in `cost`: 128 kbit/s."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of audio to embed, and where its bytes are stored."""
-
-    path: str
-    """Name in the table: the file, ``shard.tar/member.opus``, or the name of a packed clip."""
-    number: int = 0
-    """Row of a manifest or number of a packed clip, counted from 0; for a member of a tar the number of those before it
-    with the same name; 0 for whole files."""
-    start_ms: float | None = None
-    """Start of the segment in the file; None for the beginning of the file."""
-    end_ms: float | None = None
-    """Its end; None for the end of the file."""
-    offset: int | None = None
-    """Position of its first byte in ``file``, for members of tars and packed clips."""
-    size: int | None = None
-    """Number of bytes, where the listing knows it."""
-    file: str = ""
-    """File to open, if it is not ``path``: the tar, the samples of the packed corpus, or an address with a password."""
-    packed: bool = False
-    """Whether the bytes are 16 kHz int16 samples."""
-    error: str | None = None
-    """Reason why it cannot be read, found while listing, such as a tar cut short; it goes to the list of errors."""
-    notes: tuple[str, ...] = ()
-    """What was noticed while it was listed or decoded, such as audio that ends before its manifest's row; each in one
-    line without the path. They go to the list of warnings."""
-    name: str = field(default="", repr=False)
-    """Name in the table, if it is not ``path``: relative to a folder, see `Root`."""
-
-    @property
-    def table_name(self) -> str:
-        """The ``path`` of its rows in a table."""
-        return as_name(self.name or self.path)
 
 
 def list_segments(

@@ -16,7 +16,7 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from maeast_upstream.audio.reading import AudioError, DecodedAudio
-from maeast_upstream.data.inputs import Segment
+from maeast_upstream.data.segment import Segment
 from maeast_upstream.decoding.bounded import MEMORY_HOURS, SAMPLES_PER_HOUR, BoundedJoin, map_samples
 
 READY = b"R"

@@ -21,7 +21,7 @@ from maeast_upstream.audio.joining import Join
 from maeast_upstream.audio.reading import AudioError, DecodedAudio, TooLongError, decode_audio, duration_ms
 from maeast_upstream.audio.segments import SequentialReader
 from maeast_upstream.audio.window import window
-from maeast_upstream.data.inputs import Segment
+from maeast_upstream.data.segment import Segment
 from maeast_upstream.decoding.bounded import BoundedJoin
 from maeast_upstream.decoding.protocol import READY, read_request, send_answer
 from maeast_upstream.storage.remote import ErrorCapturingFile, is_remote, open_remote

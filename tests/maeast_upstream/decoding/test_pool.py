@@ -358,3 +358,10 @@ def test_a_decoding_process_loads_no_torch():
     code = "import sys, maeast_upstream.decoding.pool; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_decoding_process_loads_only_what_it_needs():
+    unneeded = ["torch", "pyarrow", "fsspec", "maeast_upstream.data.inputs", "maeast_upstream.decoding.pool"]
+    code = f"import sys, maeast_upstream.decoding.worker; print([name for name in {unneeded} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
