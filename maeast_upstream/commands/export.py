@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maeast_upstream.arguments import Parser, add_readout_options, readout_from
+from maeast_upstream.arguments import Parser, UsageError, add_readout_options, readout_from
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.storage.atomic import refuse_to_overwrite
 
@@ -18,6 +18,8 @@ def main(argv: Sequence[str]) -> int:
     """Write a model file that turns waveforms into embeddings, for ONNX Runtime or OpenVINO."""
     args = build_parser().parse_args(argv)
     model_format = format_of(args.out, args.format)
+    if args.precision == "int8" and model_format != "openvino":
+        raise UsageError(f"{args.out}: format {model_format} holds fp32 only; for int8 give a name that ends in .xml")
     refuse_to_overwrite(args.out, args.force)
     if model_format == "openvino":
         refuse_to_overwrite(args.out.with_suffix(".bin"), args.force)
@@ -27,10 +29,10 @@ def main(argv: Sequence[str]) -> int:
 
     encoder = load_model(args.checkpoint)
     readout = readout_from(args, encoder.config.readout)
-    difference = export(encoder, args.out, model_format, args.kind, readout, on_step=say)
-    print(
-        f"wrote {args.out}: largest difference from torch {difference:.1e}, for clips of up to {longest(encoder):.0f} s"
-    )
+    agreement = export(encoder, args.out, model_format, args.kind, readout, args.precision, on_step=say)
+    compared = "largest difference from" if args.precision == "fp32" else "int8, least cosine with"
+    figure = f"{agreement:.1e}" if args.precision == "fp32" else f"{agreement:.5f}"
+    print(f"wrote {args.out}: {compared} torch {figure}, for clips of up to {longest(encoder):.0f} s")
     return ExitStatus.DONE
 
 
@@ -44,6 +46,12 @@ def build_parser() -> Parser:
     parser.add_argument("--format", choices=tuple(SUFFIXES), help="default: by the suffix of OUT")
     parser.add_argument(
         "--kind", choices=("scene", "frames"), default="scene", help="one vector per clip, or one per time step"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "int8"),
+        default="fp32",
+        help="of the transformer's matrix products: fp32 (default), or for OpenVINO int8, a quarter of the size",
     )
     add_readout_options(parser)
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from maeast_upstream.display import as_text
 from maeast_upstream.encoder import Encoder
+from maeast_upstream.engines.int8 import group_size, int8_weights, quantize
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_samples
 from maeast_upstream.messages import install_extra
 from maeast_upstream.modules.positions import STORED_POSITIONS
@@ -32,6 +33,9 @@ from maeast_upstream.time_grid import FRAME_MS
 from maeast_upstream.version import __version__
 
 ExportFormat = Literal["onnx", "openvino"]
+
+
+ExportPrecision = Literal["fp32", "int8"]
 
 
 Kind = Literal["scene", "frames"]
@@ -64,12 +68,21 @@ MAX_DIFFERENCE = 1e-3
 product in the file, has another rounding."""
 
 
+MIN_COSINE = 0.999
+"""Minimum cosine of a vector of an int8 file with torch's in float32."""
+
+
+SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
+"""How an OpenVINO file is to be compiled: OpenVINO's default may be bf16, which is too coarse for the front end."""
+
+
 def export(
     encoder: Encoder,
     out: Path,
     form: ExportFormat = "onnx",
     kind: Kind = "scene",
     readout: Readout | None = None,
+    precision: ExportPrecision = "fp32",
     on_step: Callable[[str], object] = str,
 ) -> float:
     """Write a model file and compare it with torch.
@@ -80,15 +93,19 @@ def export(
         form: "onnx" or "openvino".
         kind: "scene" or "frames".
         readout: which layers, mel axis, pooling and hop; None for the checkpoint's own.
+        precision: of the transformer's matrix products: "fp32", or for OpenVINO "int8".
         on_step: called with what is done next, in words.
 
     Returns:
-        The maximum difference between the file's outputs and torch's, on clips of three lengths.
+        The maximum difference between the file's outputs and torch's, on clips of three lengths; with int8 the least
+        cosine of their vectors.
 
     Raises:
-        ValueError: a package or the folder is missing, the model lacks the readout's layer or hop, or the file's
-            outputs differ from torch's.
+        ValueError: a package or the folder is missing, the model lacks the readout's layer or hop, the format lacks
+            the precision, or the file's outputs differ from torch's.
     """
+    if precision == "int8" and form != "openvino":
+        raise ValueError(f"format {form} holds fp32 only; for int8 take openvino: -o {out.with_suffix('.xml').name}")
     _check_packages(form)
     try:
         os.fsencode(out.resolve()).decode()
@@ -105,12 +122,12 @@ def export(
             return _checked(model, run_onnx(part))
         with replacing(out.with_suffix(".bin")) as weights:
             on_step("converting it to OpenVINO")
-            write_openvino(graph, Path(folder) / "model.xml", model.metadata())
+            write_openvino(graph, Path(folder) / "model.xml", model, precision)
             on_step("comparing the file with torch")
-            difference = _checked(model, run_openvino(Path(folder) / "model.xml"))
+            agreement = _checked(model, run_openvino(Path(folder) / "model.xml"), precision)
             os.replace(Path(folder) / "model.bin", weights)
             os.replace(Path(folder) / "model.xml", part)
-        return difference
+        return agreement
 
 
 class WaveformModel(nn.Module):
@@ -226,14 +243,22 @@ def write_onnx(model: WaveformModel, path: Path) -> None:
     onnx.save_model(written, path)
 
 
-def write_openvino(graph: Path, path: Path, metadata: dict[str, str]) -> None:
-    """Convert an ONNX file to OpenVINO's pair of files, in full precision, with metadata under ``maeast``."""
+def write_openvino(graph: Path, path: Path, model: WaveformModel, precision: ExportPrecision = "fp32") -> None:
+    """Convert an ONNX file to OpenVINO's pair of files, with metadata under ``maeast``.
+
+    Of an int8 file, OpenVINO finds under ``runtime_options`` how many values of a token share a scale.
+    """
     import openvino as ov
 
-    model = ov.Core().read_model(graph)
-    for key, value in metadata.items():
-        model.set_rt_info(value, ["maeast", key])
-    ov.save_model(model, path, compress_to_fp16=False)
+    converted = ov.Core().read_model(graph)
+    facts = model.metadata() | {"precision": precision, "compile_with": json.dumps(SETTINGS)}
+    for key, value in facts.items():
+        converted.set_rt_info(value, ["maeast", key])
+    if precision == "int8":
+        group = group_size(model.encoder.config.model)
+        converted.set_rt_info(str(group), ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"])
+        quantize(converted, model.encoder.network, int8_weights(model.encoder, max(model.layers)))
+    ov.save_model(converted, path, compress_to_fp16=False)
 
 
 def run_onnx(path: Path) -> Run:
@@ -250,20 +275,36 @@ def run_openvino(path: Path) -> Run:
     """A function from (B, S) to the outputs of an OpenVINO file, computed in float32."""
     import openvino as ov
 
-    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = ov.Core().compile_model(path, "CPU", SETTINGS)
     return lambda waveforms: compiled([waveforms.numpy()]).to_tuple()
 
 
-def _checked(model: WaveformModel, run: Run) -> float:
-    """The maximum difference from torch; ValueError if it is more than rounding."""
+def _checked(model: WaveformModel, run: Run, precision: ExportPrecision = "fp32") -> float:
+    """The maximum difference from torch, or the least cosine; ValueError if it is more than rounding."""
+    if precision == "int8":
+        cosine = min(_cosine(model, run, samples) for samples in CHECKED_SAMPLES)
+        if not cosine >= MIN_COSINE:
+            raise ValueError(f"the exported model is wrong: its vectors' cosine with torch's is {cosine:.4f}")
+        return cosine
     difference = max(_difference(model, run, samples) for samples in CHECKED_SAMPLES)
     if not difference <= MAX_DIFFERENCE:
         raise ValueError(f"the exported model is wrong: its outputs differ from torch's by {difference:.2g}")
     return difference
 
 
-@torch.no_grad()
 def _difference(model: WaveformModel, run: Run, samples: int) -> float:
+    expected, outputs = _outputs(model, run, samples)
+    return max(float((right - output).abs().max()) for right, output in zip(expected, outputs, strict=True))
+
+
+def _cosine(model: WaveformModel, run: Run, samples: int) -> float:
+    expected, outputs = _outputs(model, run, samples)
+    return float(F.cosine_similarity(expected[0], outputs[0], dim=-1).min())
+
+
+@torch.no_grad()
+def _outputs(model: WaveformModel, run: Run, samples: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The outputs of torch and of a file for two clips of noise."""
     waveforms = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(samples))
     encoder, readout = model.encoder, model.readout
     if model.kind == "scene":
@@ -274,8 +315,7 @@ def _difference(model: WaveformModel, run: Run, samples: int) -> float:
             combine_layers(encoded.hidden_states, readout.layer),
             encoded.times_ms[0].float(),
         ]
-    outputs = [torch.from_numpy(output) for output in run(waveforms)]
-    return max(float((right - output).abs().max()) for right, output in zip(expected, outputs, strict=True))
+    return expected, [torch.from_numpy(output) for output in run(waveforms)]
 
 
 def _check_packages(form: ExportFormat) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from maeast_upstream.engines.graph import trial_batch
 from maeast_upstream.inference import BatchEncoder
-from maeast_upstream.model import ModelConfig
+from maeast_upstream.model import MaeAst, ModelConfig
 
 LARGEST = 127
 MIN_COSINE = 0.9991
@@ -40,8 +40,8 @@ def group_size(config: ModelConfig) -> int:
 
 
 @torch.no_grad()
-def int8_weights(encoder: BatchEncoder) -> Weights:
-    """The weights of the layers that compute in int8; a line in the log names those that do not.
+def int8_weights(encoder: BatchEncoder, last: int | None = None) -> Weights:
+    """The weights of the layers, up to ``last``, that compute in int8; a line in the log names those that do not.
 
     The layers run one behind the other on `trial_batch`, exactly and with int8 products. Where a token's cosine falls
     below `MIN_COSINE`, because of outliers among weights or activations, the layer keeps its precision.
@@ -53,7 +53,7 @@ def int8_weights(encoder: BatchEncoder) -> Weights:
     exact = rounded = tokens
     weights: Weights = {}
     kept = []
-    for number, block in enumerate(network.encoder.blocks):
+    for number, block in enumerate(network.encoder.blocks[:last]):
         exact = block(exact, key_mask)
         imitation, own = imitate(block, group)
         output = imitation(rounded, key_mask)
@@ -98,23 +98,33 @@ def rounded_groups(x: Tensor, group: int) -> Tensor:
     return ((groups / scale).round() * scale).reshape(x.shape)
 
 
-def quantize(model: Any, weights: Weights) -> None:
+def quantize(model: Any, network: MaeAst, weights: Weights) -> None:
     """Replace the weights of an ``ov.Model``: int8 constants that are converted and multiplied by their scales.
+
+    They are found by their values, because a model that was read from ONNX has other names and transposes them.
 
     Raises:
         ValueError: The model lacks one of these weights.
     """
     from openvino import opset13 as ops
 
-    left = dict(weights)
+    left = {name: network.encoder.get_parameter(f"{name}.weight").numpy() for name in weights}
     for node in model.get_ordered_ops():
-        if node.get_type_name() != "MatMul":
+        if node.get_type_name() != "MatMul" or node.input_value(1).get_node().get_type_name() != "Constant":
             continue
-        name = node.input_value(1).get_node().get_friendly_name()
-        found = next((key for key in left if name.endswith(f"encoder.{key}.weight")), None)
-        if found:
-            stored, scale = left.pop(found)
+        constant = node.input_value(1).get_node().data
+        constant = constant if node.get_attributes()["transpose_b"] else constant.T
+        found = next((name for name, weight in left.items() if same(weight, constant)), None)
+        if found is not None:
+            del left[found]
+            stored, scale = weights[found]
             weight = ops.multiply(ops.convert(ops.constant(stored), "f32"), ops.constant(scale))
-            node.input(1).replace_source_output(weight.output(0))
+            product = ops.matmul(node.input_value(0), weight, transpose_a=False, transpose_b=True)
+            node.output(0).replace(product.output(0))
     if left:
         raise ValueError(f"the converted model lacks the weight {min(left)}")
+
+
+def same(weight: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two matrices are equal; most that are not differ in the first row already."""
+    return weight.shape == other.shape and np.array_equal(weight[0], other[0]) and np.array_equal(weight, other)

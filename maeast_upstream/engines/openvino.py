@@ -28,7 +28,7 @@ class OpenVinoTransformer:
         self._settings = precision_settings(precision, group_size(config))
         self._model = convert(encoder.network)
         if precision == "int8":
-            quantize(self._model, int8_weights(encoder))
+            quantize(self._model, encoder.network, int8_weights(encoder))
         self._requests: dict[tuple[object, ...], queue.SimpleQueue[Any]] = {}
 
     def __call__(self, patches: Tensor, padding: Tensor | None, layers: Sequence[int]) -> list[Tensor]:

@@ -53,6 +53,40 @@ def test_a_file_says_what_it_is_and_gives_torchs_numbers_at_any_batch_and_length
     assert float(facts["longest_seconds"]) == 81.92
 
 
+@pytest.mark.parametrize("kind", ["scene", "frames"])
+def test_an_int8_file_is_near_torch_at_any_batch_and_length_and_brings_its_settings(make_encoder, tmp_path, kind):
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    encoder = make_encoder(shape={"embed_dim": 64, "ffn_dim": 128})
+    out = tmp_path / "model.xml"
+    readout = Readout(layer=2)  # the third layer is not in the file
+    assert export.export(encoder, out, "openvino", kind, readout, "int8") >= 0.999
+    model, file = WaveformModel(encoder, kind, readout), export.run_openvino(out)
+    for samples in LENGTHS:
+        assert export._cosine(model, file, samples) >= 0.999
+    assert export._difference(model, file, 16000) > 1e-4  # it is int8
+    facts = read_facts(out, "openvino")
+    assert facts["precision"] == "int8"
+    compiled = openvino.Core().compile_model(out, "CPU", json.loads(facts["compile_with"]))
+    assert compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 64
+
+
+def test_an_int8_file_that_is_off_is_not_left(make_encoder, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(export, "MIN_COSINE", 1.1)
+    with pytest.raises(ValueError, match="the exported model is wrong: its vectors' cosine"):
+        export.export(make_encoder(), tmp_path / "model.xml", "openvino", precision="int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx_refuses_int8_before_the_work(make_encoder, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"format onnx holds fp32 only; for int8 take openvino: -o a\.xml"):
+        export.export(make_encoder(), tmp_path / "a.onnx", "onnx", precision="int8")
+    assert run(main, ["-o", str(tmp_path / "a.onnx"), "--precision", "int8"]) == 1
+    assert "for int8 give a name that ends in .xml" in capsys.readouterr().err
+
+
 def read_facts(path, form):
     if form == "onnx":
         import onnx
