@@ -165,12 +165,13 @@ def read_rows(args: argparse.Namespace) -> tuple["Embeddings", list[str] | None,
         if len(table.layers) > 1 and args.layer is None:
             print(f"layer {table.layer} of {', '.join(table.layers)}; --layer chooses another")
     else:
-        from maeast_upstream.encoder import load_model
+        from maeast_upstream.extract.engine import load_for
         from maeast_upstream.extract.in_memory import embed_in_memory
 
         if args.layer is not None:
             raise UsageError("--layer goes with a table of embeddings")
-        table, errors = embed_in_memory(args.inputs, load_model(args.checkpoint, args.device), windows=windows)
+        encoder = load_for(args.inputs, args.checkpoint, args.device, windows=windows)
+        table, errors = embed_in_memory(args.inputs, encoder, windows=windows)
         status = ExitStatus.PARTIAL if errors else ExitStatus.DONE
     if len(table.paths) < MIN_ROWS:
         raise ValueError(f"{source}: {counted(len(table.paths), 'embedding')}, and a map needs {MIN_ROWS}")

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         encoder=encoder,
         checkpoint=args.checkpoint,
         device=args.device,
-        precision=args.precision,
+        precision="fp32" if args.precision == "auto" else args.precision,  # of some seconds of audio
     )
     failed: list[tuple[Hit, str]] = []
     if args.out and args.out.suffix.lower() == ".html":
@@ -89,7 +89,9 @@ def build_parser() -> Parser:
     parser.add_argument("--force", action="store_true", help="replace files of the same name in the folder of --cut")
     parser.add_argument("--index", type=Path, help="index of the table that maeast index made; for millions of rows")
     parser.add_argument("--layer", help="which layer of a table with several; default: its last")
-    add_model_options(parser)
+    add_model_options(
+        parser, precisions="fp32 (default), bf16 or fp16; with audio in place of a table also int8 and auto, see embed"
+    )
     add_window_options(parser)
     return parser
 
@@ -119,13 +121,14 @@ def table_from(args: argparse.Namespace) -> "tuple[Table, Encoder | None, int]":
         if len(opened.layers) > 1 and args.layer is None:
             print(f"layer {opened.layer} of {', '.join(opened.layers)}; --layer chooses another")
         return opened, None, 0
-    from maeast_upstream.encoder import load_model
+    from maeast_upstream.extract.engine import load_for
     from maeast_upstream.extract.in_memory import embed_in_memory
 
     if args.layer is not None:
         raise UsageError("--layer goes with a table")
-    encoder = load_model(args.checkpoint, args.device, args.precision)
-    embeddings, errors = embed_in_memory([args.table], encoder, windows=windows_from(args))
+    windows = windows_from(args)
+    encoder = load_for([args.table], args.checkpoint, args.device, args.precision, windows)
+    embeddings, errors = embed_in_memory([args.table], encoder, windows=windows)
     return embeddings, encoder, len(errors)
 
 

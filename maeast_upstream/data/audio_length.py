@@ -15,9 +15,9 @@ USUAL_RATES = {".flac": 50_000, ".opus": 8_000, ".ogg": 12_000, ".oga": 12_000, 
 UNCOMPRESSED = frozenset((".wav", ".wave", ".bwf", ".rf64", ".w64", ".aiff", ".aif", ".aifc", ".au", ".caf"))
 UNCOMPRESSED_RATE, OTHER_RATE = 88_200, 16_000
 """Bytes per second of 44.1 kHz mono with 16 bits, and of any other file."""
-LEAST_RATE, MOST_RATE = 500, 10_000_000
+LEAST_RATE, MOST_RATE = 200, 10_000_000
 """What a header may say, in bytes per second."""
-HEADER_BYTES = 64
+HEADER_BYTES, TAIL_BYTES = 64, 1 << 16
 UNKNOWN_SECONDS = 60.0
 """Assumed length of a file of which nothing is known, such as a single address."""
 
@@ -80,12 +80,19 @@ def bytes_per_second(segment: Segment) -> float | None:
     try:
         if is_remote(path) or not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return None
+        begin, size = segment.offset or 0, file_bytes(segment)
         with open(path, "rb") as file:  # noqa: PTH123
-            file.seek(segment.offset or 0)
+            file.seek(begin)
             head = file.read(HEADER_BYTES)
+            file.seek(begin + max(0, size - TAIL_BYTES))
+            tail = file.read(min(size, TAIL_BYTES)) if head.startswith(b"OggS") else b""
     except (OSError, ValueError):
         return None
-    rate = _rate_of_wav(head) if head.startswith((b"RIFF", b"RF64")) else _rate_of_flac(head, file_bytes(segment))
+    if head.startswith((b"RIFF", b"RF64")):
+        rate = _rate_of_wav(head)
+    else:
+        seconds = _seconds_of_ogg(head, tail) if tail else _seconds_of_flac(head)
+        rate = size / seconds if seconds else None
     return rate if rate is not None and LEAST_RATE <= rate <= MOST_RATE else None
 
 
@@ -94,10 +101,19 @@ def _rate_of_wav(head: bytes) -> float | None:
     return int.from_bytes(head[28:32], "little") if head[12:16] == b"fmt " else None
 
 
-def _rate_of_flac(head: bytes, size: int) -> float | None:
-    """The size over the length in STREAMINFO: 20 bits of sample rate, 8 of format, 36 of samples (RFC 9639, 8.2)."""
+def _seconds_of_flac(head: bytes) -> float | None:
+    """What STREAMINFO says: 20 bits of sample rate, 8 of format, 36 of samples (RFC 9639, 8.2)."""
     if not head.startswith(b"fLaC") or len(head) < HEADER_BYTES:
         return None
     packed = int.from_bytes(head[18:26], "big")
     rate, samples = packed >> 44, packed & ((1 << 36) - 1)
-    return size * rate / samples if rate and samples else None
+    return samples / rate if rate else None
+
+
+def _seconds_of_ogg(head: bytes, tail: bytes) -> float | None:
+    """The position of the last page (RFC 3533, 6), at 48 kHz for Opus (RFC 7845, 4) or the rate in Vorbis' header."""
+    is_opus, is_vorbis = head[28:36] == b"OpusHead", head[28:35] == b"\x01vorbis"
+    rate = 48_000 if is_opus else int.from_bytes(head[40:44], "little") if is_vorbis else 0
+    page = tail.rfind(b"OggS")
+    samples = int.from_bytes(tail[page + 6 : page + 14], "little", signed=True) if page >= 0 else 0
+    return samples / rate if rate and samples > 0 else None

@@ -1,6 +1,7 @@
 """How long audio is thought to be, from sizes and headers."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,20 @@ from maeast_upstream.data.audio_length import UNKNOWN_SECONDS, AudioLength, byte
 from maeast_upstream.data.inputs import Segment, list_segments
 
 
-@pytest.mark.parametrize(("suffix", "rate", "channels"), [(".wav", 48000, 2), (".wav", 16000, 1), (".flac", 44100, 1)])
-def test_the_headers_of_wav_and_flac_say_how_long_they_are(tmp_path, suffix, rate, channels):
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels"), [(".wav", 48000, 2), (".wav", 16000, 1), (".flac", 44100, 1), (".ogg", 44100, 2)]
+)
+def test_the_headers_of_files_say_how_long_they_are(tmp_path, suffix, rate, channels):
     noise = 0.1 * np.random.default_rng(0).standard_normal((3 * rate, channels))
     for name in "abc":
         soundfile.write(tmp_path / f"{name}{suffix}", noise, rate)
     assert seconds_of(list_segments([tmp_path])) == pytest.approx(9.0, rel=0.02)
+
+
+def test_the_length_of_many_real_clips_is_about_right():
+    paths = sorted((Path(__file__).parents[2] / "data" / "audio").glob("*.opus"))
+    actual = sum(soundfile.info(path).duration for path in paths)
+    assert seconds_of(list_segments(paths)) == pytest.approx(actual, rel=0.3)
 
 
 def test_only_a_few_files_are_opened(tmp_path, monkeypatch):
@@ -50,15 +59,22 @@ def wav(rate):
     )
 
 
+def ogg(samples, kind=b"OpusHead"):
+    return b"OggS" + b"\0" * 24 + kind + b"\0" * 32 + b"OggS\0\4" + samples.to_bytes(8, "little", signed=True)
+
+
 def flac(rate, samples):
     return b"fLaC" + b"\0" * 14 + (rate << 44 | 15 << 36 | samples).to_bytes(8, "big") + b"\0" * 38
 
 
-@pytest.mark.parametrize(
-    "head",
-    [b"", b"RIFF", b"fLaC", wav(0), wav(2**32 - 1), wav(1), flac(0, 5), flac(16000, 0), flac(1, 1 << 35), b"\0" * 64],
-    ids=range(10),
+NONSENSE = (
+    *(b"", b"RIFF", b"fLaC", b"OggS", b"\0" * 64, wav(0), wav(2**32 - 1), wav(1)),
+    *(flac(0, 5), flac(16000, 0), flac(1, 1 << 35)),
+    *(ogg(-1), ogg(0), ogg(1 << 62), ogg(9, b"\x01vorbis\0"), ogg(48000, b"Speex   ")),
 )
+
+
+@pytest.mark.parametrize("head", NONSENSE, ids=range(len(NONSENSE)))
 def test_a_header_that_says_nothing_or_nonsense_is_not_believed(tmp_path, head):
     path = tmp_path / "a.wav"
     path.write_bytes(head)
