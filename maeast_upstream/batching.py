@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.audio.constants import FULL_SCALE
+from maeast_upstream.config import ModelConfig
 from maeast_upstream.device import to_device
 from maeast_upstream.frontend import HOP_SAMPLES, WINDOW_SAMPLES, num_samples
+from maeast_upstream.readout import Readout, read_layers
 from maeast_upstream.time_grid import TimeGrid
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}
@@ -125,6 +127,23 @@ def scaled(samples: Tensor) -> Tensor:
 def positions_in(counts: Tensor) -> Tensor:
     """(b,) int64 counts -> 0 to count - 1 for each of them, one behind the other."""
     return torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+
+
+def combine(
+    chunks: Iterable[StepChunk], keep: Sequence[int], readouts: Sequence[Readout], config: ModelConfig
+) -> Iterator[StepChunk]:
+    """Yield chunks with the time steps of each readout in place of the tokens of each layer.
+
+    Args:
+        chunks: from the network.
+        keep: the layers of their values.
+        readouts: which layers and mel axis; nothing is pooled.
+        config: of the network.
+    """
+    for chunk in chunks:
+        tokens = dict(zip(keep, chunk.values, strict=True))
+        values = [read_layers(tokens, readout, config.depth, config.mel_patches) for readout in readouts]
+        yield chunk._replace(values=values)
 
 
 def assemble(chunks: Iterable[StepChunk], counts: Sequence[int], rows: int, past: Past = "zero") -> list[Tensor]:

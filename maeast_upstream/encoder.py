@@ -4,7 +4,6 @@ A clip's features do not depend on the other clips of a call. Clips of similar l
 no padding is computed; long clips are processed in overlapping windows.
 """
 
-import operator
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from maeast_upstream import checkpoint
-from maeast_upstream.batching import Past, StepChunk, assemble, plan_batches
-from maeast_upstream.checks import check_number, quote
+from maeast_upstream.batching import Past, StepChunk, assemble, combine, plan_batches
+from maeast_upstream.checks import check_number
 from maeast_upstream.device import to_device, usable_device
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE
-from maeast_upstream.inference import BatchEncoder
 from maeast_upstream.inference import Precision as Precision
-from maeast_upstream.readout import Mel, Readout, fold_mel, pool_time, read_layers
+from maeast_upstream.long_clips import SpanEncoder
+from maeast_upstream.readout import Mel, Readout, fold_mel, pool_time
 from maeast_upstream.time_grid import TimeGrid
-from maeast_upstream.waveforms import Waveforms, to_clips
+from maeast_upstream.waveforms import Waveforms, clips_or_scenes, to_clips
 
 Lengths = Tensor | np.ndarray | Sequence[int] | None
 
@@ -48,7 +47,7 @@ class Encoded:
         return f"Encoded(hidden_states=[{states}], lengths={lengths}, times_ms={times})"
 
 
-class Encoder(BatchEncoder):
+class Encoder(SpanEncoder):
     """A MAE-AST encoder with its front end and normalization.
 
     It is an ordinary module: its call is `embed`, torch's grad mode decides whether a graph is recorded, and dropout
@@ -171,8 +170,9 @@ class Encoder(BatchEncoder):
 
     def read_clips(self, clips: Sequence[Tensor], readouts: Sequence[Readout]) -> Encoded:
         """Do what `read` does with (S_i,) float32 or int16 clips at 16 kHz, S_i at least 1, that need no check."""
-        keep, grid = self._needs_of(readouts)
-        return self._encoded(self._combined(self._forward_all(clips, grid, keep), keep, readouts), clips, grid)
+        keep, grid = self.needs_of(readouts)
+        chunks = combine(self._forward_all(clips, grid, keep), keep, readouts, self.config.model)
+        return self._encoded(chunks, clips, grid)
 
     def embed(
         self,
@@ -182,7 +182,7 @@ class Encoder(BatchEncoder):
         sample_rate: float | None = None,
         readout: Readout | None = None,
     ) -> Tensor:
-        """Scene embeddings: one vector per clip.
+        """Scene embeddings: one vector per clip. A long file is embedded while it is decoded, in constant memory.
 
         Args:
             waveforms: as in `encode`.
@@ -196,8 +196,12 @@ class Encoder(BatchEncoder):
         Raises:
             ValueError: as in `encode`.
         """
-        clips = to_clips(waveforms, lengths, sample_rate)
-        return self.embed_readouts(clips, [readout or self.config.readout])[0]
+        readouts = [readout or self.config.readout]
+        limit = self.max_seconds * SAMPLE_RATE if self.can_stream else float("inf")
+        clips = clips_or_scenes(waveforms, lengths, sample_rate, limit, lambda blocks: self.pool(blocks, readouts)[0])
+        whole = [clip for clip in clips if isinstance(clip, Tensor)]
+        scenes = iter(self.embed_readouts(whole, readouts)[0]) if whole else iter(())
+        return torch.stack([next(scenes) if isinstance(clip, Tensor) else clip.vector for clip in clips])
 
     def embed_readouts(self, clips: Sequence[Tensor], readouts: Sequence[Readout]) -> list[Tensor]:
         """Scene embeddings by several readouts from one pass: for each of them (B, E) float32.
@@ -205,7 +209,7 @@ class Encoder(BatchEncoder):
         Clips are as in `read_clips`. They are pooled batch by batch, so that only the time steps of one
         batch are in memory.
         """
-        _, grid = self._needs_of(readouts)
+        _, grid = self.needs_of(readouts)
         order: list[int] = []
         pooled: list[list[Tensor]] = []
         for batch in self._plan(clips, grid):
@@ -252,37 +256,6 @@ class Encoder(BatchEncoder):
                 )
             )
 
-    def kept_layers(self, layers: int | Sequence[int] | None) -> list[int]:
-        """``layers`` in ascending order, each once, or all layers for None; ValueError for an unknown one."""
-        every = range(1, self.num_layers + 1)
-        if layers is None:
-            return list(every)
-        alone = not isinstance(layers, Iterable) or isinstance(layers, str) or getattr(layers, "ndim", 1) == 0
-        given: list[Any] = [layers] if alone else list(layers)  # type: ignore[arg-type]
-        try:
-            keep = sorted({operator.index(layer) for layer in given})
-        except TypeError:
-            keep = []
-        # to Python True is the number 1
-        if not keep or not set(keep) <= set(every) or any(isinstance(layer, bool) for layer in given):
-            raise ValueError(f"layers are counted from 1 to {self.num_layers}, got {quote(layers)}")
-        return keep
-
-    def grid(self, hop_ms: float | None) -> TimeGrid:
-        """Where time steps lie at this hop; ValueError for a hop that the model does not have."""
-        return TimeGrid.with_hop(self.config.model.patch_frames, hop_ms)
-
-    def _needs_of(self, readouts: Sequence[Readout]) -> tuple[list[int], TimeGrid]:
-        """The layers that readouts of one pass need together, and their grid."""
-        if isinstance(readouts, Readout) or not all(isinstance(readout, Readout) for readout in readouts):
-            got = readouts if isinstance(readouts, Readout) else readouts[0]
-            expected = "a Readout, such as Readout(layer='last'), or for `read` a list of them"
-            raise ValueError(f"expected {expected}, got {quote(got)}")
-        if len({readout.hop_ms for readout in readouts}) != 1:
-            raise ValueError(f"readouts of one pass share hop_ms, got {[readout.hop_ms for readout in readouts]}")
-        layers = [layer for readout in readouts for layer in readout.layers(self.num_layers)]
-        return self.kept_layers(layers), self.grid(readouts[0].hop_ms)
-
     def _plan(self, clips: Sequence[Tensor], grid: TimeGrid) -> Iterator[list[int]]:
         return plan_batches([len(clip) for clip in clips], grid, self.batch_limits(clips))
 
@@ -292,15 +265,6 @@ class Encoder(BatchEncoder):
             index = to_device(torch.tensor(batch), self.device)
             for chunk in self.forward_batch([clips[number] for number in batch], grid, keep):
                 yield chunk._replace(clip=index[chunk.clip])
-
-    def _combined(
-        self, chunks: Iterable[StepChunk], keep: Sequence[int], readouts: Sequence[Readout]
-    ) -> Iterator[StepChunk]:
-        """Chunks whose values are the time steps of each readout in place of the tokens of each layer."""
-        depth, mel_patches = self.num_layers, self.config.model.mel_patches
-        for chunk in chunks:
-            tokens = dict(zip(keep, chunk.values, strict=True))
-            yield chunk._replace(values=[read_layers(tokens, readout, depth, mel_patches) for readout in readouts])
 
     def _encoded(
         self,

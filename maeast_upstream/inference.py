@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from maeast_upstream.batching import BATCH_TOKENS, BatchLimits, StepChunk, join_clips, pad_clips, positions_in
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.device import to_device
-from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, Fbank, num_samples
+from maeast_upstream.frontend import SAMPLE_RATE, Fbank
 from maeast_upstream.model import MaeAst, patchify
 from maeast_upstream.modules.cpu.linear import traced
 from maeast_upstream.modules.half import HalfEncoder, HalfWeights
-from maeast_upstream.time_grid import TimeGrid, window_ranges, window_starts
+from maeast_upstream.spans import Span, cut_spans
+from maeast_upstream.time_grid import TimeGrid
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -222,33 +223,30 @@ class BatchEncoder(nn.Module):
 
     def _forward_windows(self, clip: Tensor, grid: TimeGrid, keep: Sequence[int]) -> Iterator[StepChunk]:
         """One long clip in overlapping windows."""
-        audio = self.fbank.prepare(pad_clips([clip], grid, self.device)[0])
-        for shift in range(grid.passes):
-            steps = (grid.frames(len(clip)) - shift * grid.hop) // grid.patch_frames
-            for first, last, values in self._windows(audio[:, shift * grid.hop * HOP_SAMPLES :], steps, keep):
-                step = shift + torch.arange(first, last, device=self.device) * grid.passes
-                yield StepChunk(torch.zeros_like(step), step, values)
+        (prepared,) = self.fbank.prepare(pad_clips([clip], grid, self.device)[0])
+        for span in cut_spans([prepared], grid, self.window_steps, self.window_batch):
+            yield from self.forward_prepared(span, grid, keep)
 
-    def _windows(self, audio: Tensor, steps: int, keep: Sequence[int]) -> Iterator[tuple[int, int, list[Tensor]]]:
-        """(1, S) prepared samples in overlapping windows: the range of steps taken from each, and their tokens.
+    @property
+    def window_batch(self) -> int:
+        """Windows of a long clip that the network gets together."""
+        tokens = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
+        return max(1, tokens // (self.window_steps * self.config.model.mel_patches))
 
-        The spectrogram is computed for a few windows at a time: that of an hour would take 184 MB.
-        """
-        frames, mel_patches = self.config.model.patch_frames, self.config.model.mel_patches
-        length = min(self.window_steps, steps)
-        starts = window_starts(steps, length)
-        ranges = window_ranges(starts, steps, length)
-        batch = max(1, BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) // (length * mel_patches))
-        for i in range(0, len(starts), batch):
-            batch_starts = starts[i : i + batch]
-            origin = batch_starts[0]
-            samples = num_samples((batch_starts[-1] + length - origin) * frames)
-            spectrogram = self.fbank.log_mel(audio[:, origin * frames * HOP_SAMPLES :][:, :samples])
-            cut = torch.cat([spectrogram[:, (s - origin) * frames :][:, : length * frames] for s in batch_starts])
+    def forward_prepared(self, span: Span, grid: TimeGrid, keep: Sequence[int]) -> Iterator[StepChunk]:
+        """Windows of a long clip whose samples are prepared; the spectrogram is computed batch by batch."""
+        frames, mel_patches = grid.patch_frames, self.config.model.mel_patches
+        for batch in span.batches:
+            shift, length, starts, ranges = batch
+            begin, end = batch.samples(grid)
+            spectrogram = self.fbank.log_mel(span.samples[None, begin - span.first_sample : end - span.first_sample])
+            origin = starts[0]
+            cut = torch.cat([spectrogram[:, (s - origin) * frames :][:, : length * frames] for s in starts])
             layers = self._layers(self.patchify(cut), keep)
-            for row, (first, last) in enumerate(ranges[i : i + batch]):
-                inside = slice((first - batch_starts[row]) * mel_patches, (last - batch_starts[row]) * mel_patches)
-                yield first, last, [tokens[row : row + 1, inside] for tokens in layers]
+            for row, (first, last) in enumerate(ranges):
+                inside = slice((first - starts[row]) * mel_patches, (last - starts[row]) * mel_patches)
+                step = shift + torch.arange(first, last, device=self.device) * grid.passes
+                yield StepChunk(torch.zeros_like(step), step, [tokens[row : row + 1, inside] for tokens in layers])
 
     def _layers(
         self,

@@ -149,5 +149,10 @@ def window_ranges(starts: list[int], steps: int, length: int) -> list[tuple[int,
 
     A step is taken from the window whose centre, start + (length - 1) / 2, is nearest; ties go to the earlier one.
     """
-    cuts = [(start + following + length - 1) // 2 + 1 for start, following in itertools.pairwise(starts)]
+    cuts = [window_cut(start, following, length) for start, following in itertools.pairwise(starts)]
     return list(zip([0, *cuts], [*cuts, steps], strict=True))
+
+
+def window_cut(start: int, following: int, length: int) -> int:
+    """The first step that is taken from the window at ``following`` and no more from the one at ``start`` before it."""
+    return (start + following + length - 1) // 2 + 1

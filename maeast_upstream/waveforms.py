@@ -1,15 +1,17 @@
 """What Python code gives as audio, as clips: paths, arrays, tensors, and lists of these."""
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Number
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.audio.joining import join_in_memory
 from maeast_upstream.audio.reading import MAX_RATE, MIN_RATE, from_samples, read_audio
 from maeast_upstream.checks import quote
 from maeast_upstream.messages import counted
@@ -19,11 +21,57 @@ Clip = str | os.PathLike[str] | np.ndarray | Tensor | Sequence[float]
 Waveforms = Clip | Sequence[Clip]
 """One clip, several, or a (B, S) batch."""
 
+Read = TypeVar("Read")
+"""What a file becomes."""
+
 LOUDEST = 100.0
 """Largest sample that can be meant where 1 is full scale; whole numbers of 8 bits that became floats reach 128."""
 FEW_SAMPLES, MANY_CLIPS = 8, 400
 """A (B, S) batch of more clips than this, none with more samples than this, is a recording with its axes exchanged."""
 EXPECTED = "expected a path, a 1-D array or tensor of samples, or a list of these"
+
+
+class Scene(NamedTuple):
+    """The embedding of a file that was not read as a whole."""
+
+    vector: Tensor
+    """(E,) float32."""
+
+
+def clips_or_scenes(
+    waveforms: Waveforms,
+    lengths: Tensor | np.ndarray | Sequence[int] | None,
+    sample_rate: float | None,
+    limit: float,
+    pool: Callable[[Iterator[Tensor]], Tensor],
+) -> list[Tensor | Scene]:
+    """Do what `to_clips` does, but embed files that are longer than ``limit`` samples while they are decoded.
+
+    Args:
+        waveforms: as in `Encoder.encode`.
+        lengths: as in `Encoder.encode`.
+        sample_rate: as in `Encoder.encode`.
+        limit: the most samples of a file that is read as a whole.
+        pool: makes an (E,) vector of the (n,) blocks of a file.
+    """
+
+    def read(path: str) -> Tensor | Scene:
+        scenes: list[Scene] = []
+
+        def join(blocks: Iterator[np.ndarray]) -> np.ndarray:
+            head: list[np.ndarray] = []
+            while sum(map(len, head)) <= limit:
+                if (block := next(blocks, None)) is None:
+                    return join_in_memory(iter(head))
+                head.append(block)
+            rest = itertools.chain((head.pop(0) for _ in range(len(head))), blocks)
+            scenes.append(Scene(pool(torch.from_numpy(block) for block in rest if len(block))))
+            return np.empty(0, np.float32)
+
+        samples = read_audio(path, join=join)
+        return scenes[0] if scenes else torch.from_numpy(samples)
+
+    return _converted(waveforms, lengths, sample_rate, read)
 
 
 def to_clips(
@@ -45,6 +93,16 @@ def to_clips(
         ValueError: it cannot be meant as audio; one line with what came and what to write instead.
         AudioError: a file cannot be read.
     """
+    return _converted(waveforms, lengths, sample_rate, lambda path: torch.from_numpy(read_audio(path)))
+
+
+def _converted(
+    waveforms: Waveforms,
+    lengths: Tensor | np.ndarray | Sequence[int] | None,
+    sample_rate: float | None,
+    read: Callable[[str], Read],
+) -> list[Tensor | Read]:
+    """Return the clip of each item of `to_clips`, and for each path what ``read`` gives."""
     rate = None if sample_rate is None else _checked_rate(sample_rate)
     given = _unpacked(waveforms)
     if not (several := isinstance(given, list)):
@@ -53,7 +111,10 @@ def to_clips(
         raise ValueError("lengths go with a (B, S) array or tensor; cut the clips of a list to their lengths instead")
     if not given:
         raise ValueError(f"{EXPECTED}; got none: give at least one clip")
-    clips = [_clip(item, rate, f"clip {number}") if several else item for number, item in enumerate(given)]
+    clips: list[Tensor | Read] = [
+        read(os.fspath(item)) if _is_path(item) else _clip(item, rate, f"clip {number}") if several else item
+        for number, item in enumerate(given)
+    ]
     samples = {number: clip for number, clip in enumerate(clips) if not _is_path(given[number])}
     _refuse_impossible(samples)
     if rate not in (None, SAMPLE_RATE):
@@ -133,9 +194,7 @@ def _is_path(value: Any) -> bool:
 
 
 def _clip(item: Any, rate: float | None, name: str) -> Tensor:
-    """Convert an item of a list to (S,) float32: a file at 16 kHz, samples at their own rate."""
-    if _is_path(item):
-        return torch.from_numpy(read_audio(os.fspath(item)))
+    """Convert an item of a list that is no path to (S,) float32, at its own rate."""
     if not (isinstance(item, list | tuple | Tensor) or hasattr(item, "__array__")):
         raise ValueError(f"{name}: {EXPECTED}; got {_kind(item)}")
     return _mono(as_floats(item, name), rate, name)

@@ -20,13 +20,13 @@ def errors(capsys):
 
 def note(monkeypatch, note_of):
     """The decoding of each segment notices the notes that ``note_of`` gives for its path."""
-    decode = DecodePool.decode
+    stream = DecodePool.stream
 
     def noting(pool, segments):
-        for segment, samples in decode(pool, segments):
+        for segment, samples in stream(pool, segments):
             yield replace(segment, notes=segment.notes + tuple(note_of(segment.path))), samples
 
-    monkeypatch.setattr(DecodePool, "decode", noting)
+    monkeypatch.setattr(DecodePool, "stream", noting)
 
 
 def fail_at(monkeypatch, clip, error):

@@ -7,14 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from maeast_upstream.audio.reading import DecodedAudio
-from maeast_upstream.decoding import bounded, protocol, worker
+from maeast_upstream.decoding import protocol, stream, worker
 
 attempt, send_answer = worker.attempt, worker.send_answer
 
 
 def evil_attempt(segment, join):
     name = Path(segment.path).name
+    evil_send_answer.path = segment.path
     if log := os.environ.get("EVIL_LOG"):
         with Path(log).open("a") as file:
             file.write(f"{os.getpid()} {name}\n")
@@ -25,9 +28,9 @@ def evil_attempt(segment, join):
     return attempt(segment, join)
 
 
-def evil_send_answer(answers, requests, answer, join):
+def evil_send_answer(answers, answer):
     """Answer as the name of the file tells: stop or die within the answer, or send what is none."""
-    name = Path(join.name).name
+    name = Path(evil_send_answer.path).name
     if name.startswith("once ") and Path(os.environ["EVIL_LOG"]).read_text().count(f" {name}\n") > 1:
         name = ""
     words = name.removeprefix("once ").split(".")[0].split(" ")
@@ -43,14 +46,26 @@ def evil_send_answer(answers, requests, answer, join):
         answers.write(protocol.ANSWER_HEADER.pack(answer_type, notes, size) + b"\xff" * 100)
         answers.flush()
         time.sleep(1000)
-    elif words[0] == "descriptor":
-        answers.write(protocol.ANSWER_HEADER.pack(protocol.FILE, 0, 400))
-        answers.flush()
-        with Path({"zero": "/dev/zero", "self": __file__}[words[1]]).open("rb") as file:
-            protocol.socket.send_fds(requests, [b"F"], [file.fileno()])
-        time.sleep(1000)
+    elif words[0] == "endless":
+        while True:
+            protocol.send_block(answers, answer.samples[: stream.BLOCK_SAMPLES])
     else:
-        send_answer(answers, requests, answer, join)
+        send_answer(answers, answer)
+
+
+def late(segment, join, name, decode):
+    """Do the deed after half of the file, at the first attempt only if it is to be done once."""
+    word = name.removeprefix("once ").removeprefix("late ").split(".")[0]
+    is_first = Path(os.environ["EVIL_LOG"]).read_text().count(f" {name}\n") == 1
+
+    def half(blocks):
+        samples = np.concatenate(list(blocks))
+        yield samples[: len(samples) // 2]
+        if is_first or not name.startswith("once "):
+            {**DEEDS, "fault": fail}[word]()
+        yield samples[len(samples) // 2 :]
+
+    return decode(segment, lambda blocks: join(half(blocks)))
 
 
 def fail():
@@ -70,8 +85,8 @@ DEEDS = {
 
 def main():
     worker.attempt, worker.send_answer = evil_attempt, evil_send_answer
-    if hours := os.environ.get("EVIL_MEMORY_HOURS"):
-        bounded.MEMORY_HOURS = float(hours)
+    if samples := os.environ.get("EVIL_BLOCK_SAMPLES"):
+        stream.BLOCK_SAMPLES = int(samples)
     if marker := os.environ.get("EVIL_START"):
         deed, path = marker.split(":")
         if not Path(path).exists():
@@ -90,6 +105,8 @@ def main():
             return bytearray(4 << 30)
         if name.startswith("note"):
             return DecodedAudio(decode(segment, join).samples, ("the first", "caf\udce9 the second"))
+        if name.removeprefix("once ").startswith("late"):
+            return late(segment, join, name, decode)
         return decode(segment, join)
 
     worker.decode_segment = decode_segment

@@ -67,7 +67,9 @@ class DecodedAudio:
     """Where content and header disagree, or what could not be read; each in one line without the name of the file."""
 
 
-def read_audio(source: Source, start_ms: float | None = None, end_ms: float | None = None) -> np.ndarray:
+def read_audio(
+    source: Source, start_ms: float | None = None, end_ms: float | None = None, join: Join = join_in_memory
+) -> np.ndarray:
     """Decode a file or a segment of it, as `decode_audio`, and give its notes as warnings.
 
     Returns:
@@ -80,9 +82,7 @@ def read_audio(source: Source, start_ms: float | None = None, end_ms: float | No
         AudioWarning: One for each note of `decode_audio`.
     """
     name = _name(source)
-    decoded = decode_audio(
-        source, start_ms, end_ms, lambda blocks: join_in_memory(within_hours(blocks, MAX_HOURS, name))
-    )
+    decoded = decode_audio(source, start_ms, end_ms, lambda blocks: join(within_hours(blocks, MAX_HOURS, name)))
     for note in decoded.notes:
         warnings.warn(f"{name}: {note}", AudioWarning, stacklevel=2)
     return decoded.samples
@@ -105,7 +105,7 @@ def decode_audio(
         start_ms: Start of the segment; None for the beginning of the file.
         end_ms: Its end, exclusive; None for the end of the file. It may lie 1 s, or a tenth of the segment, after the
             end of the file; the segment ends there then.
-        join: Joins the decoded blocks; it may keep them elsewhere than in memory, or refuse too many.
+        join: Joins the decoded blocks; it may keep them elsewhere than in memory, pass them on, or refuse too many.
 
     Returns:
         The samples, in about [-1, 1], and what was noticed while they were decoded.
@@ -191,13 +191,21 @@ def read_opened(
     blocks = _checked(_at_most(count, reader.blocks(from_native)), name)
     if rate != SAMPLE_RATE:
         blocks = _resample(blocks, rate)
-    samples = join(cut(blocks, first - from_16k, stop - from_16k))
+    length = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal length
+        for block in cut(blocks, first - from_16k, stop - from_16k):
+            length += len(block)
+            yield block
+
+    samples = join(counted())
     notes = list(_notes(reader.notes, start / 1000, end / 1000))
     if first or stop < math.inf:
-        notes += _overrun(len(samples), first, stop, reader, name)
+        notes += _overrun(length, first, stop, reader, name)
     elif not reader.position:
         raise AudioError(f"{name}: no samples{''.join(f'; {note}' for note in notes[:1])}")
-    elif not len(samples):
+    elif not length:
         raise AudioError(f"{name}: {reader.position} samples at {rate} Hz are not one sample at {SAMPLE_RATE} Hz")
     return DecodedAudio(samples, tuple(notes))
 

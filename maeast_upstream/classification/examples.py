@@ -21,6 +21,7 @@ from maeast_upstream.display import as_name, as_text, from_name
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.extract.pipeline import embed_decoded
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec
+from maeast_upstream.extract.whole_clips import only_whole
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.readout import Readout
@@ -79,7 +80,7 @@ def embed_clips(
         DecodePool(workers) as pool,
         progress_bar(total=len(clips), unit="clip", desc="embed", leave=False) as bar,
     ):
-        for outcome in embed_decoded(pool.decode(map(_segment, range(len(clips)), clips)), encoder, spec):
+        for outcome in only_whole(embed_decoded(pool.stream(map(_segment, range(len(clips)), clips)), encoder, spec)):
             for note in outcome.notes:
                 logger.warning("%s: %s", outcome.path, note)
             if isinstance(outcome, Embedded):

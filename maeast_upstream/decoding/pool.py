@@ -13,7 +13,7 @@ from maeast_upstream.audio.constants import MAX_HOURS, SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment, cost
 from maeast_upstream.data.packed import SAMPLE_BYTES
-from maeast_upstream.decoding.process import (
+from maeast_upstream.decoding.decoder import (
     LIMIT_SECONDS,
     LIMIT_SECONDS_PER_MB,
     Decoder,
@@ -21,13 +21,16 @@ from maeast_upstream.decoding.process import (
     InProcessDecoder,
     Limits,
     Room,
-    SubprocessDecoder,
 )
+from maeast_upstream.decoding.process import SubprocessDecoder
 from maeast_upstream.decoding.protocol import Answer
+from maeast_upstream.decoding.stream import AudioStream, Whole, join_stream
 from maeast_upstream.decoding.worker import MEMORY_BYTES
 
 AHEAD_SECONDS = 600.0
 """Audio that is decoded ahead of the model; it bounds memory."""
+PARALLEL_SECONDS = 3600.0
+"""Audio of a file that a process may decode ahead, 230 MB, where several processes decode long files at a time."""
 TICK_SECONDS = 0.25
 """Interval at which time limits are checked."""
 SEGMENTS_AHEAD = 4096
@@ -38,7 +41,7 @@ ones alone, so that the other processes have work, too."""
 UNKNOWN_SIZE_BYTES = BATCH_BYTES // 4
 """Assumed size of a segment whose size is not known."""
 
-Result = np.ndarray | AudioError
+Result = Whole | AudioStream
 
 
 class DecodePool:
@@ -47,10 +50,10 @@ class DecodePool:
     Args:
         workers: Number of processes; 0 to decode in a thread of this process, without limits of time and memory, where
             a crash of a decoder ends the program.
-        ahead_seconds: Decoded audio that may wait for the reader, besides one file per process.
+        ahead_seconds: Decoded audio that may wait for the reader, besides one file per process, or an hour of it.
         limit_seconds: Time limit of a file.
         limit_seconds_per_mb: Extension of the time limit for each MB of the file.
-        max_hours: Limit of the audio of a file. What is longer than an hour needs 230 MB per hour in a temporary file.
+        max_hours: Limit of the audio of a file.
         memory_bytes: Limit of the memory of a process, on Linux.
     """
 
@@ -71,6 +74,7 @@ class DecodePool:
             )
         limits = Limits(limit_seconds, limit_seconds_per_mb, max_hours, memory_bytes)
         self._ahead = ahead_seconds * SAMPLE_RATE
+        self._parallel = max(self._ahead, PARALLEL_SECONDS * SAMPLE_RATE) if workers > 1 else self._ahead
         self._decoders: list[Decoder] = [SubprocessDecoder(limits) for _ in range(workers)]
         self._decoders = self._decoders or [InProcessDecoder(limits)]
         self._run: _Run | None = None
@@ -90,8 +94,10 @@ class DecodePool:
             if isinstance(decoder, SubprocessDecoder):
                 decoder.start()
 
-    def decode(self, segments: Iterable[Segment]) -> Iterator[tuple[Segment, Result]]:
+    def decode(self, segments: Iterable[Segment]) -> Iterator[tuple[Segment, Whole]]:
         """Decode segments in their order, ahead of the reader; ``segments`` is iterated in another thread.
+
+        What is longer than an hour needs 230 MB per hour in a temporary file.
 
         Yields:
             Each segment, with its samples at 16 kHz or the `AudioError` that tells why it cannot be decoded. Samples
@@ -99,12 +105,20 @@ class DecodePool:
             while it was decoded is added to the notes of the segment.
 
         Raises:
-            RuntimeError: A process could not be started, or another `decode` of this pool has not ended.
+            RuntimeError: A process could not be started, or another run of this pool has not ended.
             Exception: Any error that ``segments`` raises, after the results of the segments before it.
+        """
+        for segment, result in self.stream(segments):
+            yield join_stream(segment, result) if isinstance(result, AudioStream) else (segment, result)
+
+    def stream(self, segments: Iterable[Segment]) -> Iterator[tuple[Segment, Result]]:
+        """Do what `decode` does, but give audio of more than a minute as an `AudioStream` while it is decoded.
+
+        What was noticed about it is in its notes. What is not read of a stream before the next segment is lost.
         """
         if self._run:
             raise RuntimeError("one decode() at a time: read the previous one to its end, or close it")
-        self._run = _Run(segments, self._decoders, self._ahead)
+        self._run = _Run(segments, self._decoders, self._ahead, self._parallel)
         try:
             yield from self._run.results()
         finally:
@@ -122,10 +136,13 @@ class _Slot:
 
 
 class _Run:
-    """One call of `decode`: a thread lists the segments, and one thread per decoder exchanges requests and results."""
+    """One call of `stream`: a thread lists the segments, and one thread per decoder exchanges requests and results."""
 
-    def __init__(self, segments: Iterable[Segment], decoders: list[Decoder], ahead: float) -> None:
-        self._segments, self._decoders, self._ahead = segments, decoders, ahead
+    def __init__(
+        self, segments: Iterable[Segment], decoders: list[Decoder], ahead: float, ahead_of_stream: float
+    ) -> None:
+        self._segments, self._decoders = segments, decoders
+        self._ahead, self._ahead_of_stream = ahead, ahead_of_stream
         self._order: deque[_Slot] = deque()
         self._waiting: deque[_Slot] = deque()
         self._samples = 0
@@ -157,6 +174,10 @@ class _Run:
                 self._space.notify_all()
             assert slot.result is not None
             yield slot.segment, slot.result
+            if isinstance(slot.result, AudioStream):
+                with self._space:
+                    slot.result.leave()
+                    self._space.notify_all()
         if self._list_error:
             raise self._list_error
 
@@ -227,26 +248,42 @@ class _Run:
     def _wait_for_room(self, batch: list[_Slot]) -> Room:
         """Return a function that waits until there is room for a result, or the reader waits for this one."""
 
+        def has_room(slot: _Slot) -> bool:
+            if isinstance(slot.result, AudioStream):
+                return slot.result.waiting < self._ahead_of_stream
+            return self._samples < self._ahead or self._order[0] is slot
+
         def wait(index: int) -> bool:
             with self._space:
-                self._space.wait_for(
-                    lambda: self._stopped or self._samples < self._ahead or self._order[0] is batch[index]
-                )
+                self._space.wait_for(lambda: self._stopped or has_room(batch[index]))
                 return not self._stopped
 
         return wait
 
+    def _take_block(self, stream: AudioStream) -> np.ndarray | None:
+        """Wait for the next block of a stream and return it; None at its end."""
+        with self._ready:
+            self._ready.wait_for(lambda: stream.is_ready or self._stopped or self._decoder_error is not None)
+            if self._decoder_error:
+                raise self._decoder_error
+            self._space.notify_all()
+            return stream.take()
+
     def _deliver_to(self, batch: list[_Slot]) -> Deliver:
-        def deliver(index: int, answer: Answer) -> None:
+        def deliver(index: int, answer: Answer | np.ndarray) -> None:
             slot = batch[index]
-            notes = () if isinstance(answer, AudioError) else answer.notes
             with self._ready:
-                if notes:
-                    slot.segment = replace(slot.segment, notes=slot.segment.notes + notes)
-                slot.result = answer if isinstance(answer, AudioError) else answer.samples
-                self._samples += _size(slot.result)
-                if self._order and self._order[0] is slot:
-                    self._ready.notify()
+                if isinstance(answer, np.ndarray) or isinstance(slot.result, AudioStream):
+                    slot.result = slot.result or AudioStream(self._take_block)
+                    assert isinstance(slot.result, AudioStream)
+                    slot.result.add(answer)
+                else:
+                    notes = () if isinstance(answer, AudioError) else answer.notes
+                    if notes:
+                        slot.segment = replace(slot.segment, notes=slot.segment.notes + notes)
+                    slot.result = answer if isinstance(answer, AudioError) else answer.samples
+                    self._samples += _size(slot.result)
+                self._ready.notify()
 
         return deliver
 

@@ -1,4 +1,4 @@
-"""Decoders of batches of segments: one in another process, whose death does no harm, and one in this process."""
+"""The decoder of batches of segments in another process, whose death does no harm."""
 
 import contextlib
 import os
@@ -9,17 +9,15 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
 
-from maeast_upstream.audio.constants import MAX_HOURS
+import numpy as np
+
 from maeast_upstream.audio.reading import AudioError, DecodedAudio
-from maeast_upstream.data.inputs import Segment, file_bytes
-from maeast_upstream.decoding.bounded import BoundedJoin
+from maeast_upstream.data.inputs import Segment
+from maeast_upstream.decoding.decoder import Deliver, Limits, Room
 from maeast_upstream.decoding.protocol import READY, Answer, AnswerReader, InvalidAnswerError, send_request
-from maeast_upstream.decoding.worker import MEMORY_BYTES, attempt
 
-LIMIT_SECONDS, LIMIT_SECONDS_PER_MB = 60.0, 2.0
-"""Time limit of a file and its extension per MB: far more than a decoder needs, for slow disks and busy machines."""
 START_SECONDS = 120.0
 """Time limit for a process to start and import its decoders; on an idle machine it takes less than one second."""
 STARTS = 6
@@ -37,78 +35,6 @@ ENVIRONMENT = {
 because returning it to the system and getting it back page by page takes as long as decoding a WAV."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a file may cost."""
-
-    seconds: float = LIMIT_SECONDS
-    """Time limit of a file."""
-    seconds_per_mb: float = LIMIT_SECONDS_PER_MB
-    """Extension of the time limit for each MB of the file."""
-    max_hours: float = MAX_HOURS
-    """Length of its audio."""
-    memory_bytes: int = MEMORY_BYTES
-    """Memory of a decoding process."""
-
-    def seconds_of(self, segment: Segment) -> float:
-        """Return the time limit of a segment; decoding may be as slow as the longest audio, but no slower."""
-        extended = self.seconds + self.seconds_per_mb * file_bytes(segment) / 1e6
-        return min(extended, max(self.seconds, 3600 * self.max_hours))
-
-
-Room = Callable[[int], bool]
-"""Waits until the result of a segment of the batch may be delivered; returns False if the run has ended."""
-Deliver = Callable[[int, Answer], None]
-"""Delivers the answer to a segment of the batch."""
-
-
-class Decoder(Protocol):
-    """Decodes batches one after the other, on calls from one thread."""
-
-    def begin(self) -> None:
-        """Begin a new run."""
-
-    def decode(self, batch: Sequence[Segment], room: Room, deliver: Deliver) -> None:
-        """Deliver the result of each segment in order."""
-
-    def tick(self, seconds: float) -> None:
-        """Note that ``seconds`` have passed; called from another thread."""
-
-    def interrupt(self) -> None:
-        """Stop decoding for this run; called from another thread."""
-
-    def close(self) -> None:
-        """Release everything; the last call."""
-
-
-class InProcessDecoder:
-    """Decodes in this process, without limits of time and memory; a crash of a decoder ends the program."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-
-    def begin(self) -> None:
-        """Do nothing."""
-
-    def decode(self, batch: Sequence[Segment], room: Room, deliver: Deliver) -> None:
-        """Deliver the result of each segment in order."""
-        for index, segment in enumerate(batch):
-            if not room(index):
-                return
-            join = BoundedJoin(segment.path, self._limits.max_hours)
-            deliver(index, attempt(segment, join))
-            join.close()
-
-    def tick(self, seconds: float) -> None:
-        """Do nothing."""
-
-    def interrupt(self) -> None:
-        """Do nothing: the current file is decoded to its end."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 class SubprocessDecoder:
     """Decodes in another process, which is started when it is needed and replaced when it dies.
 
@@ -122,7 +48,9 @@ class SubprocessDecoder:
         self._process: _Process | None = None
         self._started: _Process | None = None
         self._remaining: float | None = None
-        self._limit_of_file = 0.0
+        self._left = self._limit_of_file = 0.0
+        self._sent = 0
+        """Blocks of the present segment that were delivered, also by a process that has died."""
         self._late = self._busy = self._interrupted = False
 
     def start(self) -> None:
@@ -138,7 +66,8 @@ class SubprocessDecoder:
         """Deliver the result of each segment in order.
 
         A segment during which the process dies is decoded once more, alone in a new process, because its file need not
-        be the reason: where memory runs out, Linux ends a decoding process first.
+        be the reason: where memory runs out, Linux ends a decoding process first. Blocks that were delivered before
+        are left out then.
 
         Raises:
             RuntimeError: The process could not be started.
@@ -152,12 +81,12 @@ class SubprocessDecoder:
             request = batch[done : done + 1] if failure else batch[done:]
             self._send(process, request)
             for segment in request:
-                answer = self._receive(process, segment, lambda: room(done))  # noqa: B023
+                answer = self._receive(process, segment, partial(room, done), partial(deliver, done))
                 if isinstance(answer, _End) and not answer.late and not failure:
                     failure = answer
                     break
                 deliver(done, _final(answer, failure, segment))
-                done, failure = done + 1, None
+                done, failure, self._sent = done + 1, None, 0
                 if self._process is None:
                     break
         self._busy = False
@@ -211,34 +140,59 @@ class SubprocessDecoder:
             send_request(process.requests, segments)
         self._end_clock()
 
-    def _receive(self, process: "_Process", segment: Segment, wait_for_room: Callable[[], bool]) -> "Answer | _End":
-        """Return the answer to a segment, or how the process ended before it was complete."""
-        reader, limit = AnswerReader(process.answers, process.requests), self._limits.seconds_of(segment)
+    def _receive(
+        self,
+        process: "_Process",
+        segment: Segment,
+        wait_for_room: Callable[[], bool],
+        deliver: Callable[[np.ndarray], None],
+    ) -> "Answer | _End":
+        """Deliver the blocks of a segment; return the answer to it, or how the process ended before it was complete."""
+        reader, number = AnswerReader(process.answers), 0
+        self._begin_clock(self._limits.seconds_of(segment))
         try:
-            self._begin_clock(limit)
-            answer: Answer | None = reader.begin()
-            if self._end_clock() and answer is None and wait_for_room():
-                self._begin_clock(limit)
-                answer = reader.finish()
-                self._end_clock()
-            return answer if answer and not self._late else self._reap()
+            while isinstance(answer := self._read(reader, wait_for_room), DecodedAudio) and reader.is_block:
+                number += 1
+                if number > self._limits.blocks:
+                    raise InvalidAnswerError
+                if number > self._sent:
+                    deliver(answer.samples)
+                    self._sent = number
+                self._resume_clock()
         except EOFError:
             return self._reap()
         except InvalidAnswerError:
             return replace(self._reap(), reason="the decoder process gave no valid answer")
-        except (MemoryError, OSError) as error:  # OSError: of mapping a file
+        except MemoryError:
             self._reap()
-            reason = getattr(error, "strerror", None) or "MemoryError"
-            return AudioError(f"{segment.path}: its samples do not fit in memory ({reason}); cut it into segments")
+            return AudioError(f"{segment.path}: its samples do not fit in memory (MemoryError); cut it into segments")
+        if answer is None:
+            return self._reap()
+        if isinstance(answer, DecodedAudio) and number < self._sent:
+            return AudioError(f"{segment.path}: changed while it was decoded")
+        return answer
+
+    def _read(self, reader: AnswerReader, wait_for_room: Callable[[], bool]) -> Answer | None:
+        """Read a block or the answer; None if the process was late or the run has ended. The clock is running."""
+        answer: Answer | None = reader.begin()
+        if self._end_clock() and answer is None and wait_for_room():
+            self._resume_clock()
+            answer = reader.finish()
+            self._end_clock()
+        return None if self._late else answer
 
     def _begin_clock(self, seconds: float) -> None:
         with self._lock:
             self._remaining = self._limit_of_file = seconds
 
+    def _resume_clock(self) -> None:
+        with self._lock:
+            self._remaining = self._left
+
     def _end_clock(self) -> bool:
         """Stop the clock; return whether the process was within its limit."""
         with self._lock:
-            self._remaining = None
+            self._left, self._remaining = self._remaining or 0.0, None
             return not self._late
 
     def _reap(self) -> "_End":

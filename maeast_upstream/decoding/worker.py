@@ -4,12 +4,12 @@ It does not import torch, which would take 2 s and 300 MB in each process.
 """
 
 import contextlib
+import functools
 import io
 import math
 import os
 import queue
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -23,11 +23,12 @@ from maeast_upstream.audio.segments import SequentialReader
 from maeast_upstream.audio.window import window
 from maeast_upstream.data.segment import Segment
 from maeast_upstream.decoding.bounded import BoundedJoin
-from maeast_upstream.decoding.protocol import READY, read_request, send_answer
+from maeast_upstream.decoding.protocol import READY, read_request, send_answer, send_block
+from maeast_upstream.decoding.stream import BlockJoin
 from maeast_upstream.storage.remote import ErrorCapturingFile, is_remote, open_remote
 
 MEMORY_BYTES = 2 << 30
-"""Default limit of the memory of a decoding process, which needs 0.1 GB, and 0.5 GB more for an hour of audio."""
+"""Default limit of the memory of a decoding process, which needs 0.1 GB."""
 MAX_MEMBER_BYTES = 32 << 20
 """Larger members of tars are not read into memory at once."""
 
@@ -136,7 +137,7 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
-def attempt(segment: Segment, join: BoundedJoin) -> DecodedAudio | AudioError:
+def attempt(segment: Segment, join: BlockJoin) -> DecodedAudio | AudioError:
     """Decode a segment, and return any failure as the error of its file."""
     try:
         return decode_segment(segment, join)
@@ -182,14 +183,13 @@ def main() -> None:
     # messages of the decoders about broken files would disturb the progress bar
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
-    with contextlib.suppress(BrokenPipeError), socket.socket(fileno=os.dup(0)) as descriptors:
+    send = functools.partial(send_block, answers)
+    with contextlib.suppress(BrokenPipeError):
         answers.write(READY)
         answers.flush()
         while True:
             for segment in requests.get():
-                join = BoundedJoin(segment.path, max_hours)
-                send_answer(answers, descriptors, attempt(segment, join), join)
-                join.close()
+                send_answer(answers, attempt(segment, BlockJoin(segment.path, max_hours, send)))
 
 
 def limit_memory(size: int) -> None:

@@ -89,7 +89,7 @@ def collected(
         )
         bar = progress_bar(total=len(recordings), unit="file", desc="embed", leave=False)
         with DecodePool(workers) as pool, bar:
-            for outcome in embed_steps(pool.decode(segments), encoder, readout):
+            for outcome in embed_steps(pool.stream(segments), encoder, readout):
                 window = outcome if isinstance(outcome, FailedInput) else outcome[0]
                 notes += [(window.path, note) for note in window.notes]
                 number = window.segment

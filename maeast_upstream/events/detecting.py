@@ -89,7 +89,7 @@ def detect(
         raise ValueError("not the encoder that the detector was fitted with (other weights or settings)")
     reader = WindowReader(detector)
     with DecodePool(workers, max_hours=max_hours) as pool:
-        for outcome in embed_decoded(pool.decode(list_segments(inputs)), encoder, step_spec(detector.readout)):
+        for outcome in embed_decoded(pool.stream(list_segments(inputs)), encoder, step_spec(detector.readout)):
             for note in outcome.notes:
                 if on_warning is None:
                     warnings.warn(f"{outcome.path}: {note}", AudioWarning, stacklevel=2)

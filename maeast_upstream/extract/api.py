@@ -19,6 +19,7 @@ from maeast_upstream.decoding.pool import DecodePool
 from maeast_upstream.encoder import Encoder, load_model
 from maeast_upstream.extract.pipeline import embed_decoded, refuse_training
 from maeast_upstream.extract.table import Embedded, EmbeddingKind, EmbeddingSpec
+from maeast_upstream.extract.whole_clips import only_whole
 from maeast_upstream.readout import Readout
 from maeast_upstream.waveforms import to_clips, to_mono
 
@@ -68,7 +69,7 @@ def embed_files(
     root = None if relative_to is None else Root(relative_to)
     segments = list_segments(inputs, path_column=path_column, relative_to=root)
     with DecodePool(workers, max_hours=max_hours) as pool:
-        for outcome in embed_decoded(pool.decode(segments), encoder, spec):
+        for outcome in only_whole(embed_decoded(pool.stream(segments), encoder, spec)):
             for note in outcome.notes:
                 if on_warning is None:
                     warnings.warn(f"{outcome.path}: {note}", AudioWarning, stacklevel=2)

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-import io
+import itertools
 import json
 import os
 import sys
@@ -27,7 +27,15 @@ from maeast_upstream.extract.arrow_columns import column
 from maeast_upstream.extract.joins import join_csv, join_npz, join_parquet, join_reduced
 from maeast_upstream.extract.npy_names import npy_name
 from maeast_upstream.extract.part_store import SETTINGS_NAME, PartReport, PartStore
-from maeast_upstream.extract.table import STATE_KEY, Embedded, EmbeddingSpec, make_schema, make_table
+from maeast_upstream.extract.table import (
+    ROW_GROUP_BYTES,
+    STATE_KEY,
+    Embedded,
+    EmbeddingSpec,
+    make_schema,
+    make_table,
+    row_blocks,
+)
 from maeast_upstream.storage import delimited
 from maeast_upstream.storage.folder import Storage
 
@@ -226,6 +234,25 @@ class TableBuilder:
         """Return the rows of clips."""
         return make_table(clips, self.spec, self.schema)
 
+    def tables(self, clips: Sequence[Embedded]) -> "Iterator[pa.Table]":
+        """Yield the rows of clips, those of a long clip in tables of bounded memory."""
+        for is_long, group in itertools.groupby(clips, lambda clip: clip.vectors.nbytes > ROW_GROUP_BYTES):
+            if is_long:
+                for clip in group:
+                    yield from self._tables_of_rows(clip)
+            else:
+                yield self.table(list(group))
+
+    def _tables_of_rows(self, clip: Embedded) -> "Iterator[pa.Table]":
+        done = 0
+        for rows in row_blocks(clip.vectors):
+            readout, first = divmod(done, clip.vectors.shape[1])
+            part = replace(clip, vectors=rows, times_ms=clip.times_ms[first : first + rows.shape[1]])
+            yield make_table(
+                [part], replace(self.spec, readouts=self.spec.readouts[readout : readout + 1]), self.schema
+            )
+            done += rows.shape[1]
+
 
 class NpyTableBuilder(TableBuilder):
     """Writes a file NAME.npy for each clip, (layers, E) or (layers, steps, E), and makes rows that list the files."""
@@ -250,6 +277,10 @@ class NpyTableBuilder(TableBuilder):
         """Whether the file system takes names that differ only in case for one."""
         return self.scratch.exists(SETTINGS_NAME.upper())
 
+    def tables(self, clips: Sequence[Embedded]) -> "Iterator[pa.Table]":
+        """Yield the one table of clips."""
+        yield self.table(clips)
+
     def table(self, clips: Sequence[Embedded]) -> "pa.Table":
         """Write the files of clips, then return their rows, so that all files of a complete part exist."""
         import pyarrow as pa
@@ -258,11 +289,14 @@ class NpyTableBuilder(TableBuilder):
         for clip in clips:
             name = npy_name(clip, self.any_case)
             self.storage.make(name.rpartition("/")[0])
-            array = clip.vectors[:, 0] if self.spec.kind == "scene" else clip.vectors
-            content = io.BytesIO()  # np.save to a file on a full disk raises an error that does not say so
-            np.save(content, array.astype(np.dtype(self.spec.vectors), copy=False), allow_pickle=False)
+            shape = clip.vectors[:, 0].shape if self.spec.kind == "scene" else clip.vectors.shape
+            kind = np.dtype(self.spec.vectors)
+            header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
             with self.storage.writing(name, self.scratch, durable=False) as file:
-                file.write(content.getbuffer())
+                np.lib.format.write_array_header_1_0(file, header)
+                # np.save to a file on a full disk raises an error that does not say so
+                for block in row_blocks(clip.vectors):
+                    file.write(np.ascontiguousarray(block, kind).data.cast("B"))
             rows.append([clip.path, clip.segment, clip.start_ms, clip.end_ms, name])
         columns = zip(*rows, strict=True)
         return pa.table(

@@ -16,14 +16,13 @@ from maeast_upstream.extract.outputs import TableBuilder
 from maeast_upstream.extract.part_store import PartReport, PartStore
 from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
 from maeast_upstream.extract.survey import state_of
-from maeast_upstream.extract.table import Embedded
+from maeast_upstream.extract.table import ROW_GROUP_BYTES, Embedded
+from maeast_upstream.extract.whole_clips import only_whole
 
 PART_CLIPS, PART_BYTES = 1000, 32 << 20
 """Limits of a part: clips, and bytes of encoded audio, which are a quarter of an hour of wav or two hours of opus."""
 SAVE_SECONDS = 30.0
 """Time between two saves. With a part of this time, and two blocks of the pipeline, a kill costs a minute of work."""
-ROW_GROUP_BYTES = 64 << 20
-"""Vectors are written when they take this much memory."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,8 @@ def write_parts(parts: Iterable[Part], work: Work, progress: Callable[[PartRepor
 
     with contextlib.ExitStack() as stack:
         pool = work.pool or stack.enter_context(DecodePool(work.workers, max_hours=work.max_hours))
-        outcomes = embed_decoded(pool.decode(segments()), work.encoder, work.builder.spec, work.batch_seconds)
+        found = embed_decoded(pool.stream(segments()), work.encoder, work.builder.spec, work.batch_seconds)
+        outcomes = only_whole(found)
         while (first := next(outcomes, None)) is not None:
             part = begun.popleft()
             number, end = part.number, part.number + len(part.segments)
@@ -121,8 +121,7 @@ def write_part(
     with work.store.write(number, work.builder.schema) as (writer, report):
         for group in row_groups(counted(outcomes, report, progress)):
             clips = [outcome for outcome in group if isinstance(outcome, Embedded)]
-            if clips:
-                table = work.builder.table(clips)
+            for table in work.builder.tables(clips) if clips else ():
                 writer.write_table(table)
                 rows += len(table)
         report.rows = rows

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +19,15 @@ from torch import Tensor
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.packed import to_float
+from maeast_upstream.decoding.stream import AudioStream
 from maeast_upstream.display import as_text, without_secrets
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines.streams import Submit, shared_threads, stream_pool
-from maeast_upstream.extract.table import Embedded, EmbeddingSpec
+from maeast_upstream.extract.long_audio import LongClip, Pieces, SpanVectors, cut_long, embed_span
+from maeast_upstream.extract.table import Embedded, EmbeddingSpec, row_blocks
 from maeast_upstream.extract.windowing import WindowSegment, cut_windows
 from maeast_upstream.frontend import SAMPLE_RATE
+from maeast_upstream.spans import Span
 from maeast_upstream.storage.remote import is_remote
 
 CALL_SECONDS = {"cpu": 30.0, "cuda": 1300.0}
@@ -41,7 +44,8 @@ BLOCK_WORK_SECONDS = 15.0
 """Time that a block may wait for its clips, and about the time that the encoder may need for it: what is in work is
 lost if the process is killed. On a fast machine the other limits are reached before."""
 
-Decoded = tuple[Segment, np.ndarray | AudioError]
+Decoded = tuple[Segment, np.ndarray | AudioStream | AudioError]
+Piece = tuple[Segment, Pieces]
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def embed_decoded(
 ) -> Iterator[Embedded | FailedInput]:
     """Embed segments as they are decoded.
 
-    A block is submitted before the block before it is read back, so that the encoder always has work.
+    A block is submitted before the block before it is read back, so that the encoder always has work. A clip that is
+    longer than the encoder's ``max_seconds`` is embedded while it is decoded.
 
     Args:
         decoded: segments with their samples, or with the reason why they could not be read.
@@ -87,7 +92,8 @@ def embed_decoded(
         batch_seconds: audio of one call of the encoder, padding included; None for what suits its device.
 
     Yields:
-        The outcome of each segment, or of each of its windows, in their order.
+        The outcome of each segment, or of each of its windows, in their order. A segment that breaks off may have had
+        windows before, see `only_whole`.
 
     Raises:
         ValueError: the encoder is in train mode, in which dropout would change the embeddings.
@@ -98,10 +104,11 @@ def embed_decoded(
     seconds = batch_seconds or CALL_SECONDS[device]
     most = max(seconds, BLOCK_SECONDS[device])
     pace = Pace()
-    block: list[Decoded] | None = []
-    read_previous: Callable[[], list[Embedded | FailedInput]] = list
+    block: list[Piece] | None = []
+    read_previous: Callable[[], list[Embedded | FailedInput | SpanVectors]] = list
+    joiner = SpanJoiner(encoder, spec)
     with shared_threads(streams), stream_pool(streams) as submit:
-        pieces = cut_windows(decoded, spec.windows)
+        pieces = cut_long(cut_windows(decoded, spec.windows), encoder, spec.readouts[0].hop_ms)
         found = blocks(pieces, streams * seconds, most, BLOCK_CLIPS[device], pace)
         while block is not None:
             previous, begun = block, time.monotonic()
@@ -109,7 +116,7 @@ def embed_decoded(
             read = submit_block(block or [], encoder, spec, seconds, submit)
             outcomes = read_previous()
             pace.update(min(samples_of(previous), samples_of(block or [])), time.monotonic() - begun)
-            yield from outcomes
+            yield from joiner.join(outcomes)
             read_previous = read
 
 
@@ -131,14 +138,19 @@ class Pace:
             self.seconds = samples / SAMPLE_RATE / max(elapsed, 1e-9) * BLOCK_WORK_SECONDS
 
 
-def samples_of(block: list[Decoded]) -> int:
+def samples_of(block: list[Piece]) -> int:
     """The samples of a block."""
-    return sum(len(audio) for _, audio in block if isinstance(audio, np.ndarray))
+    return sum(size_of(audio) for _, audio in block)
+
+
+def size_of(audio: Pieces) -> int:
+    """The samples of a clip or a span; 0 of an error."""
+    return len(audio.samples) if isinstance(audio, Span) else len(audio) if isinstance(audio, np.ndarray) else 0
 
 
 def blocks(
-    decoded: Iterable[Decoded], first: float, most: float, clips: int, pace: Pace | None = None
-) -> Iterator[list[Decoded]]:
+    decoded: Iterable[Piece], first: float, most: float, clips: int, pace: Pace | None = None
+) -> Iterator[list[Piece]]:
     """Group consecutive segments.
 
     Args:
@@ -149,12 +161,12 @@ def blocks(
         clips: segments of a block at most.
         pace: limits the audio of a block, but not below that of the first; None for no such limit.
     """
-    block: list[Decoded] = []
+    block: list[Piece] = []
     samples, seconds, begun = 0, min(first, most), 0.0
     for segment, audio in decoded:
         begun = begun if block else time.monotonic()
         block.append((segment, audio))
-        samples += len(audio) if isinstance(audio, np.ndarray) else 0
+        samples += size_of(audio)
         is_late = time.monotonic() - begun > BLOCK_WORK_SECONDS
         if samples >= seconds * SAMPLE_RATE or len(block) == clips or is_late:
             yield block
@@ -165,15 +177,26 @@ def blocks(
 
 
 def submit_block(
-    block: list[Decoded], encoder: Encoder, spec: EmbeddingSpec, seconds: float, submit: Submit
-) -> Callable[[], list[Embedded | FailedInput]]:
-    """Submit the clips of a block to the encoder; the returned function reads their embeddings back."""
+    block: list[Piece], encoder: Encoder, spec: EmbeddingSpec, seconds: float, submit: Submit
+) -> Callable[[], list[Embedded | FailedInput | SpanVectors]]:
+    """Submit the clips and spans of a block to the encoder; the returned function reads their embeddings back."""
     clips = [(row, audio) for row, (_, audio) in enumerate(block) if isinstance(audio, np.ndarray)]
     pending = []
     for group in groups_by_length([len(audio) for _, audio in clips], seconds * SAMPLE_RATE):
         waveforms = [torch.from_numpy(samples_for(clips[index][1], encoder.device)) for index in group]
         pending.append(([clips[index][0] for index in group], submit(embed_clips, waveforms, encoder, spec)))
-    return lambda: read_back(block, [(rows, vectors()) for rows, vectors in pending], spec)
+    spans = {
+        row: (segment, audio.total_samples, submit(embed_span, audio, encoder, spec))
+        for row, (segment, audio) in enumerate(block)
+        if isinstance(audio, Span)
+    }
+
+    def read() -> list[Embedded | FailedInput | SpanVectors]:
+        outcomes = read_back(block, [(rows, vectors()) for rows, vectors in pending], spec)
+        of_spans = {row: SpanVectors(segment, total, values()) for row, (segment, total, values) in spans.items()}
+        return [(outcomes | of_spans)[row] for row in range(len(block))]
+
+    return read
 
 
 def samples_for(audio: np.ndarray, device: torch.device) -> np.ndarray:
@@ -214,9 +237,9 @@ def embed_clips(waveforms: list[Tensor], encoder: Encoder, spec: EmbeddingSpec) 
 
 
 def read_back(
-    block: list[Decoded], groups: Sequence[tuple[list[int], Vectors]], spec: EmbeddingSpec
-) -> list[Embedded | FailedInput]:
-    """The outcomes of a block's segments in their order; ``groups`` hold rows of the block with their embeddings."""
+    block: list[Piece], groups: Sequence[tuple[list[int], Vectors]], spec: EmbeddingSpec
+) -> dict[int, Embedded | FailedInput]:
+    """The outcomes of a block's whole clips by row; ``groups`` hold rows of the block with their embeddings."""
     outcomes: dict[int, Embedded | FailedInput] = {}
     for rows, (states, counts, times_ms) in groups:
         arrays = [state.cpu().numpy() for state in states]
@@ -228,16 +251,39 @@ def read_back(
     for row, (segment, audio) in enumerate(block):
         if isinstance(audio, AudioError):
             outcomes[row] = failed(segment, str(audio))
-    return [outcomes[row] for row in range(len(block))]
+    return outcomes
+
+
+class SpanJoiner:
+    """Makes one outcome of the spans of a long clip."""
+
+    def __init__(self, encoder: Encoder, spec: EmbeddingSpec) -> None:
+        self._encoder, self._spec, self._clip = encoder, spec, LongClip(spec)
+
+    def join(self, outcomes: Iterable[Embedded | FailedInput | SpanVectors]) -> Iterator[Embedded | FailedInput]:
+        """Pass outcomes of clips on, and those of spans with the last one; an error in its place ends a clip, too."""
+        for outcome in outcomes:
+            if isinstance(outcome, SpanVectors):
+                self._clip.add(outcome)
+                if outcome.total_samples:
+                    yield self._outcome(outcome)
+                    self._clip = LongClip(self._spec)
+            else:
+                self._clip = LongClip(self._spec)
+                yield outcome
+
+    def _outcome(self, last: SpanVectors) -> Embedded | FailedInput:
+        grid = self._encoder.grid(self._spec.readouts[0].hop_ms)
+        samples = last.total_samples - grid.left
+        times_ms = np.zeros(1) if self._spec.kind == "scene" else grid.times_ms(samples).numpy()
+        return embedded(last.segment, samples, self._clip.vectors(), times_ms, self._spec)
 
 
 def embedded(
     segment: Segment, samples: int, vectors: np.ndarray, times_ms: np.ndarray, spec: EmbeddingSpec
 ) -> Embedded | FailedInput:
     """The outcome of a segment with its (readouts, steps, E) vectors; vectors with NaN or infinity are an error."""
-    with np.errstate(over="ignore"):
-        is_finite = np.isfinite(vectors.astype(spec.float_type, copy=False)).all()
-    if not is_finite:
+    if not all(is_finite(rows, spec.float_type) for rows in row_blocks(vectors)):
         narrow = "; --vectors float32 has a wider range" if np.isfinite(vectors).all() else ""
         return failed(segment, f"its embedding has NaN or infinite values as {spec.float_type}{narrow}")
     window = segment if isinstance(segment, WindowSegment) else None
@@ -254,6 +300,12 @@ def embedded(
         samples=window.new_samples if window else samples,
         is_last=window is None or window.is_last,
     )
+
+
+def is_finite(vectors: np.ndarray, float_type: "np.dtype[Any]") -> bool:
+    """Whether all values are finite in this type."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(vectors.astype(float_type, copy=False)).all())
 
 
 def failed(segment: Segment, reason: str) -> FailedInput:

@@ -1,12 +1,13 @@
 """The table of embeddings: its columns, and its rows from the output of the model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from maeast_upstream.config import EncoderConfig, scene_width, step_width
+from maeast_upstream.data.mapped import release
 from maeast_upstream.data.reduction import MAX_WIDTH
 from maeast_upstream.data.windows import Windows
 from maeast_upstream.extract.arrow_columns import column
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EmbeddingKind = Literal["scene", "frames"]
+ROW_GROUP_BYTES = 64 << 20
+"""Vectors are written when they take this much memory."""
 STATE_KEY = "inputs_state"
 """Key in that JSON of the state of the inputs when the table was made, see `Survey.state`."""
 
@@ -119,6 +122,18 @@ class Embedded:
     """Samples of its audio; of a window, without those that the window before it had, too."""
     is_last: bool = True
     """Whether no other window of the clip follows."""
+
+
+def row_blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield (1, n, E) parts of (readouts, steps, E) vectors in the order of a table's rows, each of bounded memory.
+
+    Vectors that a file is mapped to leave memory again.
+    """
+    count = max(1, ROW_GROUP_BYTES // max(1, vectors[0, :1].nbytes))
+    for readout in range(len(vectors)):
+        for first in range(0, vectors.shape[1], count):
+            yield vectors[readout : readout + 1, first : first + count]
+            release(vectors)
 
 
 def make_schema(spec: EmbeddingSpec, width: int, metadata: dict[str, str] | None = None) -> "pa.Schema":

@@ -1,7 +1,6 @@
 """Cuts decoded segments into windows, each of which is embedded as a clip of its own."""
 
 import dataclasses
-import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,14 +9,12 @@ import numpy as np
 from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.windows import Windows
-
-RELEASE_SAMPLES = 1 << 24
-"""Pages of a mapped file are dropped after so many samples, 64 MB."""
+from maeast_upstream.decoding.stream import AudioStream
 
 
 @dataclass(frozen=True, slots=True)
 class WindowSegment(Segment):
-    """A window of a segment. The first one has the notes about the segment's audio."""
+    """A window of a segment. The first one has the notes on the segment, or the last one where they come later."""
 
     first_sample: int = 0
     """Where it begins in the segment's audio."""
@@ -28,35 +25,46 @@ class WindowSegment(Segment):
 
 
 def cut_windows(
-    decoded: Iterable[tuple[Segment, np.ndarray | AudioError]], windows: Windows | None
-) -> Iterator[tuple[Segment, np.ndarray | AudioError]]:
-    """Replace each segment by its windows, whose samples are views of the segment's.
+    decoded: Iterable[tuple[Segment, np.ndarray | AudioStream | AudioError]], windows: Windows | None
+) -> Iterator[tuple[Segment, np.ndarray | AudioStream | AudioError]]:
+    """Replace each segment by its windows, as soon as their samples have come.
 
     Args:
         decoded: Segments with their samples, or with the reason why they could not be read, which stay as they are.
         windows: How to cut; None to leave all segments whole.
+
+    Yields:
+        Windows with their samples, views where the segment's have come whole. The last one has the notes on the audio
+        of a stream; an error may come in its place.
     """
     for segment, audio in decoded:
         if windows is None or isinstance(audio, AudioError):
             yield segment, audio
             continue
         fields = {field.name: getattr(segment, field.name) for field in dataclasses.fields(segment)}
-        done = released = 0
-        for start, end in windows.bounds(len(audio)):
-            is_last = end == len(audio)
-            after = end if is_last else start + windows.step
-            window = WindowSegment(**fields, first_sample=start, new_samples=after - done, is_last=is_last)
-            yield window, audio[start:end]
-            fields["notes"], done = (), after
-            if start - released > RELEASE_SAMPLES:
-                release(audio, start)
-                released = start
+        done = 0
+        try:
+            for start, samples, is_last in _cut(audio if isinstance(audio, AudioStream) else [audio], windows):
+                after = start + (len(samples) if is_last else windows.step)
+                if is_last and isinstance(audio, AudioStream):
+                    fields["notes"] += audio.notes
+                yield WindowSegment(**fields, first_sample=start, new_samples=after - done, is_last=is_last), samples
+                fields["notes"], done = (), after
+        except AudioError as error:
+            yield segment, error
 
 
-def release(audio: np.ndarray, samples: int) -> None:
-    """Let the system drop the pages of the first samples of audio that a file is mapped to; they can be read again."""
-    owner: object = audio
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if isinstance(owner, mmap.mmap):
-        owner.madvise(mmap.MADV_DONTNEED, 0, samples * audio.itemsize // mmap.PAGESIZE * mmap.PAGESIZE)
+def _cut(blocks: Iterable[np.ndarray], windows: Windows) -> Iterator[tuple[int, np.ndarray, bool]]:
+    """Yield where each of `Windows.bounds` begins, its samples, and whether it is the last one."""
+    held = np.empty(0, np.float32)
+    begin = start = 0
+    for block in blocks:
+        held = np.concatenate([held, block]) if len(held) else block
+        while start - begin + windows.samples < len(held):
+            yield start, held[start - begin :][: windows.samples], False
+            start += windows.step
+        # the last window may begin before the next one would
+        keep = max(0, min(start - begin, len(held) - windows.samples))
+        held, begin = held[keep:], begin + keep
+    last = max(0, begin + len(held) - windows.samples)
+    yield last, held[last - begin :], True

@@ -98,6 +98,7 @@ def test_an_embedding_that_is_not_finite_is_an_error_of_its_clip():
         """An encoder whose embedding of a clip is its first sample."""
 
         training, device, runtime = False, torch.device("cpu"), Runtime()
+        max_seconds, can_stream = 60.0, True
 
         def embed_readouts(self, waveforms, readouts):
             return [torch.stack([waveform[:1] for waveform in waveforms])]
@@ -188,6 +189,7 @@ def test_every_segment_has_its_outcome_in_its_place(lengths, seconds, streams):
         """An encoder whose embedding of a clip is its first sample."""
 
         training, device, runtime = False, torch.device("cpu"), Runtime(streams=streams)
+        max_seconds, can_stream = 60.0, True
 
         def embed_readouts(self, waveforms, readouts):
             lengths_seen.extend(map(len, waveforms))
