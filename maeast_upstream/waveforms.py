@@ -115,7 +115,9 @@ def _converted(
         read(os.fspath(item)) if _is_path(item) else _clip(item, rate, f"clip {number}") if several else item
         for number, item in enumerate(given)
     ]
-    samples = {number: clip for number, clip in enumerate(clips) if not _is_path(given[number])}
+    samples = {
+        number: clip for number, clip in enumerate(clips) if isinstance(clip, Tensor) and not _is_path(given[number])
+    }
     _refuse_impossible(samples)
     if rate not in (None, SAMPLE_RATE):
         for number, clip in samples.items():

@@ -126,7 +126,7 @@ def test_the_command_leaves_out_a_file_with_nan_in_the_middle_and_its_part_has_n
 @pytest.mark.parametrize("form", ["parquet", "npy"])
 def test_time_steps_that_lie_in_temporary_files_are_written_as_those_in_memory(tmp_path, sound, monkeypatch, form):
     soundfile.write(tmp_path / "a.wav", np.tile(sound, 10), 16000)
-    command = ["embed", str(tmp_path / "a.wav"), "--kind", "frames", "--layer", "1", "3", "--engine", "torch"]
+    command = ["embed", str(tmp_path / "a.wav"), "--kind", "frames", "--layer", "1,3", "--engine", "torch"]
     command += ["--workers", "0", "--format", form, "-o"]
     assert main([*command, str(tmp_path / "memory")]) == ExitStatus.DONE
     monkeypatch.setattr(long_audio, "MEMORY_BYTES", 50_000)
