@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from maeast_upstream.audio.reading import AudioError, DecodedAudio
-from maeast_upstream.data.inputs import Segment
+from maeast_upstream.data.segment import Segment
 from maeast_upstream.decoding.decoder import Deliver, Limits, Room
 from maeast_upstream.decoding.protocol import READY, Answer, AnswerReader, InvalidAnswerError, send_request
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.audio.reading import AudioError, DecodedAudio, within_hours
-from maeast_upstream.data.inputs import Segment
+from maeast_upstream.data.segment import Segment
 from maeast_upstream.decoding.bounded import BoundedJoin
 
 Whole = np.ndarray | AudioError

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.audio.reading import AudioError
-from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.packed import to_float
+from maeast_upstream.data.segment import Segment
 from maeast_upstream.decoding.stream import AudioStream, Whole, join_stream
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.extract.table import EmbeddingSpec

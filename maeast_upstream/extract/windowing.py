@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maeast_upstream.audio.reading import AudioError
-from maeast_upstream.data.inputs import Segment
+from maeast_upstream.data.segment import Segment
 from maeast_upstream.data.windows import Windows
 from maeast_upstream.decoding.stream import AudioStream
 
