@@ -100,6 +100,10 @@ class BatchEncoder(nn.Module):
         """Run the transformer in this way from now on. `engines.attach` calls it."""
         self._runtime = runtime
 
+    def free_half_weights(self) -> None:
+        """Free the weights that were cast to half precision; they are cast again when they are needed."""
+        self._half_weights = HalfWeights()
+
     @property
     def precision(self) -> Precision:
         """The precision of torch's matrix products."""

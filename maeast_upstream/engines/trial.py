@@ -84,6 +84,8 @@ class Trial:
                 if self._prepare(option):
                     self._compete(option)
             elif self._prepare(best := self.plan.best()):
+                if best not in (("torch", "bf16"), ("torch", "fp16")):
+                    self.encoder.free_half_weights()
                 return best
         return None
 

@@ -249,6 +249,15 @@ def test_precision_auto_refuses_vectors_that_are_too_far_from_float32(make_encod
         assert engines.started == ["openvino bf16"]
 
 
+def test_weights_that_were_cast_for_a_comparison_are_freed(make_encoder, engines):
+    engines.broken = {"openvino fp32", "openvino bf16", "openvino int8", "onnx fp32"}
+    engines.paces["torch bf16"] = 7.9e-3
+    encoder = make_encoder()
+    assert attach(encoder, "auto", "auto").precision == "fp32"
+    assert "torch bf16" in {name for names in engines.measured for name in names}
+    assert encoder._half_weights._made is None
+
+
 def test_a_cosine_belongs_to_the_weights(make_encoder, engines):
     engines.paces |= {"openvino int8": 2e-3}
     engines.noise["openvino int8"] = 0.06
