@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maeast_upstream.arguments import (
     Parser,
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     checkpoints = checkpoints_from(args.checkpoint)
     if args.save is not None:
         check_save(args, features, checkpoints)
-    from maeast_upstream.evaluation.comparison import layer_accuracies, load_runs
+    from maeast_upstream.evaluation.comparison import layer_accuracies
     from maeast_upstream.evaluation.labelled_set import read_sets
     from maeast_upstream.evaluation.tables import format_layers, format_page, format_readouts, format_scores
     from maeast_upstream.evaluation.vectors import read_finetuned
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     encoders: dict[str, list[Encoder]] = {}
     if MODEL in features or RANDOM in features:
         wanted = checkpoints.items() if MODEL in features else list(checkpoints.items())[:1]
-        encoders = {name: load_runs(name, sources, args.device, args.precision) for name, sources in wanted}
+        encoders = load_systems(args, dict(wanted))
     scorers = scorers_from(args, features, encoders, sets)
     refuse_equal_names([*scorers, *finetuned])
     systems = [score(sets) for score in scorers.values()]
@@ -77,6 +77,25 @@ def main(argv: Sequence[str]) -> int:
     return ExitStatus.DONE
 
 
+def load_systems(
+    args: argparse.Namespace, checkpoints: "Mapping[str, Sequence[str | None]]"
+) -> "dict[str, list[Encoder]]":
+    """Load the runs of each checkpoint; with int8, OpenVINO computes their layers.
+
+    Raises:
+        ValueError: as in `load_runs`; OpenVINO is missing or an encoder is on a GPU, for int8.
+    """
+    from maeast_upstream.engines.selection import attach
+    from maeast_upstream.evaluation.comparison import load_runs
+
+    in_int8 = args.precision == "int8"
+    precision: Any = "fp32" if in_int8 else args.precision  # `load_model` refuses what is none
+    encoders = {name: load_runs(name, runs, args.device, precision) for name, runs in checkpoints.items()}
+    for run in [run for runs in encoders.values() for run in runs] if in_int8 else []:
+        attach(run, "openvino", "int8", range(1, run.num_layers + 1))
+    return encoders
+
+
 def build_parser() -> Parser:
     """Build the parser of the command's options."""
     parser = Parser(
@@ -92,7 +111,7 @@ def build_parser() -> Parser:
         help="columns path (relative to the file), label, split (train, valid or test)",
     )
     add_column_options(parser, "path", "label", "split")
-    add_model_options(parser, several=True)
+    add_model_options(parser, several=True, precisions="fp32 (default), bf16, fp16 or, with OpenVINO, int8")
     parser.add_argument(
         "--features",
         action="append",

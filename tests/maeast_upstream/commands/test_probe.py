@@ -262,3 +262,12 @@ def test_a_probe_of_several_sets_or_other_features_is_not_saved(drums, tones, tm
     with pytest.raises(ValueError, match="a file"):
         probe.main([str(drums), "--save", str(tmp_path / "file")])
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.slow
+def test_int8_scores_what_openvino_computes(drums, monkeypatch):
+    pytest.importorskip("openvino")
+    fresh = randomized(Encoder(TINY)).eval().requires_grad_(False)
+    monkeypatch.setattr(comparison, "load_model", lambda *_: fresh)
+    assert probe.main([str(drums), "--precision", "int8"]) == 0
+    assert fresh.runtime.transformer is not None
