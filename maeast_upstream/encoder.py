@@ -209,13 +209,16 @@ class Encoder(SpanEncoder):
         Clips are as in `read_clips`. They are pooled batch by batch, so that only the time steps of one
         batch are in memory.
         """
-        _, grid = self.needs_of(readouts)
+        keep, grid = self.needs_of(readouts)
         order: list[int] = []
         pooled: list[list[Tensor]] = []
         for batch in self._plan(clips, grid):
-            encoded = self.read_clips([clips[index] for index in batch], readouts)
-            pairs = zip(encoded.hidden_states, readouts, strict=True)
-            pooled.append([pool_time(state, encoded.lengths, readout.pool) for state, readout in pairs])
+            chosen = [clips[index] for index in batch]
+            counts = [grid.steps(len(clip)) for clip in chosen]
+            chunks = combine(self.forward_batch(chosen, grid, keep), keep, readouts, self.config.model)
+            states, lengths = assemble(chunks, counts, max(counts)), to_device(torch.tensor(counts), self.device)
+            pairs = zip(states, readouts, strict=True)
+            pooled.append([pool_time(state, lengths, readout.pool) for state, readout in pairs])
             order += batch
         back = to_device(torch.tensor(order).argsort(), self.device)
         return [torch.cat(vectors).index_select(0, back) for vectors in zip(*pooled, strict=True)]
