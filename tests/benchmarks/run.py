@@ -17,6 +17,7 @@ import bench_frontend
 import bench_hear
 import bench_kit
 import bench_loader
+import bench_long
 import bench_predict
 import bench_pretrain
 import bench_search
@@ -44,6 +45,7 @@ CPU: dict[str, Callable[[Path], Rows]] = {
     "engines": bench_engines.run_cpu,
     "embed": bench_embed.run,
     "auto": lambda checkpoint: bench_auto.run(),
+    "long": lambda checkpoint: bench_long.run(),
     "predict": lambda checkpoint: bench_predict.run(),
     "fit": lambda checkpoint: bench_fit.run(),
     "decode": lambda checkpoint: bench_decode.run(),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from bad_files import write_sparse_wav
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +48,36 @@ def peak_gib(size, minutes, precision="fp32"):
 
 def test_three_minutes_of_the_tiny_model_fit_in_three_quarters_of_a_gib():
     assert peak_gib("tiny", 3) < 0.75
+
+
+EMBED = """
+import sys, torch
+torch.set_num_threads(1)
+from maeast_upstream import load_model
+from maeast_upstream.extract.api import embed_files
+from maeast_upstream.readout import Readout
+hours = float(sys.argv[2])
+(row,) = embed_files([sys.argv[1]], load_model(), readout=Readout(layer=1), workers=0, max_hours=24)
+assert abs(row["end_ms"] - hours * 3_600_000) < 1
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 1024)
+"""
+
+
+def embed_peak_mib(folder, hours):
+    write_sparse_wav(folder / "long.wav", round(hours * 3600))
+    command = [sys.executable, "-c", EMBED, str(folder / "long.wav"), str(hours)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_ten_minutes_of_a_file_take_no_more_memory_than_two(tmp_path):
+    # the samples of the eight minutes between are 31 MB, and their blocks of 600 s ahead of the model are bounded
+    assert embed_peak_mib(tmp_path, 10 / 60) < embed_peak_mib(tmp_path, 2 / 60) + 90
+
+
+@pytest.mark.stress
+def test_six_hours_of_a_file_fit_in_one_gb_decoding_included(tmp_path):
+    assert embed_peak_mib(tmp_path, 6) < 1e9 / 2**20
 
 
 @pytest.mark.stress
