@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small import small_config
 
 from maeast_upstream import load_model
 from maeast_upstream.batching import pad_clips
@@ -11,7 +12,6 @@ from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines import attach, int8
 from maeast_upstream.engines.graph import trial_batch
 from maeast_upstream.model import preset
-from tests.small import small_config
 
 pytestmark = pytest.mark.slow
 
