@@ -126,13 +126,13 @@ test-latest: ## with the newest torch: embed after a plain install, the core's t
 
 test-xares: ## run X-ARES's checker and a made-up task of it, in an environment of its own
 	rm -rf .venv-xares && $(PYTHON) -m venv .venv-xares
-	.venv-xares/bin/python -m pip install --quiet --constraint constraints.txt ".[xares]" pytest pytest-timeout
+	.venv-xares/bin/python -m pip install --quiet --constraint constraints.txt ".[xares]" pytest pytest-timeout hypothesis
 	rm -rf build *.egg-info
 	.venv-xares/bin/python -m pytest -q -rP tests/hear_api/test_xares.py
 
 test-mteb: ## run MTEB's classification on a made-up task, in an environment of its own
 	rm -rf .venv-mteb && $(PYTHON) -m venv .venv-mteb
-	.venv-mteb/bin/python -m pip install --quiet --constraint constraints.txt ".[mteb]" pytest pytest-timeout
+	.venv-mteb/bin/python -m pip install --quiet --constraint constraints.txt ".[mteb]" pytest pytest-timeout hypothesis
 	rm -rf build *.egg-info
 	.venv-mteb/bin/python -m pytest -q -rP tests/hear_api/test_mteb.py
 
@@ -152,7 +152,7 @@ test-viewers: ## open a table in embedding-atlas and in Spotlight, each in an en
 
 test-tensorflow: ## run hear-validator with the real TensorFlow, in an environment of its own
 	rm -rf .venv-tensorflow && $(PYTHON) -m venv .venv-tensorflow
-	.venv-tensorflow/bin/python -m pip install --quiet --constraint constraints.txt . pytest
+	.venv-tensorflow/bin/python -m pip install --quiet --constraint constraints.txt . pytest pytest-timeout hypothesis
 	.venv-tensorflow/bin/python -m pip install --quiet tensorflow
 	.venv-tensorflow/bin/python -m pip install --quiet --no-deps --ignore-requires-python hearvalidator==$(lastword $(HEAR_VALIDATORS))
 	rm -rf build *.egg-info
@@ -162,7 +162,7 @@ TORCH28 := .venv-torch28
 test-torch28: ## run s3prl's tests with the oldest torch and torchaudio that are supported, 2.8
 	rm -rf $(TORCH28) && $(PYTHON) -m venv $(TORCH28)
 	$(TORCH28)/bin/python -m pip install --quiet 'setuptools<82' wheel torch==2.8.0 torchaudio==2.8.0
-	$(TORCH28)/bin/python -m pip install --quiet --editable ".[superb]" pytest pytest-timeout torch==2.8.0 torchaudio==2.8.0
+	$(TORCH28)/bin/python -m pip install --quiet --editable ".[superb]" pytest pytest-timeout hypothesis torch==2.8.0 torchaudio==2.8.0
 	rm -rf build *.egg-info # from here, Python would take their metadata for the installed package's
 	OMP_NUM_THREADS=1 $(TORCH28)/bin/python -m pytest -q -m "not stress and not gpu" $(S3PRL_TESTS)
 
