@@ -39,14 +39,15 @@ def write(path, samples, rate):
     return path
 
 
-def write_pyav(path, samples, rate, codec):
+def write_pyav(path, samples, rate, codec, layout="mono", options=None):
+    """Write (S,) or (channels, S) float32 by an encoder of FFmpeg, with its options."""
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        stream = container.add_stream(codec, rate=rate, layout=layout, options=options)
+        frame = av.AudioFrame.from_ndarray(np.atleast_2d(samples), format="fltp", layout=layout)
         frame.sample_rate = rate
-        resampler = av.AudioResampler(stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or None)
+        resampler = av.AudioResampler(stream.format, layout=layout, rate=rate, frame_size=stream.frame_size or None)
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(part))
         container.mux(stream.encode(None))

@@ -119,10 +119,10 @@ class _PyavReader:
             self.position += len(part)
             waiting.append(part[skip:])
             if sum(map(len, waiting)) >= BLOCK_SAMPLES:
-                yield np.concatenate(waiting)
+                yield _one(waiting)
                 waiting = []
         if waiting:
-            yield np.concatenate(waiting)
+            yield _one(waiting)
         self._note_the_end()
 
     def _note_the_end(self) -> None:
@@ -142,24 +142,24 @@ class _PyavReader:
 
     def _decoded(self) -> Iterator[np.ndarray]:
         form: tuple[str, str, int] | None = None
-        convert: av.AudioResampler | None = None
+        joined: _Joined | None = None
         while (frame := self._next) is not None:
             self._next = next(self._frames, None)
-            yield from self._before(frame)
-            sound = frame.sound
-            if form != (form := (sound.format.name, sound.layout.name, sound.sample_rate)):
-                if convert is not None:
-                    yield from _flush(convert)
+            sound, hole = frame.sound, self._clock.hole(frame, self._next)
+            if hole or frame.broken or sound.is_corrupt:
+                yield from joined.kept() if joined else ()
+                yield from self._fault(frame, hole)
+            if form != (form := (sound.format.name, sound.layout.name, sound.sample_rate)) or joined is None:
+                if joined is not None:
+                    yield from joined.end()
                     self._note(f"the sound changes to {form[2]} Hz, {form[1]}; it was converted", 0.0)
-                convert = _to_float(sound, self.rate)
-            for part in convert.resample(sound) if convert else ():
-                yield _samples(part)
-        if convert is not None:
-            yield from _flush(convert)
+                joined = _Joined(sound, self.rate)
+            yield from joined.add(sound)
+        if joined is not None:
+            yield from joined.end()
 
-    def _before(self, frame: Frame) -> Iterator[np.ndarray]:
-        """Yield silence in place of what is missing before a frame, and note what is wrong with it."""
-        hole = self._clock.hole(frame, self._next)
+    def _fault(self, frame: Frame, hole: float) -> Iterator[np.ndarray]:
+        """Yield silence in place of the seconds that are missing before a frame, and note what is wrong with it."""
         at = f"at {self.position / self.rate:.2f} s"
         if hole < 0:
             self._note(f"its time stamps go back by {-hole:.2f} s, as in joined files; read on without a gap", 0.0)
@@ -173,17 +173,40 @@ class _PyavReader:
             self._note(f"{frame.seconds:.2f} s {at} are damaged", frame.seconds)
 
 
-def _to_float(frame: "av.AudioFrame", rate: int) -> "av.AudioResampler":
-    """Return a converter to float32 that keeps the channels, interleaved where PyAV would crash on planes."""
-    import av
+class _Joined:
+    """Joins frames of one form and converts them to mono, many at once: by frames, that costs more than to decode."""
 
-    planes = frame.layout.nb_channels <= MAX_PLANES
-    return av.AudioResampler("fltp" if planes else "flt", rate=rate if rate != frame.sample_rate else None)
+    def __init__(self, frame: "av.AudioFrame", rate: int) -> None:
+        import av
+
+        channels = frame.layout.nb_channels
+        # interleaved where PyAV would crash on planes
+        form = "fltp" if channels <= MAX_PLANES else "flt"
+        self._convert = av.AudioResampler(form, rate=rate if rate != frame.sample_rate else None)
+        self._frames = av.AudioFifo()
+        self._most = max(1, BLOCK_SAMPLES // channels)
+
+    def add(self, frame: "av.AudioFrame") -> Iterator[np.ndarray]:
+        """Keep a frame, and yield what is kept if that is enough."""
+        frame.pts = None  # else the frames would have to follow each other without a gap
+        self._frames.write(frame)
+        if self._frames.samples >= self._most:
+            yield from self.kept()
+
+    def kept(self) -> Iterator[np.ndarray]:
+        """Yield the samples of the frames that are kept."""
+        frame = self._frames.read()
+        if frame is not None:
+            yield from map(_samples, self._convert.resample(frame))
+
+    def end(self) -> Iterator[np.ndarray]:
+        """Yield what is kept, and what the conversion between rates still holds."""
+        yield from self.kept()
+        yield from (_samples(part) for part in self._convert.resample(None) if part is not None)
 
 
-def _flush(convert: "av.AudioResampler") -> Iterator[np.ndarray]:
-    """Yield what a converter between rates still holds."""
-    yield from (_samples(part) for part in convert.resample(None) if part is not None)
+def _one(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _samples(frame: "av.AudioFrame") -> np.ndarray:

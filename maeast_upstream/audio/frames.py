@@ -41,6 +41,7 @@ class Frames:
         self._container, self._faults, self._lost = container, 0, 0
         self._stream = container.streams.audio[0]
         self._raw = container.format.name in RAW_STREAMS
+        self._is_flac, self._has_times = container.format.name == "flac", self._stream.time_base is not None
         self._sizes: deque[int] = deque(maxlen=100)
         self._first, self._bytes = 0, 0
         """First byte of the first packet, and bytes of all packets."""
@@ -65,7 +66,8 @@ class Frames:
         import av
 
         for packet in self._packets():
-            self._first = self._first if self._bytes else packet.pos or 0
+            if not self._bytes:
+                self._first = packet.pos or 0
             self._bytes += packet.size
             try:
                 sounds = packet.decode()
@@ -84,11 +86,11 @@ class Frames:
                     self.broken, self._lost = "", 0
 
     def _stamp(self, packet: "av.Packet[av.AudioStream]", sound: "av.AudioFrame") -> float | None:
-        if self._container.format.name == "flac":  # FFmpeg's time stamps are wrong in damaged files
+        if self._is_flac:  # FFmpeg's time stamps are wrong in damaged files
             self._flac_block = self._flac_block or sound.samples
             number = flac_sample(bytes(packet)[:16], self._flac_block)
             return None if number is None else number / sound.sample_rate
-        return None if sound.pts is None or sound.time_base is None else float(sound.pts * sound.time_base)
+        return sound.time if self._has_times else None
 
     def _packets(self) -> Iterator["av.Packet[av.AudioStream]"]:
         import av

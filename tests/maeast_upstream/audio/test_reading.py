@@ -3,6 +3,7 @@ import os
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from sounds import tone, wav_header, write_pyav
 
 from maeast_upstream.audio import reading
+from maeast_upstream.audio.backends import mono
+from maeast_upstream.audio.ffmpeg import open_pyav
 from maeast_upstream.audio.reading import AudioError, read_audio
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
@@ -49,6 +52,42 @@ def test_what_libsndfile_does_not_read_comes_through_pyav(tmp_path, suffix, code
     samples = read_audio(path)
     assert abs(len(samples) - 8000) < 1500
     assert abs(np.argmax(np.abs(np.fft.rfft(samples))) * 16000 / len(samples) - 440) < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout"),
+    [
+        ("x.m4a", "aac", "mono"),
+        ("x.mkv", "aac", "5.1"),
+        ("x.mov", "pcm_s16le", "stereo"),
+        ("x.mka", "libopus", "stereo"),
+        ("x.wav", "", "7.1"),
+    ],
+)
+def test_joined_frames_are_the_samples_of_a_plain_decoder(tmp_path, name, codec, layout):
+    path = tmp_path / name
+    clip = soundfile.read(AUDIO / "long_drums.opus", dtype="float32")[0][:80000]
+    rate, channels = 48000, av.AudioLayout(layout).nb_channels
+    samples = np.stack([np.roll(clip, 1000 * channel) for channel in range(channels)])
+    if codec:
+        write_pyav(path, samples, rate, codec, layout)
+    else:  # more planes than PyAV can take
+        soundfile.write(path, samples.T, rate)
+    with open_pyav(path, name) as reader:
+        found = list(reader.blocks(0))
+    assert len(found) > 1
+    assert np.array_equal(np.concatenate(found), plainly_decoded(path))
+    assert not reader.notes
+
+
+def plainly_decoded(path):
+    convert = av.AudioResampler("flt")
+    parts = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            for part in convert.resample(frame):
+                parts.append(mono(part.to_ndarray().reshape(-1, part.layout.nb_channels)))
+    return np.concatenate(parts)
 
 
 def test_real_opus_clips_have_their_exact_length():
