@@ -142,7 +142,7 @@ class _PyavReader:
 
     def _decoded(self) -> Iterator[np.ndarray]:
         form: tuple[str, str, int] | None = None
-        joined: _Joined | None = None
+        joined: Joined | None = None
         while (frame := self._next) is not None:
             self._next = next(self._frames, None)
             sound, hole = frame.sound, self._clock.hole(frame, self._next)
@@ -153,7 +153,7 @@ class _PyavReader:
                 if joined is not None:
                     yield from joined.end()
                     self._note(f"the sound changes to {form[2]} Hz, {form[1]}; it was converted", 0.0)
-                joined = _Joined(sound, self.rate)
+                joined = Joined(sound, self.rate)
             yield from joined.add(sound)
         if joined is not None:
             yield from joined.end()
@@ -173,7 +173,7 @@ class _PyavReader:
             self._note(f"{frame.seconds:.2f} s {at} are damaged", frame.seconds)
 
 
-class _Joined:
+class Joined:
     """Joins frames of one form and converts them to mono, many at once: by frames, that costs more than to decode."""
 
     def __init__(self, frame: "av.AudioFrame", rate: int) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from maeast_upstream.audio import boxes, headers, mp3, ogg
+from maeast_upstream.audio import boxes, headers, mp3, ogg, opus
 from maeast_upstream.audio.backends import (
     MAX_GAP_SECONDS,
     PYAV_SUFFIXES,
@@ -72,12 +72,9 @@ def open_audio(source: Source, name: str, only_header: bool = False) -> Iterator
         if _is_for_ffmpeg(source, head, other):
             yield _open_container(file, source, name, stack, head)
         elif head.startswith(b"OggS"):
-            links = _ogg_links(file, source, name)
-            first = _open_first(
-                itertools.chain([Part(lambda: _open_either(_rewound(source), name))], links), file, stack
-            )
-            seconds = first.seconds + sum(_ogg_seconds(file, name)) if only_header else 0.0
-            yield _Chain(first, links, name, seconds, functools.partial(_ogg_end, file))
+            by_libsndfile = functools.partial(_open_ogg, file, source, name, stack, only_header)
+            samples = 0 if only_header else opus.clean_samples(file)
+            yield opus.CleanReader(file, samples, by_libsndfile) if samples else by_libsndfile()
         elif (MP3_HEAD.match(head) or name.lower().endswith(MP3_SUFFIXES)) and not other:
             yield _open_mp3(file, source, name, stack, only_header)
         else:
@@ -186,6 +183,13 @@ def _wrong_indexes(streams: list[mp3.Stream]) -> Iterator[Note]:
                 text = text if found > stream.declared else f"cut short: {text.removesuffix('; all were read')}"
                 yield Note(text, at + min(found, stream.declared) * stream.kind[1] / stream.kind[0])
         at += stream.seconds
+
+
+def _open_ogg(file: BinaryIO, source: Source, name: str, stack: contextlib.ExitStack, only_header: bool) -> Reader:
+    links = _ogg_links(file, source, name)
+    first = _open_first(itertools.chain([Part(lambda: _open_either(_rewound(source), name))], links), file, stack)
+    seconds = first.seconds + sum(_ogg_seconds(file, name)) if only_header else 0.0
+    return _Chain(first, links, name, seconds, functools.partial(_ogg_end, file))
 
 
 def _open_mp3_part(number: int, source: Source, name: str) -> contextlib.AbstractContextManager[Reader]:
