@@ -60,7 +60,7 @@ class SubprocessDecoder:
 
     def begin(self) -> None:
         """Begin a new run."""
-        self._interrupted = False
+        self._interrupted, self._sent = False, 0
 
     def decode(self, batch: Sequence[Segment], room: Room, deliver: Deliver) -> None:
         """Deliver the result of each segment in order.

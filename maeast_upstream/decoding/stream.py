@@ -46,6 +46,7 @@ class BlockJoin:
 
         Raises:
             TooLongError: There are more samples than the limit.
+            AudioError: There are fewer than were sent before.
         """
         held, samples, number = [np.empty(0, np.float32)], 0, 0
         for block in within_hours(blocks, self.max_hours, self.name):
@@ -58,6 +59,8 @@ class BlockJoin:
                     self._sent += 1
                 held, number = [joined[BLOCK_SAMPLES:]], number + 1
                 samples -= BLOCK_SAMPLES
+        if number < self._sent:
+            raise AudioError(f"{self.name}: changed while it was decoded")
         return np.concatenate(held)
 
 

@@ -187,6 +187,25 @@ def test_a_join_that_begins_again_sends_no_block_twice():
     assert np.array_equal(np.concatenate([*sent, rest]), sound)
 
 
+def test_a_join_that_begins_again_with_less_audio_does_not_repeat_its_end():
+    sent, sound = [], np.arange(2.5 * stream.BLOCK_SAMPLES, dtype=np.float32)
+    join = BlockJoin("a", 1.0, sent.append)
+    join(iter([sound]))
+    with pytest.raises(AudioError, match="a: changed while it was decoded"):
+        join(iter([sound[: int(1.5 * stream.BLOCK_SAMPLES)]]))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_run_after_one_that_was_left_within_a_stream_has_all_samples(tmp_path, small_blocks, workers):
+    segments = clips_named(tmp_path, ["a", "b"])
+    with DecodePool(workers, ahead_seconds=2 * BLOCK / 16000) as pool:
+        results = pool.stream(segments)
+        next(iter(next(results)[1]))
+        results.close()
+        found = [read(result) for _, result in pool.stream(segments)]
+    assert all(np.array_equal(samples, read_audio(CLIPS[0])) for samples in found)
+
+
 def test_a_stopped_process_within_a_stream_is_ended_with_its_pool(tmp_path, small_blocks):
     segments = clips_named(tmp_path, ["a"])
     with DecodePool(1, ahead_seconds=BLOCK / 16000) as pool:
