@@ -89,9 +89,14 @@ def embed_steps(
     """
     from maeast_upstream.extract.pipeline import FailedInput, embed_decoded
 
-    own = OwnSteps(step_hop_ms(encoder, readout))
+    hop_ms = step_hop_ms(encoder, readout)
+    own = OwnSteps(hop_ms)
     for outcome in embed_decoded(decoded, encoder, step_spec(readout)):
-        yield outcome if isinstance(outcome, FailedInput) else (outcome, own.slice_of(outcome))
+        if isinstance(outcome, FailedInput):
+            own = OwnSteps(hop_ms) if outcome.is_last else own
+            yield outcome
+        else:
+            yield outcome, own.slice_of(outcome)
 
 
 def with_context(steps: np.ndarray, offsets: tuple[int, ...]) -> np.ndarray:

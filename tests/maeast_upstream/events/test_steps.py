@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from maeast_upstream.audio.reading import AudioError
 from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.windows import Windows
+from maeast_upstream.decoding.stream import AudioStream
 from maeast_upstream.events import steps
 from maeast_upstream.events.steps import OwnSteps, embed_steps, step_hop_ms, step_readout, with_context
+from maeast_upstream.extract.pipeline import FailedInput
 from maeast_upstream.extract.table import Embedded
 
 SECOND = 16_000
@@ -60,6 +63,20 @@ def test_a_recording_that_failed_midway_does_not_shift_the_next_one(short_window
     last = dataclasses.replace(window, start_ms=2000.0, end_ms=6000.0, times_ms=times + 2000.0, is_last=True)
     assert own.slice_of(last) == slice(25, 100)
     assert own.slice_of(window) == slice(0, 75)
+
+
+def test_a_recording_that_breaks_off_takes_no_time_steps_of_the_next_one(make_encoder, long_clip, short_windows):
+    encoder = make_encoder()
+    audio = long_clip[: 11 * SECOND].numpy()
+    broken = AudioStream(AudioStream.take)
+    broken.add(audio)
+    broken.add(AudioError("a: broken"))
+    decoded = [(Segment("a"), broken), (Segment("b"), audio)]
+    found = list(embed_steps(decoded, encoder, step_readout(encoder)))
+    failures = [outcome for outcome in found if isinstance(outcome, FailedInput)]
+    assert [(failure.path, failure.reason) for failure in failures] == [("a", "a: broken")]
+    after = [own for outcome, own in found[found.index(failures[0]) + 1 :]]
+    assert after == [own for _, own in embed_steps([(Segment("b"), audio)], encoder, step_readout(encoder))]
 
 
 def test_neighbours_stand_beside_each_step_and_ends_are_repeated():
