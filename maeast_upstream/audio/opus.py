@@ -54,15 +54,24 @@ class _FaultError(ValueError):
 
 def clean_samples(file: BinaryIO) -> int:
     """Return the samples of a file at 48 kHz if it is one faultless stream of Opus with that rate; else 0."""
+    try:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        samples = _samples(file.read(size)) if size <= MAX_BYTES else 0
+        return samples if samples and _has_libopus() else 0
+    except (struct.error, IndexError, ValueError):
+        return 0
+
+
+def _has_libopus() -> bool:
+    """Tell whether FFmpeg was built with libopus; it is loaded only now, since most jobs need it for no other file."""
     import av
 
     try:
         av.codec.Codec("libopus", "r")
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        return _samples(file.read(size)) if size <= MAX_BYTES else 0
-    except (struct.error, IndexError, ValueError):  # also where FFmpeg was built without libopus
-        return 0
+    except ValueError:
+        return False
+    return True
 
 
 def _samples(data: bytes) -> int:

@@ -1,4 +1,6 @@
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +98,10 @@ def test_a_packet_that_cannot_be_decoded_is_left_to_libsndfile(tmp_path, clip, m
         assert notes == reader.notes
     assert len(found) == len(expected)
     assert np.abs(found - expected).max() < 1e-5
+
+
+def test_a_file_at_another_rate_is_read_without_loading_ffmpeg():
+    program = "import sys; from maeast_upstream.audio.reading import read_audio; read_audio(sys.argv[1])"
+    program += "; raise SystemExit('av' in sys.modules)"
+    path = AUDIO / "seven-espeak_en-us+f3.opus"
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == 0
