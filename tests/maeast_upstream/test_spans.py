@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from maeast_upstream import load_model
-from maeast_upstream.audio.reading import read_audio
+from maeast_upstream.audio.reading import AudioError, AudioWarning, read_audio
 from maeast_upstream.batching import pad_clips
 from maeast_upstream.frontend import HOP_SAMPLES
 from maeast_upstream.readout import Readout, TimeStatistics, fold_mel, pool_time
@@ -108,3 +109,36 @@ def test_only_the_next_span_is_in_memory():
         assert len(span.samples) < 40 * SECOND
     assert held[100] > 5
     assert [span.first_sample for span in spans] == [number * 2 * 31 * 16 * HOP_SAMPLES for number in range(len(spans))]
+
+
+@pytest.mark.parametrize(("suffix", "rate"), [("flac", 44100), ("mp3", 22050), ("wav", 8000)])
+def test_a_long_file_that_is_given_by_its_path_has_the_numbers_of_its_samples(
+    model, sound, tmp_path, suffix, rate, monkeypatch
+):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.resize(np.stack([sound, -sound / 3], 1), (int(2.3 * rate), 2)), rate)
+    samples = read_audio(path)
+    pooled, pool = [], type(model).pool
+    monkeypatch.setattr(type(model), "pool", lambda *given: pooled.append(pool(*given)) or pooled[-1])
+    readout = Readout(layer="mean", pool="mean_std")
+    scenes = model.embed([sound[:SECOND], path, sound[:8000]], readout=readout)
+    whole = model.embed([sound[:SECOND], samples, sound[:8000]], readout=readout)
+    assert torch.allclose(scenes, whole, atol=1e-6)
+    assert len(pooled) == 1
+    encoded, expected = model.encode(path, layers=[1, 3]), model.encode([samples], layers=[1, 3])
+    assert all(map(torch.equal, encoded.hidden_states, expected.hidden_states))
+    assert torch.equal(encoded.times_ms, expected.times_ms)
+
+
+def test_a_long_file_that_breaks_off_is_an_error_and_one_that_is_cut_short_a_warning(model, sound, tmp_path):
+    bad = sound.numpy().copy()
+    soundfile.write(tmp_path / "a.wav", bad, SECOND, subtype="FLOAT")
+    whole = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(whole[: -SECOND * 4])
+    with pytest.warns(AudioWarning, match=r"a\.wav: cut short: "):
+        scene = model.embed(tmp_path / "a.wav")
+    assert torch.allclose(scene, model.embed([sound[:-SECOND]]), atol=1e-6)
+    bad[4 * SECOND] = np.nan
+    soundfile.write(tmp_path / "a.wav", bad, SECOND, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"a\.wav: NaN or infinite samples"):
+        model.embed(tmp_path / "a.wav")
