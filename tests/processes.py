@@ -15,9 +15,9 @@ AUDIO = Path(__file__).parent / "data" / "audio"
 RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
-from maeast_upstream.extract import job, parts
+from maeast_upstream.extract import parts
 from maeast_upstream.cli import main
-parts.PART_CLIPS, job.SAVE_SECONDS = int(sys.argv[1]), float(sys.argv[2])
+parts.PART_CLIPS, parts.SAVE_SECONDS = int(sys.argv[1]), float(sys.argv[2])
 raise SystemExit(main(sys.argv[3:]))
 """
 

@@ -13,11 +13,8 @@ from maeast_upstream.classification.classifier import Classifier
 from maeast_upstream.classification.prediction_table import PredictionSpec, label_rows, margins_of
 from maeast_upstream.cli import ExitStatus, main
 from maeast_upstream.data.embeddings import read_embeddings
-from maeast_upstream.data.inputs import Segment
 from maeast_upstream.data.labelled_segments import read_labelled_segments
 from maeast_upstream.data.windows import Windows
-from maeast_upstream.decoding.bounded import map_samples
-from maeast_upstream.extract.windowing import cut_windows
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
 LONG = AUDIO / "long_drums.opus"
@@ -272,17 +269,6 @@ def test_annotations_name_the_recordings_that_paths_are_relative_to(folder, tmp_
         names = {path.relative_to(form).as_posix() for path in Path(form).rglob("*.txt")}
         assert {name.partition(".opus")[0] for name in names} == {f"audio/{path.stem}" for path in CLIPS[:2]}
         assert {row.path for row in read_labelled_segments(Path(form))} == {str(path) for path in CLIPS[:2]}
-
-
-def test_the_pages_of_a_mapped_file_are_dropped_and_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("maeast_upstream.extract.windowing.RELEASE_SAMPLES", 5000)
-    samples = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
-    (tmp_path / "samples").write_bytes(samples.tobytes())
-    with (tmp_path / "samples").open("r+b") as file:
-        audio = map_samples(file)
-    found = list(cut_windows([(Segment("a.wav"), audio)], Windows(0.5, 0.25)))
-    for window, piece in found:
-        np.testing.assert_array_equal(piece, samples[window.first_sample : window.first_sample + 8000])
 
 
 @pytest.mark.parametrize(
