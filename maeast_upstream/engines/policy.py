@@ -181,11 +181,18 @@ class Plan:
             more = f" ({', '.join(others)})" if others else ""
             return f"{speedups[option]:.2f} times as fast as {' '.join(base)} here{more}"
         if not speedups:
-            endless = self.audio_seconds >= ENDLESS_SECONDS
-            return "nothing else here works" if endless else "too little audio for another engine to pay"
+            return self._reason_unmeasured()
         fastest = max(speedups, key=lambda other: speedups[other])
         listed = ", ".join(f"{' '.join(other)} {speedup:.2f} times" for other, speedup in speedups.items())
         if speedups[fastest] < MIN_SPEEDUP:
             return f"nothing here is clearly faster ({listed})"
         start = self.costs[fastest].start
         return f"too little audio for a start of {start:.1f} s to pay ({listed})"
+
+    def _reason_unmeasured(self) -> str:
+        """Why the baseline is taken where nothing was measured beside it."""
+        others = [option for option in self.usable if option != self.baseline]
+        if others and all(self.gains[other] <= self.gains[self.baseline] for other in others):
+            return "nothing here is likely to be faster"
+        endless = self.audio_seconds >= ENDLESS_SECONDS
+        return "too little audio for another engine to pay" if others and not endless else "nothing else here works"

@@ -20,7 +20,7 @@ GAINS = {TORCH: 1.0, FAST: 2.0, SMALL: 4.0}
 
 def plan_of(seconds, costs=(), options=(TORCH, FAST), start=2.0, **more):
     starts = {option: 0.0 if option == TORCH else start for option in options}
-    return Plan(list(options), GAINS, starts, seconds, costs=dict(costs), **more)
+    return Plan(list(options), dict(GAINS), starts, seconds, costs=dict(costs), **more)
 
 
 def test_an_engine_is_taken_from_the_audio_on_that_makes_up_for_its_start():
@@ -98,6 +98,13 @@ def test_reasons_name_speeds_and_starts():
     costs[FAST] = Cost(2.0, 0.02)
     assert plan_of(1e6, costs).reason(TORCH) == "nothing here is clearly faster (openvino fp32 1.00 times)"
     assert plan_of(ENDLESS_SECONDS).reason(TORCH) == "nothing else here works"
+
+
+def test_a_short_job_is_no_reason_where_more_audio_would_change_nothing():
+    assert plan_of(300.0, refused={FAST}).reason(TORCH) == "nothing else here works"
+    slower = plan_of(300.0, options=(TORCH, ("torch", "bf16")))
+    slower.gains[("torch", "bf16")] = 0.5
+    assert slower.reason(TORCH) == "nothing here is likely to be faster"
 
 
 def test_operations_are_two_for_each_weight_and_token():
