@@ -173,7 +173,7 @@ def start_engine(
     with which this much audio is embedded first.
 
     Raises:
-        ValueError: The existing output was made with another precision.
+        ValueError: The existing output was made with another precision, or with an engine that cannot run here.
     """
     from maeast_upstream.extract.engine import attach_for
     from maeast_upstream.storage.settings import refuse_changes
@@ -181,7 +181,13 @@ def start_engine(
     before = {} if args.force else output.recorded()
     recorded = recorded_choice(args, before)
     engine, precision = (recorded.engine, recorded.precision) if recorded else (args.engine, args.precision)
-    choice = attach_for(encoder, spec, survey.seconds, engine, precision)
+    try:
+        choice = attach_for(encoder, spec, survey.seconds, engine, precision)
+    except ValueError as error:
+        if (engine, precision) == (args.engine, args.precision):
+            raise
+        begun = f"{output.address} was begun with engine {engine}, {precision}"
+        raise ValueError(f"{begun}: {error}; or give another -o, or --force") from error
     if (engine, precision) != (args.engine, args.precision) and choice.engine == engine:
         choice = replace(choice, why="this run was begun with it")
     if not is_quiet():

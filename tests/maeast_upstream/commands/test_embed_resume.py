@@ -230,6 +230,25 @@ def test_auto_goes_on_where_another_engine_had_failed_to_start(folder, tmp_path,
     assert "is complete already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_auto_says_why_it_needs_the_package_of_the_engine_that_a_run_was_begun_with(
+    folder, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("openvino")
+    command = ["embed", str(folder), "-o", str(tmp_path / "e.parquet")]
+    with monkeypatch.context() as patch:
+        fail_at(patch, 0, KeyboardInterrupt())
+        assert main([*command, "--precision", "int8"]) == 130
+    monkeypatch.setattr(selection, "find_spec", lambda _: None)
+    capsys.readouterr()
+    assert main([*command, "--precision", "auto"]) == 1
+    error = errors(capsys)
+    assert "e.parquet was begun with engine openvino, int8: engine openvino needs the package openvino" in error
+    assert "or give another -o, or --force" in error
+    assert main([*command, "--precision", "int8", "--engine", "openvino"]) == 1
+    assert "was begun with" not in errors(capsys)
+
+
 def test_another_precision_that_the_engine_lacks_is_refused_with_both(folder, tmp_path, capsys):
     pytest.importorskip("openvino")
     command = ["embed", str(folder), "-o", str(tmp_path / "e.parquet")]
