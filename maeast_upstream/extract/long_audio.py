@@ -176,6 +176,13 @@ class StepRows:
         return joined
 
     def _write(self) -> None:
+        try:
+            self._write_to_files()
+        except OSError as error:
+            reason = f"no space for time steps ({error.strerror or error}); set TMPDIR to another folder"
+            raise OSError(error.errno, reason, tempfile.gettempdir()) from error
+
+    def _write_to_files(self) -> None:
         self._files = self._files or [tempfile.TemporaryFile() for _ in self._held]  # noqa: SIM115  # `joined` closes them
         for file, held in zip(self._files, self._held, strict=True):
             for rows in held:

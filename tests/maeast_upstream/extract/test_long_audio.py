@@ -1,5 +1,8 @@
 """Long files are embedded while they are decoded: the rows are those of the file as a whole, or none."""
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +164,14 @@ def test_a_model_that_removes_the_mean_of_a_clip_embeds_it_whole(make_encoder, s
     (found,) = embed_decoded([(Segment("a.wav"), stream_of(sound))], encoder, EmbeddingSpec())
     expected = encoder.embed([torch.from_numpy(sound)], readout=Readout())[0].numpy()
     assert np.array_equal(found.vectors[0, 0], expected)
+
+
+def test_a_full_disk_of_temporary_files_is_named_with_its_remedy(monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(long_audio.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(long_audio, "MEMORY_BYTES", 10)
+    with pytest.raises(OSError, match="No space left on device.*set TMPDIR") as raised:
+        long_audio.StepRows(1).add([np.zeros((2, 3), np.float32)])
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, tempfile.gettempdir())
