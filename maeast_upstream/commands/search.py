@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     if args.cut:
         check_folder(args.cut)
     table, encoder, left_out = table_from(args)
+    if encoder is None and args.precision == "int8":
+        raise UsageError("--precision int8 goes with audio in place of a table; a query alone takes fp32, bf16 or fp16")
     if not args.average:
         args.queries = list(dict.fromkeys(args.queries))
     hits = search(

@@ -245,3 +245,10 @@ def test_no_part_of_a_table_is_replaced_or_added(run, tmp_path):
         assert "an input" in run("a.wav", "-o", folder / name, table=folder, status=1)
     assert part.read_bytes() == before
     assert "1 hit" in run("a.wav", "-o", folder / "h.csv", table=folder)
+
+
+def test_a_query_alone_takes_no_int8(table, capsys):
+    assert cli.main(["search", str(CLIPS[0]), "-t", str(table), "--precision", "int8"]) == 1
+    error = capsys.readouterr().err
+    assert "--precision int8 goes with audio in place of a table" in error
+    assert "--checkpoint" not in error
