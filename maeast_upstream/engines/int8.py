@@ -55,10 +55,10 @@ def int8_weights(encoder: BatchEncoder, last: int | None = None) -> Weights:
     kept = []
     for number, block in enumerate(network.encoder.blocks[:last]):
         exact = block(exact, key_mask)
-        imitation, own = imitate(block, group)
+        imitation, rounded_weights = imitate(block, group)
         output = imitation(rounded, key_mask)
         if F.cosine_similarity(exact[~padding], output[~padding], dim=-1).min() >= MIN_COSINE:
-            weights |= {f"blocks.{number}.{name}": pair for name, pair in own.items()}
+            weights |= {f"blocks.{number}.{name}": pair for name, pair in rounded_weights.items()}
         else:
             kept.append(number + 1)
             output = block(rounded, key_mask)

@@ -264,7 +264,7 @@ def make_plan(encoder: Encoder, options: list[Option], memory: Memory, audio_sec
 def least_cosine(expected: Encoded, actual: Encoded) -> float:
     """The least cosine of the same time step in two results, over all layers and clips."""
     least = []
-    for one, other in zip(expected.hidden_states, actual.hidden_states, strict=True):
-        cosines = F.cosine_similarity(one.double(), other.double(), dim=-1)  # (B, T)
+    for right, found in zip(expected.hidden_states, actual.hidden_states, strict=True):
+        cosines = F.cosine_similarity(right.double(), found.double(), dim=-1)  # (B, T)
         least += [cosines[row, :length].min() for row, length in enumerate(expected.lengths)]
     return float(torch.stack(least).min())
