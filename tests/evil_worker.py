@@ -68,6 +68,17 @@ def late(segment, join, name, decode):
     return decode(segment, lambda blocks: join(half(blocks)))
 
 
+def drip(segment, join, decode):
+    """Decode a fifth of the file a second."""
+
+    def fifths(blocks):
+        for part in np.array_split(np.concatenate(list(blocks)), 5):
+            time.sleep(1)
+            yield part
+
+    return decode(segment, lambda blocks: join(fifths(blocks)))
+
+
 def fail():
     raise RuntimeError("a fault\nin two lines")
 
@@ -105,6 +116,8 @@ def main():
             return bytearray(4 << 30)
         if name.startswith("note"):
             return DecodedAudio(decode(segment, join).samples, ("the first", "caf\udce9 the second"))
+        if name.startswith("drip"):
+            return drip(segment, join, decode)
         if name.removeprefix("once ").startswith("late"):
             return late(segment, join, name, decode)
         return decode(segment, join)

@@ -158,7 +158,7 @@ class SubprocessDecoder:
                 if number > self._sent:
                     deliver(answer.samples)
                     self._sent = number
-                self._resume_clock()
+                self._begin_clock(self._limits.seconds_of(segment))  # each block has the time of a whole file
         except EOFError:
             return self._reap()
         except InvalidAnswerError:

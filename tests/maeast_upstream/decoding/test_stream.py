@@ -114,6 +114,14 @@ def test_a_stream_that_breaks_off_raises_after_its_blocks_and_costs_no_other_fil
     assert np.array_equal(samples, read_audio(CLIPS[0])[: len(samples)])
 
 
+@pytest.mark.slow
+def test_each_block_of_a_stream_has_the_time_limit_of_a_file(tmp_path, small_blocks):
+    segments = clips_named(tmp_path, ["drip"])
+    with DecodePool(1, limit_seconds=4.0, limit_seconds_per_mb=0) as pool:
+        ((_, result),) = ((segment, read(found)) for segment, found in pool.stream(segments))
+    assert np.array_equal(result, read_audio(CLIPS[0]))
+
+
 def test_the_time_that_the_reader_takes_is_not_the_decoder_s(tmp_path, small_blocks):
     segments = clips_named(tmp_path, ["a"])
     with DecodePool(1, ahead_seconds=BLOCK / 16000, limit_seconds=0.6, limit_seconds_per_mb=0) as pool:
