@@ -39,19 +39,18 @@ class Memory:
     def _cosines_key(self) -> str:
         return timing.key_of(self._encoder.config.model, weights=fingerprint(self._encoder), layers=self._keep)
 
-    def costs(self) -> dict[Option, Cost | None]:
-        """What each option costs; None for one that failed."""
+    def costs(self) -> dict[Option, Cost]:
+        """What each option costs."""
         found = timing.remembered(self._costs_key)
-        known = {name: cost for name, cost in found.items() if cost is None or _is_cost(cost)}
-        return {_option(name): None if cost is None else Cost(*cost) for name, cost in known.items()}
+        return {_option(name): Cost(*cost) for name, cost in found.items() if _is_cost(cost)}
 
     def cosines(self) -> dict[Option, float]:
         """The least cosine of each option that was compared with float32."""
         found = timing.remembered(self._cosines_key)
         return {_option(name): cosine for name, cosine in found.items() if _is_number(cosine)}
 
-    def add_cost(self, option: Option, cost: Cost | None) -> None:
-        """Keep what an option costs, or that it failed."""
+    def add_cost(self, option: Option, cost: Cost) -> None:
+        """Keep what an option costs."""
         timing.remember(self._costs_key, {" ".join(option): cost})
 
     def add_cosine(self, option: Option, cosine: float) -> None:

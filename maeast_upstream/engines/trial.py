@@ -118,7 +118,7 @@ class Trial:
         engine, precision = option
         judged = self.judged and precision != "fp32"
         if judged and self._was_far(option):
-            self._refuse(option, by_numbers=True)
+            self._refuse(option)
             return False
         if engine == "torch":
             self.transformers[option] = None
@@ -133,7 +133,7 @@ class Trial:
             self.transformers[option] = transformer
             self._note_start(option, clock() - begun)
         if judged and not self._is_close(option):
-            self._refuse(option, by_numbers=True)
+            self._refuse(option)
             return False
         return True
 
@@ -222,12 +222,10 @@ class Trial:
         if known:
             self._note(option, known.pace)
 
-    def _refuse(self, option: Option, by_numbers: bool = False) -> None:
-        """Never take an option; one that failed is not tried by a later job either."""
+    def _refuse(self, option: Option) -> None:
+        """Never take an option in this job; a later job tries it again, since memory may have been short."""
         self._drop(option)
         self.plan.refused.add(option)
-        if not by_numbers:
-            self.memory.add_cost(option, None)
 
     def _drop(self, option: Option) -> None:
         """Free what an option holds."""
@@ -254,10 +252,7 @@ def make_plan(encoder: Encoder, options: list[Option], memory: Memory, audio_sec
         checked_seconds=sum(CHECK_SECONDS) * encoder.runtime.streams if judged else 0.0,  # by one stream
     )
     for option, cost in memory.costs().items():
-        if cost is None:
-            plan.refused.add(option)
-        else:
-            plan.costs[option], plan.starts[option] = cost, cost.start
+        plan.costs[option], plan.starts[option] = cost, cost.start
     return plan
 
 

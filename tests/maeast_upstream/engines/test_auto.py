@@ -146,11 +146,11 @@ def test_what_is_not_clearly_faster_is_not_taken(make_encoder, engines):
     assert encoder.runtime.transformer is None
 
 
-def test_an_engine_that_fails_is_not_tried_by_the_next_job(make_encoder, engines):
+def test_an_engine_that_fails_is_tried_again_by_the_next_job(make_encoder, engines):
     engines.broken = {"openvino fp32"}
-    for _ in range(2):
-        assert attach(make_encoder(), "auto").engine == "onnx"
-    assert engines.started.count("openvino fp32") == 1
+    assert attach(make_encoder(), "auto").engine == "onnx"
+    engines.broken = set()
+    assert attach(make_encoder(), "auto").engine == "openvino"
 
 
 def test_an_engine_that_fails_while_it_is_measured_leaves_torch(make_encoder, engines, monkeypatch, caplog):
