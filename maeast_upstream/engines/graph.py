@@ -61,5 +61,6 @@ def tracing() -> Iterator[None]:
     """A context without gradients and without warnings that shapes become constants, which the tests check."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", category=TracerWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        for category in (DeprecationWarning, FutureWarning):  # newer releases of torch give tracing up
+            warnings.filterwarnings("ignore", category=category)
         yield

@@ -72,9 +72,9 @@ def test_features_of_a_batch_are_those_of_embed(encoder, tones):
 
 def test_a_grid_costs_one_pass_of_each_clip(encoder, tones, monkeypatch):
     seen = []
-    read = Encoder.read_clips
+    forward = Encoder.forward_batch
     monkeypatch.setattr(
-        Encoder, "read_clips", lambda self, clips, *a, **k: (seen.extend(clips), read(self, clips, *a, **k))[1]
+        Encoder, "forward_batch", lambda self, clips, *a, **k: (seen.extend(clips), forward(self, clips, *a, **k))[1]
     )
     args = argparse.Namespace(layer="1,2,mean,all", mel="concat,mean", pool="mean,mean_std", hop_ms=None)
     grid = readouts_from(args, Readout())
