@@ -14,8 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from maeast_upstream.checkpoint.layout import WEIGHTS_NAME, check_header, check_shapes, read_folder_config
-from maeast_upstream.checkpoint.places import encoder_folder
+from maeast_upstream.checkpoint.layout import (
+    WEIGHTS_NAME,
+    check_header,
+    check_shapes,
+    encoder_folder,
+    read_folder_config,
+)
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.json_file import read_json

@@ -13,12 +13,29 @@ from maeast_upstream.storage.json_file import read_json
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
 RUN_ENCODERS = ("ema", "best", "last")
 """Checkpoint folders inside a pretraining run, the preferred one first."""
+TUNED_ENCODER = "encoder"
+"""Checkpoint folder inside the folder that a fine-tuning leaves for each set."""
 NECESSARY = {"model": ModelConfig, "frontend": FrontendConfig, "normalisation": Normalisation}
 """Sections of config.json that decide what the weights compute."""
 LATER_SETTINGS = {"decoder_attention"}
 """Their settings that version 0.1 did not write."""
 MAX_HEADER_BYTES = 4 << 20
 """A header of safetensors has about 100 bytes for each tensor, and a network has some hundred tensors."""
+
+
+def encoder_folder(path: Path) -> Path:
+    """The checkpoint folder in that of a pretraining run or a fine-tuning; any other folder itself.
+
+    Raises:
+        ValueError: A fine-tuning on several sets left several encoders in it.
+    """
+    inside = [path / name for name in (*RUN_ENCODERS, TUNED_ENCODER) if (path / name / CONFIG_NAME).exists()]
+    if inside or (path / CONFIG_NAME).exists():
+        return inside[0] if inside else path
+    tuned = sorted(file.parent for file in path.glob(f"*/{TUNED_ENCODER}/{CONFIG_NAME}"))
+    if len(tuned) > 1:
+        raise ValueError(f"{path}: holds {len(tuned)} fine-tuned encoders: give one, such as {tuned[0]}")
+    return tuned[0] if tuned else path
 
 
 def read_folder_config(folder: Path) -> EncoderConfig:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from maeast_upstream.checkpoint import published, unpickle
 from maeast_upstream.checkpoint.folder import Loaded, read_folder, validated
-from maeast_upstream.checkpoint.layout import CONFIG_NAME, RUN_ENCODERS, read_folder_config
-from maeast_upstream.checkpoint.places import encoder_folder
+from maeast_upstream.checkpoint.layout import CONFIG_NAME, RUN_ENCODERS, encoder_folder, read_folder_config
 from maeast_upstream.config import EncoderConfig
 
 

@@ -5,14 +5,12 @@ import re
 from pathlib import Path
 
 from maeast_upstream.checkpoint import download
-from maeast_upstream.checkpoint.layout import CONFIG_NAME, RUN_ENCODERS, WEIGHTS_NAME
+from maeast_upstream.checkpoint.layout import CONFIG_NAME, WEIGHTS_NAME
 from maeast_upstream.checks import quote
 from maeast_upstream.messages import shortened
 
 BUNDLED, BUNDLED_NAME = Path(__file__).parents[1] / "assets" / "tiny", "bundled"
 """The checkpoint in the package, and its name."""
-TUNED_ENCODER = "encoder"
-"""Checkpoint folder inside the folder that a fine-tuning leaves for each set."""
 FILE_SUFFIXES = (".pt", ".pth", ".safetensors", ".ckpt")
 """Endings of a file's name, as opposed to a hub id."""
 
@@ -48,21 +46,6 @@ def resolve(source: str | Path | None) -> Path:
         f"no checkpoint {str(source)!r}: expected a file or folder that exists, a hub id (org/name), "
         f"or one of {', '.join([BUNDLED_NAME, *download.FILES])}"
     )
-
-
-def encoder_folder(path: Path) -> Path:
-    """The checkpoint folder in that of a pretraining run or a fine-tuning; any other folder itself.
-
-    Raises:
-        ValueError: A fine-tuning on several sets left several encoders in it.
-    """
-    inside = [path / name for name in (*RUN_ENCODERS, TUNED_ENCODER) if (path / name / CONFIG_NAME).exists()]
-    if inside or (path / CONFIG_NAME).exists():
-        return inside[0] if inside else path
-    tuned = sorted(file.parent for file in path.glob(f"*/{TUNED_ENCODER}/{CONFIG_NAME}"))
-    if len(tuned) > 1:
-        raise ValueError(f"{path}: holds {len(tuned)} fine-tuned encoders: give one, such as {tuned[0]}")
-    return tuned[0] if tuned else path
 
 
 def _read_published(path: Path) -> object:
