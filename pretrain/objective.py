@@ -152,7 +152,7 @@ class Normalizer(nn.Module):
         self.mode, self.fixed = mode, statistics
         if mode == "batch":
             self.register_buffer("mean", torch.tensor(statistics.mean))
-            self.register_buffer("var", torch.tensor(statistics.std**2))
+            self.register_buffer("var", torch.tensor(max(0.0, statistics.std**2 - EPS)))  # as `statistics` has it
 
     @property
     def statistics(self) -> Normalisation:
