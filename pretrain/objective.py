@@ -1,5 +1,8 @@
 """One batch of patches -> the weighted sum of the losses, as one module that a trainer (or torch's DDP) can wrap."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -16,6 +19,18 @@ DECODER = ("decoder_embed", "decoder_mask", "decoder", "reconstruction_head", "c
 """Parts of the network that SSAST does not use."""
 
 
+@dataclass(frozen=True)
+class TargetSizes:
+    """How many values the heads predict that are trained with targets from elsewhere, see `pretrain.targets`."""
+
+    teachers: tuple[int, ...] = ()
+    """Length of the vectors of each teacher."""
+    labels: tuple[int, ...] = ()
+    """Number of classes of each column of labels."""
+    clusters: int = 0
+    """Number of clusters of tokens."""
+
+
 class Objective(nn.Module):
     """The network with the front end before it and the losses behind it."""
 
@@ -26,6 +41,7 @@ class Objective(nn.Module):
         frontend: FrontendConfig,
         normalizer: "Normalizer",
         name: ObjectiveName = "mae_ast",
+        sizes: TargetSizes | None = None,
     ) -> None:
         """Build the network with random weights, and freeze the parts that no loss reaches.
 
@@ -35,6 +51,7 @@ class Objective(nn.Module):
             frontend: how the spectrogram is made.
             normalizer: how the spectrogram is normalised.
             name: MAE-AST, or the SSAST baseline in one or two passes.
+            sizes: how many values the heads of losses with targets predict.
         """
         super().__init__()
         self.name, self.losses = name, losses
@@ -58,7 +75,12 @@ class Objective(nn.Module):
         return patchify(self.normalise(self.fbank(waveforms, lengths), frames), self.network.config)
 
     def forward(
-        self, patches: Tensor, visible: Tensor, masked: Tensor, padding: Tensor | None = None
+        self,
+        patches: Tensor,
+        visible: Tensor,
+        masked: Tensor,
+        padding: Tensor | None = None,
+        targets: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The losses by name, and their weighted sum as ``loss``.
 
@@ -70,6 +92,7 @@ class Objective(nn.Module):
             visible: (B, K) int64 indices of the tokens that the encoder sees.
             masked: (B, n) int64 indices of the tokens that are predicted: all masked tokens or a share of them.
             padding: (B, N) bool, True at tokens past a clip's end.
+            targets: what `pretrain.targets` looked up for the rows, by name; None computes no loss that needs it.
         """
         values: dict[str, Tensor] = {}
         if self.ssast is not None:

@@ -25,6 +25,7 @@ from pretrain.data.failures import DecodeFailures
 from pretrain.data.gpu import GpuBatches
 from pretrain.data.shards import ShardBatches
 from pretrain.recipe import Recipe
+from pretrain.targets import open_targets
 from pretrain.training import origin, run_folder
 from pretrain.training.build import build_flops, build_objective, build_updater
 from pretrain.training.compiling import compile_network, compiler_wanted
@@ -74,21 +75,22 @@ class Trainer:
         with self.parallel.main_first():  # the first process decodes the corpus and measures it, the others wait
             self.source = self._open_training(0)
             self.corpus = origin.Corpus.of(self.source, recipe.data.corpus, self.parallel.is_main)
+            self.targets = open_targets(recipe, self.source)
             self.validation = open_validation(
                 recipe.data, recipe.model, recipe.losses.crops, recipe.seed, self.sharding
             )
             # only now, so that a corpus that does not exist leaves no folder
             self.lock = run_folder.lock(self.run) if self.parallel.is_main else None
             state = run_folder.read_state(
-                self.run, dataclasses.asdict(recipe), lambda found: check_state(found, recipe)
+                self.run, dataclasses.asdict(recipe), lambda found: check_state(found, recipe, self.targets.sizes)
             )
             normalisation = self._normalisation(state, parent)
         torch.manual_seed(recipe.seed)
-        self.objective = build_objective(recipe, normalisation).to(self.device)
+        self.objective = build_objective(recipe, normalisation, self.targets.sizes).to(self.device)
         if parent is not None:
             self.objective.network.load_state_dict(parent.state)
         self.parallel.shard(self.objective)
-        self.updater = build_updater(recipe, self.objective, self.parallel)
+        self.updater = build_updater(recipe, self.objective, self.parallel, self.targets)
         if self.compiled:
             one = self.sharding.number == 1 and recipe.model.layerdrop == 0
             compile_network(self.objective, self.device, recipe.data.lengths_vary, one)
@@ -226,7 +228,8 @@ class Trainer:
         clips = data.batch_clips // self.sharding.number
         waveforms = torch.randn(clips * self.recipe.losses.crops, round(data.crop_seconds * SAMPLE_RATE))
         lengths = torch.full((len(waveforms),), waveforms.shape[1])
-        self.updater.warm_up(Batch(waveforms, lengths, 0, clips, tuple(range(clips)), 0, ()))
+        absent = (-1,) * clips  # clips without targets
+        self.updater.warm_up(Batch(waveforms, lengths, 0, clips, absent, 0, (), torch.zeros_like(lengths), absent))
         logger.info("compiled the network in %.0f s", time.monotonic() - start)
 
     def _update(self, micro_batches: list[Batch]) -> dict[str, Tensor]:

@@ -35,6 +35,11 @@ class Batch(NamedTuple):
     """Number of clips that were opened."""
     failures: tuple[tuple[str, str], ...]
     """Name and reason of each clip that could not be decoded."""
+    starts: Tensor
+    """(views * clips,) int64 sample of its clip at which each row begins. Where a short clip is repeated, sample i of a
+    row shows sample (start + i) modulo the length of the clip. Zeros where clips have no numbers."""
+    drawn: tuple[int, ...]
+    """Numbers of the clips of the whole batch; empty where clips have no numbers."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,17 @@ class CropBatches(Dataset[Batch]):
         except NoClipError:
             waveforms, lengths = torch.zeros(0, crops.samples), torch.zeros(0, dtype=torch.long)
         clips = tuple(int(crops.drawn[clip]) for clip in local)
-        return Batch(waveforms, lengths, local.start, count, clips, crops.reads, tuple(crops.failures.items()))
+        return Batch(
+            waveforms,
+            lengths,
+            local.start,
+            count,
+            clips,
+            crops.reads,
+            tuple(crops.failures.items()),
+            crops.starts(local),
+            tuple(crops.drawn.tolist()),
+        )
 
     def crops(self, item: int) -> tuple[Crops, range, int]:
         """The random choices of an item's whole batch, the indices of the item's clips, and the size of the batch."""

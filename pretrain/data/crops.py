@@ -77,6 +77,13 @@ class Crops:
             waveforms[row, : len(crop)] = torch.from_numpy(crop * np.float32(self.gains[view, clip]))
         return waveforms, lengths
 
+    def starts(self, clips: range) -> Tensor:
+        """(views * clips,) int64: the sample of its clip at which each row of `rows` begins, see `Batch.starts`."""
+        drawn = self.drawn[clips.start : clips.stop]
+        positions = self.positions[:, clips.start : clips.stop]
+        repeated = self.config.short_clips == "repeat"
+        return torch.from_numpy(crop_starts(self.clips.lengths[drawn], self.samples, positions, repeated).reshape(-1))
+
     def _crop(self, view: int, clip: int) -> np.ndarray:
         if (view, clip) not in self._crops:
             self._crops[view, clip] = self._fill(view, clip)
@@ -111,6 +118,21 @@ class Crops:
             random = np.random.default_rng((*self.key, *key, attempt))
             number = int(draw_clips(self.weights, 1, random)[0])
         raise NoClipError
+
+
+def crop_starts(lengths: np.ndarray, samples: int, positions: np.ndarray, repeated: bool) -> np.ndarray:
+    """Where crops begin in their clips, int64 in the shape of ``positions``.
+
+    Args:
+        lengths: (..., clips) samples of the clips.
+        samples: length of a crop.
+        positions: (..., clips) in [0, 1), see `Clips.read`.
+        repeated: whether a clip that is shorter than the crop is repeated from any of its samples on, see `repeat`.
+    """
+    short = lengths if repeated else np.ones_like(lengths)
+    choices = np.where(lengths < samples, short, lengths - samples + 1)
+    starts: np.ndarray = (positions * choices).astype(np.int64)
+    return starts
 
 
 def clip_weights(kinds: np.ndarray, class_balance_power: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor
 from maeast_upstream.data.packed import FULL_SCALE, SAMPLE_BYTES
 from pretrain.data.batches import Batch, CropBatches
 from pretrain.data.clips import packed_corpus
-from pretrain.data.crops import MIN_LEVEL
+from pretrain.data.crops import MIN_LEVEL, crop_starts
 
 CHUNK_SAMPLES = 1 << 26
 """Samples that are copied to the device at once."""
@@ -68,14 +68,14 @@ class GpuBatches:
             tuple(crops.drawn[local.start : local.stop].tolist()),
             len(clip),
             (),
+            torch.from_numpy(cuts[0][2]),
+            tuple(crops.drawn.tolist()),
         )
 
     def _cuts(self, clips: np.ndarray, positions: np.ndarray, samples: int) -> np.ndarray:
         """(3, R) int64: the offset of each crop's clip, the clip's length, and where the crop begins in the clip."""
         lengths = self.lengths[clips]
-        # a clip that is shorter than the crop is repeated from any of its samples on
-        choices = np.where(lengths < samples, lengths, lengths - samples + 1)
-        return np.stack([self.offsets[clips], lengths, (positions * choices).astype(np.int64)])
+        return np.stack([self.offsets[clips], lengths, crop_starts(lengths, samples, positions, repeated=True)])
 
     def _cut(self, cuts: Tensor, samples: int) -> Tensor:
         """(3, R) of `_cuts` -> (R, samples) float32 in [-1, 1)."""

@@ -126,7 +126,8 @@ class Stream:
         reads, failures = self.reads, tuple(self.failures.items())
         self.reads, self.failures = 0, {}
         lengths = torch.full((len(rows),), samples)
-        return Batch(rows, lengths, local.start, count, tuple(names), reads, failures)
+        starts = torch.zeros_like(lengths)
+        return Batch(rows, lengths, local.start, count, tuple(names), reads, failures, starts, ())
 
     def _augment(self, crops: np.ndarray) -> np.ndarray:
         """(views, clips, S) crops -> the same, mixed and amplified."""

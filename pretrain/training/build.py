@@ -2,17 +2,18 @@
 
 from maeast_upstream.config import Normalisation
 from pretrain.masking.sampler import MaskSampler
-from pretrain.objective import Normalizer, Objective
+from pretrain.objective import Normalizer, Objective, TargetSizes
 from pretrain.recipe import Recipe
+from pretrain.targets import Targets
 from pretrain.training.distributed import Parallel
 from pretrain.training.flops import StepFlops
 from pretrain.training.step import Preparation, Updater
 
 
-def build_objective(recipe: Recipe, statistics: Normalisation) -> Objective:
-    """The network with its losses, with random weights from torch's global generator."""
+def build_objective(recipe: Recipe, statistics: Normalisation, sizes: TargetSizes | None = None) -> Objective:
+    """The network with its losses, with random weights from torch's global generator; ``sizes`` are of its targets."""
     normalizer = Normalizer(recipe.normalisation, statistics)
-    return Objective(recipe.model, recipe.losses, recipe.frontend, normalizer, recipe.objective)
+    return Objective(recipe.model, recipe.losses, recipe.frontend, normalizer, recipe.objective, sizes)
 
 
 def build_sampler(recipe: Recipe) -> MaskSampler:
@@ -20,9 +21,11 @@ def build_sampler(recipe: Recipe) -> MaskSampler:
     return MaskSampler(recipe.masking, recipe.losses, recipe.model)
 
 
-def build_updater(recipe: Recipe, objective: Objective, parallel: Parallel) -> Updater:
-    """The updater of the objective's weights, with what prepares its batches."""
-    prepare = Preparation(objective, build_sampler(recipe), parallel.device, recipe.passes, recipe.data.padded)
+def build_updater(recipe: Recipe, objective: Objective, parallel: Parallel, targets: Targets | None = None) -> Updater:
+    """The updater of the objective's weights, with what prepares its batches and finds their targets."""
+    prepare = Preparation(
+        objective, build_sampler(recipe), parallel.device, recipe.passes, recipe.data.padded, targets or Targets()
+    )
     return Updater(prepare, parallel, recipe.optim, seed=recipe.seed, precision=recipe.precision)
 
 

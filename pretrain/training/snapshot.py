@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.config import Normalisation
+from pretrain.objective import TargetSizes
 from pretrain.recipe import Recipe
 from pretrain.training.build import build_objective
 from pretrain.training.distributed import full
@@ -40,14 +41,15 @@ ENTRIES: dict[str, type] = {
 """What a saved state must hold to be restored."""
 
 
-def check_state(state: Mapping[str, Any], recipe: Recipe) -> None:
+def check_state(state: Mapping[str, Any], recipe: Recipe, sizes: TargetSizes | None = None) -> None:
     """Raise ValueError unless a state that was read holds all that a run of this recipe restores."""
     for name, kind in ENTRIES.items():
         if not isinstance(state.get(name), kind):
             raise ValueError(f"its entry {name} is missing, or no {kind.__name__}")
     Normalisation(**state["normalisation"])
     with torch.device("meta"):
-        expected = {name: value.shape for name, value in build_objective(recipe, Normalisation()).state_dict().items()}
+        objective = build_objective(recipe, Normalisation(), sizes)
+        expected = {name: value.shape for name, value in objective.state_dict().items()}
     averaged = state.get("average")
     if averaged is None:
         found = [(state["objective"], expected)]

