@@ -228,13 +228,18 @@ class OptimConfig:
     eps: float = 1e-6
     """Adam's epsilon."""
     weight_decay: float = 0.01
-    """Weight decay of matrices; biases, norms and mask embeddings have none."""
+    """Weight decay of matrices, and with decay_all of all weights."""
+    decay_all: bool = False
+    """Decay biases, norms and mask embeddings too, as the published code does; false leaves them alone."""
     grad_norm: float = 10.0
     """Gradients are clipped to this norm."""
     steps: int = 550_000
     """Updates of the whole run."""
     warmup_steps: int = 32_000
     """Updates until the learning rate reaches its peak."""
+    warmup_from_zero: bool = False
+    """Make the first update with a learning rate of 0, as fairseq does: each rate of the warm-up comes one update
+    later."""
     decay_steps: int = 518_000
     """Updates at the end of the run over which the learning rate falls to 0."""
     decay: Literal["polynomial", "cosine"] = "polynomial"
@@ -263,6 +268,10 @@ class OptimConfig:
         require(
             self.decay == "polynomial" or self.decay_power == 1.0,
             f"decay cosine has no decay_power, got {self.decay_power}: drop one of them",
+        )
+        require(
+            not self.warmup_from_zero or self.warmup_steps > 0,
+            "warmup_from_zero begins a warm-up, but warmup_steps is 0: drop one of them",
         )
         require(
             self.warmup_steps + self.decay_steps <= self.steps,

@@ -39,7 +39,7 @@ class Average:
 
 def learning_rate(step: int, optim: OptimConfig) -> float:
     """The learning rate of batch ``step``, counted from 0: linear warm-up, constant, decay to 0."""
-    warm = min(1.0, (step + 1) / max(1, optim.warmup_steps))
+    warm = min(1.0, (step + (not optim.warmup_from_zero)) / max(1, optim.warmup_steps))
     decay = min(1.0, (optim.steps - step) / max(1, optim.decay_steps))
     if optim.decay == "cosine":
         decay = 0.5 - 0.5 * math.cos(math.pi * decay)
@@ -49,7 +49,7 @@ def learning_rate(step: int, optim: OptimConfig) -> float:
 
 
 def make_optimizer(module: nn.Module, optim: OptimConfig, fused: bool = False) -> torch.optim.AdamW:
-    """Make an AdamW with weight decay for matrices, and none for biases, norms and mask embeddings.
+    """Make an AdamW with weight decay for matrices, and with ``decay_all`` for biases, norms and mask embeddings too.
 
     ``fused`` uses one kernel for all weights, which on CUDA can skip an update without waiting for the device.
     """
@@ -58,7 +58,7 @@ def make_optimizer(module: nn.Module, optim: OptimConfig, fused: bool = False) -
     others = [p for p in trained if p.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": optim.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": others, "weight_decay": optim.weight_decay if optim.decay_all else 0.0},
     ]
     betas = (optim.beta1, optim.beta2)
     return torch.optim.AdamW(groups, lr=optim.lr, betas=betas, eps=optim.eps, fused=fused or None)

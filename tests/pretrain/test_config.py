@@ -96,6 +96,7 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
             {"steps": 100},
             "warmup_steps 32000 and decay_steps 518000 are more than steps 100",
         ),
+        (OptimConfig, {"warmup_from_zero": True, "warmup_steps": 0}, "warmup_from_zero .* but warmup_steps is 0"),
         (OptimConfig, {"grad_norm": 0.0}, "grad_norm must be above 0"),
         (OptimConfig, {"beta2": 1.0}, r"beta2 must lie in \[0, 1\)"),
         (DataConfig, {"length_buckets": 0}, "length_buckets must be at least 1"),

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from small import small_config
 
 from maeast_upstream.model import MaeAst
@@ -34,6 +35,31 @@ def test_the_published_schedule_rises_to_the_peak_and_falls_to_0():
     optim = OptimConfig()
     assert learning_rate(31_999, optim) == optim.lr
     assert learning_rate(optim.steps - 1, optim) < 1e-9
+
+
+def fairseq_rate(updates, peak, warmup, total):
+    """The rate after a number of updates. Source: polynomial_decay of fairseq, power 1, end at 0."""
+    if updates <= warmup:
+        return peak * updates / warmup
+    return peak * (1 - (updates - warmup) / (total - warmup))
+
+
+def test_with_warmup_from_zero_the_schedule_is_that_of_fairseq():
+    optim = OptimConfig(lr=1e-4, steps=100, warmup_steps=10, decay_steps=90, warmup_from_zero=True)
+    rates = [learning_rate(step, optim) for step in range(100)]
+    assert rates[0] == 0.0
+    assert rates == pytest.approx([fairseq_rate(step, 1e-4, 10, 100) for step in range(100)], rel=1e-12)
+
+
+def test_with_decay_all_every_weight_decays():
+    network = MaeAst(small_config())
+    optimizer = make_optimizer(network, OptimConfig(lr=0.1, weight_decay=0.5, decay_all=True))
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.detach(), 0.95 * before[name])
 
 
 def test_weight_decay_is_for_matrices_only():
