@@ -180,6 +180,21 @@ class LossConfig:
     """Temperature of the clip loss."""
     clip_dim: int = 128
     """Width of the clip loss's head."""
+    latent: float = 0.0
+    """Weight of the mean squared error between masked tokens' predicted vectors and those that a moving average of the
+    encoder's weights computes (data2vec, M2D)."""
+    latent_input: Literal["masked", "all"] = "masked"
+    """What the moving average sees of a crop: the masked tokens that are predicted (M2D, which found this better), or
+    all tokens (data2vec)."""
+    latent_layers: int | None = None
+    """The last layers of the moving average whose outputs, each normalised, are averaged to a target; null for two
+    thirds of the encoder (data2vec's 8 of 12)."""
+    latent_decay: float = 0.999
+    """Decay of the moving average at the first update: average = decay * average + (1 - decay) * weight."""
+    latent_end_decay: float = 0.9999
+    """Decay after latent_decay_steps updates and later."""
+    latent_decay_steps: int = 30_000
+    """Updates over which the decay goes linearly from latent_decay to latent_end_decay."""
 
     @property
     def crops(self) -> int:
@@ -193,25 +208,40 @@ class LossConfig:
 
     @property
     def predicts(self) -> bool:
-        """Whether masked patches are predicted."""
-        return bool(self.reconstruction or self.classification)
+        """Whether the decoder predicts something of the masked tokens."""
+        return bool(self.reconstruction or self.classification or self.latent)
 
     def __post_init__(self) -> None:
         at_most = (-MAX_LOSS_WEIGHT, MAX_LOSS_WEIGHT)
-        check_numbers(self, reconstruction=at_most, classification=at_most, clip=at_most, clip_dim=(1, MAX_WIDTH))
-        weights = self.reconstruction, self.classification, self.clip
+        check_numbers(
+            self,
+            reconstruction=at_most,
+            classification=at_most,
+            clip=at_most,
+            clip_dim=(1, MAX_WIDTH),
+            latent=at_most,
+            latent_layers=(1, MAX_WIDTH),
+            latent_decay_steps=(0, MAX_STEPS),
+        )
+        weights = self.reconstruction, self.classification, self.clip, self.latent
         require(min(weights) >= 0, f"loss weights must not be negative, got {', '.join(map(str, weights))}")
         require(any(weights), "at least one loss weight must be above 0")
         for name in ("temperature", "clip_temperature"):
             require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}")
         require(0.0 < self.masked_share <= 1.0, f"masked_share must lie in (0, 1], got {self.masked_share}")
         require(
+            0.0 <= self.latent_decay <= self.latent_end_decay < 1.0,
+            f"latent_decay {self.latent_decay} and latent_end_decay {self.latent_end_decay} must lie in [0, 1), the "
+            f"second not below the first",
+        )
+        require(
             self.clip_views == "crops" or self.clip > 0,
             "clip_views masks is a choice of the clip loss, but clip is 0: drop one of them",
         )
         require(
             self.masked_share == 1.0 or self.predicts,
-            f"masked_share {self.masked_share} is for reconstruction and classification, but both are 0: drop it",
+            f"masked_share {self.masked_share} is for what the decoder predicts, but reconstruction, classification "
+            f"and latent are 0: drop it",
         )
 
 

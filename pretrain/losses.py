@@ -1,4 +1,7 @@
-"""The pretraining losses. Source: arXiv 2203.16691, section 2.4; the clip loss: SimCLR, arXiv 2002.05709."""
+"""The pretraining losses. Source: arXiv 2203.16691, section 2.4; the clip loss: SimCLR, arXiv 2002.05709.
+
+The loss of vectors of a moving average: data2vec, arXiv 2202.03555.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +59,17 @@ def classification_loss(
     logits = logits.masked_fill(padding[:, None, :], torch.finfo(logits.dtype).min)
     values = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     return mean_over_clips(values, padding)
+
+
+def latent_loss(predicted: Tensor, targets: Tensor, padding: Tensor | None = None) -> Tensor:
+    """Mean squared error over the values of the masked tokens' vectors.
+
+    Args:
+        predicted: (B, masked, D) vectors of the head.
+        targets: (B, masked, D) vectors of the moving average, see `pretrain.latent`.
+        padding: (B, masked) bool, as in `reconstruction_loss`.
+    """
+    return reconstruction_loss(predicted, targets, padding)
 
 
 def clip_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:

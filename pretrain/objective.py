@@ -12,6 +12,7 @@ from maeast_upstream.frontend import Fbank, FrontendConfig, num_frames
 from maeast_upstream.model import MaeAst, ModelConfig, gather_tokens, patchify
 from maeast_upstream.modules.cpu.linear import Linear
 from pretrain.config import LossConfig
+from pretrain.latent import Latent
 from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss
 from pretrain.recipe import ObjectiveName
 
@@ -60,8 +61,20 @@ class Objective(nn.Module):
         self.network = MaeAst(model)
         self.clip_head = nn.Linear(model.embed_dim, losses.clip_dim) if losses.clip else None
         self.ssast = SsastHeads(model.embed_dim, model.patch_dim, losses) if name != "mae_ast" else None
+        self.latent = Latent(self.network, losses) if losses.latent else None
         for part in unused_parts(name, losses):
             getattr(self.network, part).requires_grad_(False)
+
+    def begin_with(self, network: Mapping[str, Tensor]) -> None:
+        """Take over a network's weights, by name."""
+        self.network.load_state_dict(network)
+        if self.latent is not None:
+            self.latent.follow(self.network, 0.0)
+
+    def after_update(self, step: int) -> None:
+        """Let the moving average of a latent loss follow the weights of update ``step``, counted from 0."""
+        if self.latent is not None:
+            self.latent.follow(self.network, self.latent.decay(step))
 
     @torch.no_grad()
     def patches(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -103,6 +116,8 @@ class Objective(nn.Module):
             if self.losses.predicts:
                 decoded = self.network.decode(encoded, visible, masked, patches.shape[1], padding)
                 values |= self._predictions(decoded, patches, masked, padding)
+                if self.latent is not None:
+                    values["latent"] = self.latent(decoded, patches, masked, padding)
         if self.clip_head is not None:
             values["clip"] = self._clip_loss(self.clip_head, encoded, visible, padding)
         total = sum(getattr(self.losses, name) * value for name, value in values.items())

@@ -106,14 +106,26 @@ def _objective(recipe: Recipe) -> Iterator[str]:
     """What is wrong with the recipe's objective and its losses."""
     name, losses, decoder = recipe.objective, recipe.losses, recipe.model.decoder_depth
     weights = f"losses.reconstruction is {losses.reconstruction} and losses.classification {losses.classification}"
-    if name == "mae_ast" and decoder == 0 and losses.predicts:
+    if name == "mae_ast" and decoder == 0 and (losses.reconstruction or losses.classification):
         yield f"{weights}, which need a decoder, but model.decoder_depth is 0"
     if name != "mae_ast" and decoder > 0:
         yield f"objective {name} has no decoder, but model.decoder_depth is {decoder}: give 0"
     if name != "mae_ast" and losses.clip > 0:
         yield f"objective {name} and losses.clip {losses.clip} do not go together: give losses.clip 0"
+    yield from _latent(recipe)
     if name == "ssast_two_pass" and not (losses.reconstruction and losses.classification):
         yield f"objective ssast_two_pass has a pass for each loss, but {weights}: give objective ssast"
+
+
+def _latent(recipe: Recipe) -> Iterator[str]:
+    """What is wrong with the recipe's loss against a moving average."""
+    losses, model = recipe.losses, recipe.model
+    if losses.latent and recipe.objective != "mae_ast":
+        yield f"objective {recipe.objective} and losses.latent {losses.latent} do not go together: give losses.latent 0"
+    if losses.latent and model.decoder_depth == 0:
+        yield f"losses.latent {losses.latent} needs a decoder, but model.decoder_depth is 0"
+    if losses.latent and (losses.latent_layers or 0) > model.depth:
+        yield f"losses.latent_layers {losses.latent_layers} is more than model.depth {model.depth}"
 
 
 def _views(recipe: Recipe) -> Iterator[str]:

@@ -88,7 +88,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.objective = build_objective(recipe, normalisation, self.targets.sizes).to(self.device)
         if parent is not None:
-            self.objective.network.load_state_dict(parent.state)
+            self.objective.begin_with(parent.state)
         self.parallel.shard(self.objective)
         self.updater = build_updater(recipe, self.objective, self.parallel, self.targets)
         if self.compiled:

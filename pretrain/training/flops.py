@@ -40,7 +40,12 @@ class StepFlops:
             if losses.predicts:
                 head = 2 * predicted * model.decoder_dim * model.patch_dim
                 row += self._decoder(tokens - masked, predicted) + heads * head + logits
-            return FORWARD_AND_BACKWARD * crops * (2 * row if losses.disjoint_views else row)
+            forward = 0
+            if losses.latent:
+                row += 2 * predicted * model.decoder_dim * model.embed_dim
+                forward = self._encoder(predicted if losses.latent_input == "masked" else tokens)
+            passes = 2 if losses.disjoint_views else 1
+            return passes * crops * (FORWARD_AND_BACKWARD * row + forward)
         passes = 2 if self.objective == "ssast_two_pass" else 1
         head = 2 * predicted * model.embed_dim * (model.embed_dim + model.patch_dim)
         return FORWARD_AND_BACKWARD * crops * (passes * self._encoder(tokens) + heads * head + logits)

@@ -118,6 +118,7 @@ class Updater:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        self.objective.after_update(step)
         if self.average is not None:
             self.average.update()
         return {**losses, "grad_norm": norm}

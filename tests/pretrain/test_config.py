@@ -56,7 +56,7 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
         (
             LossConfig,
             {"clip": 1.0, "reconstruction": 0.0, "classification": 0.0, "masked_share": 0.5},
-            "masked_share 0.5 .* but both are 0",
+            "masked_share 0.5 .* but reconstruction, classification and latent are 0",
         ),
         (
             Recipe,
@@ -88,6 +88,29 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
             Recipe,
             {"losses": LossConfig(masked_share=0.5), "data": DataConfig(short_clips="pad")},
             "losses.masked_share 0.5 and data.short_clips pad do not go together",
+        ),
+        (LossConfig, {"latent": -1.0}, "must not be negative"),
+        (LossConfig, {"latent_layers": 0}, "latent_layers must be at least 1, got 0"),
+        (
+            LossConfig,
+            {"latent_decay": 0.99995},
+            r"latent_decay 0.99995 and latent_end_decay 0.9999 must lie in \[0, 1\), the second not below the first",
+        ),
+        (LossConfig, {"latent_end_decay": 1.0}, "latent_end_decay 1.0 must lie in"),
+        (
+            Recipe,
+            {"objective": "ssast", "model": NO_DECODER, "losses": LossConfig(latent=1.0)},
+            "objective ssast and losses.latent 1.0 do not go together: give losses.latent 0",
+        ),
+        (
+            Recipe,
+            {"model": NO_DECODER, "losses": LossConfig(reconstruction=0.0, classification=0.0, latent=1.0)},
+            "losses.latent 1.0 needs a decoder, but model.decoder_depth is 0",
+        ),
+        (
+            Recipe,
+            {"model": small_config(), "losses": LossConfig(latent=1.0, latent_layers=4)},
+            "losses.latent_layers 4 is more than model.depth 3",
         ),
         (OptimConfig, {"lr": 0.0}, "lr must be above 0, got 0.0"),
         (OptimConfig, {"warmup_steps": -1}, "must not be negative"),

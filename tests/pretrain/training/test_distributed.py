@@ -51,8 +51,18 @@ def losses(out):
     return [json.loads(line)["loss"] for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_two_processes_give_the_losses_of_one_and_continue_after_a_stop(shared, train, tmp_path, sharding):
+LATENT = LossConfig(latent=1.0, latent_decay=0.5, masked_share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "losses_config"),
+    [("ddp", LossConfig()), ("fsdp", LossConfig()), ("ddp", LATENT), ("fsdp", LATENT)],
+    ids=["ddp", "fsdp", "ddp, latent", "fsdp, latent"],
+)
+def test_two_processes_give_the_losses_of_one_and_continue_after_a_stop(
+    shared, train, tmp_path, sharding, losses_config
+):
+    shared = dataclasses.replace(shared, losses=losses_config)
     one, two = tmp_path / "one", tmp_path / "two"
     assert train(shared, 1, "--out", str(one))[0] == 0
     options = ["--out", str(two), "--sharding", sharding]
@@ -65,7 +75,10 @@ def test_two_processes_give_the_losses_of_one_and_continue_after_a_stop(shared, 
     weights, others = (load_model(out).network.state_dict() for out in (one, two))
     for name, value in weights.items():
         torch.testing.assert_close(others[name], value, atol=1e-4, rtol=1e-3)
-    moments, other = (torch.load(states(out)[-1], weights_only=True)["optimizer"]["state"] for out in (one, two))
+    state, other_state = (torch.load(states(out)[-1], weights_only=True) for out in (one, two))
+    for name, value in state["objective"].items():
+        torch.testing.assert_close(other_state["objective"][name], value, atol=1e-4, rtol=1e-3)
+    moments, other = (saved["optimizer"]["state"] for saved in (state, other_state))
     assert all(torch.allclose(moments[n]["exp_avg"], other[n]["exp_avg"], atol=1e-4) for n in moments)
 
 

@@ -22,6 +22,8 @@ RECIPES = {
     "share": {"losses": LossConfig(masked_share=0.4)},
     "one loss": {"losses": LossConfig(classification=0.0)},
     "views": {"losses": LossConfig(clip=1.0, clip_views="masks"), "masking": MaskConfig(ratio=0.8)},
+    "latent": {"losses": LossConfig(latent=1.0, latent_input="all", masked_share=0.4)},
+    "latent views": {"losses": LossConfig(latent=1.0, clip=1.0, clip_views="masks", classification=0.0)},
     "ssast": {"objective": "ssast", "model": {"decoder_depth": 0}},
     "two passes": {"objective": "ssast_two_pass", "model": {"decoder_depth": 0}},
 }
@@ -35,13 +37,19 @@ def test_the_formula_counts_what_torch_counts(settings):
     rows = BatchRows(clips=crops, first=0, total=crops, views=recipe.passes)
     masks = build_sampler(recipe).sample(rows, TOKENS, (0,), torch.device("cpu"))
     # plain products of fake tensors, because the counter does not know the fast kernels of a CPU
+    objective = build_objective(recipe, Normalisation()).eval()
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with fake, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        objective = build_objective(recipe, Normalisation()).eval()
-        objective(torch.empty(crops * recipe.passes, TOKENS, model.patch_dim), *masks)
-    assert build_flops(recipe)(crops, SAMPLES) == pytest.approx(
-        FORWARD_AND_BACKWARD * counter.get_total_flops(), rel=0.01
-    )
+    with fake, sdpa_kernel(SDPBackend.MATH):
+        patches = torch.empty(crops * recipe.passes, TOKENS, model.patch_dim)
+        with FlopCounterMode(display=False) as counter:
+            objective(patches, *masks)
+        with FlopCounterMode(display=False) as forward_only:
+            if objective.latent is not None:
+                objective.latent.targets(patches, masks.masked)
+    targets = forward_only.get_total_flops()
+    assert (targets > 0) == (recipe.losses.latent > 0)
+    expected = FORWARD_AND_BACKWARD * (counter.get_total_flops() - targets) + targets
+    assert build_flops(recipe)(crops, SAMPLES) == pytest.approx(expected, rel=0.01)
 
 
 def test_operations_are_proportional_to_crops():
