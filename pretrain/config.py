@@ -6,11 +6,14 @@ The docstring under a field is its help on the command line.
 from dataclasses import dataclass
 from typing import Literal
 
+from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.checks import check_numbers
 
 MIN_CROP_SECONDS, MAX_CROP_SECONDS = 0.2, 3600.0
 """Longer crops than an hour fit into no memory."""
 MAX_WORKERS, MAX_CLIPS, MAX_STEPS, MAX_WIDTH = 1024, 1_000_000, 1 << 40, 1 << 16
+MIN_SORTED_CLIPS = 8
+"""With batch_by samples a batch has a multiple of so many clips. Source: required_batch_size_multiple of fairseq."""
 MAX_GAIN_DB, MAX_POWER, MAX_LOSS_WEIGHT = 100.0, 100.0, 1e6
 """No run needs more; from much larger values only infinite numbers or an endless wait come."""
 
@@ -52,6 +55,14 @@ class DataConfig:
     """Clips of an update, over all processes and accumulation steps; fewer where max_crop_seconds draws longer crops,
     so that a batch always has the same seconds. A clip gives two crops with losses.clip and clip_views crops,
     otherwise one."""
+    batch_by: Literal["clips", "samples"] = "clips"
+    """clips: a batch has batch_clips crops of random clips. samples: as fairseq makes batches. An epoch has each clip
+    once, in batches of clips of like length, as many as batch_samples holds, cut at random to the shortest clip of the
+    batch and at most to crop_seconds; batch_clips has no effect."""
+    batch_samples: int = 8_388_608
+    """Samples of a batch with batch_by samples, fairseq's max_tokens; each clip counts as the longest of its batch."""
+    max_counted_samples: int = 250_000
+    """A longer clip counts only so many samples with batch_by samples (max_sample_size of the published code)."""
     kind_power: float = 1.0
     """Balance of the kinds of audio: a kind is drawn in proportion to (its number of clips) ** kind_power. 1 keeps the
     proportions of the corpus, 0 draws all kinds equally often."""
@@ -79,7 +90,15 @@ class DataConfig:
     @property
     def lengths_vary(self) -> bool:
         """Whether batches differ in their number of clips and in the length of these."""
-        return self.padded or self.max_crop_seconds is not None
+        return self.padded or self.max_crop_seconds is not None or self.batch_by == "samples"
+
+    @property
+    def usual_batch(self) -> tuple[int, float]:
+        """Clips of a batch and seconds of their crops, where most batches have the same."""
+        if self.batch_by == "clips":
+            return self.batch_clips, self.crop_seconds
+        clips = self.batch_samples // self.max_counted_samples // MIN_SORTED_CLIPS * MIN_SORTED_CLIPS
+        return clips, min(self.crop_seconds, self.max_counted_samples / SAMPLE_RATE)
 
     def __post_init__(self) -> None:
         clips = (1, MAX_CLIPS)
@@ -87,6 +106,8 @@ class DataConfig:
             self,
             workers=(0, MAX_WORKERS),
             batch_clips=(2, MAX_CLIPS),
+            batch_samples=(1, MAX_STEPS),
+            max_counted_samples=(1, MAX_STEPS),
             length_buckets=clips,
             shuffle_clips=clips,
             kind_power=(-MAX_POWER, MAX_POWER),
@@ -122,6 +143,22 @@ class DataConfig:
             f"short_clips pad takes clips as long as they are, up to crop_seconds, and max_crop_seconds "
             f"{self.max_crop_seconds} draws a length: drop one of them",
         )
+        if self.batch_by == "samples":
+            self._refuse_for_sorted()
+
+    def _refuse_for_sorted(self) -> None:
+        """Refuse what batches by samples do not go with."""
+        require(
+            self.batch_samples >= MIN_SORTED_CLIPS * self.max_counted_samples,
+            f"batch_samples {self.batch_samples} must hold {MIN_SORTED_CLIPS} clips of max_counted_samples "
+            f"{self.max_counted_samples}: give at least {MIN_SORTED_CLIPS * self.max_counted_samples}",
+        )
+        for name, unset in (("short_clips", "repeat"), ("max_crop_seconds", None), ("kind_power", 1.0)):
+            require(
+                getattr(self, name) == unset,
+                f"batch_by samples takes each clip once and cuts it to the shortest of its batch, and {name} is "
+                f"{getattr(self, name)}: drop one of them",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,9 +224,9 @@ class Trainer:
 
     def _compile(self) -> None:
         """Have the network compiled on noise of the shape of a micro-batch, the same in every session of a run."""
-        start, data = time.monotonic(), self.recipe.data
-        clips = data.batch_clips // self.sharding.number
-        waveforms = torch.randn(clips * self.recipe.losses.crops, round(data.crop_seconds * SAMPLE_RATE))
+        start, (clips, seconds) = time.monotonic(), self.recipe.data.usual_batch
+        clips //= self.sharding.number
+        waveforms = torch.randn(clips * self.recipe.losses.crops, round(seconds * SAMPLE_RATE))
         lengths = torch.full((len(waveforms),), waveforms.shape[1])
         absent = (-1,) * clips  # clips without targets
         self.updater.warm_up(Batch(waveforms, lengths, 0, clips, absent, 0, (), torch.zeros_like(lengths), absent))

@@ -12,6 +12,7 @@ from maeast_upstream.frontend import SAMPLE_RATE
 from pretrain.config import DataConfig
 from pretrain.data.clips import Clips
 from pretrain.data.crops import Crops, NoClipError, clip_weights, draw_clips
+from pretrain.data.sorted_batches import SortedBatches
 
 DRAWN_LENGTHS = 16
 """Crop lengths of a run that draws them. Few, because each new shape costs a GPU's host: while every batch had another
@@ -80,6 +81,7 @@ class CropBatches(Dataset[Batch]):
         if config.padded:
             longest = round(config.crop_seconds * SAMPLE_RATE)
             self.bucket_samples = bucket_lengths(clips.lengths, longest, config.length_buckets)
+        self.sorted = SortedBatches(clips.lengths, config, seed) if config.batch_by == "samples" else None
 
     def __reduce__(self) -> Any:  # a worker that does not fork computes the rest again
         return CropBatches, (self.clips, self.config, self.views, self.seed, self.sharding)
@@ -107,13 +109,16 @@ class CropBatches(Dataset[Batch]):
         """The random choices of an item's whole batch, the indices of the item's clips, and the size of the batch."""
         step, accumulation_step = divmod(item, self.sharding.accumulation_steps)
         random = np.random.default_rng((self.seed, step))
-        samples, count, drawn = self._draw(random)
+        samples, count, drawn = self._draw(random, step)
         crops = Crops(self.clips, self.config, self.views, (self.seed, step), samples, drawn, self.weights)
         crops.draw(random)
         return crops, self.sharding.clips(accumulation_step, count), count
 
-    def _draw(self, random: np.random.Generator) -> tuple[int, int, np.ndarray]:
+    def _draw(self, random: np.random.Generator, step: int) -> tuple[int, int, np.ndarray]:
         """Samples of a crop, number of clips, and the numbers of the clips of a batch."""
+        if self.sorted is not None:
+            samples, drawn = self.sorted.batch(step)
+            return samples, len(drawn), drawn
         if self.bucket_samples is not None:
             return self._draw_bucket(self.bucket_samples, random)
         samples, count = crop_shape(self.config, self.sharding.number, random)

@@ -227,7 +227,7 @@ def drop_short(clips: Clips, min_samples: int) -> Clips:
     if not long_enough.any():
         raise ValueError(
             f"all {len(long_enough)} clips are shorter than {min_samples / SAMPLE_RATE:.3f} s (data.min_seconds, or "
-            "with data.short_clips pad one patch of the model); the longest has "
+            "with data.short_clips pad or data.batch_by samples two tokens of the model); the longest has "
             f"{clips.lengths.max() / SAMPLE_RATE:.3f} s"
         )
     logger.warning(

@@ -8,7 +8,7 @@ from pathlib import Path
 from maeast_upstream.data.packed import is_packed
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
 from maeast_upstream.model import ModelConfig
-from pretrain.config import DataConfig
+from pretrain.config import MIN_SORTED_CLIPS, DataConfig
 from pretrain.data.batches import BatchSharding, CropBatches
 from pretrain.data.clips import (
     ChosenClips,
@@ -55,12 +55,7 @@ def open_training(
     Raises:
         ValueError: there is no audio, or a setting does not fit it; in one line.
     """
-    if data.batch_clips % sharding.number or data.batch_clips < 2 * sharding.number:
-        raise ValueError(
-            f"data.batch_clips {data.batch_clips} cannot be shared by {sharding.processes} processes x "
-            f"optim.accumulation_steps {sharding.accumulation_steps}: give a multiple of {sharding.number} with at "
-            "least two clips for each"
-        )
+    refuse_unequal(data, sharding)
     clips = open_clips(data.corpus, data, model, beside, check=sharding.rank == 0)
     if data.on_gpu and (clips is None or packed_corpus(clips) is None):
         raise ValueError("data.on_gpu needs a decoded corpus: give data.pack true, or data.on_gpu false")
@@ -72,6 +67,24 @@ def open_training(
     if start:
         logger.warning("streamed shards cannot resume at a position: a new shuffle from batch %d on", start + 1)
     return ShardBatches(find_shards(data.corpus), data, views, (seed, start), sharding)
+
+
+def refuse_unequal(data: DataConfig, sharding: BatchSharding) -> None:
+    """ValueError if a batch cannot be cut into equal micro-batches of at least two clips."""
+    by_samples = data.batch_by == "samples"
+    clips = MIN_SORTED_CLIPS if by_samples else data.batch_clips
+    if clips % sharding.number == 0 and clips >= 2 * sharding.number:
+        return
+    shared = f"{sharding.processes} processes x optim.accumulation_steps {sharding.accumulation_steps}"
+    if by_samples:
+        raise ValueError(
+            f"data.batch_by samples makes batches of a multiple of {clips} clips, which {shared} cannot share: make "
+            f"that 1, 2 or {clips // 2} together"
+        )
+    raise ValueError(
+        f"data.batch_clips {clips} cannot be shared by {shared}: give a multiple of {sharding.number} with at least "
+        "two clips for each"
+    )
 
 
 def _warn_of_files(folder: Path) -> None:
@@ -165,7 +178,7 @@ def corpus_digest(source: CropBatches | ShardBatches, corpus: str) -> str:
 
 def refuse_for_shards(data: DataConfig) -> None:
     """ValueError if a setting needs numbered clips; names it and data.pack."""
-    for name, unset in (("kind_power", 1.0), ("min_seconds", 0.0)):
+    for name, unset in (("kind_power", 1.0), ("min_seconds", 0.0), ("batch_by", "clips")):
         if getattr(data, name) != unset:
             raise ValueError(
                 f"data.{name} {getattr(data, name)} and streamed shards (data.pack false) do not go together: give "
@@ -181,7 +194,7 @@ def refuse_for_shards(data: DataConfig) -> None:
 def min_samples(data: DataConfig, model: ModelConfig) -> int:
     """Length of the shortest clip that can be used."""
     least = round(data.min_seconds * SAMPLE_RATE)
-    if data.padded:  # a clip must hold a token to see and one to predict
+    if data.padded or data.batch_by == "samples":  # a clip must hold a token to see and one to predict
         steps = -(-2 // model.mel_patches)
         least = max(least, WINDOW_SAMPLES + (steps * model.patch_frames - 1) * HOP_SAMPLES)
     return max(least, 1)

@@ -25,7 +25,7 @@ MIN_BATCHES, MAX_BATCHES = 4, 16
 UNRELATED_SETTINGS = frozenset(
     {
         *("corpus", "pack", "packed", "validation", "workers", "on_gpu", "shuffle_clips", "max_bad_share"),
-        *("batch_clips", "length_buckets"),
+        *("batch_clips", "length_buckets", "batch_samples", "max_counted_samples"),
     }
 )
 """Settings of the data that do not change what a crop sounds like."""
@@ -40,8 +40,8 @@ def measure(
         ValueError: the standard deviation is 0, or too many clips cannot be decoded.
     """
     if num_batches is None:
-        seconds = data.batch_clips * data.crop_seconds
-        num_batches = min(MAX_BATCHES, max(MIN_BATCHES, round(MEASURED_SECONDS / seconds)))
+        clips, seconds = data.usual_batch
+        num_batches = min(MAX_BATCHES, max(MIN_BATCHES, round(MEASURED_SECONDS / (clips * seconds))))
     if isinstance(source, CropBatches):  # whole batches, so that the mean does not depend on how they are shared
         source = CropBatches(source.clips, source.config, source.views, source.seed)
     fbank = Fbank(frontend)
@@ -82,6 +82,8 @@ def measurement_digest(corpus_digest: str, data: DataConfig, frontend: FrontendC
         frontend: how the spectrogram is made.
     """
     settings = {name: value for name, value in asdict(data).items() if name not in UNRELATED_SETTINGS}
+    if data.batch_by == "clips":  # as in the digests of versions that had no other batches
+        del settings["batch_by"]
     text = json.dumps([corpus_digest, settings, asdict(frontend)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LETTERS]
 

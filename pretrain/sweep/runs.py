@@ -138,7 +138,7 @@ def row_of(run: PlannedRun) -> dict[str, Any]:
 
 def seconds_of(run: PlannedRun, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Seconds of the training by its log, and milliseconds per step in the fastest line, the least disturbed one."""
-    crops = run.recipe.data.batch_clips * run.recipe.losses.crops
+    crops = run.recipe.data.usual_batch[0] * run.recipe.losses.crops
     step_seconds = [crops / line["crops_per_second"] for line in lines if line.get("crops_per_second")]
     if not step_seconds:
         return {"seconds": "", "step_ms": ""}

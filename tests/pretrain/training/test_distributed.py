@@ -11,7 +11,7 @@ import yaml
 from small import small_config
 
 from maeast_upstream import load_model
-from pretrain.config import LossConfig
+from pretrain.config import LossConfig, MaskConfig
 from pretrain.training.run_folder import states
 
 pytestmark = pytest.mark.slow
@@ -85,6 +85,16 @@ def test_two_processes_give_the_losses_of_one_and_continue_after_a_stop(
 def test_an_accumulated_batch_is_the_same_batch(shared, train, tmp_path):
     for steps in ("1", "2"):
         status, errors = train(shared, 1, "--out", str(tmp_path / steps), "--optim.accumulation_steps", steps)
+        assert status == 0, errors
+    assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=1e-4)
+
+
+def test_two_processes_share_batches_by_samples_with_official_masks(shared, train, tmp_path):
+    data = dataclasses.replace(shared.data, batch_by="samples", batch_samples=200_000, max_counted_samples=20_000)
+    masking = MaskConfig(chunk_official_share=1.0)
+    by_samples = dataclasses.replace(shared, data=data, masking=masking, normalisation="batch")
+    for processes in (1, 2):
+        status, errors = train(by_samples, processes, "--out", str(tmp_path / str(processes)))
         assert status == 0, errors
     assert losses(tmp_path / "2") == pytest.approx(losses(tmp_path / "1"), abs=1e-4)
 
