@@ -232,6 +232,9 @@ class LossConfig:
     """Decay after latent_decay_steps updates and later."""
     latent_decay_steps: int = 30_000
     """Updates over which the decay goes linearly from latent_decay to latent_end_decay."""
+    teacher: float = 0.0
+    """Weight of the cosine distance between a linear function of the mean visible token and the vector of a teacher,
+    mean over the teachers."""
 
     @property
     def crops(self) -> int:
@@ -249,18 +252,11 @@ class LossConfig:
         return bool(self.reconstruction or self.classification or self.latent)
 
     def __post_init__(self) -> None:
+        weighted = ("reconstruction", "classification", "clip", "latent", "teacher")
         at_most = (-MAX_LOSS_WEIGHT, MAX_LOSS_WEIGHT)
-        check_numbers(
-            self,
-            reconstruction=at_most,
-            classification=at_most,
-            clip=at_most,
-            clip_dim=(1, MAX_WIDTH),
-            latent=at_most,
-            latent_layers=(1, MAX_WIDTH),
-            latent_decay_steps=(0, MAX_STEPS),
-        )
-        weights = self.reconstruction, self.classification, self.clip, self.latent
+        limits = {"clip_dim": (1, MAX_WIDTH), "latent_layers": (1, MAX_WIDTH), "latent_decay_steps": (0, MAX_STEPS)}
+        check_numbers(self, **dict.fromkeys(weighted, at_most), **limits)
+        weights = [getattr(self, name) for name in weighted]
         require(min(weights) >= 0, f"loss weights must not be negative, got {', '.join(map(str, weights))}")
         require(any(weights), "at least one loss weight must be above 0")
         for name in ("temperature", "clip_temperature"):

@@ -1,6 +1,7 @@
-"""The pretraining losses. Source: arXiv 2203.16691, section 2.4; the clip loss: SimCLR, arXiv 2002.05709.
+"""The pretraining losses.
 
-The loss of vectors of a moving average: data2vec, arXiv 2202.03555.
+Sources: arXiv 2203.16691, section 2.4; the clip loss: SimCLR, arXiv 2002.05709; the loss of vectors of a moving
+average: data2vec, arXiv 2202.03555; the teacher loss: S-SONDO, arXiv 2604.24933.
 """
 
 import torch
@@ -88,3 +89,32 @@ def clip_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         views
     )  # torch cannot compile a roll here
     return F.cross_entropy(logits, other)
+
+
+def teacher_loss(predicted: Tensor, vectors: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cosine distance, 1 - cos, between predicted vectors and those of a teacher.
+
+    Args:
+        predicted: (B, E) predicted vectors.
+        vectors: (B, E) vectors of the teacher; a row with a value that is not finite is missing.
+        weights: (B,) of the rows, see `mean_of_present`.
+    """
+    present = vectors.isfinite().all(dim=1)
+    with torch.autocast(predicted.device.type, enabled=False):
+        known = vectors.float().masked_fill(~present[:, None], 0.0)
+        distance = 1 - F.cosine_similarity(predicted.float(), known, dim=1)
+    return mean_of_present(distance, present, weights)
+
+
+def mean_of_present(values: Tensor, present: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean of the values that are present, 0 without any.
+
+    Args:
+        values: (B,) finite.
+        present: (B,) bool.
+        weights: (B,) so that the mean over all micro-batches of an update is that of what is present in all of them,
+            see `pretrain.targets.rows`; None for the mean of these values.
+    """
+    if weights is None:
+        weights = present / present.float().mean().clamp(min=1 / max(1, len(present)))
+    return (values * weights * present).mean()

@@ -1,6 +1,6 @@
 """One batch of patches -> the weighted sum of the losses, as one module that a trainer (or torch's DDP) can wrap."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from maeast_upstream.model import MaeAst, ModelConfig, gather_tokens, patchify
 from maeast_upstream.modules.cpu.linear import Linear
 from pretrain.config import LossConfig
 from pretrain.latent import Latent
-from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss
+from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss, teacher_loss
 from pretrain.recipe import ObjectiveName
 
 DECODER = ("decoder_embed", "decoder_mask", "decoder", "reconstruction_head", "classification_head")
@@ -60,6 +60,8 @@ class Objective(nn.Module):
         self.fbank = Fbank(frontend)
         self.network = MaeAst(model)
         self.clip_head = nn.Linear(model.embed_dim, losses.clip_dim) if losses.clip else None
+        sizes = sizes or TargetSizes()
+        self.teacher_heads = _linear_heads(model.embed_dim, sizes.teachers) if losses.teacher else None
         self.ssast = SsastHeads(model.embed_dim, model.patch_dim, losses) if name != "mae_ast" else None
         self.latent = Latent(self.network, losses) if losses.latent else None
         for part in unused_parts(name, losses):
@@ -120,6 +122,8 @@ class Objective(nn.Module):
                     values["latent"] = self.latent(decoded, patches, masked, padding)
         if self.clip_head is not None:
             values["clip"] = self._clip_loss(self.clip_head, encoded, visible, padding)
+        if targets is not None and self.teacher_heads:
+            values |= self._target_losses(self._pooled(encoded, visible, padding), targets)
         total = sum(getattr(self.losses, name) * value for name, value in values.items())
         return {"loss": total, **{name: value.detach() for name, value in values.items()}}
 
@@ -149,11 +153,27 @@ class Objective(nn.Module):
 
     def _clip_loss(self, head: nn.Linear, encoded: Tensor, visible: Tensor, padding: Tensor | None) -> Tensor:
         """The loss between the mean encoder outputs of a clip's two views."""
+        first, second = head(self._pooled(encoded, visible, padding)).chunk(2)
+        return clip_loss(first, second, self.losses.clip_temperature)
+
+    def _target_losses(self, pooled: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The losses whose targets belong to whole rows: (B, D) mean visible tokens, and the targets by name."""
+        values = {}
+        if self.teacher_heads:
+            distances = [
+                teacher_loss(head(pooled), targets[name], targets.get(f"{name}_weights"))
+                for head, name in ((head, f"teacher{number}") for number, head in enumerate(self.teacher_heads))
+            ]
+            values["teacher"] = torch.stack(distances).mean()
+        return values
+
+    @staticmethod
+    def _pooled(encoded: Tensor, visible: Tensor, padding: Tensor | None) -> Tensor:
+        """(B, D) mean of each row's visible tokens that are no padding."""
         if padding is not None:
             seen = (~padding.gather(1, visible))[..., None]
             encoded = encoded * seen * (seen.shape[1] / seen.sum(dim=1, keepdim=True))
-        first, second = head(encoded.mean(dim=1)).chunk(2)
-        return clip_loss(first, second, self.losses.clip_temperature)
+        return encoded.mean(dim=1)
 
 
 def unused_parts(name: ObjectiveName, losses: LossConfig) -> list[str]:
@@ -230,3 +250,7 @@ class SsastHeads(nn.ModuleDict):
 
 def _head(embed_dim: int, patch_dim: int) -> nn.Sequential:
     return nn.Sequential(Linear(embed_dim, embed_dim), nn.ReLU(), Linear(embed_dim, patch_dim))
+
+
+def _linear_heads(embed_dim: int, sizes: Sequence[int]) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(embed_dim, size) for size in sizes)

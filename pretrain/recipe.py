@@ -23,6 +23,10 @@ class Recipe:
     """Folder of the run: config.yaml, metrics.jsonl, states/ (for resuming), and the encoders last/, best/ and ema/."""
     init: str | None = None
     """Checkpoint to begin with (a name, path, run or hub id), with its normalisation; null for random weights."""
+    teacher: str | None = None
+    """What losses.teacher learns from, several separated by commas: tables of vectors by clip, as maeast embed writes
+    them (parquet, npz, folders of parquet or npy files) or CSV, or checkpoints of this package, computed during
+    training."""
     seed: int = 0
     """Seed of the weights, crops and masks."""
     objective: ObjectiveName = "mae_ast"
@@ -83,7 +87,7 @@ class Recipe:
             self.model.num_mel_bins == self.frontend.num_mel_bins,
             f"model.num_mel_bins {self.model.num_mel_bins} is not the front end's {self.frontend.num_mel_bins}",
         )
-        for contradiction in (*_precision(self), *_objective(self), *_views(self)):
+        for contradiction in (*_precision(self), *_objective(self), *_views(self), *_targets(self)):
             raise ValueError(contradiction)
         frames = (round(self.data.crop_seconds * SAMPLE_RATE) - WINDOW_SAMPLES) // HOP_SAMPLES + 1
         tokens = frames // self.model.patch_frames * self.model.mel_patches
@@ -110,8 +114,9 @@ def _objective(recipe: Recipe) -> Iterator[str]:
         yield f"{weights}, which need a decoder, but model.decoder_depth is 0"
     if name != "mae_ast" and decoder > 0:
         yield f"objective {name} has no decoder, but model.decoder_depth is {decoder}: give 0"
-    if name != "mae_ast" and losses.clip > 0:
-        yield f"objective {name} and losses.clip {losses.clip} do not go together: give losses.clip 0"
+    for loss in ("clip", "teacher"):
+        if name != "mae_ast" and (weight := getattr(losses, loss)) > 0:
+            yield f"objective {name} and losses.{loss} {weight} do not go together: give losses.{loss} 0"
     yield from _latent(recipe)
     if name == "ssast_two_pass" and not (losses.reconstruction and losses.classification):
         yield f"objective ssast_two_pass has a pass for each loss, but {weights}: give objective ssast"
@@ -142,3 +147,12 @@ def _views(recipe: Recipe) -> Iterator[str]:
         yield (
             f"losses.masked_share {losses.masked_share} and data.short_clips pad do not go together: drop one of them"
         )
+
+
+def _targets(recipe: Recipe) -> Iterator[str]:
+    """What is wrong with the recipe's targets that are looked up or computed."""
+    losses = recipe.losses
+    if losses.teacher and not (recipe.teacher or "").strip(", "):
+        yield f"losses.teacher {losses.teacher} needs a teacher: give --teacher a table of vectors or a checkpoint"
+    if recipe.data.validation is not None and not (losses.predicts or losses.clip):
+        yield "data.validation needs losses.reconstruction, classification or clip: others are not validated"

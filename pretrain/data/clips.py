@@ -68,6 +68,10 @@ class PackedClips:
             f"clip {clip}",
         )
 
+    def names(self) -> list[str]:
+        """The names of all clips, which take much memory where there are millions."""
+        return [name for name, *_ in packed_clips(self._folder)] if self._folder else []
+
     def read(self, clip: int, count: int, position: float) -> np.ndarray:
         """See `Clips`."""
         first, length = int(self.corpus.offsets[clip]), int(self.corpus.lengths[clip])
@@ -217,6 +221,14 @@ def packed_corpus(clips: Clips) -> Packed | None:
     if corpus is None:
         return None
     return Packed(corpus.audio, corpus.offsets[clips.chosen], clips.lengths, clips.kinds)
+
+
+def packed_names(clips: Clips) -> list[str] | None:
+    """The names of all clips in their order; None if they are not packed."""
+    if isinstance(clips, ChosenClips):
+        names = packed_names(clips.clips)
+        return None if names is None else [names[number] for number in clips.chosen]
+    return clips.names() if isinstance(clips, PackedClips) else None
 
 
 def drop_short(clips: Clips, min_samples: int) -> Clips:

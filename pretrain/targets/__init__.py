@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from pretrain.data.batches import Batch, CropBatches
+from pretrain.data.clips import packed_names
 from pretrain.data.shards import ShardBatches
 from pretrain.objective import TargetSizes
 from pretrain.recipe import Recipe
+from pretrain.targets.rows import ClipRows
+from pretrain.targets.vectors import open_teachers
 
 
 class Target(Protocol):
@@ -46,4 +49,14 @@ def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
     Raises:
         ValueError: a table of targets is missing, broken, or has none of the clips; in one line.
     """
-    return Targets()
+    losses = recipe.losses
+    clips = packed_names(source.clips) if isinstance(source, CropBatches) else None
+    rows = None
+    if isinstance(source, CropBatches):
+        rows = ClipRows(source.clips.lengths, recipe.data.short_clips == "join")
+    opened: list[Target] = []
+    teachers = []
+    if losses.teacher and recipe.teacher is not None:
+        teachers = open_teachers(recipe.teacher, clips, rows, recipe.precision)
+        opened += teachers
+    return Targets(opened, TargetSizes(teachers=tuple(teacher.width for teacher in teachers)))

@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss
+from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss, teacher_loss
 
 
 def test_reconstruction_is_the_mean_squared_error():
@@ -48,3 +48,32 @@ def test_normalised_patches_have_mean_0_and_deviation_1_and_silence_stays_finite
     torch.testing.assert_close(own.mean(-1), torch.zeros(2, 3), atol=2e-3, rtol=0)
     torch.testing.assert_close(own[1].std(-1), torch.ones(3), atol=1e-3, rtol=0)
     assert own[0, 0].abs().max() < 0.1
+
+
+def test_the_teacher_loss_is_the_mean_cosine_distance_of_rows_with_a_vector():
+    predicted, vectors = torch.randn(5, 8, requires_grad=True), torch.randn(5, 8)
+    vectors[1] = float("nan")
+    vectors[3, 2] = float("inf")
+    expected = torch.stack([1 - predicted[i] @ vectors[i] / predicted[i].norm() / vectors[i].norm() for i in (0, 2, 4)])
+    loss = teacher_loss(predicted, vectors)
+    torch.testing.assert_close(loss, expected.mean())
+    torch.testing.assert_close(teacher_loss(predicted, 7 * vectors), expected.mean())
+    loss.backward()
+    assert predicted.grad.isfinite().all()
+    assert not predicted.grad[[1, 3]].any()
+
+
+def test_without_any_vector_the_teacher_loss_is_0_and_so_are_its_gradients():
+    predicted = torch.randn(3, 4, requires_grad=True)
+    loss = teacher_loss(predicted, torch.full((3, 4), float("nan")))
+    loss.backward()
+    assert loss == 0
+    assert not predicted.grad.any()
+
+
+def test_weighted_halves_have_the_mean_of_the_whole():
+    predicted, vectors = torch.randn(6, 4), torch.randn(6, 4)
+    vectors[[0, 1, 5]] = float("nan")
+    weights = torch.tensor([0.0, 0.0, 2.0, 2.0, 2.0, 0.0])
+    halves = [teacher_loss(predicted[part], vectors[part], weights[part]) for part in (slice(3), slice(3, None))]
+    torch.testing.assert_close(sum(halves) / 2, teacher_loss(predicted, vectors))

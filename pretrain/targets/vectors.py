@@ -1,0 +1,175 @@
+"""Vectors of teachers: looked up in tables by clip and time, or computed by a checkpoint.
+
+Source: S-SONDO, arXiv 2604.24933, which trains a small encoder on the embeddings of a large one by their cosine.
+"""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.config import scene_width
+from maeast_upstream.encoder import load_model
+from pretrain.data.batches import Batch
+from pretrain.recipe import Precision
+from pretrain.targets.names import match_names
+from pretrain.targets.rows import ClipRows, present
+from pretrain.targets.vector_files import FORMS, is_table, read_vector_rows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TeacherVectors:
+    """The vectors of a table for the clips of a corpus."""
+
+    vectors: np.ndarray
+    """(rows, E) float16 of unit length, in the order of the table, mapped to a file without a name."""
+    order: np.ndarray
+    """(used rows,) int64 numbers of the rows that belong to a clip, by clip and then by time."""
+    first: np.ndarray
+    """(clips + 1,) int64: the rows of clip i are ``order[first[i] : first[i + 1]]``."""
+    middles: np.ndarray
+    """(used rows,) float64 middle of each row's part of its clip in seconds, in the order of ``order``."""
+
+    @property
+    def has_vector(self) -> np.ndarray:
+        """(clips,) bool, which clips have a vector."""
+        found: np.ndarray = np.diff(self.first) > 0
+        return found
+
+    def rows(self, clips: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """(B, E) float32: of each clip the vector whose middle is nearest to a time in it; NaN where there is none."""
+        found = np.full((len(clips), self.vectors.shape[1]), np.nan, np.float32)
+        for row in np.flatnonzero(present(self.has_vector, clips)):
+            span = slice(*self.first[clips[row] : clips[row] + 2])
+            nearest = np.abs(self.middles[span] - seconds[row]).argmin()
+            found[row] = self.vectors[self.order[span][nearest]]
+        return found
+
+
+def read_teacher_vectors(path: Path, clips: Sequence[str], lengths: np.ndarray) -> TeacherVectors:
+    """Read a table and match it with the clips of a corpus.
+
+    Args:
+        path: The table, see `read_vector_rows`.
+        clips: The names of the clips.
+        lengths: (clips,) their samples.
+
+    Raises:
+        ValueError: The table is broken, or none of its names is a clip.
+    """
+    names: list[str] = []
+    times: list[np.ndarray] = []
+    width, usable = 1, [np.zeros(0, bool)]
+    with tempfile.TemporaryFile(prefix="maeast-vectors-") as file:
+        for block in read_vector_rows(path):
+            unit, known = unit_vectors(block.vectors)
+            file.write(unit.tobytes())
+            names += block.names
+            times.append(np.stack([block.start_ms, block.end_ms]))
+            usable.append(known)
+            width = unit.shape[1]
+        file.flush()
+        numbers = match_names(names, clips, str(path))
+        vectors = np.memmap(file, np.float16, "r", shape=(len(names), width))
+    without = int((~np.concatenate(usable)).sum())
+    numbers[~np.concatenate(usable)] = -1
+    start, end = np.concatenate(times, axis=1) / 1000
+    middles = (np.nan_to_num(start) + np.where(np.isnan(end), lengths[numbers] / SAMPLE_RATE, end)) / 2
+    order = np.lexsort((middles, numbers))[int((numbers < 0).sum()) :]
+    first = np.searchsorted(numbers[order], np.arange(len(lengths) + 1))
+    found = TeacherVectors(vectors, order, first, middles[order])
+    logger.info(
+        "%s: vectors of %d values for %d of %d clips, from %d of its %d rows%s",
+        path,
+        width,
+        found.has_vector.sum(),
+        len(lengths),
+        len(order),
+        len(names),
+        f"; {without} rows are zero or not finite and left out" if without else "",
+    )
+    if not len(order):
+        raise ValueError(f"{path}: no vector of a clip of the corpus is finite and has a length above 0")
+    return found
+
+
+def unit_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, E) vectors -> the same with unit length as float16, and (n,) bool, False for those without a direction."""
+    wide = vectors.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        length = np.sqrt(np.square(wide).sum(axis=1))
+        usable = np.isfinite(length) & (length > 0)
+        unit = wide / np.where(usable, length, 1.0)[:, None]
+    return np.where(usable[:, None], unit, 0.0).astype(np.float16), usable
+
+
+class TableTeacher:
+    """Looks the vectors of a table up."""
+
+    def __init__(self, name: str, table: TeacherVectors, rows: ClipRows) -> None:
+        """Remember the vectors; ``name`` is that of the target."""
+        self.name, self.table, self.clip_rows = name, table, rows
+        self.width = int(table.vectors.shape[1])
+
+    def __call__(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """The vectors of the rows, NaN for those without, and the weights of the rows."""
+        vectors = torch.from_numpy(self.table.rows(self.clip_rows.clips(batch), self.clip_rows.middles(batch)))
+        weights = self.clip_rows.weights(batch, self.table.has_vector)
+        values = {self.name: vectors, f"{self.name}_weights": weights}
+        return {name: value.to(device, non_blocking=True) for name, value in values.items()}
+
+
+class CheckpointTeacher:
+    """Computes the vectors of rows with an encoder, which sees them whole, by its own readout."""
+
+    def __init__(self, name: str, checkpoint: str, precision: Precision) -> None:
+        """Load the encoder; ValueError if there is none."""
+        self.name = name
+        self.encoder = load_model(checkpoint, precision=precision)
+        self.width = scene_width(self.encoder.config, self.encoder.config.readout)
+
+    def __call__(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """The vectors of the rows."""
+        self.encoder.to(device)
+        lengths = batch.lengths.tolist()
+        clips = [row[:length] for row, length in zip(batch.waveforms.to(device), lengths, strict=True)]
+        with torch.no_grad():
+            (vectors,) = self.encoder.embed_readouts(clips, [self.encoder.config.readout])
+        return {self.name: vectors.float()}
+
+
+def open_teachers(
+    teachers: str, clips: Sequence[str] | None, rows: ClipRows | None, precision: Precision
+) -> list[TableTeacher | CheckpointTeacher]:
+    """Open the teachers of a recipe.
+
+    Args:
+        teachers: Tables and checkpoints, separated by commas.
+        clips: The names of the clips of the corpus; None if they have no numbers.
+        rows: Finds the clips of rows; None as ``clips``.
+        precision: Of the matrix products of checkpoints.
+
+    Raises:
+        ValueError: One is neither, or cannot be read, or is a table with none of the clips; in one line.
+    """
+    opened: list[TableTeacher | CheckpointTeacher] = []
+    for number, name in enumerate(part for text in teachers.split(",") if (part := text.strip())):
+        target = f"teacher{number}"
+        if not is_table(Path(name)):
+            try:
+                opened.append(CheckpointTeacher(target, name, precision))
+            except ValueError as error:
+                raise ValueError(f"teacher {name}: neither {FORMS} nor a checkpoint ({error})") from error
+        elif clips is None or rows is None:
+            raise ValueError(f"teacher {name}: a table of vectors needs a packed corpus: give data.pack true")
+        else:
+            opened.append(TableTeacher(target, read_teacher_vectors(Path(name), clips, rows.lengths), rows))
+    return opened
