@@ -204,6 +204,9 @@ class LossConfig:
     """Weight of the InfoNCE loss among the masked patches of a clip."""
     temperature: float = 1.0
     """Temperature of that InfoNCE loss; 1 as published."""
+    classification_over: Literal["targets", "predictions"] = "targets"
+    """What the softmax of that InfoNCE loss runs over: the masked patches for each prediction (both papers' equation,
+    MAE-AST's code), or the predictions for each masked patch (SSAST's code)."""
     normalize_targets: bool = False
     """Predict each patch minus its own mean, divided by its own standard deviation (MAE), instead of the patch."""
     masked_share: float = 1.0

@@ -4,6 +4,8 @@ Sources: arXiv 2203.16691, section 2.4; the clip loss: SimCLR, arXiv 2002.05709;
 average: data2vec, arXiv 2202.03555; the teacher loss: S-SONDO, arXiv 2604.24933.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,16 +44,25 @@ def normalize_patches(patches: Tensor) -> Tensor:
 
 
 def classification_loss(
-    predicted: Tensor, targets: Tensor, padding: Tensor | None = None, temperature: float = 1.0
+    predicted: Tensor,
+    targets: Tensor,
+    padding: Tensor | None = None,
+    temperature: float = 1.0,
+    over: Literal["targets", "predictions"] = "targets",
 ) -> Tensor:
     """InfoNCE within each clip: match each prediction with the right one among the clip's masked patches.
+
+    SSAST's code (mpc in ast_models.py) matches each patch with a prediction instead, in spite of its equation.
 
     Args:
         predicted: (B, masked, P) vectors of the classification head.
         targets: (B, masked, P) true patches; logits are the plain dot products.
         padding: (B, masked) bool, True where a clip has no such patch, which is then neither query nor candidate.
         temperature: divides the dot products.
+        over: what the softmax runs over, the candidates.
     """
+    if over == "predictions":
+        predicted, targets = targets, predicted
     with torch.autocast(predicted.device.type, enabled=False):
         logits = predicted.float() @ (targets.float() / temperature).transpose(1, 2)  # (B, masked, masked)
     labels = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])

@@ -147,7 +147,11 @@ class Objective(nn.Module):
             head = self.network.classification_head if self.ssast is None else self.ssast["classification"]
             missing = None if absent is None else absent[second]
             values["classification"] = classification_loss(
-                head(decoded[second]), targets[second], missing, self.losses.temperature
+                head(decoded[second]),
+                targets[second],
+                missing,
+                self.losses.temperature,
+                self.losses.classification_over,
             )
         return values
 

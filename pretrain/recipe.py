@@ -31,8 +31,8 @@ class Recipe:
     """Seed of the weights, crops and masks."""
     objective: ObjectiveName = "mae_ast"
     """mae_ast: the encoder sees the visible tokens and a decoder predicts the others. ssast: the baseline, whose
-    encoder sees all positions with mask tokens, and two heads predict. ssast_two_pass: SSAST as published, with one
-    pass and one mask for each loss."""
+    encoder sees all positions with mask tokens, and two heads predict. ssast_two_pass: with one pass and one mask for
+    each loss, as SSAST's code has it (whose InfoNCE is losses.classification_over predictions)."""
     device: str | None = None
     """cpu, cuda or cuda:N; null uses a GPU if there is one."""
     sharding: Literal["ddp", "fsdp"] = "ddp"

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss, teacher_loss
@@ -18,6 +19,28 @@ def test_classification_equals_a_plain_loop():
             logits = [float(predicted[clip, i] @ targets[clip, j]) for j in range(5)]
             total += math.log(sum(map(math.exp, logits))) - logits[i]
     assert abs(float(classification_loss(predicted, targets)) - total / 10) < 1e-5
+
+
+def test_over_predictions_the_classification_is_that_of_the_code_of_ssast():
+    """mpc of ast_models.py: rows of ``total`` are true patches, and the logarithm of the softmax runs along a row."""
+    predicted, targets = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    nce = 0.0
+    for clip in range(2):
+        total = torch.mm(targets[clip], predicted[clip].T)
+        nce += float(torch.log_softmax(total, dim=-1).diag().sum())
+    ours = classification_loss(predicted, targets, over="predictions")
+    assert float(ours) == pytest.approx(nce / (-1.0 * 2 * 5), abs=1e-6)
+    assert abs(ours - classification_loss(predicted, targets)) > 0.01
+
+
+@pytest.mark.parametrize("over", ["targets", "predictions"])
+def test_a_padded_patch_is_neither_query_nor_candidate(over):
+    predicted, targets = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    padding = torch.tensor([[False] * 5, [False, False, False, True, True]])
+    alone = [
+        classification_loss(predicted[i : i + 1, :n], targets[i : i + 1, :n], over=over) for i, n in ((0, 5), (1, 3))
+    ]
+    torch.testing.assert_close(classification_loss(predicted, targets, padding, over=over), sum(alone) / 2)
 
 
 def test_clip_loss_equals_a_plain_loop():

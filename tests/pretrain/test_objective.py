@@ -158,6 +158,19 @@ def test_normalize_targets_and_temperature_are_used(recipe):
     assert cold["reconstruction"] == plain["reconstruction"]
 
 
+@pytest.mark.parametrize("name", ["mae_ast", "ssast", "ssast_two_pass"])
+def test_the_classification_may_run_over_the_predictions(recipe, name):
+    def losses(over):
+        changed_recipe = changed(recipe, name, classification_over=over)
+        objective = prepared(changed_recipe)[0].eval()
+        _, patches, (visible, masked, _) = first_batch(changed_recipe, objective)
+        return objective(patches, visible, masked)
+
+    one, other = losses("targets"), losses("predictions")
+    assert one["reconstruction"] == other["reconstruction"]
+    assert one["classification"] != other["classification"]
+
+
 def test_ssast_equals_the_plain_steps(recipe):
     recipe = changed(recipe, "ssast")
     objective, patches, (visible, masked) = prepared(recipe)
