@@ -21,6 +21,7 @@ from maeast_upstream.storage.settings import flatten
 from pretrain.data.batches import Batch, BatchSharding, CropBatches, batches
 from pretrain.data.clips import packed_corpus
 from pretrain.data.corpus import open_training, open_validation
+from pretrain.data.crops import COMPUTED_CLIP
 from pretrain.data.failures import DecodeFailures
 from pretrain.data.gpu import GpuBatches
 from pretrain.data.shards import ShardBatches
@@ -292,6 +293,8 @@ class Trainer:
         return f"batch {error.step + 1}: the loss or its gradient is NaN or infinite{clips}; not used; {REMEDY}"
 
     def _clip_name(self, clip: int | str) -> str:
+        if clip == COMPUTED_CLIP:
+            return "a computed sound"
         return clip if isinstance(clip, str) else self.source.clips.name(clip)  # type: ignore[union-attr]
 
     def close(self) -> None:

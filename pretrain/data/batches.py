@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from maeast_upstream.frontend import SAMPLE_RATE
 from pretrain.config import DataConfig
 from pretrain.data.clips import Clips
-from pretrain.data.crops import Crops, NoClipError, clip_weights, draw_clips
+from pretrain.data.crops import COMPUTED_CLIP, Crops, NoClipError, clip_weights, draw_clips
 from pretrain.data.sorted_batches import SortedBatches
+from pretrain.synth.sounds import COMPUTED
 
 DRAWN_LENGTHS = 16
 """Crop lengths of a run that draws them. Few, because each new shape costs a GPU's host: while every batch had another
@@ -31,7 +32,7 @@ class Batch(NamedTuple):
     size: int
     """Clips of the whole batch."""
     clips: tuple[int | str, ...]
-    """Numbers or names of its clips."""
+    """Numbers or names of its clips; -1 for a computed sound."""
     reads: int
     """Number of clips that were opened."""
     failures: tuple[tuple[str, str], ...]
@@ -110,6 +111,9 @@ class CropBatches(Dataset[Batch]):
         step, accumulation_step = divmod(item, self.sharding.accumulation_steps)
         random = np.random.default_rng((self.seed, step))
         samples, count, drawn = self._draw(random, step)
+        if self.config.synth_share:
+            computed = round(self.config.synth_share * count)
+            drawn[np.random.default_rng((self.seed, step, COMPUTED)).permutation(count)[:computed]] = COMPUTED_CLIP
         crops = Crops(self.clips, self.config, self.views, (self.seed, step), samples, drawn, self.weights)
         crops.draw(random)
         return crops, self.sharding.clips(accumulation_step, count), count
@@ -122,6 +126,8 @@ class CropBatches(Dataset[Batch]):
         if self.bucket_samples is not None:
             return self._draw_bucket(self.bucket_samples, random)
         samples, count = crop_shape(self.config, self.sharding.number, random)
+        if self.config.computed_only:
+            return samples, count, np.full(count, COMPUTED_CLIP)
         return samples, count, draw_clips(self.weights, count, random)
 
     def _draw_bucket(self, bucket_samples: np.ndarray, random: np.random.Generator) -> tuple[int, int, np.ndarray]:

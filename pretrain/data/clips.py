@@ -49,6 +49,22 @@ class Clips(Protocol):
         """
 
 
+class NoClips:
+    """The corpus of a run whose sounds are all computed."""
+
+    def __init__(self) -> None:
+        self.lengths, self.kinds = np.zeros(0, np.int64), np.zeros(0, np.str_)
+        self.failures: dict[str, str] = {}
+
+    def name(self, clip: int) -> str:
+        """See `Clips`."""
+        return "a computed sound"
+
+    def read(self, clip: int, count: int, position: float) -> np.ndarray:
+        """There is nothing to read."""
+        raise AudioError("computed sounds are not read")
+
+
 class PackedClips:
     """A corpus that `pretrain.pack` wrote; a crop is a copy of mapped memory."""
 

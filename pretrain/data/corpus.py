@@ -8,11 +8,11 @@ from pathlib import Path
 from maeast_upstream.data.packed import is_packed
 from maeast_upstream.frontend import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
 from maeast_upstream.model import ModelConfig
-from pretrain.config import MIN_SORTED_CLIPS, DataConfig
 from pretrain.data.batches import BatchSharding, CropBatches
 from pretrain.data.clips import (
     ChosenClips,
     Clips,
+    NoClips,
     PackedClips,
     drop_short,
     open_folder,
@@ -25,6 +25,8 @@ from pretrain.data.listing import DIGEST_LETTERS, list_corpus, no_corpus
 from pretrain.data.packed_record import default_folder, warn_if_changed
 from pretrain.data.packing import pack
 from pretrain.data.shards import ShardBatches, find_shards
+from pretrain.data_config import MIN_SORTED_CLIPS, SYNTH_CORPUS, DataConfig
+from pretrain.synth.sounds import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +105,12 @@ def open_validation(
     """Open the validation corpus; None without data.validation. Arguments as of `open_training`."""
     if data.validation is None:
         return None
-    clips = open_clips(
-        data.validation, dataclasses.replace(data, pack=False, packed=None), model, check=not sharding.rank
+    data = dataclasses.replace(
+        data, corpus=data.validation, validation=None, pack=False, packed=None, synth_share=0.0, on_gpu=False
     )
+    clips = open_clips(data.corpus, data, model, check=not sharding.rank)
     if clips is None:
-        raise ValueError(
-            f"data.validation {data.validation}: streamed shards would give other clips each time; pack them"
-        )
+        raise ValueError(f"data.validation {data.corpus}: streamed shards would give other clips each time; pack them")
     return CropBatches(clips, data, views, seed + VALIDATION_SEED, BatchSharding(sharding.processes, sharding.rank))
 
 
@@ -117,6 +118,8 @@ def open_clips(
     corpus: str, data: DataConfig, model: ModelConfig, beside: Path = Path("runs"), check: bool = True
 ) -> Clips | None:
     """Open a corpus whose clips have numbers; None if it is shards that are to be streamed."""
+    if data.computed_only:
+        return NoClips()
     clips = _open(corpus, data, beside, check)
     if clips is None:
         return None
@@ -166,6 +169,8 @@ def corpus_digest(source: CropBatches | ShardBatches, corpus: str) -> str:
     It is that of the samples if they are packed, and otherwise that of the names, sizes and times of the files, or of
     the addresses of remote shards.
     """
+    if corpus == SYNTH_CORPUS:
+        return hashlib.sha256(f"{corpus} {VERSION}".encode()).hexdigest()[:DIGEST_LETTERS]
     if isinstance(source, CropBatches):
         clips = source.clips.clips if isinstance(source.clips, ChosenClips) else source.clips
         if isinstance(clips, PackedClips):
@@ -178,7 +183,7 @@ def corpus_digest(source: CropBatches | ShardBatches, corpus: str) -> str:
 
 def refuse_for_shards(data: DataConfig) -> None:
     """ValueError if a setting needs numbered clips; names it and data.pack."""
-    for name, unset in (("kind_power", 1.0), ("min_seconds", 0.0), ("batch_by", "clips")):
+    for name, unset in (("kind_power", 1.0), ("min_seconds", 0.0), ("batch_by", "clips"), ("synth_share", 0.0)):
         if getattr(data, name) != unset:
             raise ValueError(
                 f"data.{name} {getattr(data, name)} and streamed shards (data.pack false) do not go together: give "
@@ -204,5 +209,8 @@ def describe(source: CropBatches | ShardBatches, corpus: str) -> str:
     """A few words on the corpus for a checkpoint's provenance."""
     if isinstance(source, ShardBatches):
         return f"{len(source.shards)} shards of {Path(corpus).name}"
-    lengths = source.clips.lengths
-    return f"{lengths.sum() / SAMPLE_RATE / 3600:.1f} h, {len(lengths)} clips of {Path(corpus).name}"
+    if corpus == SYNTH_CORPUS:
+        return "computed sounds"
+    lengths, share = source.clips.lengths, source.config.synth_share
+    words = f"{lengths.sum() / SAMPLE_RATE / 3600:.1f} h, {len(lengths)} clips of {Path(corpus).name}"
+    return f"{words}, and computed sounds ({share:.0%} of each batch)" if share else words

@@ -12,6 +12,7 @@ from torch import Tensor
 from maeast_upstream.audio.reading import AudioError
 from pretrain.config import DataConfig
 from pretrain.data.clips import Clips
+from pretrain.synth.sounds import computed_crop
 
 MIX_DB = (-25.0, -8.0)
 """Range of the level of a mixed-in crop, relative to the crop that it is added to."""
@@ -21,6 +22,9 @@ MIX_GROUP = 8
 """A crop's partner is one of about this many neighbours in the batch, so that a micro-batch need not decode others'."""
 MAX_ATTEMPTS = 64
 """Other clips that are tried in place of a clip that cannot be decoded."""
+
+COMPUTED_CLIP = -1
+"""The number of a clip that is computed."""
 
 
 class NoClipError(Exception):
@@ -48,7 +52,7 @@ class Crops:
             views: crops of each clip.
             key: seed and step.
             samples: length of a crop.
-            drawn: (count,) numbers of the clips of the batch.
+            drawn: (count,) numbers of the clips of the batch, `COMPUTED_CLIP` for computed ones.
             weights: (clips,) how often each clip of the corpus is drawn.
         """
         self.clips, self.config, self.views, self.key = clips, config, views, key
@@ -91,6 +95,8 @@ class Crops:
 
     def _fill(self, view: int, clip: int) -> np.ndarray:
         """A crop of ``samples`` samples; with short_clips pad it may be shorter."""
+        if self.drawn[clip] == COMPUTED_CLIP:
+            return computed_crop(self.key, clip, view, self.samples)
         position = float(self.positions[view, clip])
         crop = self._read(int(self.drawn[clip]), self.samples, position, (clip,))
         if len(crop) >= self.samples or self.config.padded:

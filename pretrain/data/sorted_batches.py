@@ -8,7 +8,7 @@ import logging
 import numpy as np
 
 from maeast_upstream.frontend import SAMPLE_RATE
-from pretrain.config import MIN_SORTED_CLIPS, DataConfig
+from pretrain.data_config import MIN_SORTED_CLIPS, DataConfig
 
 logger = logging.getLogger(__name__)
 

@@ -84,6 +84,8 @@ def measurement_digest(corpus_digest: str, data: DataConfig, frontend: FrontendC
     settings = {name: value for name, value in asdict(data).items() if name not in UNRELATED_SETTINGS}
     if data.batch_by == "clips":  # as in the digests of versions that had no other batches
         del settings["batch_by"]
+    if not data.synth_share:  # as in the digests of versions that had no computed sounds
+        del settings["synth_share"]
     text = json.dumps([corpus_digest, settings, asdict(frontend)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LETTERS]
 
