@@ -39,9 +39,9 @@ class Batch(NamedTuple):
     """Name and reason of each clip that could not be decoded."""
     starts: Tensor
     """(views * clips,) int64 sample of its clip at which each row begins. Where a short clip is repeated, sample i of a
-    row shows sample (start + i) modulo the length of the clip. Zeros where clips have no numbers."""
+    row shows sample (start + i) modulo the length of the clip. Zeros where clips have no numbers or are computed."""
     drawn: tuple[int, ...]
-    """Numbers of the clips of the whole batch; empty where clips have no numbers."""
+    """Numbers of the clips of the whole batch, -1 for a computed sound; empty where clips have no numbers."""
 
 
 @dataclass(frozen=True)

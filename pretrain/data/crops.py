@@ -85,8 +85,10 @@ class Crops:
         """(views * clips,) int64: the sample of its clip at which each row of `rows` begins, see `Batch.starts`."""
         drawn = self.drawn[clips.start : clips.stop]
         positions = self.positions[:, clips.start : clips.stop]
-        repeated = self.config.short_clips == "repeat"
-        return torch.from_numpy(crop_starts(self.clips.lengths[drawn], self.samples, positions, repeated).reshape(-1))
+        repeated, recorded = self.config.short_clips == "repeat", drawn != COMPUTED_CLIP
+        lengths = np.full(len(drawn), self.samples)  # so that a computed sound begins at 0
+        lengths[recorded] = self.clips.lengths[drawn[recorded]]
+        return torch.from_numpy(crop_starts(lengths, self.samples, positions, repeated).reshape(-1))
 
     def _crop(self, view: int, clip: int) -> np.ndarray:
         if (view, clip) not in self._crops:

@@ -52,6 +52,8 @@ def test_the_share_of_computed_clips_is_exact_and_the_others_are_those_of_a_run_
         rows = np.tile(now, 2)
         assert torch.equal(batch.waveforms[~rows], other.waveforms[~rows])
         assert [clip for clip in batch.clips if clip != -1] == list(np.array(other.clips)[~now])
+        assert (batch.starts[rows] == 0).all()
+        assert torch.equal(batch.starts[~rows], other.starts[~rows])
     assert len(set(places)) == 6
 
 
