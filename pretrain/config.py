@@ -90,6 +90,13 @@ class LossConfig:
     """Decay after latent_decay_steps updates and later."""
     latent_decay_steps: int = 30_000
     """Updates over which the decay goes linearly from latent_decay to latent_end_decay."""
+    supervised: float = 0.0
+    """Weight of the sum of the losses of label_columns: cross-entropy of linear functions of the mean visible token."""
+    label_columns: str | None = None
+    """Columns of the table of labels that losses.supervised learns, with the weight of each (1 where none is given),
+    as in kind:1,language:0.5."""
+    label_smoothing: float = 0.0
+    """Share of each label's probability that is spread over all classes of its column."""
     teacher: float = 0.0
     """Weight of the cosine distance between a linear function of the mean visible token and the vector of a teacher,
     mean over the teachers."""
@@ -98,6 +105,22 @@ class LossConfig:
     def crops(self) -> int:
         """Crops of each clip in a batch."""
         return 2 if self.clip and self.clip_views == "crops" else 1
+
+    @property
+    def label_weights(self) -> dict[str, float]:
+        """The weight of each column of labels that is learned; ValueError if label_columns is none."""
+        weights: dict[str, float] = {}
+        for part in (self.label_columns or "").split(",") if self.supervised else ():
+            name, colon, weight = part.rpartition(":")
+            name, text = (name.strip(), weight) if colon else (part.strip(), "1")
+            problem = f"label_columns {self.label_columns}: expected columns and weights, as in kind:1,speaker:0.5"
+            try:
+                value = float(text)
+            except ValueError:
+                raise ValueError(f"{problem}; {text[:40]!r} is no number") from None
+            require(bool(name) and 0 < value <= MAX_LOSS_WEIGHT and name not in weights, problem)
+            weights[name] = value
+        return weights
 
     @property
     def disjoint_views(self) -> bool:
@@ -110,7 +133,7 @@ class LossConfig:
         return bool(self.reconstruction or self.classification or self.latent)
 
     def __post_init__(self) -> None:
-        weighted = ("reconstruction", "classification", "clip", "latent", "teacher")
+        weighted = ("reconstruction", "classification", "clip", "latent", "supervised", "teacher")
         at_most = (-MAX_LOSS_WEIGHT, MAX_LOSS_WEIGHT)
         limits = {"clip_dim": (1, MAX_WIDTH), "latent_layers": (1, MAX_WIDTH), "latent_decay_steps": (0, MAX_STEPS)}
         check_numbers(self, **dict.fromkeys(weighted, at_most), **limits)
@@ -119,6 +142,12 @@ class LossConfig:
         require(any(weights), "at least one loss weight must be above 0")
         for name in ("temperature", "clip_temperature"):
             require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}")
+        require(
+            not self.supervised or self.label_columns is not None,
+            f"supervised {self.supervised} needs label_columns: give the columns of the table of labels, as in kind:1",
+        )
+        _ = self.label_weights
+        require(0.0 <= self.label_smoothing < 1.0, f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
         require(0.0 < self.masked_share <= 1.0, f"masked_share must lie in (0, 1], got {self.masked_share}")
         require(
             0.0 <= self.latent_decay <= self.latent_end_decay < 1.0,

@@ -117,6 +117,28 @@ def teacher_loss(predicted: Tensor, vectors: Tensor, weights: Tensor | None = No
     return mean_of_present(distance, present, weights)
 
 
+def label_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of the labels of clips.
+
+    Args:
+        logits: (B, classes).
+        labels: (B,) int64 classes, -1 where missing; or, where a clip may have several, (B, classes) float 0 or 1, and
+            NaN where missing. The cross-entropies of the classes, each against its absence, are then averaged.
+        weights: (B,) of the rows, see `mean_of_present`.
+        smoothing: share of a label's probability that is spread over its classes, or over presence and absence.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        if labels.is_floating_point():
+            present = labels.isfinite().all(dim=1)
+            smooth = labels.masked_fill(~present[:, None], 0.0) * (1 - smoothing) + smoothing / 2
+            values = F.binary_cross_entropy_with_logits(logits.float(), smooth, reduction="none").mean(dim=1)
+        else:
+            present = labels >= 0
+            known = labels.clamp(min=0)
+            values = F.cross_entropy(logits.float(), known, reduction="none", label_smoothing=smoothing)
+    return mean_of_present(values, present, weights)
+
+
 def mean_of_present(values: Tensor, present: Tensor, weights: Tensor | None = None) -> Tensor:
     """The mean of the values that are present, 0 without any.
 

@@ -13,7 +13,14 @@ from maeast_upstream.model import MaeAst, ModelConfig, gather_tokens, patchify
 from maeast_upstream.modules.cpu.linear import Linear
 from pretrain.config import LossConfig
 from pretrain.latent import Latent
-from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss, teacher_loss
+from pretrain.losses import (
+    classification_loss,
+    clip_loss,
+    label_loss,
+    normalize_patches,
+    reconstruction_loss,
+    teacher_loss,
+)
 from pretrain.recipe import ObjectiveName
 
 DECODER = ("decoder_embed", "decoder_mask", "decoder", "reconstruction_head", "classification_head")
@@ -61,6 +68,8 @@ class Objective(nn.Module):
         self.network = MaeAst(model)
         self.clip_head = nn.Linear(model.embed_dim, losses.clip_dim) if losses.clip else None
         sizes = sizes or TargetSizes()
+        self.label_weights = tuple(losses.label_weights.values())
+        self.label_heads = _linear_heads(model.embed_dim, sizes.labels) if losses.supervised else None
         self.teacher_heads = _linear_heads(model.embed_dim, sizes.teachers) if losses.teacher else None
         self.ssast = SsastHeads(model.embed_dim, model.patch_dim, losses) if name != "mae_ast" else None
         self.latent = Latent(self.network, losses) if losses.latent else None
@@ -122,7 +131,7 @@ class Objective(nn.Module):
                     values["latent"] = self.latent(decoded, patches, masked, padding)
         if self.clip_head is not None:
             values["clip"] = self._clip_loss(self.clip_head, encoded, visible, padding)
-        if targets is not None and self.teacher_heads:
+        if targets is not None and (self.label_heads or self.teacher_heads):
             values |= self._target_losses(self._pooled(encoded, visible, padding), targets)
         total = sum(getattr(self.losses, name) * value for name, value in values.items())
         return {"loss": total, **{name: value.detach() for name, value in values.items()}}
@@ -163,11 +172,20 @@ class Objective(nn.Module):
     def _target_losses(self, pooled: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The losses whose targets belong to whole rows: (B, D) mean visible tokens, and the targets by name."""
         values = {}
+        if self.label_heads:
+            parts = []
+            for number, (head, weight) in enumerate(zip(self.label_heads, self.label_weights, strict=True)):
+                name = f"label{number}"
+                smoothing = self.losses.label_smoothing
+                parts.append(
+                    weight * label_loss(head(pooled), targets[name], targets.get(f"{name}_weights"), smoothing)
+                )
+            values["supervised"] = torch.stack(parts).sum()
         if self.teacher_heads:
-            distances = [
-                teacher_loss(head(pooled), targets[name], targets.get(f"{name}_weights"))
-                for head, name in ((head, f"teacher{number}") for number, head in enumerate(self.teacher_heads))
-            ]
+            distances = []
+            for number, head in enumerate(self.teacher_heads):
+                name = f"teacher{number}"
+                distances.append(teacher_loss(head(pooled), targets[name], targets.get(f"{name}_weights")))
             values["teacher"] = torch.stack(distances).mean()
         return values
 

@@ -23,6 +23,9 @@ class Recipe:
     """Folder of the run: config.yaml, metrics.jsonl, states/ (for resuming), and the encoders last/, best/ and ema/."""
     init: str | None = None
     """Checkpoint to begin with (a name, path, run or hub id), with its normalisation; null for random weights."""
+    labels: str | None = None
+    """A table of labels by clip that losses.supervised learns: CSV, TSV or parquet with a column of names (clip, path
+    or name) and those of losses.label_columns. An empty cell is a missing label, and | separates several."""
     teacher: str | None = None
     """What losses.teacher learns from, several separated by commas: tables of vectors by clip, as maeast embed writes
     them (parquet, npz, folders of parquet or npy files) or CSV, or checkpoints of this package, computed during
@@ -114,7 +117,7 @@ def _objective(recipe: Recipe) -> Iterator[str]:
         yield f"{weights}, which need a decoder, but model.decoder_depth is 0"
     if name != "mae_ast" and decoder > 0:
         yield f"objective {name} has no decoder, but model.decoder_depth is {decoder}: give 0"
-    for loss in ("clip", "teacher"):
+    for loss in ("clip", "supervised", "teacher"):
         if name != "mae_ast" and (weight := getattr(losses, loss)) > 0:
             yield f"objective {name} and losses.{loss} {weight} do not go together: give losses.{loss} 0"
     yield from _latent(recipe)
@@ -152,6 +155,8 @@ def _views(recipe: Recipe) -> Iterator[str]:
 def _targets(recipe: Recipe) -> Iterator[str]:
     """What is wrong with the recipe's targets that are looked up or computed."""
     losses = recipe.losses
+    if losses.supervised and not recipe.labels:
+        yield f"losses.supervised {losses.supervised} needs labels: give --labels a table of them"
     if losses.teacher and not (recipe.teacher or "").strip(", "):
         yield f"losses.teacher {losses.teacher} needs a teacher: give --teacher a table of vectors or a checkpoint"
     if recipe.data.validation is not None and not (losses.predicts or losses.clip):

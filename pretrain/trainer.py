@@ -183,6 +183,7 @@ class Trainer:
         recipe = self.recipe
         checkpoint.repair(self.run)
         run_folder.write_recipe(self.run, dataclasses.asdict(recipe))
+        self.targets.write_record(self.run)
         trackers = Trackers(self.run, self.step, recipe.tensorboard, recipe.tracker)
         normalisation = self.objective.normalise.statistics
         if self.step >= recipe.optim.steps:

@@ -1,6 +1,7 @@
 """What the rows of a batch should predict besides their own patches: looked up by clip, or computed by a teacher."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -11,6 +12,7 @@ from pretrain.data.clips import packed_names
 from pretrain.data.shards import ShardBatches
 from pretrain.objective import TargetSizes
 from pretrain.recipe import Recipe
+from pretrain.targets.labels import LabelTarget, open_labels, refuse_other_classes, write_record
 from pretrain.targets.rows import ClipRows
 from pretrain.targets.vectors import open_teachers
 
@@ -42,6 +44,12 @@ class Targets:
         found = [target(batch, device) for target in self.targets]
         return {name: torch.cat([rows] * passes) for values in found for name, rows in values.items()}
 
+    def write_record(self, run: Path) -> None:
+        """Write what the heads of a run predict to its folder, unless it is there."""
+        for target in self.targets:
+            if isinstance(target, LabelTarget):
+                write_record(run, target)
+
 
 def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
     """Open what a recipe's losses predict, for the clips of its training corpus.
@@ -50,13 +58,22 @@ def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
         ValueError: a table of targets is missing, broken, or has none of the clips; in one line.
     """
     losses = recipe.losses
+    if not (losses.supervised or losses.teacher):
+        return Targets()
     clips = packed_names(source.clips) if isinstance(source, CropBatches) else None
     rows = None
     if isinstance(source, CropBatches):
         rows = ClipRows(source.clips.lengths, recipe.data.short_clips == "join")
-    opened: list[Target] = []
-    teachers = []
+    labels, teachers = [], []
+    if losses.supervised and recipe.labels is not None:
+        if clips is None or rows is None:
+            raise ValueError(f"labels {recipe.labels} need a packed corpus: give data.pack true")
+        labels.append(open_labels(recipe.labels, list(losses.label_weights), clips, rows))
+        refuse_other_classes(Path(recipe.out), labels[0])
     if losses.teacher and recipe.teacher is not None:
         teachers = open_teachers(recipe.teacher, clips, rows, recipe.precision)
-        opened += teachers
-    return Targets(opened, TargetSizes(teachers=tuple(teacher.width for teacher in teachers)))
+    sizes = TargetSizes(
+        teachers=tuple(teacher.width for teacher in teachers),
+        labels=tuple(len(column.classes) for target in labels for column in target.columns),
+    )
+    return Targets([*labels, *teachers], sizes)

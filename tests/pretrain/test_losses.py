@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from pretrain.losses import classification_loss, clip_loss, normalize_patches, reconstruction_loss, teacher_loss
+from pretrain.losses import (
+    classification_loss,
+    clip_loss,
+    label_loss,
+    normalize_patches,
+    reconstruction_loss,
+    teacher_loss,
+)
 
 
 def test_reconstruction_is_the_mean_squared_error():
@@ -100,3 +107,32 @@ def test_weighted_halves_have_the_mean_of_the_whole():
     weights = torch.tensor([0.0, 0.0, 2.0, 2.0, 2.0, 0.0])
     halves = [teacher_loss(predicted[part], vectors[part], weights[part]) for part in (slice(3), slice(3, None))]
     torch.testing.assert_close(sum(halves) / 2, teacher_loss(predicted, vectors))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_label_loss_of_classes_is_the_mean_of_known_rows(smoothing):
+    logits, labels = torch.randn(5, 3, requires_grad=True), torch.tensor([2, -1, 0, 0, -1])
+    spread = torch.full((5, 3), smoothing / 3)
+    for row in (0, 2, 3):
+        spread[row, labels[row]] += 1 - smoothing
+    expected = -(spread * logits.log_softmax(1)).sum(1)[[0, 2, 3]].mean()
+    loss = label_loss(logits, labels, smoothing=smoothing)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert not logits.grad[[1, 4]].any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_label_loss_of_several_labels_is_each_class_against_its_absence(smoothing):
+    logits = torch.randn(3, 4, requires_grad=True)
+    labels = torch.tensor([[1.0, 0, 1, 0], [float("nan")] * 4, [0, 0, 0, 1]])
+    total = 0.0
+    for row in (0, 2):
+        for number in range(4):
+            probability, label = logits[row, number].sigmoid(), labels[row, number] * (1 - smoothing) + smoothing / 2
+            total = total - (label * probability.log() + (1 - label) * (1 - probability).log())
+    loss = label_loss(logits, labels, smoothing=smoothing)
+    torch.testing.assert_close(loss, total / 8)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[1].any()

@@ -25,6 +25,12 @@ from pretrain.training.build import build_objective
 from pretrain.training.run_folder import states
 from pretrain.training.step import Updater
 
+TARGETS = {"teacher": 2.0, "supervised": 0.5, "label_columns": "sound:2, tags", "label_smoothing": 0.1}
+
+
+def sound_of(name):
+    return Path(name).name.partition("-")[0]
+
 
 def source_of(recipe):
     return open_training(recipe.data, recipe.model, recipe.losses.crops, recipe.seed, BatchSharding())
@@ -40,10 +46,13 @@ def taught(recipe, tmp_path):
     start = np.tile([0.0, 0.2, 0.4], len(half) // 3)
     vectors = random.standard_normal((len(half), 5))
     np.savez(tmp_path / "half.npz", path=half, vector=vectors, start=start, end=start + 0.2)
+    rows = [f"{name},{sound_of(name)},{'|'.join('xyz'[: i % 4])}" for i, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,sound,tags", *rows]))
     return dataclasses.replace(
         recipe,
+        labels=f"{tmp_path}/labels.csv",
         teacher=f"{tmp_path}/all.npz, {tmp_path}/half.npz",
-        losses=LossConfig(clip=1.0, teacher=2.0),
+        losses=LossConfig(clip=1.0, **TARGETS),
         tensorboard=False,
     )
 
@@ -78,7 +87,33 @@ def test_the_loss_is_that_of_a_plain_loop_over_rows_and_tables(taught):
     torch.testing.assert_close(losses["teacher"], torch.stack(means).mean().detach())
     parts = sum(getattr(taught.losses, name) * losses[name] for name in losses if name != "loss")
     torch.testing.assert_close(losses["loss"].detach(), parts)
-    assert "teacher" not in objective(patches, visible, masked)
+    assert not {"teacher", "supervised"} & set(objective(patches, visible, masked))
+
+
+def test_the_loss_of_labels_is_that_of_a_plain_loop_over_rows_and_columns(taught):
+    source = source_of(taught)
+    targets = open_targets(taught, source)
+    torch.manual_seed(0)
+    objective = build_objective(taught, source_normalisation(), targets.sizes).eval()
+    names = packed_names(source.clips)
+    sounds = sorted({sound_of(name) for name in names})
+    batch = source[0]
+    patches = objective.patches(batch.waveforms)
+    visible, masked = torch.arange(12).expand(len(patches), -1), torch.arange(12, 24).expand(len(patches), -1)
+    losses = objective(patches, visible, masked, None, targets(batch, torch.device("cpu")))
+    pooled = objective.network.encode_visible(patches, visible).mean(dim=1)
+    of_sounds, of_tags = [], []
+    for row, vector in enumerate(pooled):
+        clip = batch.clips[row % len(batch.clips)]
+        sound = torch.tensor(sounds.index(sound_of(names[clip])))
+        logits = objective.label_heads[0](vector)
+        of_sounds.append(torch.nn.functional.cross_entropy(logits, sound, label_smoothing=0.1))
+        if clip % 4:
+            wanted = torch.tensor([0.95 if tag in "xyz"[: clip % 4] else 0.05 for tag in "xyz"])
+            chances = objective.label_heads[1](vector).sigmoid()
+            of_tags.append(-(wanted * chances.log() + (1 - wanted) * (1 - chances).log()).mean())
+    expected = 2 * torch.stack(of_sounds).mean() + torch.stack(of_tags).mean()
+    torch.testing.assert_close(losses["supervised"], expected.detach())
 
 
 def source_normalisation():
@@ -88,8 +123,8 @@ def source_normalisation():
 
 
 def test_a_weight_of_0_opens_no_table_and_changes_nothing(taught):
-    off = dataclasses.replace(taught, losses=LossConfig(clip=1.0), teacher="no such table")
-    without = dataclasses.replace(off, teacher=None)
+    off = dataclasses.replace(taught, losses=LossConfig(clip=1.0), teacher="no such table", labels="none either")
+    without = dataclasses.replace(off, teacher=None, labels=None)
     targets = open_targets(off, source_of(off))
     assert targets(source_of(off)[0], torch.device("cpu")) is None
     torch.manual_seed(0)
@@ -114,7 +149,8 @@ def test_a_stopped_run_with_teachers_resumes_as_if_it_never_stopped(taught, tmp_
     assert state_of(other.out)["step"] == 1
     Trainer(other).train()
     one, two = state_of(taught.out), state_of(other.out)
-    assert "teacher_heads.2.weight" in one["objective"]
+    assert {"teacher_heads.2.weight", "label_heads.1.weight"} <= set(one["objective"])
+    assert list(json.loads((Path(other.out) / "labels.json").read_text())["columns"]) == ["sound", "tags"]
     assert all(torch.equal(value, two["objective"][name]) for name, value in one["objective"].items())
 
 
@@ -122,21 +158,21 @@ def test_a_stopped_run_with_teachers_resumes_as_if_it_never_stopped(taught, tmp_
 def test_an_accumulated_batch_is_the_same_batch_although_vectors_are_missing(taught, monkeypatch):
     model = small_config(dropout=0.0, layerdrop=0.0, attention_dropout=0.0, input_dropout=0.0)
     taught = dataclasses.replace(
-        taught, model=model, data=dataclasses.replace(taught.data, batch_clips=8), losses=LossConfig(teacher=2.0)
+        taught, model=model, data=dataclasses.replace(taught.data, batch_clips=8), losses=LossConfig(**TARGETS)
     )
     logged = []
     monkeypatch.setattr(Updater, "update", noting(Updater.update, logged))
     for steps in (1, 4):
         optim = dataclasses.replace(taught.optim, accumulation_steps=steps)
         Trainer(dataclasses.replace(taught, out=f"{taught.out}{steps}", optim=optim)).train()
-    whole, parts = logged[:6], logged[6:]
+    whole, parts = logged[:12], logged[12:]
     assert parts == pytest.approx(whole, abs=2e-5)
 
 
 def noting(update, logged):
     def noted(updater, batches, step):
         losses = update(updater, batches, step)
-        logged.append(float(losses["teacher"]))
+        logged.extend([float(losses["teacher"]), float(losses["supervised"])])
         return losses
 
     return noted
@@ -146,7 +182,7 @@ def noting(update, logged):
 def test_two_processes_give_the_losses_of_one(taught, launch, tmp_path):
     model = small_config(dropout=0.0, layerdrop=0.0, attention_dropout=0.0, input_dropout=0.0)
     data = dataclasses.replace(taught.data, batch_clips=8)
-    taught = dataclasses.replace(taught, model=model, data=data, losses=LossConfig(teacher=2.0), log_every=1)
+    taught = dataclasses.replace(taught, model=model, data=data, losses=LossConfig(**TARGETS), log_every=1)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(dataclasses.asdict(taught)))
     logs = []
@@ -157,7 +193,7 @@ def test_two_processes_give_the_losses_of_one(taught, launch, tmp_path):
             [sys.executable, *launcher, "-m", "pretrain", "--config", str(path), "--out", out]
         ).result()
         assert status == 0, errors
-        logs.append([[line["teacher"], line["loss"]] for line in log_of(out)])
+        logs.append([[line["teacher"], line["supervised"], line["loss"]] for line in log_of(out)])
     np.testing.assert_allclose(logs[1], logs[0], atol=1e-4)
 
 
@@ -165,6 +201,9 @@ def test_two_processes_give_the_losses_of_one(taught, launch, tmp_path):
 def test_a_run_on_files_refuses_a_table_and_takes_a_checkpoint(taught):
     data = dataclasses.replace(taught.data, pack=False, packed=None)
     files = dataclasses.replace(taught, data=data)
+    with pytest.raises(ValueError, match=r"labels.csv need a packed corpus: give data.pack true"):
+        Trainer(files)
+    files = dataclasses.replace(files, losses=LossConfig(teacher=1.0))
     with pytest.raises(ValueError, match=r"a table of vectors needs a packed corpus: give data.pack true"):
         Trainer(files)
     assert isinstance(source_of(files), CropBatches)
@@ -182,6 +221,17 @@ REFUSED = {
     ),
     "no such table": (["--losses.teacher", "1", "--teacher", "no.npz"], "no.npz: no such file or folder"),
     "neither": (["--losses.teacher", "1", "--teacher", "no/such/thing"], "neither a table of vectors"),
+    "no labels": (["--losses.supervised", "1", "--losses.label_columns", "kind"], "give --labels a table of them"),
+    "no columns": (["--losses.supervised", "1", "--labels", "x"], "supervised 1.0 needs label_columns"),
+    "no weight": (["--losses.supervised", "1", "--losses.label_columns", "a:b"], "'b' is no number"),
+    "weight 0": (["--losses.supervised", "1", "--losses.label_columns", "a:0"], "expected columns and weights"),
+    "NaN": (["--losses.supervised", "1", "--losses.label_columns", "a:nan"], "expected columns and weights"),
+    "twice": (["--losses.supervised", "1", "--losses.label_columns", "a,a"], "expected columns and weights"),
+    "smoothing": (["--losses.label_smoothing", "1"], "label_smoothing must lie in [0, 1)"),
+    "no such labels": (
+        ["--losses.supervised", "1", "--losses.label_columns", "a", "--labels", "no.csv"],
+        "labels no.csv: no such file",
+    ),
     "not validated": (
         ["--losses.teacher", "1", "--teacher", "x", "--data.validation", "x", *NO_OTHER_LOSS],
         "data.validation needs losses.reconstruction, classification or clip",
@@ -190,7 +240,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("options", REFUSED.values(), ids=REFUSED)
-def test_a_wrong_teacher_is_one_line_and_leaves_no_folder(packed, tmp_path, capsys, options):
+def test_a_wrong_teacher_or_label_is_one_line_and_leaves_no_folder(packed, tmp_path, capsys, options):
     arguments = ["--config", "debug_cpu", "--data.corpus", str(packed), "--out", str(tmp_path / "run"), *options[0]]
     assert run(main, arguments) == 1
     error = capsys.readouterr().err.splitlines()[-1]
