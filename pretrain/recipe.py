@@ -139,6 +139,12 @@ def _latent(recipe: Recipe) -> Iterator[str]:
 def _views(recipe: Recipe) -> Iterator[str]:
     """What is wrong with the recipe's views of a clip and its share of predicted tokens."""
     losses, padded = recipe.losses, recipe.data.padded
+    if recipe.masking.spans_official_probability is not None:
+        if recipe.model.mel_patches > 1:
+            yield "masking.spans_official_probability is for frame tokens (model.patch_mels = model.num_mel_bins)"
+        if losses.disjoint_views or padded:
+            other = "losses.clip_views masks" if losses.disjoint_views else "data.short_clips pad"
+            yield f"masking.spans_official_probability and {other} do not go together: drop one of them"
     if losses.disjoint_views and recipe.masking.ratio < 0.5:
         yield (
             f"losses.clip_views masks needs two disjoint sets of visible tokens, but masking.ratio "

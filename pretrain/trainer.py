@@ -94,7 +94,8 @@ class Trainer:
         self.updater = build_updater(recipe, self.objective, self.parallel, self.targets)
         if self.compiled:
             one = self.sharding.number == 1 and recipe.model.layerdrop == 0
-            compile_network(self.objective, self.device, recipe.data.lengths_vary, one)
+            vary = recipe.data.lengths_vary or recipe.masking.counts_vary
+            compile_network(self.objective, self.device, vary, one)
         self.step, self.best, self.saved = 0, math.inf, -1
         self.meter = Meter(
             build_flops(recipe), peak_flops(self.device, DTYPES[recipe.precision]), self.sharding.processes

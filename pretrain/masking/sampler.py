@@ -10,6 +10,7 @@ from maeast_upstream.model import ModelConfig
 from pretrain.config import LossConfig, MaskConfig
 from pretrain.masking.mask_types import MASK_TYPES
 from pretrain.masking.padding import fit_masks, token_padding
+from pretrain.masking.published import spans_official, spans_official_scores
 from pretrain.masking.rules import (
     Grid,
     make_disjoint,
@@ -75,6 +76,8 @@ class MaskSampler:
             lengths: (B,) samples of each row if some are padded, on the device.
         """
         block_rows = BLOCK_ROWS.get(device.type, BLOCK_ROWS["cpu"])
+        if self.masking.spans_official_probability is not None:  # all rows are cut to the smallest number of tokens
+            block_rows = rows.total * rows.views
         indices = rows.indices()
         first, last = int(indices.min()) // block_rows, int(indices.max()) // block_rows
         blocks = []
@@ -97,6 +100,9 @@ class MaskSampler:
         If the clip loss compares two masks of a clip, rows 2i and 2i + 1 have no visible token in common.
         """
         grid = Grid(batch, num_tokens // self.model.mel_patches, self.model.mel_patches)
+        if (probability := self.masking.spans_official_probability) is not None:
+            unpadded = torch.zeros(batch, num_tokens, dtype=torch.bool, device=generator.device)
+            return Masks(*spans_official(num_tokens, probability, unpadded, generator))
         count = num_masked(num_tokens, self.masking.ratio)
         scores = self.scores(grid, self.masking.ratio, generator)
         if self.losses.disjoint_views:
@@ -105,6 +111,8 @@ class MaskSampler:
 
     def scores(self, grid: Grid, mask_ratio: float, generator: Generator) -> Tensor:
         """(B, N) scores by the recipe's mix of mask types; the lowest of each row are to be masked."""
+        if self.masking.spans_official_probability is not None:
+            return spans_official_scores(grid, mask_ratio, generator)
         types = [(MASK_TYPES[name], share) for name, share in self.masking.shares.items()]
         return mixed_scores(types, grid, mask_ratio, generator)
 

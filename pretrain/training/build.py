@@ -31,4 +31,4 @@ def build_updater(recipe: Recipe, objective: Objective, parallel: Parallel, targ
 
 def build_flops(recipe: Recipe) -> StepFlops:
     """The counter of the operations of a step."""
-    return StepFlops(recipe.model, recipe.losses, recipe.masking.ratio, recipe.objective)
+    return StepFlops(recipe.model, recipe.losses, recipe.masking.expected_ratio, recipe.objective)

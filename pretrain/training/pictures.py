@@ -41,7 +41,7 @@ def frequency_picture(sampler: MaskSampler, tokens: int, generator: torch.Genera
     """How often the sampler masks each of N tokens, as (height, width, 3) uint8: black is never, white is always."""
     mels = sampler.model.mel_patches
     grid = Grid(MAP_ROWS, tokens // mels, mels)
-    frequency = removal_frequency(sampler.scores, grid, sampler.masking.ratio, generator)
+    frequency = removal_frequency(sampler.scores, grid, sampler.masking.expected_ratio, generator)
     image = coloured(frequency.T.flip(0).cpu().numpy(), 0.0, 1.0)
     return image.repeat(scale, 0).repeat(scale, 1).astype(np.uint8)
 

@@ -39,6 +39,26 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
             {"chunk_share": 0.75, "inverse_share": 0.5},
             r"more than 1: chunk_share 0.75 \+ inverse_share 0.5",
         ),
+        (MaskConfig, {"spans_official_probability": 0.0}, "spans_official_probability must lie in 0.01..10, got 0.0"),
+        (
+            MaskConfig,
+            {"spans_official_probability": 1.45, "chunk_share": 0.5},
+            "spans_official_probability masks all clips; drop it, or chunk_share 0.5",
+        ),
+        (
+            Recipe,
+            {"masking": MaskConfig(spans_official_probability=1.45)},
+            "spans_official_probability is for frame tokens",
+        ),
+        (
+            Recipe,
+            {
+                "masking": MaskConfig(spans_official_probability=1.45),
+                "model": small_config("frame"),
+                "data": DataConfig(short_clips="pad"),
+            },
+            "spans_official_probability and data.short_clips pad do not go together",
+        ),
         (LossConfig, {"clip": -1.0}, "must not be negative"),
         (
             LossConfig,

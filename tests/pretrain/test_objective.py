@@ -248,8 +248,9 @@ def test_a_run_of_ssast_is_an_encoder_without_a_decoder(recipe, objective, short
         {"losses": {"latent": 1.0, "clip": 1.0}},
         {"model": {"decoder_attention": "cross"}, "losses": {"masked_share": 0.5, "temperature": 0.5}},
         {"masking": {"span_share": 0.25, "inverse_share": 0.25, "chunk_official_share": 0.25}},
+        {"model": {"patch_frames": 2, "patch_mels": 128}, "masking": {"spans_official_probability": 1.45}},
     ],
-    ids=["views", "latent", "cross", "masks"],
+    ids=["views", "latent", "cross", "masks", "spans"],
 )
 def test_a_run_resumes_with_every_choice(recipe, tmp_path, settings):
     sections = {"losses": LossConfig, "masking": MaskConfig}

@@ -1,5 +1,6 @@
 """The published rules as plain loops over the same random numbers; and s3prl's own code."""
 
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -72,6 +73,85 @@ def test_spans_official_is_the_published_rule(tokens, probability):
         chance = generator(seed)
         torch.rand(3, tokens, generator=chance)
         assert [set(row.nonzero().flatten().tolist()) for row in kept_spans(probability, padding, chance)] == kept
+
+
+def drawn_random(chance, grid, prob):
+    """forward_mask of the published code, mask_type random_mask, as (B, N) bool, True where masked."""
+    masked = np.ones((grid.batch, grid.tokens), bool)
+    for row in range(grid.batch):
+        index = list(range(grid.tokens))
+        chance.shuffle(index)
+        masked[row, index[: max(1, int((1 - prob) * grid.tokens))]] = False
+    return masked
+
+
+def drawn_chunks(chance, grid, prob):
+    """The same of mask_type chunk_mask."""
+    count = grid.tokens - max(1, int((1 - prob) * grid.tokens))
+    side, chosen = chance.randrange(3, 6), set()
+    while len(chosen) <= count:
+        first = chance.randrange(grid.tokens)
+        square = (first + t + grid.mels * c for t in range(side) for c in range(side))
+        chosen |= {token for token in square if token < grid.tokens}
+    masked = np.zeros((grid.batch, grid.tokens), bool)
+    masked[:, list(chosen)[:count]] = True
+    return masked
+
+
+def drawn_spans(chance, grid, prob):
+    """The same of mask_type retain_spans, with compute_mask_indices of fairseq: static spans of 10, at least 2."""
+    size, rows = grid.tokens, []
+    for _ in range(grid.batch):
+        spans = max(2, int(prob * size / 10 + chance.random()))
+        least = size - spans - 1 if size - 10 <= spans else 10
+        starts = chance.sample(range(size - least), spans)
+        rows.append(sorted({start + offset for start in starts for offset in range(10)} & set(range(size))))
+    smallest = min(map(len, rows))
+    masked = np.ones((grid.batch, size), bool)
+    for row, kept in enumerate(rows):
+        masked[row, chance.sample(kept, smallest)] = False
+    return masked
+
+
+def from_scores(rule):
+    def draw(generator, grid, prob):
+        masked = rules.split_visible_masked(rule(grid, prob, generator), num_masked(grid.tokens, prob))[1]
+        return torch.zeros(grid.batch, grid.tokens).scatter(1, masked, 1.0).bool().numpy()
+
+    return draw
+
+
+def our_spans(generator, grid, prob):
+    padding = torch.zeros(grid.batch, grid.tokens, dtype=torch.bool)
+    masked = spans_official(grid.tokens, prob, padding, generator)[1]
+    return torch.zeros(grid.batch, grid.tokens).scatter(1, masked, 1.0).bool().numpy()
+
+
+def summary(masks):
+    """(batches, values): what of the tokens of a batch's first row is masked, how many, and in how many runs."""
+    first = masks[:, 0].astype(float)
+    runs = np.abs(np.diff(first, axis=1)).sum(axis=1, keepdims=True)
+    together = (first[:, 1:] * first[:, :-1]).sum(axis=1, keepdims=True)
+    alike = (masks[:, 0] == masks[:, 1]).sum(axis=1, keepdims=True)  # a batch with one mask, or each row its own
+    return np.concatenate([first, first.sum(axis=1, keepdims=True), runs, together, alike], axis=1)
+
+
+RULES = {
+    "random": (drawn_random, from_scores(rules.random_scores), Grid(3, 6, 8), 0.75),
+    "chunk": (drawn_chunks, from_scores(chunk_official), Grid(3, 12, 8), 0.75),
+    "spans": (drawn_spans, our_spans, Grid(3, 60, 1), 1.45),
+}
+
+
+@pytest.mark.parametrize(("plain", "ours", "grid", "prob"), RULES.values(), ids=RULES)
+def test_masks_are_distributed_as_the_published_ones(plain, ours, grid, prob):
+    """Every mean over 1,000 batches lies within 5 standard errors, but for what is the same in every batch."""
+    batches, chance, chances = 1000, random.Random(0), generator()
+    theirs = summary(np.stack([plain(chance, grid, prob) for _ in range(batches)]))
+    mine = summary(np.stack([ours(chances, grid, prob) for _ in range(batches)]))
+    error = np.sqrt((theirs.var(axis=0) + mine.var(axis=0)) / batches)
+    difference = np.abs(theirs.mean(axis=0) - mine.mean(axis=0))
+    assert (difference <= 5 * error + 1 / batches).all(), (difference / (error + 1 / batches)).argmax()
 
 
 def test_the_documented_probability_keeps_three_quarters():

@@ -6,8 +6,9 @@ from small import small_config
 
 from maeast_upstream.frontend import num_frames
 from pretrain.config import LossConfig, MaskConfig
+from pretrain.masking.published import spans_official
 from pretrain.masking.rules import num_masked
-from pretrain.masking.sampler import BatchRows, MaskSampler
+from pretrain.masking.sampler import BatchRows, MaskSampler, hash_seed
 
 CPU, TOKENS = torch.device("cpu"), 96
 MASKINGS = {
@@ -76,3 +77,26 @@ def test_padding_is_neither_visible_nor_masked_and_unpadded_rows_keep_their_mask
         assert len(masked) == num_masked(count, 0.75)
     for row in (0, 3):
         assert sorted(plain.masked[row].tolist()) == sorted(padded.masked[row].tolist())
+
+
+@pytest.fixture
+def official_spans():
+    return MaskSampler(MaskConfig(spans_official_probability=1.45), LossConfig(), small_config("frame"))
+
+
+def test_spans_of_a_probability_are_the_published_ones_of_the_whole_batch(official_spans):
+    visible, masked, _ = official_spans.sample(BatchRows(100, 0, 100, 1), 500, (3, 7), CPU)
+    generator = torch.Generator().manual_seed(hash_seed(3, 7, 0))
+    expected = spans_official(500, 1.45, torch.zeros(100, 500, dtype=torch.bool), generator)
+    assert torch.equal(visible, expected[0])
+    assert torch.equal(masked, expected[1])
+    assert 0.7 < visible.shape[1] / 500 < 0.78, "the smallest share of 100 clips, of which 0.79 is the mean"
+
+
+def test_spans_of_a_probability_do_not_depend_on_how_the_batch_is_shared(official_spans):
+    whole = official_spans.sample(BatchRows(100, 0, 100, 2), 100, (3, 7), CPU)
+    parts = [official_spans.sample(BatchRows(50, first, 100, 2), 100, (3, 7), CPU) for first in (0, 50)]
+    for name in ("visible", "masked"):
+        views = [getattr(part, name).chunk(2) for part in parts]
+        shared = torch.cat([view for number in (0, 1) for view in (views[0][number], views[1][number])])
+        assert torch.equal(shared, getattr(whole, name))
