@@ -10,6 +10,7 @@ from pathlib import Path
 
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.delimited import write_csv
+from pretrain.corpora.corpus.clip_labels import LABEL_COLUMNS, labels_of
 from pretrain.corpora.corpus.clips import ConvertedPackage, CorpusClip
 
 SHARD_BYTES = 60_000_000
@@ -20,6 +21,8 @@ NAME = "corpus"
 KEY_DIGITS = 20
 MANIFEST, SUMMARY = "manifest.tsv", "summary.tsv"
 COLUMNS = ("shard", "path", "seconds", "package", "version", "licence", "kind", "language", "source")
+OTHER_LABELS = tuple(column for column in LABEL_COLUMNS if column not in COLUMNS)
+"""Columns of the manifest after these; its language is that of the clip, in the shards it is that of the package."""
 
 Row = tuple[str, ...]
 
@@ -55,14 +58,18 @@ def write_corpus(
                     data[clip.package].seek(clip.offset)
                     _add(tar, f"{key}.opus", data[clip.package].read(clip.size))
                     _add(tar, f"{key}.json", _json_bytes(meta, sort_keys=True))
-                    rows.append((names[-1], f"{key}.opus", *(str(meta[column]) for column in COLUMNS[2:])))
+                    known = meta | labels_of(clip.package, clip.source, clip.kind, str(meta["language"]))
+                    known["kind"] = clip.kind
+                    rows.append(
+                        (names[-1], f"{key}.opus", *(str(known[column]) for column in (*COLUMNS[2:], *OTHER_LABELS)))
+                    )
     for path in out.glob(f"{NAME}-*.tar"):
         if path.name not in names:
             path.unlink()
     totals = _totals(rows)
     lines = [(what, f"{hours:.3f}", str(count)) for what, (hours, count) in totals.items()]
     write_csv(out / SUMMARY, [("what", "hours", "clips"), *lines], "\t")
-    write_csv(out / MANIFEST, [COLUMNS, *rows], "\t")
+    write_csv(out / MANIFEST, [(*COLUMNS, *OTHER_LABELS), *rows], "\t")
     return totals
 
 

@@ -77,6 +77,7 @@ def test_every_sound_is_written_once_with_its_origin(tmp_path, corpus, capsys):
     said = rows["game", "usr/games/say/a.opus"]
     assert (said["kind"], said["version"], said["licence"], said["language"]) == ("speech", "1.0-1", "GPL-2+", "")
     assert (rows["words", "w/1.opus"]["version"], rows["words", "w/1.opus"]["language"]) == ("2:3-1", "en")
+    assert (said["instrument"], said["speaker"], said["sound"]) == ("", "", "")
     out = capsys.readouterr().out
     assert "left out: 3 repeat, 1 silent or too short, 1 unreadable" in out
     assert f"{len(sources)} clips" in out
