@@ -122,6 +122,12 @@ class LossConfig:
     teacher: float = 0.0
     """Weight of the cosine distance between a linear function of the mean visible token and the vector of a teacher,
     mean over the teachers."""
+    cluster: float = 0.0
+    """Weight of the cross-entropy of the masked tokens' clusters (HuBERT), which the recipe's clusters gives."""
+    cluster_dim: int = 256
+    """Width of the vectors whose cosines are the logits of the clusters."""
+    cluster_temperature: float = 0.1
+    """Temperature of these cosines."""
 
     @property
     def crops(self) -> int:
@@ -152,17 +158,17 @@ class LossConfig:
     @property
     def predicts(self) -> bool:
         """Whether the decoder predicts something of the masked tokens."""
-        return bool(self.reconstruction or self.classification or self.latent)
+        return bool(self.reconstruction or self.classification or self.latent or self.cluster)
 
     def __post_init__(self) -> None:
-        weighted = ("reconstruction", "classification", "clip", "latent", "supervised", "teacher")
+        weighted = ("reconstruction", "classification", "clip", "latent", "supervised", "teacher", "cluster")
         at_most = (-MAX_LOSS_WEIGHT, MAX_LOSS_WEIGHT)
-        limits = {"clip_dim": (1, MAX_WIDTH), "latent_layers": (1, MAX_WIDTH), "latent_decay_steps": (0, MAX_STEPS)}
-        check_numbers(self, **dict.fromkeys(weighted, at_most), **limits)
+        limits = dict.fromkeys(("clip_dim", "latent_layers", "cluster_dim"), (1, MAX_WIDTH))
+        check_numbers(self, **dict.fromkeys(weighted, at_most), **limits, latent_decay_steps=(0, MAX_STEPS))
         weights = [getattr(self, name) for name in weighted]
         require(min(weights) >= 0, f"loss weights must not be negative, got {', '.join(map(str, weights))}")
         require(any(weights), "at least one loss weight must be above 0")
-        for name in ("temperature", "clip_temperature"):
+        for name in ("temperature", "clip_temperature", "cluster_temperature"):
             require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}")
         require(
             not self.supervised or self.label_columns is not None,
@@ -182,8 +188,8 @@ class LossConfig:
         )
         require(
             self.masked_share == 1.0 or self.predicts,
-            f"masked_share {self.masked_share} is for what the decoder predicts, but reconstruction, classification "
-            f"and latent are 0: drop it",
+            f"masked_share {self.masked_share} is for what the decoder predicts, but reconstruction, classification, "
+            f"latent and cluster are 0: drop it",
         )
 
 

@@ -1,7 +1,8 @@
 """The pretraining losses.
 
 Sources: arXiv 2203.16691, section 2.4; the clip loss: SimCLR, arXiv 2002.05709; the loss of vectors of a moving
-average: data2vec, arXiv 2202.03555; the teacher loss: S-SONDO, arXiv 2604.24933.
+average: data2vec, arXiv 2202.03555; the teacher loss: S-SONDO, arXiv 2604.24933; that of clusters: HuBERT, arXiv
+2106.07447.
 """
 
 from typing import Literal
@@ -82,6 +83,23 @@ def latent_loss(predicted: Tensor, targets: Tensor, padding: Tensor | None = Non
         padding: (B, masked) bool, as in `reconstruction_loss`.
     """
     return reconstruction_loss(predicted, targets, padding)
+
+
+def cluster_loss(logits: Tensor, targets: Tensor, padding: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the masked tokens' clusters: the mean over the clips of each clip's own mean.
+
+    Args:
+        logits: (B, masked, clusters) logits.
+        targets: (B, masked) int64 clusters, -1 where a token has none. A clip without any counts as 0, so that the
+            processes that share a batch compute what one does.
+        padding: (B, masked) bool, True where a clip has no such token.
+    """
+    absent = targets < 0
+    if padding is not None:
+        absent = absent | padding
+    labels = targets.masked_fill(absent, 0).flatten()
+    values = F.cross_entropy(logits.float().flatten(0, 1), labels, reduction="none").view_as(targets)
+    return mean_over_clips(values, absent)
 
 
 def clip_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -11,11 +11,13 @@ from maeast_upstream.config import Normalisation
 from maeast_upstream.frontend import Fbank, FrontendConfig, num_frames
 from maeast_upstream.model import MaeAst, ModelConfig, gather_tokens, patchify
 from maeast_upstream.modules.cpu.linear import Linear
+from pretrain.cluster_head import ClusterHead
 from pretrain.config import LossConfig
 from pretrain.latent import Latent
 from pretrain.losses import (
     classification_loss,
     clip_loss,
+    cluster_loss,
     label_loss,
     normalize_patches,
     reconstruction_loss,
@@ -73,6 +75,7 @@ class Objective(nn.Module):
         self.teacher_heads = _linear_heads(model.embed_dim, sizes.teachers) if losses.teacher else None
         self.ssast = SsastHeads(model.embed_dim, model.patch_dim, losses) if name != "mae_ast" else None
         self.latent = Latent(self.network, losses) if losses.latent else None
+        self.cluster_head = ClusterHead(model.decoder_dim, sizes.clusters, losses) if losses.cluster else None
         for part in unused_parts(name, losses):
             getattr(self.network, part).requires_grad_(False)
 
@@ -129,6 +132,10 @@ class Objective(nn.Module):
                 values |= self._predictions(decoded, patches, masked, padding)
                 if self.latent is not None:
                     values["latent"] = self.latent(decoded, patches, masked, padding)
+                if self.cluster_head is not None and targets is not None:
+                    absent = None if padding is None else padding.gather(1, masked)
+                    clusters = targets["clusters"].gather(1, masked)
+                    values["cluster"] = cluster_loss(self.cluster_head(decoded), clusters, absent)
         if self.clip_head is not None:
             values["clip"] = self._clip_loss(self.clip_head, encoded, visible, padding)
         if targets is not None and (self.label_heads or self.teacher_heads):

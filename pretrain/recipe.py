@@ -30,6 +30,8 @@ class Recipe:
     """What losses.teacher learns from, several separated by commas: tables of vectors by clip, as maeast embed writes
     them (parquet, npz, folders of parquet or npy files) or CSV, or checkpoints of this package, computed during
     training."""
+    clusters: str | None = None
+    """Folder that python -m pretrain.targets wrote for the training corpus: what losses.cluster predicts."""
     seed: int = 0
     """Seed of the weights, crops and masks."""
     objective: ObjectiveName = "mae_ast"
@@ -120,20 +122,28 @@ def _objective(recipe: Recipe) -> Iterator[str]:
     for loss in ("clip", "supervised", "teacher"):
         if name != "mae_ast" and (weight := getattr(losses, loss)) > 0:
             yield f"objective {name} and losses.{loss} {weight} do not go together: give losses.{loss} 0"
-    yield from _latent(recipe)
+    yield from _token_targets(recipe)
     if name == "ssast_two_pass" and not (losses.reconstruction and losses.classification):
         yield f"objective ssast_two_pass has a pass for each loss, but {weights}: give objective ssast"
 
 
-def _latent(recipe: Recipe) -> Iterator[str]:
-    """What is wrong with the recipe's loss against a moving average."""
+def _token_targets(recipe: Recipe) -> Iterator[str]:
+    """What is wrong with the recipe's targets of masked tokens other than patches."""
     losses, model = recipe.losses, recipe.model
-    if losses.latent and recipe.objective != "mae_ast":
-        yield f"objective {recipe.objective} and losses.latent {losses.latent} do not go together: give losses.latent 0"
-    if losses.latent and model.decoder_depth == 0:
-        yield f"losses.latent {losses.latent} needs a decoder, but model.decoder_depth is 0"
+    for name, weight in (("latent", losses.latent), ("cluster", losses.cluster)):
+        if weight and recipe.objective != "mae_ast":
+            yield f"objective {recipe.objective} and losses.{name} {weight} do not go together: give losses.{name} 0"
+        if weight and model.decoder_depth == 0:
+            yield f"losses.{name} {weight} needs a decoder, but model.decoder_depth is 0"
     if losses.latent and (losses.latent_layers or 0) > model.depth:
         yield f"losses.latent_layers {losses.latent_layers} is more than model.depth {model.depth}"
+    if losses.cluster and recipe.clusters is None:
+        yield (
+            f"losses.cluster {losses.cluster} needs targets: give --clusters a folder that python -m pretrain.targets "
+            "wrote"
+        )
+    if recipe.clusters is not None and not losses.cluster:
+        yield f"clusters {recipe.clusters} are the targets of losses.cluster, but losses.cluster is 0: drop one of them"
 
 
 def _views(recipe: Recipe) -> Iterator[str]:

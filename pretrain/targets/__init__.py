@@ -12,6 +12,7 @@ from pretrain.data.clips import packed_names
 from pretrain.data.shards import ShardBatches
 from pretrain.objective import TargetSizes
 from pretrain.recipe import Recipe
+from pretrain.targets.clusters import open_clusters
 from pretrain.targets.labels import LabelTarget, open_labels, refuse_other_classes, write_record
 from pretrain.targets.rows import ClipRows
 from pretrain.targets.vectors import open_teachers
@@ -72,8 +73,10 @@ def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
         refuse_other_classes(Path(recipe.out), labels[0])
     if losses.teacher and recipe.teacher is not None:
         teachers = open_teachers(recipe.teacher, clips, rows, recipe.precision)
+    clusters = [] if recipe.clusters is None else [open_clusters(recipe, recipe.clusters, source)]
     sizes = TargetSizes(
         teachers=tuple(teacher.width for teacher in teachers),
         labels=tuple(len(column.classes) for target in labels for column in target.columns),
+        clusters=sum(target.clusters for target in clusters),
     )
-    return Targets([*labels, *teachers], sizes)
+    return Targets([*labels, *teachers, *clusters], sizes)

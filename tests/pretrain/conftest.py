@@ -8,11 +8,16 @@ import uuid
 from pathlib import Path
 
 import pytest
+import torch
 from small import small_config
 
+from maeast_upstream.config import EncoderConfig
+from maeast_upstream.encoder import Encoder
 from pretrain.config import DataConfig, LossConfig, MaskConfig, OptimConfig
+from pretrain.data.clips import open_packed_clips
 from pretrain.data.packing import pack
 from pretrain.recipe import Recipe
+from pretrain.targets.clustering import write_clusters
 
 ROOT = Path(__file__).parents[2]
 AUDIO = ROOT / "tests" / "data" / "audio"
@@ -23,6 +28,22 @@ MARK = "MAEAST_TEST_PROCESS"
 def packed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     pack(AUDIO, folder, workers=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_encoder():
+    """An earlier model of random weights."""
+    torch.manual_seed(0)
+    return Encoder(EncoderConfig(model=small_config())).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def clusters(packed, small_encoder, tmp_path_factory):
+    """The folder of 12 clusters of the second layer of the earlier model."""
+    folder = tmp_path_factory.mktemp("targets") / "clusters"
+    clips = open_packed_clips(packed, check=True)
+    write_clusters(folder, small_encoder, "a model", clips, 2, 12, sample=2000, seed=0)
     return folder
 
 

@@ -76,7 +76,7 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
         (
             LossConfig,
             {"clip": 1.0, "reconstruction": 0.0, "classification": 0.0, "masked_share": 0.5},
-            "masked_share 0.5 .* but reconstruction, classification and latent are 0",
+            "masked_share 0.5 .* but reconstruction, classification, latent and cluster are 0",
         ),
         (
             Recipe,
@@ -126,6 +126,29 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
             Recipe,
             {"model": NO_DECODER, "losses": LossConfig(reconstruction=0.0, classification=0.0, latent=1.0)},
             "losses.latent 1.0 needs a decoder, but model.decoder_depth is 0",
+        ),
+        (LossConfig, {"cluster": -1.0}, "must not be negative"),
+        (LossConfig, {"cluster_dim": 0}, "cluster_dim must be at least 1, got 0"),
+        (LossConfig, {"cluster_temperature": 0.0}, "cluster_temperature must be above 0, got 0.0"),
+        (
+            Recipe,
+            {"losses": LossConfig(cluster=1.0)},
+            "losses.cluster 1.0 needs targets: give --clusters a folder that python -m pretrain.targets wrote",
+        ),
+        (Recipe, {"clusters": "folder"}, "clusters folder .* but losses.cluster is 0"),
+        (
+            Recipe,
+            {"clusters": "c", "objective": "ssast", "model": NO_DECODER, "losses": LossConfig(cluster=1.0)},
+            "objective ssast and losses.cluster 1.0 do not go together: give losses.cluster 0",
+        ),
+        (
+            Recipe,
+            {
+                "clusters": "c",
+                "model": NO_DECODER,
+                "losses": LossConfig(reconstruction=0.0, classification=0.0, cluster=1.0),
+            },
+            "losses.cluster 1.0 needs a decoder, but model.decoder_depth is 0",
         ),
         (
             Recipe,

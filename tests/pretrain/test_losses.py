@@ -6,6 +6,7 @@ import torch
 from pretrain.losses import (
     classification_loss,
     clip_loss,
+    cluster_loss,
     label_loss,
     normalize_patches,
     reconstruction_loss,
@@ -136,3 +137,20 @@ def test_the_label_loss_of_several_labels_is_each_class_against_its_absence(smoo
     loss.backward()
     assert logits.grad.isfinite().all()
     assert not logits.grad[1].any()
+
+
+def test_cluster_loss_and_gradients_equal_a_plain_loop_without_missing_tokens_and_padding():
+    logits = torch.randn(3, 4, 5, requires_grad=True)
+    targets = torch.tensor([[0, 4, -1, 2], [1, 1, 1, 1], [-1, -1, 3, -1]])
+    padding = torch.zeros(3, 4, dtype=torch.bool)
+    padding[1, 2:] = padding[2, 2] = True
+    total = 0.0
+    for clip, tokens in ((0, [0, 1, 3]), (1, [0, 1])):  # nothing is left of the third clip
+        for token in tokens:
+            row = logits[clip, token]
+            total += (row.exp().sum().log() - row[targets[clip, token]]) / len(tokens) / 3
+    (expected,) = torch.autograd.grad(total, logits)
+    loss = cluster_loss(logits, targets, padding)
+    (found,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(loss, total)
+    torch.testing.assert_close(found, expected)

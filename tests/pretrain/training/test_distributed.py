@@ -51,18 +51,19 @@ def losses(out):
     return [json.loads(line)["loss"] for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
 
 
-LATENT = LossConfig(latent=1.0, latent_decay=0.5, masked_share=0.5)
+TOKENS = LossConfig(latent=1.0, latent_decay=0.5, masked_share=0.5, cluster=1.0)
 
 
 @pytest.mark.parametrize(
     ("sharding", "losses_config"),
-    [("ddp", LossConfig()), ("fsdp", LossConfig()), ("ddp", LATENT), ("fsdp", LATENT)],
-    ids=["ddp", "fsdp", "ddp, latent", "fsdp, latent"],
+    [("ddp", LossConfig()), ("fsdp", LossConfig()), ("ddp", TOKENS), ("fsdp", TOKENS)],
+    ids=["ddp", "fsdp", "ddp, token targets", "fsdp, token targets"],
 )
 def test_two_processes_give_the_losses_of_one_and_continue_after_a_stop(
-    shared, train, tmp_path, sharding, losses_config
+    shared, train, tmp_path, sharding, losses_config, clusters
 ):
-    shared = dataclasses.replace(shared, losses=losses_config)
+    folder = str(clusters) if losses_config.cluster else None
+    shared = dataclasses.replace(shared, losses=losses_config, clusters=folder)
     one, two = tmp_path / "one", tmp_path / "two"
     assert train(shared, 1, "--out", str(one))[0] == 0
     options = ["--out", str(two), "--sharding", sharding]
