@@ -175,5 +175,6 @@ def _targets(recipe: Recipe) -> Iterator[str]:
         yield f"losses.supervised {losses.supervised} needs labels: give --labels a table of them"
     if losses.teacher and not (recipe.teacher or "").strip(", "):
         yield f"losses.teacher {losses.teacher} needs a teacher: give --teacher a table of vectors or a checkpoint"
-    if recipe.data.validation is not None and not (losses.predicts or losses.clip):
-        yield "data.validation needs losses.reconstruction, classification or clip: others are not validated"
+    validated = losses.reconstruction, losses.classification, losses.clip, losses.latent
+    if recipe.data.validation is not None and not any(validated):
+        yield "data.validation needs losses.reconstruction, classification, clip or latent: others are not validated"

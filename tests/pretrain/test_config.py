@@ -135,6 +135,15 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
             {"losses": LossConfig(cluster=1.0)},
             "losses.cluster 1.0 needs targets: give --clusters a folder that python -m pretrain.targets wrote",
         ),
+        (
+            Recipe,
+            {
+                "clusters": "c",
+                "losses": LossConfig(reconstruction=0.0, classification=0.0, cluster=1.0),
+                "data": DataConfig(validation="v"),
+            },
+            "data.validation needs losses.reconstruction, classification, clip or latent",
+        ),
         (Recipe, {"clusters": "folder"}, "clusters folder .* but losses.cluster is 0"),
         (
             Recipe,
