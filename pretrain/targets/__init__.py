@@ -12,7 +12,7 @@ from pretrain.data.clips import packed_names
 from pretrain.data.shards import ShardBatches
 from pretrain.objective import TargetSizes
 from pretrain.recipe import Recipe
-from pretrain.targets.clusters import open_clusters
+from pretrain.targets.clusters import RECORD_NAME, ClusterTargets, open_clusters
 from pretrain.targets.labels import LabelTarget, open_labels, refuse_other_classes, write_record
 from pretrain.targets.rows import ClipRows
 from pretrain.targets.vectors import open_teachers
@@ -50,6 +50,8 @@ class Targets:
         for target in self.targets:
             if isinstance(target, LabelTarget):
                 write_record(run, target)
+            elif isinstance(target, ClusterTargets):
+                target.record.write(run / RECORD_NAME)
 
 
 def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
@@ -59,7 +61,7 @@ def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
         ValueError: a table of targets is missing, broken, or has none of the clips; in one line.
     """
     losses = recipe.losses
-    if not (losses.supervised or losses.teacher):
+    if not (losses.supervised or losses.teacher or losses.cluster):
         return Targets()
     clips = packed_names(source.clips) if isinstance(source, CropBatches) else None
     rows = None

@@ -1,7 +1,6 @@
 """Clusters the tokens of a layer over a packed corpus, in bounded memory."""
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def write_clusters(
     with replacing_folder(out) as part:
         counts = _write_labels(part / LABELS_NAME, encoder, clips, record, centres)
         np.save(part / CENTRES_NAME, centres)
-        (part / RECORD_NAME).write_text(json.dumps(dataclasses.asdict(record), indent=1) + "\n", encoding="utf-8")
+        record.write(part / RECORD_NAME)
     return counts
 
 

@@ -4,6 +4,8 @@ Source: HuBERT, arXiv 2106.07447. Each token has a cluster of its own, also each
 is predicted is what was masked, as with the patches' labels of BEATs (arXiv 2212.09058).
 """
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from maeast_upstream.checks import check_numbers
 from maeast_upstream.device import to_device
 from maeast_upstream.frontend import HOP_SAMPLES, WINDOW_SAMPLES, num_samples
 from maeast_upstream.model import ModelConfig
+from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.json_file import read_json
 from maeast_upstream.time_grid import TimeGrid
 from pretrain.data.batches import Batch, CropBatches
@@ -67,9 +70,14 @@ class ClusterRecord:
         """Where the time steps lie in a clip."""
         return TimeGrid(self.patch_frames, self.hop, self.left)
 
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        with replacing(path) as part:
+            part.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+
 
 def read_clusters(folder: Path) -> ClusterRecord:
-    """Read what a folder of targets says about itself; ValueError if it is no such folder."""
+    """Read what a folder of targets, or a run that learns them, says of them; ValueError if it says nothing."""
     path = folder / RECORD_NAME
     if not path.is_file():
         raise ValueError(f"clusters {folder}: no {RECORD_NAME} in it; expected a folder that pretrain.targets wrote")
@@ -177,4 +185,12 @@ def open_clusters(recipe: Recipe, folder: str, source: CropBatches | ShardBatche
     """Open the clusters in ``folder`` for a recipe's training corpus; ValueError as of `ClusterTargets`."""
     if not isinstance(source, CropBatches):
         raise ValueError(f"clusters {folder}: streamed shards have no numbered clips: give data.pack true")
-    return ClusterTargets(Path(folder), source.clips, recipe.model, recipe.data.short_clips == "repeat")
+    targets = ClusterTargets(Path(folder), source.clips, recipe.model, recipe.data.short_clips == "repeat")
+    run = Path(recipe.out)
+    if (run / RECORD_NAME).exists():
+        begun_with = dataclasses.replace(read_clusters(run), checkpoint=targets.record.checkpoint)
+        if begun_with != targets.record:
+            raise ValueError(
+                f"{run} was begun with other clusters than those in {folder}: give these, or another --out"
+            )
+    return targets

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pretrain.data.clips import ChosenClips, open_packed_clips
 from pretrain.data.corpus import open_training
 from pretrain.targets import clustering, open_targets
 from pretrain.targets.__main__ import main
-from pretrain.targets.clusters import ClusterTargets
+from pretrain.targets.clusters import ClusterTargets, read_clusters
 from pretrain.trainer import Trainer
 from pretrain.training.run_folder import states
 
@@ -126,6 +127,7 @@ def test_a_run_with_clusters_and_all_other_losses_resumes_exactly(recipe, cluste
     one, other = (torch.load(states(trainer.run)[-1], weights_only=True)["objective"] for trainer in trainers)
     assert one["cluster_head.vectors"].shape == (12, 256)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert (trainers[1].run / "clusters.json").read_bytes() == (clusters / "clusters.json").read_bytes()
     line = json.loads((trainers[0].run / "metrics.jsonl").read_text().splitlines()[0])
     assert {"cluster", "latent", "clip", "reconstruction", "classification"} < set(line)
 
@@ -172,6 +174,18 @@ def test_targets_of_another_corpus_or_broken_ones_are_refused_in_one_line(recipe
     for record in ("{", "[]", '{"clusters": 3}', json.dumps({**whole, "hop": 0})):
         (broken / "clusters.json").write_text(record)
         refused(broken, "not what pretrain.targets writes")
+
+
+def test_a_run_does_not_continue_with_other_clusters(recipe, clusters, packed):
+    recipe = with_clusters(recipe, clusters)
+    source = open_training(recipe.data, recipe.model, 1, 0, BatchSharding())
+    Path(recipe.out).mkdir()
+    record = read_clusters(clusters)
+    dataclasses.replace(record, checkpoint="another name").write(Path(recipe.out) / "clusters.json")
+    assert open_targets(recipe, source).sizes.clusters == 12
+    dataclasses.replace(record, layer=1).write(Path(recipe.out) / "clusters.json")
+    with pytest.raises(ValueError, match="was begun with other clusters than those in"):
+        open_targets(recipe, source)
 
 
 def test_files_that_are_not_packed_have_no_clusters(recipe, clusters):

@@ -234,7 +234,7 @@ REFUSED = {
     ),
     "not validated": (
         ["--losses.teacher", "1", "--teacher", "x", "--data.validation", "x", *NO_OTHER_LOSS],
-        "data.validation needs losses.reconstruction, classification or clip",
+        "data.validation needs losses.reconstruction, classification, clip or latent",
     ),
 }
 
