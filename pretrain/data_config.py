@@ -54,8 +54,12 @@ class DataConfig:
     short_clips: Literal["repeat", "join", "pad"] = "repeat"
     """How to fill a crop from a shorter clip, which is drawn as often as a long one: repeat the clip, join it with
     other clips, or zero-pad it and mask the padding."""
+    join_with: Literal["any", "kind", "neighbours"] = "any"
+    """With short_clips join, the clips that follow in the crop: any clips, clips of the same kind, or clips of the same
+    kind among the 8 before and the 8 after in the corpus, which often have its speaker or instrument."""
     length_buckets: int = 8
-    """Number of length buckets when short_clips is pad; all clips of a batch come from one bucket."""
+    """Number of length buckets when short_clips is pad; all clips of a batch come from one bucket. Clips of
+    crop_seconds and more, and with max_crop_seconds the lengths that it draws, are those of the last bucket."""
     batch_clips: int = 32
     """Clips of an update, over all processes and accumulation steps; fewer where max_crop_seconds draws longer crops,
     so that a batch always has the same seconds. A clip gives two crops with losses.clip and clip_views crops,
@@ -154,9 +158,8 @@ class DataConfig:
             f"packed {self.packed} is the folder for the decoded corpus, but pack is false: drop one of them",
         )
         require(
-            not self.padded or self.max_crop_seconds is None,
-            f"short_clips pad takes clips as long as they are, up to crop_seconds, and max_crop_seconds "
-            f"{self.max_crop_seconds} draws a length: drop one of them",
+            self.join_with == "any" or self.short_clips == "join",
+            f"join_with {self.join_with} needs short_clips join, got {self.short_clips}: change one of them",
         )
         if self.batch_by == "samples":
             self._refuse_for_sorted()

@@ -160,12 +160,6 @@ def _views(recipe: Recipe) -> Iterator[str]:
             f"losses.clip_views masks needs two disjoint sets of visible tokens, but masking.ratio "
             f"{recipe.masking.ratio} leaves more than half visible: give at least 0.5"
         )
-    if losses.disjoint_views and padded:
-        yield "losses.clip_views masks and data.short_clips pad do not go together: drop one of them"
-    if losses.masked_share < 1.0 and padded:
-        yield (
-            f"losses.masked_share {losses.masked_share} and data.short_clips pad do not go together: drop one of them"
-        )
 
 
 def _targets(recipe: Recipe) -> Iterator[str]:

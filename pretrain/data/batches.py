@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from maeast_upstream.frontend import SAMPLE_RATE
 from pretrain.config import DataConfig
+from pretrain.data.buckets import LengthBuckets
 from pretrain.data.clips import Clips
-from pretrain.data.crops import COMPUTED_CLIP, Crops, NoClipError, clip_weights, draw_clips
+from pretrain.data.companions import Companions
+from pretrain.data.crops import COMPUTED_CLIP, Crops, NoClipError
+from pretrain.data.drawing import clip_weights, draw_clips
+from pretrain.data.shapes import crop_shape
 from pretrain.data.sorted_batches import SortedBatches
 from pretrain.synth.sounds import COMPUTED
-
-DRAWN_LENGTHS = 16
-"""Crop lengths of a run that draws them. Few, because each new shape costs a GPU's host: while every batch had another
-length, tiny took 0.45 s for 2,048 s of crops on an H100; 2,560 s of one length took 0.04 s."""
 
 
 class Batch(NamedTuple):
@@ -78,10 +77,10 @@ class CropBatches(Dataset[Batch]):
         self.clips, self.config, self.views, self.seed = clips, config, views, seed
         self.sharding = sharding or BatchSharding()
         self.weights = clip_weights(clips.kinds, config.kind_power)
-        self.bucket_samples: np.ndarray | None = None
+        self.companions = Companions(clips.kinds, self.weights, config.join_with)
+        self.buckets: LengthBuckets | None = None
         if config.padded:
-            longest = round(config.crop_seconds * SAMPLE_RATE)
-            self.bucket_samples = bucket_lengths(clips.lengths, longest, config.length_buckets)
+            self.buckets = LengthBuckets(clips.lengths, self.weights, config, self.sharding.number)
         self.sorted = SortedBatches(clips.lengths, config, seed) if config.batch_by == "samples" else None
 
     def __reduce__(self) -> Any:  # a worker that does not fork computes the rest again
@@ -114,7 +113,7 @@ class CropBatches(Dataset[Batch]):
         if self.config.synth_share:
             computed = round(self.config.synth_share * count)
             drawn[np.random.default_rng((self.seed, step, COMPUTED)).permutation(count)[:computed]] = COMPUTED_CLIP
-        crops = Crops(self.clips, self.config, self.views, (self.seed, step), samples, drawn, self.weights)
+        crops = Crops(self.clips, self.config, self.views, (self.seed, step), samples, drawn, self.companions)
         crops.draw(random)
         return crops, self.sharding.clips(accumulation_step, count), count
 
@@ -123,47 +122,12 @@ class CropBatches(Dataset[Batch]):
         if self.sorted is not None:
             samples, drawn = self.sorted.batch(step)
             return samples, len(drawn), drawn
-        if self.bucket_samples is not None:
-            return self._draw_bucket(self.bucket_samples, random)
+        if self.buckets is not None:
+            return self.buckets.draw(random)
         samples, count = crop_shape(self.config, self.sharding.number, random)
         if self.config.computed_only:
             return samples, count, np.full(count, COMPUTED_CLIP)
         return samples, count, draw_clips(self.weights, count, random)
-
-    def _draw_bucket(self, bucket_samples: np.ndarray, random: np.random.Generator) -> tuple[int, int, np.ndarray]:
-        samples = int(bucket_samples[draw_clips(self.weights, 1, random)[0]])
-        clips = self.config.batch_clips * self.config.crop_seconds / (samples / SAMPLE_RATE)
-        count = divisible_count(clips, self.sharding.number)
-        return samples, count, draw_clips(self.weights * (bucket_samples == samples), count, random)
-
-
-def crop_shape(config: DataConfig, micro_batches: int, random: np.random.Generator) -> tuple[int, int]:
-    """Samples of a crop and number of clips of a batch."""
-    shortest, longest = config.crop_seconds, config.max_crop_seconds
-    if longest is None:
-        return round(shortest * SAMPLE_RATE), config.batch_clips
-    seconds = float(np.geomspace(shortest, longest, DRAWN_LENGTHS)[random.integers(DRAWN_LENGTHS)])
-    return round(seconds * SAMPLE_RATE), divisible_count(config.batch_clips * shortest / seconds, micro_batches)
-
-
-def divisible_count(count: float, micro_batches: int) -> int:
-    """About ``count`` clips that can be cut into equal micro-batches of at least two clips."""
-    return max(2, round(count / micro_batches)) * micro_batches
-
-
-def bucket_lengths(lengths: np.ndarray, longest: int, buckets: int) -> np.ndarray:
-    """The length to which each clip is padded.
-
-    Args:
-        lengths: (clips,) samples.
-        longest: the most samples of a row, to which longer clips are cropped.
-        buckets: number of padded lengths, whose ratios are equal.
-    """
-    cut = lengths.clip(max=longest)
-    edges = np.geomspace(cut.min(), longest, buckets + 1)[1:].round().astype(np.int64)
-    edges[-1] = longest
-    padded: np.ndarray = edges[edges.searchsorted(cut)]
-    return padded
 
 
 def batches(

@@ -183,7 +183,8 @@ def corpus_digest(source: CropBatches | ShardBatches, corpus: str) -> str:
 
 def refuse_for_shards(data: DataConfig) -> None:
     """ValueError if a setting needs numbered clips; names it and data.pack."""
-    for name, unset in (("kind_power", 1.0), ("min_seconds", 0.0), ("batch_by", "clips"), ("synth_share", 0.0)):
+    needing = {"kind_power": 1.0, "min_seconds": 0.0, "batch_by": "clips", "synth_share": 0.0, "join_with": "any"}
+    for name, unset in needing.items():
         if getattr(data, name) != unset:
             raise ValueError(
                 f"data.{name} {getattr(data, name)} and streamed shards (data.pack false) do not go together: give "

@@ -12,6 +12,7 @@ from torch import Tensor
 from maeast_upstream.audio.reading import AudioError
 from pretrain.config import DataConfig
 from pretrain.data.clips import Clips
+from pretrain.data.companions import Companions
 from pretrain.synth.sounds import computed_crop
 
 MIX_DB = (-25.0, -8.0)
@@ -42,7 +43,7 @@ class Crops:
         key: tuple[int, int],
         samples: int,
         drawn: np.ndarray,
-        weights: np.ndarray,
+        companions: Companions,
     ) -> None:
         """Describe a batch.
 
@@ -53,10 +54,10 @@ class Crops:
             key: seed and step.
             samples: length of a crop.
             drawn: (count,) numbers of the clips of the batch, `COMPUTED_CLIP` for computed ones.
-            weights: (clips,) how often each clip of the corpus is drawn.
+            companions: chooses clips for a crop that its own clip does not fill.
         """
         self.clips, self.config, self.views, self.key = clips, config, views, key
-        self.samples, self.drawn, self.weights = samples, drawn, weights
+        self.samples, self.drawn, self.companions = samples, drawn, companions
         self.reads, self.failures = 0, dict[str, str]()
         self._crops: dict[tuple[int, int], np.ndarray] = {}
 
@@ -109,7 +110,7 @@ class Crops:
         while missing > 0:
             key = (clip, view, MAX_ATTEMPTS + len(pieces))
             random = np.random.default_rng((*self.key, *key))
-            number = int(draw_clips(self.weights, 1, random)[0])
+            number = self.companions.beside(int(self.drawn[clip]), random)
             pieces.append(self._read(number, missing, random.random(), key))
             missing -= len(pieces[-1])
         return np.concatenate(pieces)
@@ -124,7 +125,7 @@ class Crops:
                 name = self.clips.name(number)
                 self.failures[name] = str(error).removeprefix(f"{name}: ")
             random = np.random.default_rng((*self.key, *key, attempt))
-            number = int(draw_clips(self.weights, 1, random)[0])
+            number = self.companions.any(random)
         raise NoClipError
 
 
@@ -141,20 +142,6 @@ def crop_starts(lengths: np.ndarray, samples: int, positions: np.ndarray, repeat
     choices = np.where(lengths < samples, short, lengths - samples + 1)
     starts: np.ndarray = (positions * choices).astype(np.int64)
     return starts
-
-
-def clip_weights(kinds: np.ndarray, class_balance_power: float) -> np.ndarray:
-    """(clips,) how often each clip is drawn, so that a kind's share follows its number of clips to this power."""
-    _, kind, counts = np.unique(kinds, return_inverse=True, return_counts=True)
-    weights: np.ndarray = counts[kind] ** (class_balance_power - 1.0)
-    return weights
-
-
-def draw_clips(weights: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """(count,) numbers of clips, each drawn in proportion to its weight."""
-    cumulative = weights.cumsum()
-    drawn: np.ndarray = cumulative.searchsorted(random.random(count) * cumulative[-1], side="right")
-    return drawn.clip(max=len(weights) - 1)
 
 
 def draw_partners(views: int, count: int, random: np.random.Generator) -> np.ndarray:

@@ -23,10 +23,11 @@ from maeast_upstream.display import without_secrets
 from maeast_upstream.messages import install_extra
 from maeast_upstream.storage.remote import is_remote, open_remote
 from pretrain.config import DataConfig
-from pretrain.data.batches import Batch, BatchSharding, crop_shape
+from pretrain.data.batches import Batch, BatchSharding
 from pretrain.data.clips import first_sample, read_crop
 from pretrain.data.crops import MIX_DB, draw_partners, mix, repeat
 from pretrain.data.listing import list_shards
+from pretrain.data.shapes import crop_shape
 
 logger = logging.getLogger(__name__)
 

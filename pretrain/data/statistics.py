@@ -29,6 +29,8 @@ UNRELATED_SETTINGS = frozenset(
     }
 )
 """Settings of the data that do not change what a crop sounds like."""
+NEWER_SETTINGS = {"batch_by": "clips", "synth_share": 0.0, "join_with": "any"}
+"""Settings with defaults that a digest leaves out, because statistics of versions without them stay valid."""
 
 
 def measure(
@@ -82,10 +84,9 @@ def measurement_digest(corpus_digest: str, data: DataConfig, frontend: FrontendC
         frontend: how the spectrogram is made.
     """
     settings = {name: value for name, value in asdict(data).items() if name not in UNRELATED_SETTINGS}
-    if data.batch_by == "clips":  # as in the digests of versions that had no other batches
-        del settings["batch_by"]
-    if not data.synth_share:  # as in the digests of versions that had no computed sounds
-        del settings["synth_share"]
+    for name, default in NEWER_SETTINGS.items():
+        if settings[name] == default:
+            del settings[name]
     text = json.dumps([corpus_digest, settings, asdict(frontend)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LETTERS]
 

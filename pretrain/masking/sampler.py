@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from maeast_upstream.model import ModelConfig
 from pretrain.config import LossConfig, MaskConfig
 from pretrain.masking.mask_types import MASK_TYPES
-from pretrain.masking.padding import fit_masks, token_padding
+from pretrain.masking.padding import fit_disjoint_masks, fit_masks, share_of_masked, token_padding
 from pretrain.masking.published import spans_official, spans_official_scores
 from pretrain.masking.rules import (
     Grid,
@@ -92,7 +92,11 @@ class MaskSampler:
         if lengths is None:
             return Masks(visible, masked)
         padding = token_padding(lengths, num_tokens, self.model)
-        return Masks(*fit_masks(visible, masked, padding, self.masking.ratio, noise[0]), padding)
+        fit = fit_disjoint_masks if self.losses.disjoint_views else fit_masks
+        visible, masked = fit(visible, masked, padding, self.masking.ratio, noise[0])
+        if self.losses.masked_share < 1.0:
+            masked = share_of_masked(masked, padding, self.losses.masked_share, noise[1])
+        return Masks(visible, masked, padding)
 
     def draw(self, batch: int, num_tokens: int, generator: Generator) -> Masks:
         """Fresh masks for ``batch`` rows of N tokens, with all masked tokens.
@@ -117,11 +121,13 @@ class MaskSampler:
         return mixed_scores(types, grid, mask_ratio, generator)
 
     def _draw_block(self, batch: int, num_tokens: int, generator: Generator, noise: bool) -> list[Tensor]:
-        """Visible and predicted tokens of each row; with ``noise`` also (B, N) uniform random numbers."""
+        """Visible and predicted tokens of each row; with ``noise`` all masked tokens and (B, N) uniform numbers."""
         visible, masked, _ = self.draw(batch, num_tokens, generator)
-        if self.losses.masked_share < 1.0:
+        partial = self.losses.masked_share < 1.0
+        if partial and not noise:
             masked = subsample_masked(masked, self.losses.masked_share, generator)
-        uniform = [torch.rand(batch, num_tokens, generator=generator, device=generator.device)] if noise else []
+        draws = 1 + partial if noise else 0
+        uniform = [torch.rand(batch, num_tokens, generator=generator, device=generator.device) for _ in range(draws)]
         return [visible, masked, *uniform]
 
 

@@ -99,16 +99,6 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
             {"losses": VIEWS, "masking": MaskConfig(ratio=0.4)},
             "losses.clip_views masks .* masking.ratio 0.4 leaves more than half",
         ),
-        (
-            Recipe,
-            {"losses": VIEWS, "data": DataConfig(short_clips="pad")},
-            "losses.clip_views masks and data.short_clips pad do not go together",
-        ),
-        (
-            Recipe,
-            {"losses": LossConfig(masked_share=0.5), "data": DataConfig(short_clips="pad")},
-            "losses.masked_share 0.5 and data.short_clips pad do not go together",
-        ),
         (LossConfig, {"latent": -1.0}, "must not be negative"),
         (LossConfig, {"latent_layers": 0}, "latent_layers must be at least 1, got 0"),
         (
@@ -187,8 +177,8 @@ VIEWS = LossConfig(clip=1.0, clip_views="masks")
         ),
         (
             DataConfig,
-            {"short_clips": "pad", "max_crop_seconds": 20.0},
-            "short_clips pad .* max_crop_seconds 20.0",
+            {"short_clips": "pad", "join_with": "kind"},
+            "join_with kind needs short_clips join, got pad",
         ),
         (OptimConfig, {"accumulation_steps": 0}, "accumulation_steps must be at least 1"),
         (
@@ -272,3 +262,9 @@ ABSURD = [
 def test_a_number_that_no_run_needs_is_refused_by_name(section, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         section(**settings)
+
+
+def test_padding_goes_with_every_view_share_and_crop_length():
+    data = DataConfig(short_clips="pad", max_crop_seconds=20.0)
+    for losses in (VIEWS, LossConfig(masked_share=0.5), LossConfig(clip=1.0)):
+        assert Recipe(data=data, losses=losses).data.padded

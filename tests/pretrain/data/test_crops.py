@@ -6,7 +6,8 @@ from maeast_upstream.data.packed import Packed, to_float
 from pretrain.config import DataConfig
 from pretrain.data.batches import BatchSharding, CropBatches, batches
 from pretrain.data.clips import PackedClips
-from pretrain.data.crops import clip_weights, draw_partners, mix
+from pretrain.data.crops import draw_partners, mix
+from pretrain.data.drawing import clip_weights
 
 
 def ramp_corpus(lengths, kinds=None):
@@ -164,9 +165,9 @@ def test_padded_clips_share_a_batch_with_clips_of_like_length():
     lengths = [1600 * n for n in range(2, 12)]
     config = DataConfig(crop_seconds=1.0, batch_clips=16, short_clips="pad", length_buckets=4)
     crops = CropBatches(ramp_corpus(lengths), config, 1, seed=0)
-    assert len(set(crops.bucket_samples.tolist())) == 4
+    assert len(set(crops.buckets.samples.tolist())) == 4
     shapes = set()
-    for step in range(40):
+    for step in range(80):
         batch = crops[step]
         rows, samples = batch.waveforms.shape
         shapes.add(samples)
@@ -176,7 +177,7 @@ def test_padded_clips_share_a_batch_with_clips_of_like_length():
         for row, length in zip(batch.waveforms, batch.lengths, strict=True):
             assert (row[length:] == 0).all()
             assert (row[:length] != 0).float().mean() > 0.99
-    assert shapes == set(crops.bucket_samples.tolist())
+    assert shapes == set(crops.buckets.samples.tolist())
 
 
 @pytest.mark.parametrize("short_clips", ["repeat", "join", "pad"])
@@ -198,3 +199,99 @@ def test_each_row_says_where_in_its_clip_it_begins(short_clips, views):
             shown = shown % lengths[clip] if short_clips == "repeat" else shown[shown < lengths[clip]]
             expected = to_float(audio[offsets[clip] + shown])
             assert np.array_equal(batch.waveforms[row, : len(shown)], expected)
+
+
+def test_parts_of_a_padded_batch_are_the_same_for_processes_and_accumulation_steps():
+    corpus = ramp_corpus([9000, 7000, 3000, 12000, 800, 5000, 1700])
+    config = DataConfig(
+        crop_seconds=0.3, max_crop_seconds=0.6, batch_clips=24, mix=True, short_clips="pad", min_gain_db=-6
+    )
+    for step in range(4):
+        parts = [CropBatches(corpus, config, 2, 1, BatchSharding(1, 0, 4))[4 * step + number] for number in range(4)]
+        for number in range(4):
+            for processes, rank, item in ((4, number, step), (2, number % 2, 2 * step + number // 2)):
+                own = CropBatches(corpus, config, 2, 1, BatchSharding(processes, rank, 4 // processes))[item]
+                assert own.first == parts[number].first
+                assert own.clips == parts[number].clips
+                assert torch.equal(own.waveforms, parts[number].waveforms)
+                assert torch.equal(own.lengths, parts[number].lengths)
+
+
+def test_with_padding_a_short_clip_is_drawn_as_often_as_a_long_one_and_kinds_keep_their_balance():
+    lengths = [1600] * 4 + [3200] * 4 + [16_000] * 4
+    kinds = ["a"] * 2 + ["b"] * 10
+    config = DataConfig(crop_seconds=1.0, batch_clips=8, short_clips="pad", length_buckets=3, kind_power=0.0)
+    crops = CropBatches(ramp_corpus(lengths, kinds), config, 1, seed=0)
+    counts = np.zeros(12)
+    for step in range(6000):
+        counts += np.bincount(crops.crops(step)[0].drawn, minlength=12)
+    shares = counts / counts.sum()
+    assert np.abs(shares[:2] - 0.25).max() < 0.02
+    assert np.abs(shares[2:] - 0.05).max() < 0.008
+
+
+def test_with_padding_and_drawn_lengths_long_clips_are_cropped_and_batches_keep_their_seconds():
+    lengths = [1600, 4000, 8000, 12_000, 40_000, 60_000]
+    config = DataConfig(crop_seconds=0.5, max_crop_seconds=2.0, batch_clips=32, short_clips="pad", length_buckets=4)
+    crops = CropBatches(ramp_corpus(lengths), config, 1, seed=0)
+    shapes = set()
+    for step in range(150):
+        batch = crops[step]
+        rows, samples = batch.waveforms.shape
+        shapes.add(samples)
+        assert abs(rows * samples - 32 * 8000) <= samples
+        for clip, length in zip(batch.clips, batch.lengths.tolist(), strict=True):
+            assert length == min(lengths[clip], samples)
+    assert max(shapes) == 32_000
+    assert min(shapes) < 4000
+    assert len(shapes) == 16 + len(set(crops.buckets.samples.tolist())) - 1
+
+
+def test_views_of_a_short_padded_clip_differ_in_gain_and_partner_only():
+    corpus = ramp_corpus([1600] * 6)
+    config = DataConfig(crop_seconds=1.0, batch_clips=16, short_clips="pad")
+    plain = CropBatches(corpus, config, 2, seed=0)[0].waveforms.chunk(2)
+    assert torch.equal(*plain)
+    config = DataConfig(crop_seconds=1.0, batch_clips=16, short_clips="pad", mix=True, min_gain_db=-6)
+    first, second = CropBatches(corpus, config, 2, seed=0)[0].waveforms.chunk(2)
+    assert (first != second).any(dim=1).all()
+
+
+def joined(lengths, kinds, join_with, steps=4):
+    config = DataConfig(crop_seconds=0.3, batch_clips=16, short_clips="join", join_with=join_with)
+    crops = CropBatches(ramp_corpus(lengths, kinds), config, 2, seed=0)
+    for step in range(steps):
+        batch = crops[step]
+        for row, first in zip((batch.waveforms * 32768).round().long() // 1000, batch.clips * 2, strict=True):
+            assert row[0] == first
+            yield first, set(row.tolist()) - {first}
+
+
+def test_clips_are_joined_with_clips_of_their_kind():
+    kinds = ["speech", "music", ""] * 9
+    others = [(first, other) for first, rest in joined([700] * 27, kinds, "kind") for other in rest]
+    assert all(kinds[first] == kinds[other] for first, other in others)
+    assert len({other - first for first, other in others}) > 10, "any of them"
+
+
+def test_clips_are_joined_with_their_neighbours_of_the_same_kind():
+    kinds = ["speech"] * 14 + ["music"] * 12 + ["speech"]
+    others = [(first, other) for first, rest in joined([700] * 27, kinds, "neighbours") for other in rest]
+    assert all(kinds[first] == kinds[other] for first, other in others)
+    assert all(abs(first - other) <= 8 for first, other in others if first < 26)
+    assert {abs(first - other) for first, other in others if first < 26} == set(range(1, 9))
+
+
+def test_a_clip_without_neighbours_of_its_kind_is_joined_with_others_of_it():
+    kinds = ["speech"] + ["music"] * 10 + ["speech"] * 2
+    for first, rest in joined([700] * 13, kinds, "neighbours"):
+        if first == 0:
+            assert rest <= {11, 12}
+
+
+def test_what_clips_are_joined_with_by_default_is_what_it_was():
+    batch = CropBatches(ramp_corpus([900] * 20), DataConfig(crop_seconds=0.3, batch_clips=3, short_clips="join"), 1, 0)[
+        0
+    ]
+    clips = (batch.waveforms[:, ::900] * 32768).round().long() // 1000
+    assert clips.tolist() == [[12, 15, 18, 4, 8, 1], [5, 12, 18, 12, 12, 7], [0, 15, 2, 9, 14, 9]]

@@ -6,7 +6,7 @@ import torch
 from maeast_upstream.config import Normalisation
 from maeast_upstream.frontend import num_frames
 from pretrain.config import LossConfig
-from pretrain.masking.padding import fit_masks, token_padding
+from pretrain.masking.padding import fit_disjoint_masks, fit_masks, share_of_masked, token_padding
 from pretrain.masking.rules import num_masked
 from pretrain.trainer import Trainer
 from pretrain.training.build import build_objective, build_sampler
@@ -86,10 +86,60 @@ def test_what_lies_in_the_padding_changes_nothing(padded):
     assert float(one) == float(other)
 
 
+def drawn_masks(rows, tokens, ratio, generator):
+    order = torch.rand(rows, tokens, generator=generator).argsort(1)
+    count = num_masked(tokens, ratio)
+    return order[:, count:], order[:, :count]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.6, 0.75, 0.9])
+def test_two_views_of_a_padded_clip_see_different_tokens_and_their_own_exact_number(ratio):
+    generator = torch.Generator().manual_seed(0)
+    valid = torch.tensor([2, 3, 5, 8, 13, 40, 47, 48])
+    padding = (torch.arange(48) >= valid[:, None]).repeat(2, 1)
+    noise = torch.rand(16, 48, generator=generator)
+    visible, masked = fit_disjoint_masks(*drawn_masks(16, 48, ratio, generator), padding, ratio, noise)
+    assert torch.equal(torch.cat([visible, masked], 1).sort(1).values, torch.arange(48).expand(16, -1))
+    for clip, count in enumerate(valid.tolist()):
+        seen = [set(visible[row].tolist()) & set(range(count)) for row in (clip, clip + 8)]
+        assert [len(tokens) for tokens in seen] == [count - num_masked(count, ratio)] * 2
+        assert not seen[0] & seen[1]
+
+
+def test_two_views_of_a_clip_without_padding_keep_the_disjoint_masks_that_were_drawn(recipe):
+    recipe = dataclasses.replace(recipe, losses=LossConfig(clip=1.0, clip_views="masks"))
+    drawn = build_sampler(recipe).draw(8, 48, torch.Generator().manual_seed(0))
+    visible, masked = (torch.cat([index[::2], index[1::2]]) for index in drawn[:2])
+    fitted = fit_disjoint_masks(visible, masked, torch.zeros(8, 48, dtype=torch.bool), 0.75, torch.rand(8, 48))
+    for one, other in zip(fitted, (visible, masked), strict=True):
+        assert torch.equal(one.sort(1).values, other.sort(1).values)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.99])
+def test_each_padded_row_predicts_its_share_of_its_masked_tokens(share):
+    generator = torch.Generator().manual_seed(0)
+    valid = torch.tensor([2, 3, 5, 8, 13, 40, 47, 48])
+    padding = torch.arange(48) >= valid[:, None]
+    noise, more = torch.rand(2, 8, 48, generator=generator)
+    _, masked = fit_masks(*drawn_masks(8, 48, 0.75, generator), padding, 0.75, noise)
+    chosen = share_of_masked(masked, padding, share, more)
+    assert chosen.shape == (8, max(1, round(share * 36)))
+    for row, count in enumerate(valid.tolist()):
+        tokens = chosen[row].tolist()
+        assert len(set(tokens)) == len(tokens)
+        assert set(tokens) <= set(masked[row].tolist())
+        kept = max(1, round(share * num_masked(count, 0.75)))
+        assert sum(token < count for token in tokens) == min(kept, len(tokens))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("losses", [LossConfig(clip=1.0), LossConfig()])
-def test_a_run_on_clips_of_all_lengths(recipe, losses):
-    data = dataclasses.replace(recipe.data, short_clips="pad", crop_seconds=2.0)
+@pytest.mark.parametrize(
+    "losses",
+    [LossConfig(clip=1.0), LossConfig(), LossConfig(clip=1.0, clip_views="masks"), LossConfig(masked_share=0.4)],
+)
+@pytest.mark.parametrize("longest", [None, 3.0])
+def test_a_run_on_clips_of_all_lengths(recipe, losses, longest):
+    data = dataclasses.replace(recipe.data, short_clips="pad", crop_seconds=1.0, max_crop_seconds=longest)
     trainer = Trainer(dataclasses.replace(recipe, data=data, losses=losses))
     assert trainer.train()
     assert all(bool(p.isfinite().all()) for p in trainer.objective.parameters())
