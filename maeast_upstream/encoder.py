@@ -239,25 +239,50 @@ class Encoder(SpanEncoder):
         """`load_model` under the name that hub libraries use; ``options`` are its keyword arguments."""
         return load_model(source, **options)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write model.safetensors and config.json into ``folder``."""
-        checkpoint.save_folder(Path(folder), self.network, self.config)
+    def save_pretrained(self, folder: str | Path, *, card: checkpoint.Card | None = None) -> None:
+        """Write model.safetensors, config.json and a model card, README.md, into ``folder``, which is replaced.
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, revision: str | None = None) -> str:
-        """Upload to a hub repository, which is created if it does not exist; returns the address of the commit."""
+        Args:
+            folder: The folder to make. A card in it that somebody has edited stays, and a message says so.
+            card: What the card says beyond the settings: licence, languages, data sets, results.
+        """
+        self._save(Path(folder), Path(folder).resolve().name, card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        card: checkpoint.Card | None = None,
+    ) -> str:
+        """Upload to a hub repository, which is created if it does not exist; returns the address of the commit.
+
+        Args:
+            repo_id: Such as "organization/name". A card in it that somebody has edited stays, and a message says so.
+            private: Whether a new repository is.
+            revision: The branch; None for the main one.
+            card: As in `save_pretrained`.
+        """
         from huggingface_hub import HfApi
 
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder) / "model")
+            self._save(Path(folder) / "model", repo_id, card)
+            kept = checkpoint.edited_on_hub(api, repo_id, revision)
             return str(
                 api.upload_folder(
                     repo_id=repo_id,
                     folder_path=Path(folder) / "model",
                     revision=revision,
+                    ignore_patterns=[checkpoint.CARD_NAME] if kept else None,
                 )
             )
+
+    def _save(self, folder: Path, name: str, card: checkpoint.Card | None) -> None:
+        text = checkpoint.card_of(self.network, self.config, name, card)
+        checkpoint.save_folder(folder, self.network, self.config, card=text)
 
     def _plan(self, clips: Sequence[Tensor], grid: TimeGrid) -> Iterator[list[int]]:
         return plan_batches([len(clip) for clip in clips], grid, self.batch_limits(clips))

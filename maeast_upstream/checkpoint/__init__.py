@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from maeast_upstream.lazy import lazily
 
 if TYPE_CHECKING:
+    from maeast_upstream.checkpoint.card import Card
     from maeast_upstream.checkpoint.folder import (
         Loaded,
         package_version,
@@ -13,15 +14,20 @@ if TYPE_CHECKING:
         save_published,
         save_state,
     )
-    from maeast_upstream.checkpoint.layout import CONFIG_NAME, WEIGHTS_NAME
+    from maeast_upstream.checkpoint.layout import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
     from maeast_upstream.checkpoint.loading import read, read_config, read_published
     from maeast_upstream.checkpoint.places import BUNDLED, resolve
+    from maeast_upstream.checkpoint.publishing import card_of, edited_on_hub
 
 __all__ = [
     "BUNDLED",
+    "CARD_NAME",
     "CONFIG_NAME",
     "WEIGHTS_NAME",
+    "Card",
     "Loaded",
+    "card_of",
+    "edited_on_hub",
     "package_version",
     "read",
     "read_config",
@@ -33,9 +39,11 @@ __all__ = [
     "save_state",
 ]
 _MODULES = {
+    "card": ("Card",),
     "folder": ("Loaded", "package_version", "repair", "save_folder", "save_published", "save_state"),
-    "layout": ("CONFIG_NAME", "WEIGHTS_NAME"),
+    "layout": ("CARD_NAME", "CONFIG_NAME", "WEIGHTS_NAME"),
     "loading": ("read", "read_config", "read_published"),
     "places": ("BUNDLED", "resolve"),
+    "publishing": ("card_of", "edited_on_hub"),
 }
 __getattr__ = lazily(__name__, {name: f"{module}:{name}" for module, names in _MODULES.items() for name in names})

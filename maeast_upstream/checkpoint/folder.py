@@ -1,6 +1,7 @@
 """Reads and writes checkpoint folders, which hold model.safetensors and config.json; writes published files."""
 
 import json
+import logging
 import math
 import shutil
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maeast_upstream.checkpoint import published
+from maeast_upstream.checkpoint.card import keep_edited
 from maeast_upstream.checkpoint.layout import (
+    CARD_NAME,
     CONFIG_NAME,
     RUN_ENCODERS,
     WEIGHTS_NAME,
@@ -27,6 +30,7 @@ from maeast_upstream.model import MaeAst
 from maeast_upstream.storage.atomic import remove_leftovers, replacing_folder, restore_folder
 from maeast_upstream.version import __version__
 
+logger = logging.getLogger(__name__)
 MAX_WEIGHT = 1e4
 """No weight of a trained network is near it, and from it a few layers reach the end of float32."""
 
@@ -66,20 +70,34 @@ def read_folder(folder: Path) -> Loaded:
     return validated(folder, config, state)
 
 
-def save_folder(folder: Path, network: MaeAst, config: EncoderConfig, dtype: torch.dtype = torch.float32) -> None:
+def save_folder(
+    folder: Path,
+    network: MaeAst,
+    config: EncoderConfig,
+    dtype: torch.dtype = torch.float32,
+    card: str | None = None,
+) -> None:
     """Write a checkpoint folder; an earlier folder of that name is replaced once the new one is complete.
+
+    A model card that somebody has edited stays as it is.
 
     Args:
         folder: The folder to make; parent folders are made, too.
         network: Holds the weights.
         config: Becomes config.json.
         dtype: The type of the stored weights; float16 halves the file.
+        card: The text of its model card, see `maeast_upstream.checkpoint.card`; None for none.
     """
-    save_state(folder, {name: value.detach().cpu() for name, value in network.state_dict().items()}, config, dtype)
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    save_state(folder, state, config, dtype, card)
 
 
 def save_state(
-    folder: Path, state: dict[str, Tensor], config: EncoderConfig, dtype: torch.dtype = torch.float32
+    folder: Path,
+    state: dict[str, Tensor],
+    config: EncoderConfig,
+    dtype: torch.dtype = torch.float32,
+    card: str | None = None,
 ) -> None:
     """Write weights that are not in a network, as `save_folder` does."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +106,11 @@ def save_state(
         save_file({name: value.to(dtype).contiguous() for name, value in state.items()}, part / WEIGHTS_NAME)
         (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         shutil.copymode(part / CONFIG_NAME, part / WEIGHTS_NAME)  # safetensors writes 0600 whatever the umask
+        if keep_edited(folder, part):
+            if card is not None:
+                logger.warning("%s: edited, so it stays as it is; remove it for a new one", folder / CARD_NAME)
+        elif card is not None:
+            (part / CARD_NAME).write_text(card, encoding="utf-8")
 
 
 def repair(run: Path) -> None:

@@ -11,6 +11,12 @@ from maeast_upstream.config import EncoderConfig, FrontendConfig, ModelConfig, N
 from maeast_upstream.storage.json_file import read_json
 
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
+CARD_NAME = "README.md"
+"""The model card, as the hub names it."""
+CARD_NAMES = (CARD_NAME, "MODEL_CARD.md")
+"""Where a card may stand; the second in the package, whose folder is no repository."""
+PRETRAINING_ONLY = ("decoder", "reconstruction_head", "classification_head")
+"""How the names of tensors begin that the encoder does not use."""
 RUN_ENCODERS = ("ema", "best", "last")
 """Checkpoint folders inside a pretraining run, the preferred one first."""
 TUNED_ENCODER = "encoder"
@@ -123,3 +129,8 @@ def _linear(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[i
 def _norm(name: str, dim: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.weight", (dim,)
     yield f"{name}.bias", (dim,)
+
+
+def encoder_size(sizes: Mapping[str, int]) -> int:
+    """The number of weights without those that only pretraining needs, from the number in each tensor."""
+    return sum(size for name, size in sizes.items() if not name.startswith(PRETRAINING_ONLY))

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from maeast_upstream.checkpoint import download
-from maeast_upstream.checkpoint.layout import CONFIG_NAME, WEIGHTS_NAME
+from maeast_upstream.checkpoint.layout import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
 from maeast_upstream.checks import quote
 from maeast_upstream.messages import shortened
 
@@ -58,7 +58,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME]))
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME, CARD_NAME]))
     except Exception as error:  # the remedy is the same, whatever the client of the hub raises
         reason = shortened(error)
         raise ValueError(

@@ -7,25 +7,24 @@ from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.messages import counted
 
-CARD_NAME = "MODEL_CARD.md"
-"""File beside the weights that describes data, training, licences, intended use and known weaknesses."""
-
 
 def main(argv: Sequence[str]) -> int:
     """Show a checkpoint's sizes, front end, readout, provenance and model card."""
     args = build_parser().parse_args(argv)
     from maeast_upstream import checkpoint
+    from maeast_upstream.checkpoint.card import read_card
+    from maeast_upstream.checkpoint.layout import CARD_NAMES, encoder_size
     from maeast_upstream.checks import printable
     from maeast_upstream.storage.text import read_text
 
     path = checkpoint.resolve(args.checkpoint)
     loaded = checkpoint.read(path)
     model = loaded.config.model
-    decoder = ("decoder", "reconstruction_head", "classification_head")
-    encoder_size = sum(v.numel() for k, v in loaded.state.items() if not k.startswith(decoder))
-    size = sum(v.numel() for v in loaded.state.values())
+    sizes = {name: value.numel() for name, value in loaded.state.items()}
     print(f"checkpoint      {path}")
-    print(f"parameters      {size / 1e6:.1f} M, of which {encoder_size / 1e6:.1f} M in the encoder")
+    print(
+        f"parameters      {sum(sizes.values()) / 1e6:.1f} M, of which {encoder_size(sizes) / 1e6:.1f} M in the encoder"
+    )
     print(
         f"tokens          {model.patch_frames} frames x {model.patch_mels} mels; {model.mel_patches} for each time step"
     )
@@ -35,8 +34,9 @@ def main(argv: Sequence[str]) -> int:
         values = dataclasses.asdict(getattr(loaded.config, section.name))
         line = ", ".join(f"{name} {value}" for name, value in values.items() if value != {})
         print(f"{section.name:<16}{printable(line)}")
-    if (path / CARD_NAME).is_file():
-        print("\n" + "\n".join(map(printable, read_text(path / CARD_NAME).strip().splitlines())))
+    for card in [path / name for name in CARD_NAMES if (path / name).is_file()][:1]:
+        _, body = read_card(read_text(card))
+        print("\n" + "\n".join(map(printable, body.strip().splitlines())))
     return ExitStatus.DONE
 
 

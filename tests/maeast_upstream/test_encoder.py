@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maeast_upstream import Encoder, Readout, batching, load_model
+from maeast_upstream.checkpoint import Card
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.model import patchify, preset
 from maeast_upstream.time_grid import TimeGrid, window_ranges, window_starts
@@ -368,25 +369,51 @@ def test_saved_and_loaded_again_it_is_the_same(make_encoder, tmp_path):
     assert torch.equal(encoder.encode(clip).hidden_states[-1], again.encode(clip).hidden_states[-1])
 
 
-def test_push_to_hub_uploads_both_files(make_encoder, monkeypatch):
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub with one repository in a folder, in place of the real one."""
     import huggingface_hub
-
-    uploaded = {}
 
     class Api:
         def create_repo(self, repo_id, **options):
-            uploaded["repo"] = repo_id
+            assert repo_id == "me/model"
 
-        def upload_folder(self, *, repo_id, folder_path, revision):
-            uploaded["files"] = sorted(path.name for path in folder_path.iterdir())
+        def file_exists(self, repo_id, name, *, revision):
+            return (tmp_path / "hub" / name).exists()
+
+        def hf_hub_download(self, repo_id, name, *, revision):
+            return str(tmp_path / "hub" / name)
+
+        def upload_folder(self, *, repo_id, folder_path, revision, ignore_patterns):
+            (tmp_path / "hub").mkdir(exist_ok=True)
+            for path in folder_path.iterdir():
+                if path.name not in (ignore_patterns or []):
+                    (tmp_path / "hub" / path.name).write_bytes(path.read_bytes())
             return "commit"
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert make_encoder().push_to_hub("me/model") == "commit"
-    assert uploaded == {
-        "repo": "me/model",
-        "files": ["config.json", "model.safetensors"],
-    }
+    return tmp_path / "hub"
+
+
+def test_push_to_hub_uploads_weights_settings_and_card(make_encoder, hub):
+    assert make_encoder().push_to_hub("me/model", card=Card(license="mit")) == "commit"
+    assert sorted(path.name for path in hub.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    card = (hub / "README.md").read_text()
+    assert "license: mit" in card
+    assert 'load_model("me/model")' in card
+
+
+def test_push_to_hub_replaces_a_card_unless_it_was_edited(make_encoder, hub, caplog):
+    make_encoder().push_to_hub("me/model")
+    make_encoder().push_to_hub("me/model", card=Card(license="mit"))
+    assert "license: mit" in (hub / "README.md").read_text()
+    assert not caplog.records
+    (hub / "README.md").write_text("# mine")
+    (hub / "config.json").unlink()
+    make_encoder().push_to_hub("me/model", card=Card(license="cc0-1.0"))
+    assert (hub / "README.md").read_text() == "# mine"
+    assert (hub / "config.json").exists()
+    assert "me/model: its README.md was edited" in caplog.text
 
 
 @pytest.mark.parametrize(("tokens", "hop_ms"), [("patch", None), ("patch", 40.0), ("frame", None)])
