@@ -96,9 +96,10 @@ def find_recipe(name: str) -> str:
 
 
 def packaged_recipes() -> list[str]:
-    """Names of the recipes in the package."""
-    files = configs_folder().iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    """Names of the recipes in the package, such as debug_cpu or published/mae_ast_patch_chunk."""
+    folder = configs_folder()
+    files = [*folder.glob("*.yaml"), *folder.glob("published/*.yaml")]
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in files)
 
 
 def find_corpus(corpus: str, argv: Sequence[str]) -> str:

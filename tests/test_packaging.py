@@ -161,6 +161,12 @@ def test_the_wheel_has_the_page_of_maeast_map(wheel):
     assert page <= set(zipfile.ZipFile(wheel).namelist())
 
 
+def test_the_wheel_has_the_recipes_of_the_published_runs(wheel):
+    names = {path.name for path in (ROOT / "configs" / "published").glob("*.yaml")}
+    assert len(names) == 3
+    assert {f"maeast_upstream/configs/published/{name}" for name in names} <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_the_wheel_has_the_configs_of_s3prl_s_tasks_and_the_corpus_it_lacks(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"maeast_upstream/configs/superb/{path.name}" for path in (ROOT / "configs" / "superb").glob("*.yaml")}

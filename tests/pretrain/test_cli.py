@@ -11,13 +11,31 @@ import yaml
 from maeast_upstream import load_model
 from maeast_upstream.cli import main as maeast
 from maeast_upstream.cli import run
+from maeast_upstream.storage.settings import flatten
 from pretrain import cli
 from pretrain.cli import main, read_recipe
 from pretrain.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 AUDIO = ROOT / "tests" / "data" / "audio"
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), *sorted((ROOT / "configs" / "published").glob("*.yaml"))]
+
+
+LOGGING = {"out", "seed", "log_every", "save_every", "keep_last", "validate_every"}
+EVERY_PUBLISHED = {
+    "precision": "fp16",
+    "normalisation": "batch",
+    "data.crop_seconds": 2500.0,
+    "data.min_seconds": 2.0,
+    "data.batch_by": "samples",
+    "optim.decay_all": True,
+    "optim.warmup_from_zero": True,
+}
+PUBLISHED = {
+    "patch_chunk": {"masking.chunk_share": 0.0, "masking.chunk_official_share": 1.0},
+    "frame_random": {},
+    "frame_spans": {"masking.spans_official_probability": 1.45},
+}
 
 
 def leaves(settings, prefix=""):
@@ -30,7 +48,7 @@ def test_every_recipe_parses_is_complete_and_opens_with_its_launch_line(path):
     recipe = read_recipe(["--config", str(path)])
     assert list(leaves(yaml.safe_load(path.read_text()))) == list(leaves(dataclasses.asdict(recipe)))
     head = path.read_text().split("\nout:")[0]
-    assert f"python -m pretrain --config configs/{path.name}" in head
+    assert f"python -m pretrain --config {path.relative_to(ROOT)}" in head
     assert recipe.out == f"runs/{path.stem}"
 
 
@@ -39,6 +57,35 @@ def test_a_recipe_of_the_package_is_found_by_name_from_any_folder(options, tmp_p
     monkeypatch.chdir(tmp_path)
     recipe = read_recipe(["--config", str(ROOT / "configs" / "debug_cpu.yaml"), "--data.corpus", str(AUDIO)])
     assert read_recipe(options) == recipe
+
+
+def test_the_published_recipes_are_found_by_name_and_differ_from_the_paper_s_only_where_their_headers_say(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    published = {name: read_recipe(["--config", f"published/mae_ast_{name}"]) for name in PUBLISHED}
+    for name, changes in PUBLISHED.items():
+        base = read_recipe(["--config", "mae_ast_base_" + name.partition("_")[0]])
+        settings = dict(flatten(dataclasses.asdict(published[name])))
+        own = {key for key, value in flatten(dataclasses.asdict(base)) if value != settings[key]}
+        assert {key: settings[key] for key in own - LOGGING} == {**EVERY_PUBLISHED, **changes}
+
+
+SMALL = {
+    **{"model.embed_dim": 32, "model.depth": 1, "model.num_heads": 4, "model.ffn_dim": 64},
+    **{"model.decoder_dim": 32, "model.decoder_depth": 1, "model.decoder_heads": 4, "model.decoder_ffn_dim": 64},
+    **{"data.min_seconds": 0.25, "data.batch_samples": 100_000, "data.max_counted_samples": 10_000, "data.workers": 0},
+    **{"optim.steps": 3, "optim.warmup_steps": 1, "optim.decay_steps": 2, "precision": "fp32", "device": "cpu"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_trains_a_small_model(name, tmp_path, packed):
+    options = [option for key, value in SMALL.items() for option in (f"--{key}", str(value))]
+    corpus = ["--data.corpus", str(AUDIO), "--data.packed", str(packed), "--out", str(tmp_path / "run")]
+    assert main(["--config", f"published/mae_ast_{name}", *corpus, *options]) == 0
+    assert load_model(tmp_path / "run").config.provenance.steps == 3
 
 
 @pytest.mark.parametrize(
