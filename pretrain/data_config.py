@@ -85,7 +85,7 @@ class DataConfig:
     """Size of each worker's shuffle buffer when shards are streamed, in clips."""
     on_gpu: bool = False
     """Keep the decoded corpus in GPU memory and cut crops there, for a GPU that would otherwise wait for its loader.
-    Workers then only decode the corpus. Needs short_clips repeat; has no effect on a CPU or on validation."""
+    Workers then only decode the corpus. Needs short_clips repeat or pad; has no effect on a CPU or on validation."""
     max_bad_share: float = 0.05
     """Stop and list the failures when more than this share of the clips that were read could not be decoded."""
     workers: int = 1
@@ -150,8 +150,8 @@ class DataConfig:
 
     def _refuse_contradictions(self) -> None:
         require(
-            not self.on_gpu or self.short_clips == "repeat",
-            f"on_gpu needs short_clips repeat, got short_clips {self.short_clips}: change one of them",
+            not self.on_gpu or self.short_clips != "join",
+            f"on_gpu needs short_clips repeat or pad, got short_clips {self.short_clips}: change one of them",
         )
         require(
             self.packed is None or self.pack,

@@ -57,12 +57,17 @@ class GpuBatches:
             gains.append(crops.mix_gains[view, clip])
         sent_cuts, sent_gains = self._send(np.stack(cuts)), self._send(np.stack(gains).astype(np.float32))
         waveforms = self._cut(sent_cuts[0], crops.samples)
+        past = self._past(sent_cuts[0], crops.samples)
         if config.mix:
             partners = self._cut(sent_cuts[1], crops.samples)
-            waveforms += partners * (level(waveforms) / level(partners) * sent_gains[1, :, None])
+            other = level(partners, self._past(sent_cuts[1], crops.samples))
+            waveforms += partners * (level(waveforms, past) / other * sent_gains[1, :, None])
+        if past is not None:
+            waveforms.masked_fill_(past, 0.0)
+        lengths = cuts[0][1].clip(max=crops.samples) if config.padded else np.full(len(clip), crops.samples)
         return Batch(
             waveforms.mul_(sent_gains[0, :, None]),
-            torch.full((len(clip),), crops.samples),
+            torch.from_numpy(lengths),
             local.start,
             count,
             tuple(crops.drawn[local.start : local.stop].tolist()),
@@ -74,13 +79,19 @@ class GpuBatches:
 
     def _cuts(self, clips: np.ndarray, positions: np.ndarray, samples: int) -> np.ndarray:
         """(3, R) int64: the offset of each crop's clip, the clip's length, and where the crop begins in the clip."""
-        lengths = self.lengths[clips]
-        return np.stack([self.offsets[clips], lengths, crop_starts(lengths, samples, positions, repeated=True)])
+        lengths, repeated = self.lengths[clips], not self.source.config.padded
+        return np.stack([self.offsets[clips], lengths, crop_starts(lengths, samples, positions, repeated)])
 
     def _cut(self, cuts: Tensor, samples: int) -> Tensor:
-        """(3, R) of `_cuts` -> (R, samples) float32 in [-1, 1)."""
+        """(3, R) of `_cuts` -> (R, samples) float32 in [-1, 1); a clip that is shorter is repeated."""
         first, length, shift = cuts[..., None]
         return self.audio[first + (shift + torch.arange(samples, device=self.device)) % length] / FULL_SCALE
+
+    def _past(self, cuts: Tensor, samples: int) -> Tensor | None:
+        """(3, R) of `_cuts` -> (R, samples) bool, True past a clip's end; None where short clips are repeated."""
+        if not self.source.config.padded:
+            return None
+        return torch.arange(samples, device=self.device) >= cuts[1, :, None]
 
     def _send(self, array: np.ndarray) -> Tensor:
         """Copy an array to the device without waiting for it."""
@@ -88,9 +99,13 @@ class GpuBatches:
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
 
-def level(waveforms: Tensor) -> Tensor:
-    """(R, S) -> (R, 1) root mean square."""
-    return waveforms.square().mean(dim=1, keepdim=True).sqrt() + MIN_LEVEL
+def level(waveforms: Tensor, past: Tensor | None = None) -> Tensor:
+    """(R, S) -> (R, 1) root mean square, without the samples that are ``past`` a clip's end: (R, S) bool."""
+    squares = waveforms.square()
+    if past is None:
+        return squares.mean(dim=1, keepdim=True).sqrt() + MIN_LEVEL
+    sums = squares.masked_fill_(past, 0.0).sum(dim=1, keepdim=True)
+    return (sums / (~past).sum(dim=1, keepdim=True)).sqrt() + MIN_LEVEL
 
 
 def refuse_if_full(device: torch.device, needed: int) -> None:

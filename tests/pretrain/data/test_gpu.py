@@ -42,14 +42,22 @@ def assert_same(batch, other):
     assert batch.reads <= other.reads, "the loader also reads the partners that other parts have"
 
 
+@pytest.mark.parametrize("short_clips", ["repeat", "pad"])
 @pytest.mark.parametrize("mix", [False, True])
 @pytest.mark.parametrize("views", [1, 2])
-def test_its_batches_are_those_of_the_loader(mix, views, monkeypatch):
+def test_its_batches_are_those_of_the_loader(mix, views, short_clips, monkeypatch):
     monkeypatch.setattr(gpu, "CHUNK_SAMPLES", 5000)
     config = DataConfig(
-        crop_seconds=0.3, max_crop_seconds=1.0, batch_clips=24, mix=mix, min_gain_db=-10.0, max_gain_db=6.0
+        crop_seconds=0.3,
+        max_crop_seconds=1.0,
+        batch_clips=24,
+        mix=mix,
+        short_clips=short_clips,
+        min_gain_db=-10.0,
+        max_gain_db=6.0,
     )
-    source = CropBatches(noise_corpus([9000, 300, 4800, 4801, 30_000, 1]), config, views, seed=3)
+    lengths = [9000, 300, 4800, 4801, 30_000, 1 if short_clips == "repeat" else 2000]
+    source = CropBatches(noise_corpus(lengths), config, views, seed=3)
     resident = GpuBatches(source, CPU)
     for step in range(12):
         assert_same(resident[step], source[step])
@@ -103,7 +111,7 @@ def test_on_a_cpu_a_run_with_it_is_the_run_without(recipe, tmp_path):
             ["--data.pack", "false", "--data.packed", "null"],
             "data.on_gpu needs a decoded corpus: give data.pack true",
         ),
-        (["--data.short_clips", "pad"], "on_gpu needs short_clips repeat, got short_clips pad"),
+        (["--data.short_clips", "join"], "on_gpu needs short_clips repeat or pad, got short_clips join"),
     ],
 )
 def test_what_it_does_not_go_with_is_one_line(tmp_path, capsys, options, message):
