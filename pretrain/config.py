@@ -101,8 +101,8 @@ class LossConfig:
     """Weight of the mean squared error between masked tokens' predicted vectors and those that a moving average of the
     encoder's weights computes (data2vec, M2D)."""
     latent_input: Literal["masked", "all"] = "masked"
-    """What the moving average sees of a crop: the masked tokens that are predicted (M2D, which found this better), or
-    all tokens (data2vec)."""
+    """What the moving average sees of a crop: the masked tokens that are predicted (M2D), or all tokens
+    (data2vec)."""
     latent_layers: int | None = None
     """The last layers of the moving average whose outputs, each normalised, are averaged to a target; null for two
     thirds of the encoder (data2vec's 8 of 12)."""

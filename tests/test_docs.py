@@ -60,7 +60,7 @@ def test_its_commands_and_options_exist(block):
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 def test_options_in_the_text_exist():
-    modules = ("pretrain", "pretrain.sweep", "pretrain.pack", "pretrain.corpora.debian_audio")
+    modules = ("pretrain", "pretrain.sweep", "pretrain.pack", "pretrain.targets", "pretrain.corpora.debian_audio")
     listed = [help_of("maeast", name) for name in COMMANDS] + [help_of("python", name) for name in modules]
     known = set(re.findall(r"--[\w.-]+", " ".join(listed))) | OTHERS
     for page in (README, *GUIDES):

@@ -26,8 +26,6 @@ def main(argv: Sequence[str]) -> int:
     refuse_to_overwrite(args.out, args.force)
     if args.out.exists() and not (args.out / RECORD_NAME).is_file():
         raise ValueError(f"{args.out}: not a folder of targets, and not replaced; give another name")
-    if not args.out.parent.is_dir():
-        raise ValueError(f"{args.out.parent}: no such folder to make {args.out.name} in")
     from maeast_upstream.encoder import load_model
     from pretrain.data.corpus import open_clips
     from pretrain.targets.clustering import write_clusters
@@ -42,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
     if clips is None:
         raise ValueError(f"--data.corpus {args.corpus}: streamed shards have no numbers; pack them first")
     packed, _ = packed_of(clips)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     counts = write_clusters(
         args.out, encoder, str(args.run), packed, layer, args.clusters, sample=args.sample, seed=args.seed
     )

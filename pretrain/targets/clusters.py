@@ -99,7 +99,7 @@ def packed_of(clips: Clips) -> tuple[PackedClips, np.ndarray]:
     chosen = clips.chosen if isinstance(clips, ChosenClips) else np.arange(len(clips.lengths))
     packed = clips.clips if isinstance(clips, ChosenClips) else clips
     if not isinstance(packed, PackedClips):
-        raise ValueError("clusters belong to the clips of a packed corpus: give data.pack true")
+        raise ValueError("clusters belong to the clips of a packed corpus: give data.pack true, and not synth: alone")
     return packed, chosen
 
 

@@ -136,7 +136,7 @@ def test_a_run_with_clusters_and_all_other_losses_resumes_exactly(recipe, cluste
 def test_two_rounds_by_the_command(recipe, clusters, packed, tmp_path, capsys):
     recipe = with_clusters(recipe, clusters, reconstruction=0.0, classification=0.0)
     Trainer(recipe).train()
-    second = tmp_path / "second"
+    second = tmp_path / "new" / "second"
     options = ["--layer", "3", "--clusters", "5", "--data.corpus", str(packed), "-o", str(second)]
     assert main([recipe.out, *options]) == 0
     assert "layer 3" in capsys.readouterr().out
@@ -212,7 +212,6 @@ def test_an_error_leaves_no_targets(clips, small_encoder, tmp_path, monkeypatch)
         (["--clusters", "1"], "--clusters must be 2 to 65536, got 1"),
         (["--layer", "13"], "--layer must be 1 to 12, got 13"),
         (["--clusters", "60000", "--sample", "100"], "--clusters 60000: the sample has 100 tokens"),
-        (["-o", "no/such/folder"], "no/such: no such folder to make folder in"),
         (["-o", "."], r"\. exists already; give --force"),
         (["-o", ".", "--force"], r"\.: not a folder of targets, and not replaced"),
     ],
