@@ -8,6 +8,7 @@ that the right time step changes most for 98 of 100 clicks.
 Source: Turian et al., HEAR: Holistic Evaluation of Audio Representations, 2022.
 """
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -47,8 +48,7 @@ class HearModel(nn.Module):
         """
         super().__init__()
         for readout in (scene, steps):
-            encoder.kept_layers(readout.layers(encoder.num_layers))
-            encoder.grid(readout.hop_ms)
+            encoder.check_readout(readout)
         self.encoder = encoder
         self.scene = scene
         self.steps = steps
@@ -75,6 +75,7 @@ def load_model(
     mel: Mel | None = None,
     pool: Pool | None = None,
     hop_ms: float | Literal["native"] | None = None,
+    dims: int | Literal["full"] | None = None,
     precision: Precision = "fp32",
 ) -> HearModel:
     """Load a model for HEAR's tools, on the CPU and in eval mode.
@@ -87,6 +88,8 @@ def load_model(
             scene would have more than `MAX_SIZE` numbers.
         hop_ms: hop of time steps; None for 40 (patch models) or 20 (frame models), "native" for that of the tokens.
             Scenes keep the checkpoint's hop.
+        dims: length of scenes that the checkpoint's projection gives, or "full"; None for the checkpoint's own. Time
+            steps are not projected.
         precision: precision of the matrix products: fp32, bf16 or fp16. Embeddings are always float32.
 
     Raises:
@@ -100,6 +103,10 @@ def load_model(
         pool=pool or default.pool,
         hop_ms=default.hop_ms,
     )
+    if dims is None:
+        scene = scene.with_dims_of(default)
+    elif dims != "full":
+        scene = replace(scene, dims=dims)
     if pool is None and scene_width(encoder.config, scene) > MAX_SIZE:
         scene = Readout(layer=scene.layer, mel=scene.mel, pool="mean", hop_ms=scene.hop_ms)
     if hop_ms is None and encoder.config.model.patch_frames == 16:

@@ -7,6 +7,7 @@ import argparse
 import difflib
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NoReturn, get_args
 
 from maeast_upstream import cli
@@ -18,6 +19,9 @@ ENGINE_PRECISIONS = (
     "least 0.999"
 )
 """The values of --precision where an engine runs the transformer, for the help."""
+
+DIMS_HELP = "length of a vector: the first N numbers of the checkpoint's projection, see maeast project; or full"
+"""The values of --dims."""
 
 
 class UsageError(ValueError):
@@ -111,12 +115,18 @@ def add_model_options(
     parser.add_argument("--precision", default="fp32", help=precisions)
 
 
-def add_readout_options(parser: argparse.ArgumentParser) -> None:
-    """Add --layer, --mel, --pool and --hop-ms."""
+def add_readout_options(parser: argparse.ArgumentParser, dims: str = DIMS_HELP) -> None:
+    """Add --layer, --mel, --pool, --hop-ms and --dims; see `readout_from`.
+
+    Args:
+        parser: the parser of a command.
+        dims: the help of --dims.
+    """
     parser.add_argument("--layer", help="1..depth, last, mean or all")
     parser.add_argument("--mel", help=f"how to combine the mel patches of a time step: {' or '.join(get_args(Mel))}")
     parser.add_argument("--pool", help=f"how to pool over time for one vector per clip: {', '.join(get_args(Pool))}")
     parser.add_argument("--hop-ms", help="distance of time steps: native, or 40 for patch models")
+    parser.add_argument("--dims", metavar="N", help=dims)
 
 
 def add_window_options(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +185,20 @@ def parse_hop(text: str) -> float | None:
         raise UsageError(f"--hop-ms must be native or a number, got {text!r}") from None
 
 
+def parse_dims(text: str) -> int | None:
+    """Parse a length of vectors, or ``full``, which becomes None.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text == "full":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--dims must be full or a whole number, got {text[:60]!r}") from None
+
+
 def parse_seed(text: str) -> int:
     """Parse a whole number that numpy, scikit-learn and torch all accept as a seed.
 
@@ -196,14 +220,33 @@ def readouts_from(args: argparse.Namespace, default: Readout) -> list[Readout]:
         Readout(layer=layer, mel=mel, pool=pool, hop_ms=hop)
         for layer, mel, pool, hop in itertools.product(layers, mels, pools, hops)
     ]
+    if args.dims is None:
+        readouts = [readout.with_dims_of(default) for readout in readouts]
+    else:
+        lengths = [parse_dims(text) for text in args.dims.split(",")]
+        readouts = [replace(readout, dims=dims) for readout, dims in itertools.product(readouts, lengths)]
     return list(dict.fromkeys(readouts))
 
 
 def readout_from(args: argparse.Namespace, default: Readout) -> Readout:
-    """Return the checkpoint's readout with the options that were given on the command line."""
-    return Readout(
+    """Return the checkpoint's readout with the options that were given on the command line.
+
+    Without --dims it keeps the checkpoint's own dims if no other option changes it, since a projection belongs to one
+    readout. Where a command has --kind frames, there is no projection.
+
+    Raises:
+        UsageError: an option has another value, or --dims goes with --kind frames.
+    """
+    readout = Readout(
         layer=default.layer if args.layer is None else parse_layer(args.layer),
         mel=args.mel or default.mel,
         pool=args.pool or default.pool,
         hop_ms=default.hop_ms if args.hop_ms is None else parse_hop(args.hop_ms),
     )
+    of_frames = getattr(args, "kind", "scene") == "frames"
+    if args.dims is None:
+        return readout if of_frames else readout.with_dims_of(default)
+    dims = parse_dims(args.dims)
+    if dims is not None and of_frames:
+        raise UsageError("--dims goes with --kind scene: a projection is one of vectors that were pooled over time")
+    return replace(readout, dims=dims)

@@ -71,6 +71,9 @@ COMMANDS = {
         "maeast_upstream.commands.finetune", "Fine-tune an encoder with a classifier on labelled clips"
     ),
     "visualize": CommandEntry("pretrain.visualize", "Draw a clip, its masked input and the reconstruction"),
+    "project": CommandEntry(
+        "maeast_upstream.commands.project", "Fit a projection to shorter vectors, which a checkpoint stores"
+    ),
     "info": CommandEntry("maeast_upstream.commands.info", "Show a checkpoint's sizes, settings and model card"),
     "convert": CommandEntry("maeast_upstream.commands.convert", "Convert checkpoints from and to the published format"),
     "export": CommandEntry("maeast_upstream.commands.export", "Export a model to ONNX or OpenVINO"),

@@ -210,7 +210,7 @@ class EncoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries for JSON."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"readout": self.readout.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Any) -> "EncoderConfig":
@@ -272,6 +272,8 @@ def _read_value(kind: Any, value: Any, where: str) -> Any:
 
 def scene_width(config: EncoderConfig, readout: Readout) -> int:
     """E, the length of a scene embedding."""
+    if readout.dims is not None:
+        return readout.dims
     return step_width(config, readout) * (1 if readout.pool == "mean" else 2)
 
 

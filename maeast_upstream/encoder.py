@@ -158,7 +158,7 @@ class Encoder(SpanEncoder):
             waveforms: as in `encode`.
             lengths: as in `encode`.
             sample_rate: as in `encode`.
-            readouts: which layers and mel axis; they share a hop. Nothing is pooled.
+            readouts: which layers and mel axis; they share a hop. Nothing is pooled or projected.
 
         Returns:
             As `encode`, but ``hidden_states`` holds one (B, T, C) for each readout.
@@ -188,13 +188,13 @@ class Encoder(SpanEncoder):
             waveforms: as in `encode`.
             lengths: as in `encode`.
             sample_rate: as in `encode`.
-            readout: which layers, mel axis, pooling and hop; None for the checkpoint's own.
+            readout: which layers, mel axis, pooling, hop and dims; None for the checkpoint's own.
 
         Returns:
             (B, E) float32; (1, E) for one clip.
 
         Raises:
-            ValueError: as in `encode`.
+            ValueError: as in `encode`; the checkpoint has no projection for the readout's dims.
         """
         readouts = [readout or self.config.readout]
         limit = self.max_seconds * SAMPLE_RATE if self.can_stream else float("inf")
@@ -218,7 +218,7 @@ class Encoder(SpanEncoder):
             chunks = combine(self.forward_batch(chosen, grid, keep), keep, readouts, self.config.model)
             states, lengths = assemble(chunks, counts, max(counts)), to_device(torch.tensor(counts), self.device)
             pairs = zip(states, readouts, strict=True)
-            pooled.append([pool_time(state, lengths, readout.pool) for state, readout in pairs])
+            pooled.append([self.project(pool_time(state, lengths, readout.pool), readout) for state, readout in pairs])
             order += batch
         back = to_device(torch.tensor(order).argsort(), self.device)
         return [torch.cat(vectors).index_select(0, back) for vectors in zip(*pooled, strict=True)]
@@ -241,6 +241,8 @@ class Encoder(SpanEncoder):
 
     def save_pretrained(self, folder: str | Path, *, card: checkpoint.Card | None = None) -> None:
         """Write model.safetensors, config.json and a model card, README.md, into ``folder``, which is replaced.
+
+        If there is a projection, its file is written, too.
 
         Args:
             folder: The folder to make. A card in it that somebody has edited stays, and a message says so.
@@ -277,12 +279,13 @@ class Encoder(SpanEncoder):
                     folder_path=Path(folder) / "model",
                     revision=revision,
                     ignore_patterns=[checkpoint.CARD_NAME] if kept else None,
+                    delete_patterns=None if self.projection else [checkpoint.PROJECTION_NAME],  # of earlier weights
                 )
             )
 
     def _save(self, folder: Path, name: str, card: checkpoint.Card | None) -> None:
         text = checkpoint.card_of(self.network, self.config, name, card)
-        checkpoint.save_folder(folder, self.network, self.config, card=text)
+        checkpoint.save_folder(folder, self.network, self.config, card=text, projection=self.projection)
 
     def _plan(self, clips: Sequence[Tensor], grid: TimeGrid) -> Iterator[list[int]]:
         return plan_batches([len(clip) for clip in clips], grid, self.batch_limits(clips))
@@ -339,4 +342,5 @@ def load_model(
         window_seconds=window_seconds,
     )
     encoder.network.load_state_dict(loaded.state)
+    encoder.use_projection(loaded.projection)
     return encoder.eval().requires_grad_(False).to(where)

@@ -7,18 +7,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maeast_upstream.checkpoint.identity import fingerprint_of
+from maeast_upstream.checkpoint.identity import Identity, fingerprint_of
 from maeast_upstream.checkpoint.places import resolve
+from maeast_upstream.readout import Readout
 
 if TYPE_CHECKING:  # imported when they are needed, so that a finished output loads no torch
     from maeast_upstream.encoder import Encoder, Precision
 
 
-def fingerprint(encoder: "Encoder") -> str:
-    """SHA-256 of an encoder's weights and of the parts of its configuration that affect its features."""
-    state = sorted(encoder.network.state_dict().items())
-    tensors = ((name, value.detach().cpu().contiguous().numpy()) for name, value in state)
-    return fingerprint_of(encoder.config, tensors)
+def fingerprint(model: "Encoder | Identity", *readouts: Readout) -> str:
+    """SHA-256 of an encoder's weights and of the parts of its configuration that affect its features.
+
+    Args:
+        model: The encoder, or what is known of it without torch.
+        readouts: What the results are read by; if one of them has dims, the hash is also one of the projection.
+    """
+    if isinstance(model, Identity):
+        digest = model.fingerprint
+    else:
+        state = sorted(model.network.state_dict().items())
+        tensors = ((name, value.detach().cpu().contiguous().numpy()) for name, value in state)
+        digest = fingerprint_of(model.config, tensors)
+    return digest if all(readout.dims is None for readout in readouts) else _projected(digest, model)
+
+
+def has_fingerprint(model: "Encoder | Identity", digest: object) -> bool:
+    """Whether a `fingerprint` is that of a model, with or without its projection."""
+    weights = fingerprint(model)
+    return digest in (weights, _projected(weights, model))
+
+
+def _projected(weights: str, model: "Encoder | Identity") -> str:
+    """Return the hash of a model's weights and projection from that of its weights."""
+    projection = model.projection.digest if model.projection else ""
+    return hashlib.sha256(f"{weights} {projection}".encode()).hexdigest()
 
 
 def load_same(
@@ -44,10 +66,10 @@ def load_same(
 
     with _naming_the_option(given):
         encoder = load_model(given or name, device, precision)
-    if fingerprint(encoder) != digest:
+    if not has_fingerprint(encoder, digest):
         raise ValueError(
-            f"{given or name}: not the checkpoint that the vectors were made with (other weights or settings); "
-            "give that one with --checkpoint"
+            f"{given or name}: not the checkpoint that the vectors were made with (other weights, settings or "
+            "projection); give that one with --checkpoint"
         )
     return encoder
 
@@ -68,7 +90,14 @@ def _naming_the_option(given: str | None) -> Iterator[None]:
         raise ValueError(f"{error}{hint}") from error
 
 
-def results_key(encoder: "Encoder", **settings: Any) -> str:
-    """SHA-256 of everything that affects an encoder's embeddings: its `fingerprint`, its readout, and ``settings``."""
-    parts = {"weights": fingerprint(encoder), "readout": encoder.config.to_dict()["readout"], **settings}
+def results_key(encoder: "Encoder", *readouts: Readout, **settings: Any) -> str:
+    """SHA-256 of everything that affects an encoder's embeddings.
+
+    Args:
+        encoder: Its `fingerprint` and its own readout count.
+        readouts: Others that it is read by, if there are any.
+        settings: What else counts, as plain data.
+    """
+    weights = fingerprint(encoder, encoder.config.readout, *readouts)
+    parts = {"weights": weights, "readout": encoder.config.to_dict()["readout"], **settings}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.batching import StepChunk, combine
+from maeast_upstream.checkpoint.projection import Projection, check_dims
 from maeast_upstream.checks import quote
 from maeast_upstream.device import to_device
 from maeast_upstream.inference import BatchEncoder
@@ -20,6 +21,39 @@ from maeast_upstream.time_grid import TimeGrid
 
 class SpanEncoder(BatchEncoder):
     """A `BatchEncoder` with what readouts need of it, for clips that are longer than ``max_seconds``."""
+
+    projection: Projection | None = None
+    """What scene embeddings of readouts with dims are projected by; `use_projection` changes it."""
+    _projection_mean: Tensor
+    _projection_rows: Tensor
+
+    def use_projection(self, projection: Projection | None) -> None:
+        """Project by this from now on; None for no projection. `load_model` calls it.
+
+        Raises:
+            ValueError: It is not one of this network, or the config's readout has dims that it cannot give.
+        """
+        if projection is not None:
+            projection.check(self.config)
+        check_dims(self.config.readout, projection)
+        self.projection = projection
+        for name in ("mean", "rows"):  # not among the weights, but on their device
+            values = None if projection is None else torch.from_numpy(getattr(projection, name)).to(self.device)
+            self.register_buffer(f"_projection_{name}", values, persistent=False)
+
+    def project(self, pooled: Tensor, readout: Readout) -> Tensor:
+        """Return scene embeddings of a readout: (..., C) pooled statistics as they are, or projected to (..., dims).
+
+        All of this package go through here. In float64, so that a clip's result does not depend on the others'.
+        """
+        if readout.dims is None:
+            return pooled
+        rows = self._projection_rows[: readout.dims].double()
+        return ((pooled.double() - self._projection_mean.double()) @ rows.T).float()
+
+    def check_readout(self, readout: Readout) -> None:
+        """Raise ValueError if there is no such layer or hop, or no projection that gives the readout's dims."""
+        self.needs_of([readout])
 
     def kept_layers(self, layers: int | Sequence[int] | None) -> list[int]:
         """``layers`` in ascending order, each once, or all layers for None; ValueError for an unknown one."""
@@ -49,6 +83,8 @@ class SpanEncoder(BatchEncoder):
             raise ValueError(f"expected {expected}, got {quote(got)}")
         if len({readout.hop_ms for readout in readouts}) != 1:
             raise ValueError(f"readouts of one pass share hop_ms, got {[readout.hop_ms for readout in readouts]}")
+        for readout in readouts:
+            check_dims(readout, self.projection)
         layers = [layer for readout in readouts for layer in readout.layers(self.config.model.depth)]
         return self.kept_layers(layers), self.grid(readouts[0].hop_ms)
 
@@ -72,7 +108,11 @@ class SpanEncoder(BatchEncoder):
             lambda one, other: [a.merged(b) for a, b in zip(one, other, strict=True)],
             of_spans,
         )
-        return [each.pooled(readout.pool) for each, readout in zip(merged, readouts, strict=True)]
+        return [self.scene(each, readout) for each, readout in zip(merged, readouts, strict=True)]
+
+    def scene(self, statistics: TimeStatistics, readout: Readout) -> Tensor:
+        """Return the (E,) scene embedding of a clip whose time steps have these statistics."""
+        return self.project(statistics.pooled(readout.pool), readout)
 
     @property
     def can_stream(self) -> bool:

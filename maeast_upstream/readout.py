@@ -1,8 +1,8 @@
 """From an encoder layer's tokens to embeddings: the mel axis, the layers, the pooling over time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from maeast_upstream.checks import check_numbers, quote
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # the commands' options need the names below, and their --hel
 
 Mel = Literal["concat", "mean"]
 Pool = Literal["mean", "mean_max", "mean_std"]
+MAX_DIMS = 512
+"""The most numbers that a checkpoint's projection gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,9 @@ class Readout:
     """Statistics over time: mean; mean and maximum; mean and standard deviation."""
     hop_ms: float | None = None
     """Distance of time steps: None for the model's own; 40 for patch models."""
+    dims: int | None = None
+    """Length of the vector: so many numbers of the projection that the checkpoint stores for this readout; None for the
+    pooled statistics themselves. Time steps are never projected."""
 
     def __post_init__(self) -> None:
         # to Python True is the number 1
@@ -32,7 +37,7 @@ class Readout:
             raise ValueError(f"layer must be a number from 1, last, mean or all, got {quote(self.layer)}")
         if isinstance(self.layer, int) and self.layer < 1:
             raise ValueError(f"layers are counted from 1, got layer {quote(self.layer)}")
-        check_numbers(self)
+        check_numbers(self, dims=(1, MAX_DIMS))
         if self.mel not in ("concat", "mean"):
             raise ValueError(f"mel must be concat or mean, got {quote(self.mel)}")
         if self.pool not in ("mean", "mean_max", "mean_std"):
@@ -43,6 +48,30 @@ class Readout:
         if isinstance(self.layer, int):
             return [self.layer]
         return [depth] if self.layer == "last" else list(range(1, depth + 1))
+
+    @property
+    def full(self) -> "Readout":
+        """This readout without a projection."""
+        return replace(self, dims=None)
+
+    def with_dims_of(self, default: "Readout") -> "Readout":
+        """Return the default if this is its readout, otherwise this one in full: a projection belongs to one readout.
+
+        Args:
+            default: The checkpoint's own.
+        """
+        return default if self.full == default.full else self.full
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; without a projection there is no ``dims``, which earlier versions do not know."""
+        return {name: value for name, value in asdict(self).items() if name != "dims" or value is not None}
+
+
+def describe(readout: Readout) -> str:
+    """Describe a readout in words."""
+    hop = "native" if readout.hop_ms is None else f"{readout.hop_ms:g} ms"
+    dims = "" if readout.dims is None else f", dims {readout.dims}"
+    return f"layer {readout.layer}, mel {readout.mel}, pool {readout.pool}, hop {hop}{dims}"
 
 
 def fold_mel(tokens: "Tensor", mel_patches: int, mel: Mel) -> "Tensor":

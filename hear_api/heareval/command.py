@@ -17,7 +17,7 @@ from hear_api.heareval.runs import LOGS_NAME, KitError, KitSettings, Processes, 
 from hear_api.heareval.scores import format_scores, merge_csv, plot_scores, read_scores
 from hear_api.tasks.format import find_tasks
 from maeast_upstream import __version__
-from maeast_upstream.arguments import Parser, UsageError, add_readout_options, parse_hop, parse_layer
+from maeast_upstream.arguments import Parser, UsageError, add_readout_options, parse_dims, parse_hop, parse_layer
 from maeast_upstream.cli import ExitStatus
 from maeast_upstream.messages import counted, install_extra
 from maeast_upstream.progress import say
@@ -141,6 +141,7 @@ def settings_from(args: argparse.Namespace) -> KitSettings:
     options: dict[str, Any] = {"layer": None if args.layer is None else parse_layer(args.layer)}
     options |= {"mel": args.mel, "pool": args.pool, "precision": args.precision}
     options |= {"hop_ms": None if args.hop_ms is None else parse_hop(args.hop_ms) or "native"}
+    options |= {"dims": None if args.dims is None else parse_dims(args.dims) or "full"}
     return KitSettings(
         checkpoint=None if args.checkpoint is None else resolve(args.checkpoint).resolve(),
         options={name: value for name, value in options.items() if value is not None},
@@ -160,8 +161,8 @@ def model_folder(out: Path, checkpoint: str | None, settings: KitSettings) -> Pa
     from hear_api import model
     from maeast_upstream.fingerprint import results_key
 
-    encoder = model.load_model(str(settings.checkpoint or ""), **settings.options).encoder
-    digest = results_key(encoder, options=settings.options, version=__version__)[:8]
+    loaded = model.load_model(str(settings.checkpoint or ""), **settings.options)
+    digest = results_key(loaded.encoder, loaded.scene, options=settings.options, version=__version__)[:8]
     name = "bundled" if checkpoint is None else Path(checkpoint).stem or "checkpoint"
     return out / f"{name}-{digest}"
 

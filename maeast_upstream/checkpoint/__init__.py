@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from maeast_upstream.checkpoint.layout import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
     from maeast_upstream.checkpoint.loading import read, read_config, read_published
     from maeast_upstream.checkpoint.places import BUNDLED, resolve
+    from maeast_upstream.checkpoint.projection import PROJECTION_NAME, Projection, fit_projection
     from maeast_upstream.checkpoint.publishing import card_of, edited_on_hub
 
 __all__ = [
     "BUNDLED",
     "CARD_NAME",
     "CONFIG_NAME",
+    "PROJECTION_NAME",
     "WEIGHTS_NAME",
     "Card",
     "Loaded",
+    "Projection",
     "card_of",
     "edited_on_hub",
+    "fit_projection",
     "package_version",
     "read",
     "read_config",
@@ -44,6 +48,7 @@ _MODULES = {
     "layout": ("CARD_NAME", "CONFIG_NAME", "WEIGHTS_NAME"),
     "loading": ("read", "read_config", "read_published"),
     "places": ("BUNDLED", "resolve"),
+    "projection": ("PROJECTION_NAME", "Projection", "fit_projection"),
     "publishing": ("card_of", "edited_on_hub"),
 }
 __getattr__ = lazily(__name__, {name: f"{module}:{name}" for module, names in _MODULES.items() for name in names})

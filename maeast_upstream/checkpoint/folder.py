@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from maeast_upstream.checkpoint.layout import (
     check_shapes,
     read_folder_config,
 )
+from maeast_upstream.checkpoint.projection import Projection, read_projection
 from maeast_upstream.checkpoint.states import disk_errors, write_whole
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.messages import shortened
@@ -43,6 +44,8 @@ class Loaded:
     """The content of its config.json, or of the settings of a published file."""
     state: dict[str, Tensor]
     """The weights of the network, float32, on the CPU."""
+    projection: Projection | None = None
+    """What scene embeddings of a readout with dims are projected by; only a folder may hold one."""
 
 
 def package_version() -> str:
@@ -57,6 +60,7 @@ def read_folder(folder: Path) -> Loaded:
         ValueError: A file is missing, broken, or does not fit the other one; the message names it.
     """
     config, path = read_folder_config(folder), folder / WEIGHTS_NAME
+    projection = read_projection(folder, config)
     try:
         check_header(path)
         with safe_open(path, "pt") as file:
@@ -67,7 +71,7 @@ def read_folder(folder: Path) -> Loaded:
         raise ValueError(f"{path}: not a safetensors file, or a broken one ({shortened(error)})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return validated(folder, config, state)
+    return replace(validated(folder, config, state), projection=projection)
 
 
 def save_folder(
@@ -76,6 +80,7 @@ def save_folder(
     config: EncoderConfig,
     dtype: torch.dtype = torch.float32,
     card: str | None = None,
+    projection: Projection | None = None,
 ) -> None:
     """Write a checkpoint folder; an earlier folder of that name is replaced once the new one is complete.
 
@@ -87,9 +92,10 @@ def save_folder(
         config: Becomes config.json.
         dtype: The type of the stored weights; float16 halves the file.
         card: The text of its model card, see `maeast_upstream.checkpoint.card`; None for none.
+        projection: Fitted for these weights. Without one the readout that is written has no dims.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    save_state(folder, state, config, dtype, card)
+    save_state(folder, state, config, dtype, card, projection)
 
 
 def save_state(
@@ -98,14 +104,19 @@ def save_state(
     config: EncoderConfig,
     dtype: torch.dtype = torch.float32,
     card: str | None = None,
+    projection: Projection | None = None,
 ) -> None:
     """Write weights that are not in a network, as `save_folder` does."""
+    if projection is None:
+        config = replace(config, readout=config.readout.full)
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     with disk_errors(folder), replacing_folder(folder) as part:
         save_file({name: value.to(dtype).contiguous() for name, value in state.items()}, part / WEIGHTS_NAME)
         (part / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         shutil.copymode(part / CONFIG_NAME, part / WEIGHTS_NAME)  # safetensors writes 0600 whatever the umask
+        if projection is not None:
+            projection.save(part)
         if keep_edited(folder, part):
             if card is not None:
                 logger.warning("%s: edited, so it stays as it is; remove it for a new one", folder / CARD_NAME)

@@ -21,6 +21,7 @@ from maeast_upstream.checkpoint.layout import (
     encoder_folder,
     read_folder_config,
 )
+from maeast_upstream.checkpoint.projection import Projection, read_projection
 from maeast_upstream.config import EncoderConfig
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.json_file import read_json
@@ -42,6 +43,8 @@ class Identity:
     """The content of its config.json."""
     fingerprint: str
     """See `maeast_upstream.fingerprint.fingerprint`."""
+    projection: Projection | None = None
+    """What its folder stores for readouts with dims."""
 
 
 def fingerprint_of(config: EncoderConfig, tensors: Iterable[tuple[str, Any]]) -> str:
@@ -69,7 +72,7 @@ def identity_of(path: Path) -> Identity | None:
     try:
         folder = encoder_folder(path)
         config = read_folder_config(folder)
-        return Identity(config, _hashed(config, folder / WEIGHTS_NAME))
+        return Identity(config, _hashed(config, folder / WEIGHTS_NAME), read_projection(folder, config))
     except (ValueError, OSError):  # what is wrong with it will be said where it is loaded
         return None
 

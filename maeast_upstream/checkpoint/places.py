@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maeast_upstream.checkpoint import download
 from maeast_upstream.checkpoint.layout import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME
+from maeast_upstream.checkpoint.projection import PROJECTION_NAME
 from maeast_upstream.checks import quote
 from maeast_upstream.messages import shortened
 
@@ -58,7 +59,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME, CARD_NAME]))
+        return Path(snapshot_download(name, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME, PROJECTION_NAME, CARD_NAME]))
     except Exception as error:  # the remedy is the same, whatever the client of the hub raises
         reason = shortened(error)
         raise ValueError(

@@ -173,7 +173,7 @@ class Classifier:
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits that depend on everything that determines the probabilities."""
-        settings = [self.labels, self.multi_label, self.fingerprint, dataclasses.asdict(self.readout), self.temperature]
+        settings = [self.labels, self.multi_label, self.fingerprint, self.readout.to_dict(), self.temperature]
         windows = None if self.windows is None else dataclasses.asdict(self.windows)
         digest = hashlib.sha256(json.dumps([*settings, windows]).encode())
         for name in (*ARRAYS, "thresholds"):
@@ -190,7 +190,7 @@ class Classifier:
         settings = {
             "labels": list(self.labels),
             "multi_label": self.multi_label,
-            "readout": dataclasses.asdict(self.readout),
+            "readout": self.readout.to_dict(),
             "windows": None if self.windows is None else dataclasses.asdict(self.windows),
             "temperature": float(self.temperature),
             "thresholds": self.thresholds.tolist(),
@@ -213,7 +213,7 @@ class Classifier:
                 multi_label=flag("multi_label", settings.pop("multi_label", None)),
                 checkpoint=source.checkpoint,
                 fingerprint=source.fingerprint,
-                readout=Readout(**mapped("readout", settings.pop("readout", None), Readout)),
+                readout=readout_of(settings.pop("readout", None)),
                 windows=windows_from(settings.pop("windows", None)),
                 temperature=settings.pop("temperature", None),
                 thresholds=number_list("thresholds", settings.pop("thresholds", None)),
@@ -275,6 +275,11 @@ def check_arrays(classifier: Classifier) -> None:
         raise ValueError(f"weight and bias must give logits below {MAX_LOGIT:g}, which they may not")
     if not ((classifier.thresholds >= 0) & (classifier.thresholds <= 1)).all():
         raise ValueError("thresholds must be from 0 to 1")
+
+
+def readout_of(value: Any) -> Readout:
+    """Return the readout of a JSON value, in which ``dims`` may be missing; ValueError for anything else."""
+    return Readout(**mapped("readout", {"dims": None, **value} if isinstance(value, dict) else value, Readout))
 
 
 def windows_from(value: Any) -> "Windows | None":

@@ -72,7 +72,7 @@ def embed_clips(
     """
     spec = EmbeddingSpec(readouts=(readout,), windows=windows)
     spec.width(encoder.config)
-    encoder.grid(readout.hop_ms)
+    encoder.check_readout(readout)
     vectors: list[np.ndarray] = []
     owners: list[int] = []
     failed: dict[int, str] = {}
@@ -92,7 +92,7 @@ def embed_clips(
     left_out = [(clips[number], reason) for number, reason in sorted(failed.items())]
     if not vectors:
         raise ValueError(f"none of the {len(clips)} clips could be read; first error: {left_out[0][1]}")
-    source = CheckpointSource(checkpoint, fingerprint(encoder))
+    source = CheckpointSource(checkpoint, fingerprint(encoder, readout))
     return Examples(np.stack(vectors), [clips[number] for number in owners], left_out, source, readout, windows)
 
 

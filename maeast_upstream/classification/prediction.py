@@ -75,7 +75,7 @@ def predict_files(
         return
     if encoder is None:
         encoder = load_same(classifier.checkpoint, classifier.fingerprint)
-    elif fingerprint(encoder) != classifier.fingerprint:
+    elif fingerprint(encoder, classifier.readout) != classifier.fingerprint:
         raise ValueError(f"the classifier was fitted with another encoder, {classifier.checkpoint}; give that one")
     rows = embed_files(
         inputs,
@@ -156,12 +156,14 @@ def open_table(classifier: Classifier, path: Path) -> EmbeddingTable:
     origin = EmbeddingTable(path).origin
     if origin is None:
         raise ValueError(f"{path}: does not say which checkpoint made it; expected a table that maeast embed wrote")
-    if origin.fingerprint != classifier.fingerprint:
+    layers = [layer for layer, readout in origin.readouts.items() if readout == classifier.readout]
+    # where dims differ, the fingerprints of the same checkpoint do, too
+    same_dims = {readout.dims for readout in origin.readouts.values()} == {classifier.readout.dims}
+    if same_dims and origin.fingerprint != classifier.fingerprint:
         raise ValueError(
             f"{path}: made with another checkpoint, {origin.checkpoint}; the classifier was fitted with "
             f"{classifier.checkpoint}: embed the audio with that one"
         )
-    layers = [layer for layer, readout in origin.readouts.items() if readout == classifier.readout]
     if not layers:
         known = "; ".join(map(readout_options, origin.readouts.values()))
         raise ValueError(
@@ -173,4 +175,5 @@ def open_table(classifier: Classifier, path: Path) -> EmbeddingTable:
 def readout_options(readout: Readout) -> str:
     """Return a readout as options of ``maeast embed``."""
     hop = "native" if readout.hop_ms is None else f"{readout.hop_ms:g}"
-    return f"--layer {readout.layer} --mel {readout.mel} --pool {readout.pool} --hop-ms {hop}"
+    dims = "" if readout.dims is None else f" --dims {readout.dims}"
+    return f"--layer {readout.layer} --mel {readout.mel} --pool {readout.pool} --hop-ms {hop}{dims}"

@@ -83,7 +83,8 @@ def train_on_labels(
     if table is not None:
         examples = look_up_clips(clips, EmbeddingTable(table, layer, full=True), path.parent)
     else:
-        if encoder is not None and checkpoint is None and fingerprint(encoder) != fingerprint(load_model()):
+        own = () if readout is None else (readout,)
+        if encoder is not None and checkpoint is None and fingerprint(encoder, *own) != fingerprint(load_model(), *own):
             raise ValueError("give checkpoint, the name or path of this encoder, by which the classifier will load it")
         name = str(checkpoint or BUNDLED_NAME)
         encoder = encoder or load_model(checkpoint)

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         if args.out.is_dir() and any(args.out.iterdir()) and not (args.out / checkpoint.CONFIG_NAME).is_file():
             raise ValueError(f"{args.out} is a folder that holds something other than a checkpoint; give another name")
         dtype = torch.float16 if args.half else torch.float32
-        checkpoint.save_state(args.out, loaded.state, loaded.config, dtype)
+        checkpoint.save_state(args.out, loaded.state, loaded.config, dtype, projection=loaded.projection)
     print(f"wrote {args.out}")
     return ExitStatus.DONE
 

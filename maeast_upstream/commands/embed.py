@@ -13,11 +13,13 @@ from maeast_upstream.arguments import (
     add_model_options,
     add_readout_options,
     add_window_options,
+    parse_dims,
     parse_layer,
     readout_from,
     windows_from,
 )
 from maeast_upstream.commands.jobs import add_job_options, check_numbers, embed_inputs, start_engine, weights_unset
+from maeast_upstream.progress import say
 from maeast_upstream.readout import Readout
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     checkpoint = resolve(args.checkpoint)
 
     def job_of(model: "Encoder | Identity", engine: "Choice") -> Job:
-        spec = spec_from(args, model.config.readout)
+        spec = spec_from(args, model)
         return Job(survey, output, model, spec, engine, args.checkpoint or "bundled", args.max_hours)
 
     def start() -> "tuple[Encoder, Choice]":
@@ -53,10 +55,13 @@ def main(argv: Sequence[str]) -> int:
 
         with weights_unset():
             encoder = load_model(checkpoint, args.device)
-        spec = spec_from(args, encoder.config.readout)
+        spec = spec_from(args, encoder)
         spec.width(encoder.config)
         refuse_vectors(spec, output)
-        encoder.grid(spec.readouts[0].hop_ms)
+        for readout in spec.readouts:
+            encoder.check_readout(readout)
+        if spec.readouts[0].dims is not None:
+            say(f"the checkpoint's projection gives vectors of {spec.readouts[0].dims} numbers")
         return encoder, start_engine(args, encoder, spec, survey, output)
 
     return embed_inputs(args, survey, output, checkpoint, job_of, start)
@@ -87,7 +92,12 @@ def build_parser() -> Parser:
         "--kind", choices=("scene", "frames"), default="scene", help="one row per clip, or one per time step"
     )
     add_model_options(parser, precisions=ENGINE_PRECISIONS)
-    add_readout_options(parser)
+    add_readout_options(
+        parser,
+        dims="length of a vector: the first N numbers of the projection that the checkpoint stores for this readout "
+        "(see maeast project); where it stores none, N principal components of OUT.parquet itself, which stand in its "
+        "metadata; or full",
+    )
     add_window_options(parser)
     parser.add_argument(
         "--vectors",
@@ -96,26 +106,32 @@ def build_parser() -> Parser:
         help="how the table stores the vectors: float32 (default); float16, half the size; int8 with a scale for each "
         "row, a quarter",
     )
-    parser.add_argument(
-        "--dims",
-        type=int,
-        metavar="N",
-        help="reduce the vectors of OUT.parquet to N principal components, which stand in its metadata",
-    )
     add_job_options(parser)
     return parser
 
 
-def spec_from(args: argparse.Namespace, default: Readout) -> "EmbeddingSpec":
+def spec_from(args: argparse.Namespace, model: "Encoder | Identity") -> "EmbeddingSpec":
     """Return what the options ask of every clip; --layer may be a comma-separated list."""
     from maeast_upstream.extract.table import EmbeddingSpec
 
+    default = model.config.readout
     layers = [parse_layer(text) for text in (args.layer or str(default.layer)).split(",")]
-    readout = readout_from(argparse.Namespace(**{**vars(args), "layer": None}), default)
-    readouts = tuple(replace(readout, layer=layer) for layer in layers)
+    full = readout_from(argparse.Namespace(**{**vars(args), "layer": None, "dims": "full"}), default)
+    readouts = [replace(full, layer=layer) for layer in layers]
+    dims = None if args.dims is None else parse_dims(args.dims)
+    if args.dims is None and args.kind == "scene" and len(readouts) == 1:
+        readouts = [readouts[0].with_dims_of(default)]
+    elif dims is not None and args.kind == "scene" and has_projection(model, readouts, dims):
+        readouts, dims = [replace(readouts[0], dims=dims)], None
     return EmbeddingSpec(
-        kind=args.kind, readouts=readouts, vectors=args.vectors, dims=args.dims, windows=windows_from(args)
+        kind=args.kind, readouts=tuple(readouts), vectors=args.vectors, dims=dims, windows=windows_from(args)
     )
+
+
+def has_projection(model: "Encoder | Identity", readouts: Sequence[Readout], dims: int) -> bool:
+    """Whether a checkpoint stores a projection to ``dims`` numbers of the only readout."""
+    projection = model.projection
+    return projection is not None and [projection.readout] == list(readouts) and 1 <= dims <= projection.shape[0]
 
 
 def refuse_vectors(spec: "EmbeddingSpec", output: "Output") -> None:

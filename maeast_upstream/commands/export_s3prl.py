@@ -25,7 +25,8 @@ def main(argv: Sequence[str]) -> int:
     check_folder(args.out)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(args.out) as folder:
-        checkpoint.save_state(folder, loaded.state, loaded.config, torch.float16 if args.half else torch.float32)
+        dtype = torch.float16 if args.half else torch.float32
+        checkpoint.save_state(folder, loaded.state, loaded.config, dtype, projection=loaded.projection)
         for name, text in FILES.items():
             (folder / name).write_text(text, encoding="utf-8")
     upstream = shlex.quote(str(args.out))

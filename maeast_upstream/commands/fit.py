@@ -33,7 +33,8 @@ if TYPE_CHECKING:  # imported when they are needed, so that --help does not impo
 
 PICTURE_NAME, LEFT_OUT_NAME = "confusion.png", "left_out.tsv"
 MAX_SHOWN_ERRORS = 5
-OF_EMBEDDING = ("checkpoint", "device", "mel", "pool", "hop_ms", "window", "overlap", "engine", "precision", "workers")
+OF_READOUT = ("mel", "pool", "hop_ms", "dims")
+OF_EMBEDDING = ("checkpoint", "device", *OF_READOUT, "window", "overlap", "engine", "precision", "workers")
 """Options that say how clips are embedded, which a table of embeddings has settled."""
 
 
@@ -152,7 +153,7 @@ def load_encoder(args: argparse.Namespace, clips: "Sequence[LabelledClip]") -> t
     check_names(args.engine, args.precision)
     encoder = load_model(args.checkpoint, args.device)
     readout = readout_from(args, encoder.config.readout)
-    encoder.kept_layers(readout.layers(encoder.num_layers))
+    encoder.check_readout(readout)
     seconds = seconds_of(Segment(clip.path, start_ms=clip.start_ms, end_ms=clip.end_ms) for clip in clips)
     spec = EmbeddingSpec(readouts=(readout,), windows=windows_from(args))
     choice = attach_for(encoder, spec, seconds, args.engine, args.precision)

@@ -1,6 +1,5 @@
 """``maeast info``: shows what a checkpoint is, and its model card if it has one."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from maeast_upstream.arguments import Parser
@@ -15,6 +14,7 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.checkpoint.card import read_card
     from maeast_upstream.checkpoint.layout import CARD_NAMES, encoder_size
     from maeast_upstream.checks import printable
+    from maeast_upstream.readout import describe
     from maeast_upstream.storage.text import read_text
 
     path = checkpoint.resolve(args.checkpoint)
@@ -30,10 +30,12 @@ def main(argv: Sequence[str]) -> int:
     )
     print(f"time steps      every {10 * model.patch_frames} ms")
     print(f"features        {counted(model.depth, 'layer')} of {model.mel_patches} x {model.embed_dim}")
-    for section in dataclasses.fields(loaded.config):
-        values = dataclasses.asdict(getattr(loaded.config, section.name))
+    for section, values in loaded.config.to_dict().items():
         line = ", ".join(f"{name} {value}" for name, value in values.items() if value != {})
-        print(f"{section.name:<16}{printable(line)}")
+        print(f"{section:<16}{printable(line)}")
+    if loaded.projection is not None:
+        rows, width = loaded.projection.shape
+        print(f"projection      {rows} of {width} dimensions, for {describe(loaded.projection.readout)}")
     for card in [path / name for name in CARD_NAMES if (path / name).is_file()][:1]:
         _, body = read_card(read_text(card))
         print("\n" + "\n".join(map(printable, body.strip().splitlines())))

@@ -123,11 +123,12 @@ def finished_job(
 ) -> "Job | None":
     """Return the job if its output is complete already, which is found without torch; None if that is not known."""
     from maeast_upstream.checkpoint.identity import identity_of
+    from maeast_upstream.fingerprint import has_fingerprint
 
     before = output.recorded()
     choice = recorded_choice(args, before)
     identity = identity_of(checkpoint) if choice else None
-    if not choice or not identity or identity.fingerprint != before.get("checkpoint"):
+    if not choice or not identity or not has_fingerprint(identity, before.get("checkpoint")):
         return None
     job = job_of(identity, choice)
     return job if job.is_done() else None

@@ -101,7 +101,8 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="maeast probe",
         description=f"{main.__doc__} Several checkpoints or features are compared in a table. Comma-separated lists "
-        "for --layer, --mel, --pool and --hop-ms try all combinations and choose one on valid for each checkpoint.",
+        "for --layer, --mel, --pool, --hop-ms and --dims try all combinations and choose one on valid for each "
+        "checkpoint.",
     )
     parser.add_argument(
         "labels",
@@ -199,7 +200,7 @@ def features_from(args: argparse.Namespace) -> dict[str, str | None]:
     if MODEL not in features and args.per_layer:
         raise UsageError("--per-layer needs --features model")
     if MODEL not in features and RANDOM not in features:
-        for option in ("checkpoint", "layer", "mel", "pool", "hop_ms"):
+        for option in ("checkpoint", "layer", "mel", "pool", "hop_ms", "dims"):
             if getattr(args, option) is not None:
                 raise UsageError(f"--{option.replace('_', '-')} applies to --features model and random only")
     return features
@@ -253,6 +254,8 @@ def scorers_from(
             columns.append((LOG_MEL, score_logmel))
         elif kind == RANDOM:
             name, runs = next(iter(encoders.items()))
+            if any(readout.dims for readout in readouts[name]):
+                raise ValueError("random weights have no projection: give --dims full, or leave random out")
             networks = [randomized(runs[0], args.seed + number) for number in range(args.seeds)]
             columns.append((RANDOM_WEIGHTS, partial(score_encoders, RANDOM_WEIGHTS, networks, readouts[name])))
         else:

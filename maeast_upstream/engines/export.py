@@ -6,7 +6,6 @@ B and S; the clips of a batch have the same length. Its outputs are ``embeddings
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -138,6 +137,7 @@ class WaveformModel(nn.Module):
         self.encoder = encoder
         self.kind = kind
         self.readout = readout
+        encoder.check_readout(readout)
         self.grid = encoder.grid(readout.hop_ms)
         self.layers = encoder.kept_layers(readout.layers(encoder.num_layers))
         # at least two tokens, the second masked where it is padding: after OpenVINO 2026.4 has run one token through a
@@ -155,7 +155,7 @@ class WaveformModel(nn.Module):
         if self.kind == "frames":
             return steps, self._times_ms(waveforms.shape[1], steps.shape[1])
         lengths = torch.ones_like(steps[:, 0, 0], dtype=torch.int64) * steps.shape[1]
-        return pool_time(steps, lengths, self.readout.pool)
+        return self.encoder.project(pool_time(steps, lengths, self.readout.pool), self.readout)
 
     def metadata(self) -> dict[str, str]:
         """The metadata of a file."""
@@ -163,7 +163,7 @@ class WaveformModel(nn.Module):
             "maeast_version": __version__,
             "config": json.dumps(self.encoder.config.to_dict()),
             "kind": self.kind,
-            "readout": json.dumps(dataclasses.asdict(self.readout)),
+            "readout": json.dumps(self.readout.to_dict()),
             "sample_rate": str(SAMPLE_RATE),
             "hop_ms": f"{self.grid.hop * FRAME_MS:g}",
             "longest_seconds": f"{longest(self.encoder):g}",

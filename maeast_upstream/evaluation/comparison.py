@@ -10,14 +10,14 @@ from maeast_upstream.classification.classifier import Classifier
 from maeast_upstream.classification.folder import CheckpointSource
 from maeast_upstream.data.labels import SPLITS
 from maeast_upstream.encoder import Encoder, Precision, load_model
-from maeast_upstream.evaluation.features import describe, embeddings, logmel_features
+from maeast_upstream.evaluation.features import embeddings, logmel_features
 from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.evaluation.linear_probe import FittedProbe, fit_probe, valid_accuracies
 from maeast_upstream.evaluation.saving import calibrated
 from maeast_upstream.evaluation.vectors import VectorTable
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.progress import progress_bar
-from maeast_upstream.readout import Readout
+from maeast_upstream.readout import Readout, describe
 
 LOG_MEL, RANDOM_WEIGHTS = "log-mel", "random weights"
 """How tables call the two baselines."""
@@ -121,7 +121,6 @@ def score_encoders(
     name: str, encoders: Sequence[Encoder], readouts: Sequence[Readout], sets: Sequence[LabelledSet]
 ) -> SystemScores:
     """Probe the runs of one recipe with the readout that has the best mean valid accuracy over runs and sets."""
-    digests = [fingerprint(encoder) for encoder in encoders]
     fits: dict[Readout, list[FittedProbe]] = {readout: [] for readout in readouts}
     for encoder in encoders:
         for each in progress_bar(sets, desc=name, leave=False):
@@ -130,6 +129,7 @@ def score_encoders(
                 fits[readout].append(fit_probe(features.pop(readout), each.labels, each.splits))
     valid = {readout: [fitted.valid for fitted in row] for readout, row in fits.items()}
     best = max(readouts, key=lambda readout: np.mean(valid[readout]))
+    digests = [fingerprint(encoder, best) for encoder in encoders]
     outcomes = [
         Outcome(digest, each, describe(best), fitted.c, fitted.valid, score_test(fitted, each))
         for (digest, each), fitted in zip(itertools.product(digests, sets), fits[best], strict=True)
@@ -170,7 +170,7 @@ def score_test(fitted: FittedProbe, labelled_set: LabelledSet) -> np.ndarray:
 def layer_accuracies(encoder: Encoder, sets: Sequence[LabelledSet]) -> Mapping[str, list[float]]:
     """Return each set's valid accuracy with each layer, read out as the checkpoint says; test is not scored."""
     layers = range(1, encoder.num_layers + 1)
-    readouts = [replace(encoder.config.readout, layer=layer) for layer in layers]
+    readouts = [replace(encoder.config.readout.full, layer=layer) for layer in layers]
     accuracies = {}
     for each in progress_bar(sets, desc="layers", leave=False):
         accuracies[each.name] = list(valid_accuracies(each, encoder, readouts).values())

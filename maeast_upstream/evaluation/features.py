@@ -77,17 +77,10 @@ def read_blocks(paths: Sequence[Path]) -> Iterator[tuple[list[int], list[Tensor]
 
 
 def refuse_unknown_readouts(encoder: Encoder, readouts: Sequence[Readout]) -> None:
-    """Check, before any clip is read, that the encoder has the readouts' layers and hops.
+    """Check, before any clip is read, that the encoder has the readouts, see `Encoder.check_readout`.
 
     Raises:
         ValueError: it has not.
     """
     for readout in readouts:
-        encoder.kept_layers(readout.layers(encoder.num_layers))
-        encoder.grid(readout.hop_ms)
-
-
-def describe(readout: Readout) -> str:
-    """Describe a readout in words."""
-    hop = "native" if readout.hop_ms is None else f"{readout.hop_ms:g} ms"
-    return f"layer {readout.layer}, mel {readout.mel}, pool {readout.pool}, hop {hop}"
+        encoder.check_readout(readout)

@@ -18,6 +18,7 @@ from maeast_upstream.classification.classifier import (
     listed,
     mapped,
     probabilities_of,
+    readout_of,
     standardized,
 )
 from maeast_upstream.classification.folder import CheckpointSource, read_classifier, write_classifier
@@ -102,7 +103,7 @@ class EventDetector:
 
     def digest(self) -> str:
         """Return the SHA-256 of everything that determines its events."""
-        settings = [self.labels, dataclasses.asdict(self.readout), self.hop_ms, self.offsets, self.fingerprint]
+        settings = [self.labels, self.readout.to_dict(), self.hop_ms, self.offsets, self.fingerprint]
         digest = hashlib.sha256(json.dumps([*settings, dataclasses.asdict(self.smoothing)]).encode())
         for name in ARRAYS:
             digest.update(getattr(self, name).tobytes())
@@ -206,7 +207,7 @@ class EventDetector:
         """
         settings = {
             "labels": list(self.labels),
-            "readout": dataclasses.asdict(self.readout),
+            "readout": self.readout.to_dict(),
             "hop_ms": float(self.hop_ms),
             "offsets": list(self.offsets),
             "smoothing": dataclasses.asdict(self.smoothing),
@@ -228,7 +229,7 @@ class EventDetector:
                 labels=listed("labels", settings.get("labels")),
                 checkpoint=source.checkpoint,
                 fingerprint=source.fingerprint,
-                readout=Readout(**mapped("readout", settings.get("readout"), Readout)),
+                readout=readout_of(settings.get("readout")),
                 hop_ms=settings.get("hop_ms"),  # type: ignore[arg-type]  # checked
                 offsets=listed("offsets", settings.get("offsets")),
                 smoothing=Smoothing(**mapped("smoothing", settings.get("smoothing"), Smoothing)),

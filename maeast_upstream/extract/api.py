@@ -44,7 +44,7 @@ def embed_files(
         inputs: what `maeast embed` takes: files, folders, manifests, tars; one or several.
         encoder: None for the checkpoint in the package.
         kind: "scene" for one row per clip, "frames" for one row per time step.
-        readout: None for the checkpoint's own; several give a row each.
+        readout: None for the checkpoint's own, of which time steps are not projected; several give a row each.
         windows: how to cut clips into windows, a row each: ``Windows(5, overlap=0.5)``, in seconds. The last window
             ends at the clip's end; a clip that is not longer than a window is one. None for one row per clip.
         workers: processes that decode; 0 for a thread.
@@ -62,7 +62,8 @@ def embed_files(
         ValueError: an input does not exist, or (``on_error`` None) cannot be read; the encoder is in train mode.
     """
     encoder = encoder or load_model()
-    readout = readout or encoder.config.readout
+    own = encoder.config.readout
+    readout = readout or (own.full if kind == "frames" else own)
     readouts = (readout,) if isinstance(readout, Readout) else tuple(readout)
     spec = EmbeddingSpec(kind=kind, readouts=readouts, windows=windows)
     spec.width(encoder.config)

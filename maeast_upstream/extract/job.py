@@ -57,7 +57,7 @@ class Job:
         """Return everything that determines the rows; a run can be continued only with the same settings."""
         return {
             "version": __version__,
-            "checkpoint": self.model.fingerprint if isinstance(self.model, Identity) else fingerprint(self.model),
+            "checkpoint": fingerprint(self.model, *self.spec.readouts),
             "engine": self.engine.engine,
             "precision": self.engine.precision,
             **self.spec.to_dict(),

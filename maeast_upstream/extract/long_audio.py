@@ -113,8 +113,8 @@ def embed_span(span: Span, encoder: Encoder, spec: EmbeddingSpec) -> "list[TimeS
 class LongClip:
     """Puts the spans of a clip together."""
 
-    def __init__(self, spec: EmbeddingSpec) -> None:
-        self._readouts = spec.readouts
+    def __init__(self, encoder: Encoder, spec: EmbeddingSpec) -> None:
+        self._encoder, self._readouts = encoder, spec.readouts
         self._pooled: list[TimeStatistics] = []
         self._steps = StepRows(len(spec.readouts))
 
@@ -133,7 +133,7 @@ class LongClip:
         if not self._pooled:
             return self._steps.joined()
         pairs = zip(self._pooled, self._readouts, strict=True)
-        return np.stack([one.pooled(readout.pool).cpu().numpy() for one, readout in pairs])[:, None]
+        return np.stack([self._encoder.scene(one, readout).cpu().numpy() for one, readout in pairs])[:, None]
 
 
 class StepRows:

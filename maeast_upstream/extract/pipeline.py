@@ -258,7 +258,7 @@ class SpanJoiner:
     """Makes one outcome of the spans of a long clip."""
 
     def __init__(self, encoder: Encoder, spec: EmbeddingSpec) -> None:
-        self._encoder, self._spec, self._clip = encoder, spec, LongClip(spec)
+        self._encoder, self._spec, self._clip = encoder, spec, LongClip(encoder, spec)
 
     def join(self, outcomes: Iterable[Embedded | FailedInput | SpanVectors]) -> Iterator[Embedded | FailedInput]:
         """Pass outcomes of clips on, and those of spans with the last one; an error in its place ends a clip, too."""
@@ -267,9 +267,9 @@ class SpanJoiner:
                 self._clip.add(outcome)
                 if outcome.total_samples:
                     yield self._outcome(outcome)
-                    self._clip = LongClip(self._spec)
+                    self._clip = LongClip(self._encoder, self._spec)
             else:
-                self._clip = LongClip(self._spec)
+                self._clip = LongClip(self._encoder, self._spec)
                 yield outcome
 
     def _outcome(self, last: SpanVectors) -> Embedded | FailedInput:

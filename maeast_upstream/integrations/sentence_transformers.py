@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maeast_upstream.checkpoint import CONFIG_NAME, WEIGHTS_NAME, save_folder
+from maeast_upstream.checkpoint import CONFIG_NAME, PROJECTION_NAME, WEIGHTS_NAME, save_folder
 from maeast_upstream.checks import quote
 from maeast_upstream.config import scene_width
 from maeast_upstream.encoder import Encoder, load_model
@@ -34,14 +34,15 @@ class MaeAstModule(InputModule):
 
         Args:
             encoder: An encoder; or a checkpoint as for `load_model`, None for the one in the package.
-            readout: Layers, mel axis, pooling and hop; None for the checkpoint's own.
+            readout: Layers, mel axis, pooling, hop and dims; None for the checkpoint's own.
 
         Raises:
-            ValueError: As `load_model`, or the readout is none.
+            ValueError: As `load_model`, or the readout is none of this encoder.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.encoder = encoder if isinstance(encoder, Encoder) else load_model(encoder)
         self.readout = checked_readout(readout, self.encoder.config.readout)
+        self.encoder.check_readout(self.readout)
 
     @property
     def modalities(self) -> list[Modality]:
@@ -54,7 +55,7 @@ class MaeAstModule(InputModule):
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return what distinguishes this module from others, for its repr."""
-        return {**dataclasses.asdict(self.readout), "precision": self.encoder.precision}
+        return {**self.readout.to_dict(), "precision": self.encoder.precision}
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Any]:
         """Read, check and resample recordings.
@@ -88,9 +89,11 @@ class MaeAstModule(InputModule):
             raise ValueError("weights are saved as safetensors only: leave safe_serialization=False out")
         config = dataclasses.replace(self.encoder.config, readout=self.readout)
         with tempfile.TemporaryDirectory(dir=output_path) as folder:
-            save_folder(Path(folder) / "checkpoint", self.encoder.network, config)
-            for name in (WEIGHTS_NAME, CONFIG_NAME):
-                os.replace(Path(folder) / "checkpoint" / name, Path(output_path) / name)
+            saved = Path(folder) / "checkpoint"
+            save_folder(saved, self.encoder.network, config, projection=self.encoder.projection)
+            (Path(output_path) / PROJECTION_NAME).unlink(missing_ok=True)  # an earlier one, of other weights
+            for path in saved.iterdir():
+                os.replace(path, Path(output_path) / path.name)
 
     @classmethod
     def load(
@@ -121,6 +124,7 @@ class MaeAstModule(InputModule):
         """
         place = (subfolder, token, cache_folder, revision, local_files_only)
         paths = {name: cls.load_file_path(model_name_or_path, name, *place) for name in (WEIGHTS_NAME, CONFIG_NAME)}
+        cls.load_file_path(model_name_or_path, PROJECTION_NAME, *place)  # from a hub it comes to the others' folder
         for name, path in paths.items():
             if path is None:
                 raise ValueError(f"{model_name_or_path}: not a saved MaeAstModule: no {name} in it")

@@ -46,7 +46,7 @@ class MaeAstVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Args:
             checkpoint: As for `load_model`; None for the one in the package.
-            readout: Layers, mel axis, pooling and hop; None for the checkpoint's own.
+            readout: Layers, mel axis, pooling, hop and dims; None for the checkpoint's own.
             sample_rate: Of samples that come without a rate; None for 16 kHz. Files say their own.
             device: As for `load_model`.
             precision: As for `load_model`.
@@ -63,9 +63,7 @@ class MaeAstVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Raises:
             ValueError: There is no such checkpoint or device, or the checkpoint has no such readout.
         """
-        encoder = self._encoder()
-        encoder.kept_layers(self._readout().layers(encoder.num_layers))
-        encoder.grid(self._readout().hop_ms)
+        self._encoder().check_readout(self._readout())
         return self
 
     @torch.no_grad()

@@ -384,7 +384,7 @@ def hub(monkeypatch, tmp_path):
         def hf_hub_download(self, repo_id, name, *, revision):
             return str(tmp_path / "hub" / name)
 
-        def upload_folder(self, *, repo_id, folder_path, revision, ignore_patterns):
+        def upload_folder(self, *, repo_id, folder_path, revision, ignore_patterns, delete_patterns):
             (tmp_path / "hub").mkdir(exist_ok=True)
             for path in folder_path.iterdir():
                 if path.name not in (ignore_patterns or []):

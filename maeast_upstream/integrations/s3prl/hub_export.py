@@ -21,13 +21,15 @@ class UpstreamExpert(expert.UpstreamExpert):
 
 FILES = {"expert.py": EXPERT, "requirements.txt": "maeast-upstream\n"}
 
+CHECKPOINT_FILES = (checkpoint.WEIGHTS_NAME, checkpoint.CONFIG_NAME, checkpoint.PROJECTION_NAME)
+
 
 def check_folder(folder: Path) -> None:
     """Raise ValueError unless the folder is new, empty or an earlier export."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; expected the name of a folder")
     # s3prl's import of expert.py leaves Python's cache there
-    exported = {*FILES, checkpoint.WEIGHTS_NAME, checkpoint.CONFIG_NAME, "__pycache__"}
+    exported = {*FILES, *CHECKPOINT_FILES, "__pycache__"}
     others = sorted({path.name for path in folder.iterdir()} - exported) if folder.is_dir() else []
     if others:
         raise ValueError(f"{folder} holds files that are no export ({others[0]}); give another name")

@@ -1,0 +1,174 @@
+"""The projection that a checkpoint may store: principal components of the scene embeddings of one readout; no torch.
+
+``projection.safetensors`` holds the mean of the vectors that it was fitted on, (C,) float32, and K components in the
+order of their variance, so that the first N of them are a projection, too: (K, C) int8 with a float32 scale per row.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from maeast_upstream.checkpoint.layout import check_header
+from maeast_upstream.checks import quote
+from maeast_upstream.config import EncoderConfig, read_section, scene_width
+from maeast_upstream.data.reduction import MAX_WIDTH, centred_components
+from maeast_upstream.messages import shortened
+from maeast_upstream.readout import MAX_DIMS, Readout, describe
+from maeast_upstream.storage.atomic import replacing
+
+PROJECTION_NAME = "projection.safetensors"
+TYPES = {"mean": "F32", "components": "I8", "scales": "F32"}
+"""Type of each tensor, as safetensors calls it."""
+READOUT_KEY = "readout"
+"""Key of the file's metadata for the readout, as JSON."""
+LARGEST_MEAN = 1e4
+"""Limit of the mean's values, far above those of any trained network."""
+LENGTHS = (0.9, 1.1)
+"""Limits of the components' lengths, which are 1 before they are rounded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Turns scene embeddings of one readout into shorter vectors: their products with principal components."""
+
+    readout: Readout
+    """The readout that it was fitted for, whose dims is None."""
+    mean: np.ndarray
+    """(C,) float32, is subtracted first."""
+    components: np.ndarray
+    """(K, C) int8, the one with the largest variance first."""
+    scales: np.ndarray
+    """(K,) float32, by which the rows of the components are multiplied."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """K, the most numbers that it gives, and C, the length of the vectors."""
+        return self.components.shape[0], self.components.shape[1]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The components as (K, C) float32."""
+        rows: np.ndarray = self.components * self.scales[:, None]
+        return rows
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its numbers and of its readout."""
+        digest = hashlib.sha256(json.dumps(self.readout.to_dict(), sort_keys=True).encode())
+        for array in self._arrays().values():
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write the file in a checkpoint folder; it appears when it is whole, and replaces an earlier one."""
+        from safetensors.numpy import save
+
+        metadata = {READOUT_KEY: json.dumps(self.readout.to_dict())}
+        with replacing(folder / PROJECTION_NAME) as part:
+            part.write_bytes(save(self._arrays(), metadata))
+
+    def check(self, config: EncoderConfig) -> None:
+        """Raise ValueError unless this can be the projection of a checkpoint, whatever program wrote it."""
+        (rows, width), layer = self.shape, self.readout.layer
+        if self.readout.dims is not None or (isinstance(layer, int) and layer > config.model.depth):
+            raise ValueError(f"its readout is {describe(self.readout)}; expected one of the model, without dims")
+        expected = scene_width(config, self.readout)
+        if width != expected or not 1 <= rows <= min(MAX_DIMS, width) or width > MAX_WIDTH:
+            most = min(MAX_DIMS, expected)
+            raise ValueError(f"components of shape {rows}x{width}; expected 1 to {most} of length {expected}")
+        if self.mean.shape != (width,) or self.scales.shape != (rows,):
+            raise ValueError(f"mean of shape {self.mean.shape} and scales of shape {self.scales.shape}")
+        if not (np.abs(self.mean) <= LARGEST_MEAN).all():  # so that NaN is refused, too
+            raise ValueError("its mean has values that no trained network gives, or NaN")
+        lengths = np.abs(self.scales.astype(np.float64)) * np.linalg.norm(self.components.astype(np.float32), axis=1)
+        if not ((lengths >= LENGTHS[0]) & (lengths <= LENGTHS[1])).all():
+            raise ValueError("components that are not of length 1, or NaN")
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {"mean": self.mean, "components": self.components, "scales": self.scales}
+        return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def read_projection(folder: Path, config: EncoderConfig) -> Projection | None:
+    """Read the projection of a checkpoint folder, if there is one, and check that the checkpoint's readout can use it.
+
+    Raises:
+        ValueError: The file is broken or of another network, or the readout of ``config`` has dims that it cannot give.
+    """
+    path = folder / PROJECTION_NAME
+    projection = None
+    try:
+        if path.exists():
+            projection = _read(path)
+            projection.check(config)
+        check_dims(config.readout, projection)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return projection
+
+
+def _read(path: Path) -> Projection:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ValueError("a folder, pipe or device; expected a file")
+    try:
+        check_header(path)
+        with safe_open(path, "numpy") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            found = {name: part.get_dtype() for name, part in parts.items()}
+            if found != TYPES:
+                raise ValueError(f"tensors {quote(found)}; expected {TYPES}")
+            shape = parts["components"].get_shape()
+            largest = max((np.prod(part.get_shape(), dtype=float) for part in parts.values()), default=0)
+            if len(shape) != 2 or largest > MAX_DIMS * MAX_WIDTH:  # before it is read
+                raise ValueError(f"components of shape {quote(shape)}, which no projection has")
+            readout = json.loads((file.metadata() or {}).get(READOUT_KEY, "null"))
+            arrays = {name: file.get_tensor(name) for name in parts}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"not a safetensors file, or a broken one ({shortened(error)})") from error
+    except RecursionError as error:
+        raise ValueError("its readout is not plain data") from error
+    return Projection(read_section(Readout, readout, "readout"), **arrays)
+
+
+def check_dims(readout: Readout, projection: Projection | None) -> None:
+    """Raise ValueError if a readout has dims, and a checkpoint with this projection, or none, cannot give them."""
+    if readout.dims is None:
+        return
+    if projection is None:
+        raise ValueError(
+            f"dims {readout.dims}: the checkpoint stores no projection; leave dims out, or fit one with maeast project"
+        )
+    if readout.full != projection.readout:
+        raise ValueError(
+            f"dims {readout.dims} of {describe(readout.full)}: the checkpoint's projection was fitted for "
+            f"{describe(projection.readout)}; leave dims out, or fit another one with maeast project"
+        )
+    if readout.dims > projection.shape[0]:
+        raise ValueError(f"dims must be at most {projection.shape[0]}, which the projection has, got {readout.dims}")
+
+
+def fit_projection(blocks: Iterable[np.ndarray], readout: Readout, dims: int) -> tuple[Projection, np.ndarray]:
+    """Fit a projection on vectors that are read once, in memory of C x C whatever their number.
+
+    Args:
+        blocks: (n, C) scene embeddings, of the same length in every block; more than ``dims`` in all.
+        readout: What they were read by.
+        dims: K, the number of components.
+
+    Returns:
+        The projection, and the share of the vectors' variance that the first 1, 2, ... K components hold, (K,).
+
+    Raises:
+        ValueError: There are too few vectors, or they vary in too few directions.
+    """
+    mean, components, shares = centred_components(blocks, dims)
+    scales = (np.abs(components).max(axis=1) / 127).astype(np.float32)
+    rounded = np.rint(components / scales[:, None]).clip(-127, 127).astype(np.int8)
+    return Projection(readout.full, mean.astype(np.float32), rounded, scales), shares

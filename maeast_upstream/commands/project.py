@@ -1,0 +1,149 @@
+"""``maeast project``: fits a projection to shorter vectors on a table of embeddings; the checkpoint stores it."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maeast_upstream.arguments import Parser, UsageError
+from maeast_upstream.cli import ExitStatus
+from maeast_upstream.progress import say
+from maeast_upstream.readout import MAX_DIMS, Readout, describe
+
+if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
+    import numpy as np
+
+    from maeast_upstream.checkpoint import Loaded, Projection
+    from maeast_upstream.data.embeddings import EmbeddingTable
+
+SHOWN_DIMS = (16, 32, 64, 128, 256, 512)
+"""Lengths of which the share of the variance is shown, beside that of all."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fit principal components on a table of embeddings, and store them in the checkpoint that made it."""
+    args = build_parser().parse_args(argv)
+    if args.half and args.out is None:
+        raise UsageError("--half goes with -o FOLDER, whose weights it is about")
+    from maeast_upstream import checkpoint
+    from maeast_upstream.checkpoint.projection import check_dims
+    from maeast_upstream.data.embeddings import EmbeddingTable
+
+    table = EmbeddingTable(args.table, args.layer)
+    readout = readout_of(table)
+    place = checked_place(args, table, readout)
+    loaded = checkpoint.read(place)
+    dims = args.dims or min(MAX_DIMS, table.dimensions, table.rows - 1)
+    refuse_dims(dims, table, loaded)
+    say(f"fitting {dims} components on {table.rows} vectors of {table.dimensions} numbers: {describe(readout)}")
+    projection, shares = checkpoint.fit_projection((block.vectors for block in table.blocks()), readout, dims)
+    projection.check(loaded.config)
+    check_dims(loaded.config.readout, projection)
+    if args.out is None:
+        projection.save(place)
+    else:
+        import torch
+
+        dtype = torch.float16 if args.half else torch.float32
+        checkpoint.save_state(args.out, loaded.state, loaded.config, dtype, projection=projection)
+    print(report(projection, shares))
+    out = args.out or place
+    print(f"wrote {out / checkpoint.PROJECTION_NAME}: try maeast embed FOLDER --checkpoint {out} --dims {dims} -o OUT")
+    return ExitStatus.DONE
+
+
+def build_parser() -> Parser:
+    """Build the parser of the command's options."""
+    parser = Parser(
+        prog="maeast project",
+        description=f"{main.__doc__} With it, --dims N of the other commands gives vectors of N numbers, as "
+        "Readout(dims=N) does in Python. The table should be of audio like that which is embedded later, and have "
+        "several times as many rows as there are components.",
+    )
+    parser.add_argument(
+        "table",
+        metavar="TABLE",
+        help="vectors of the readout that is projected, which maeast embed wrote: a parquet file, or a folder of them",
+    )
+    parser.add_argument(
+        "--dims",
+        type=int,
+        metavar="K",
+        help=f"number of components; the first N of them serve any N up to it; default: {MAX_DIMS}, or fewer where the "
+        "vectors are shorter or the rows fewer",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        help="folder of the checkpoint that made the table, to which projection.safetensors is added; default: where "
+        "it was when the table was made",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write a copy of the checkpoint with the projection, and leave the checkpoint itself as it is",
+    )
+    parser.add_argument("--layer", help="which layer of a table with several; default: its last")
+    parser.add_argument("--half", action="store_true", help="store float16 weights in -o FOLDER")
+    parser.add_argument("--force", action="store_true", help="replace an earlier projection, or FOLDER if it exists")
+    return parser
+
+
+def readout_of(table: "EmbeddingTable") -> Readout:
+    """Return the readout that a table's vectors are those of; ValueError if they are not, or it does not say."""
+    if table.origin is None or table.readout is None:
+        raise ValueError(
+            f"{table.path}: does not say which checkpoint made it; expected a table that maeast embed wrote"
+        )
+    if table.origin.reduction is not None or table.readout.dims is not None:
+        raise ValueError(f"{table.path}: its vectors were shortened by --dims; expected full ones: --dims full")
+    return table.readout
+
+
+def checked_place(args: argparse.Namespace, table: "EmbeddingTable", readout: Readout) -> Path:
+    """Return where the checkpoint of a table is, before long work; with its projection it must be possible to write it.
+
+    Raises:
+        ValueError: It is another checkpoint, or it cannot be written to without --out or --force.
+    """
+    from maeast_upstream.checkpoint import CONFIG_NAME, PROJECTION_NAME
+    from maeast_upstream.checkpoint.layout import encoder_folder
+    from maeast_upstream.fingerprint import load_same, place_of
+    from maeast_upstream.storage.atomic import refuse_to_overwrite, refuse_unwritable
+
+    assert table.origin is not None
+    load_same(table.origin.checkpoint, table.origin.fingerprint, args.checkpoint).check_readout(readout)
+    place = place_of(table.origin.checkpoint, args.checkpoint)
+    place = encoder_folder(place) if place.is_dir() else place
+    if args.out is not None:
+        refuse_to_overwrite(args.out, args.force)
+        if args.out.exists() and not (args.out / CONFIG_NAME).is_file():
+            raise ValueError(f"{args.out}: exists and is no checkpoint folder; give another name")
+        return place
+    if not Path(args.checkpoint or table.origin.checkpoint).expanduser().is_dir():
+        name = args.checkpoint or table.origin.checkpoint
+        raise ValueError(f"{name}: not a checkpoint folder of yours: give -o FOLDER for a copy with the projection")
+    if (place / PROJECTION_NAME).exists() and not args.force:
+        raise ValueError(f"{place} has a projection already; give --force to replace it, or -o FOLDER for a copy")
+    refuse_unwritable(place / PROJECTION_NAME)
+    return place
+
+
+def refuse_dims(dims: int, table: "EmbeddingTable", loaded: "Loaded") -> None:
+    """Raise ValueError if a table cannot give so many components, or the checkpoint's own readout needs more."""
+    if not 1 <= dims <= min(MAX_DIMS, table.dimensions):
+        raise ValueError(f"--dims must be from 1 to {min(MAX_DIMS, table.dimensions)}, got {dims}")
+    if table.rows <= dims:
+        raise ValueError(f"{table.path}: {table.rows} rows, too few for {dims} components; embed more audio")
+    needed = loaded.config.readout.dims
+    if needed is not None and needed > dims:
+        raise ValueError(f"the checkpoint's own readout has dims {needed}: give --dims {needed} or more")
+
+
+def report(projection: "Projection", shares: "np.ndarray") -> str:
+    """Return lines for people: the share of the variance by number of dimensions."""
+    count, width = projection.shape
+    shown = [*(dims for dims in SHOWN_DIMS if dims < count), count]
+    lines = [f"{dims:>10}  {100 * shares[dims - 1]:8.2f} %" for dims in shown]
+    return "\n".join([f"dimensions  variance (of {width})", *lines])
