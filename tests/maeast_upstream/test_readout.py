@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from maeast_upstream.readout import Readout, combine_layers, fold_mel, pool_time
+from maeast_upstream.readout import Readout, combine_layers, describe, fold_mel, pool_time
 
 
 def test_mel_patches_of_an_instant_are_neighbours():
@@ -72,3 +72,23 @@ def test_the_deviation_of_a_steady_sound_is_0_and_large_values_do_not_spoil_it()
 def test_impossible_readouts_are_refused_by_name(setting, message):
     with pytest.raises(ValueError, match=message):
         Readout(**setting)
+
+
+def test_without_dims_a_readout_is_stored_as_before_there_were_any():
+    assert Readout().to_dict() == {"layer": "last", "mel": "concat", "pool": "mean", "hop_ms": None}
+    assert Readout(dims=8).to_dict()["dims"] == 8
+    assert Readout(**Readout(dims=8).to_dict()) == Readout(dims=8)
+    assert describe(Readout(dims=8)) == "layer last, mel concat, pool mean, hop native, dims 8"
+
+
+def test_dims_are_the_own_readout_s_only():
+    own = Readout(layer="mean", dims=8)
+    assert Readout(layer="mean").with_dims_of(own) == own
+    assert Readout(layer="mean", dims=9).with_dims_of(own) == own
+    assert Readout(layer=3, dims=9).with_dims_of(own) == Readout(layer=3)
+
+
+@pytest.mark.parametrize("dims", [0, -1, 513, True, 2.0, "8"])
+def test_dims_out_of_range_are_refused(dims):
+    with pytest.raises(ValueError, match="dims"):
+        Readout(dims=dims)
