@@ -26,7 +26,6 @@ def main(argv: Sequence[str]) -> int:
     if args.half and args.out is None:
         raise UsageError("--half goes with -o FOLDER, whose weights it is about")
     from maeast_upstream import checkpoint
-    from maeast_upstream.checkpoint.projection import check_dims
     from maeast_upstream.data.embeddings import EmbeddingTable
 
     table = EmbeddingTable(args.table, args.layer)
@@ -34,11 +33,10 @@ def main(argv: Sequence[str]) -> int:
     place = checked_place(args, table, readout)
     loaded = checkpoint.read(place)
     dims = args.dims or min(MAX_DIMS, table.dimensions, table.rows - 1)
-    refuse_dims(dims, table, loaded)
+    refuse_dims(dims, readout, table, loaded)
     say(f"fitting {dims} components on {table.rows} vectors of {table.dimensions} numbers: {describe(readout)}")
     projection, shares = checkpoint.fit_projection((block.vectors for block in table.blocks()), readout, dims)
     projection.check(loaded.config)
-    check_dims(loaded.config.readout, projection)
     if args.out is None:
         projection.save(place)
     else:
@@ -130,15 +128,19 @@ def checked_place(args: argparse.Namespace, table: "EmbeddingTable", readout: Re
     return place
 
 
-def refuse_dims(dims: int, table: "EmbeddingTable", loaded: "Loaded") -> None:
-    """Raise ValueError if a table cannot give so many components, or the checkpoint's own readout needs more."""
+def refuse_dims(dims: int, readout: Readout, table: "EmbeddingTable", loaded: "Loaded") -> None:
+    """Raise ValueError if a table cannot give so many components, or the checkpoint's own readout needs others."""
     if not 1 <= dims <= min(MAX_DIMS, table.dimensions):
         raise ValueError(f"--dims must be from 1 to {min(MAX_DIMS, table.dimensions)}, got {dims}")
     if table.rows <= dims:
         raise ValueError(f"{table.path}: {table.rows} rows, too few for {dims} components; embed more audio")
-    needed = loaded.config.readout.dims
-    if needed is not None and needed > dims:
-        raise ValueError(f"the checkpoint's own readout has dims {needed}: give --dims {needed} or more")
+    own = loaded.config.readout
+    if own.dims is not None and own.full != readout:
+        raise ValueError(
+            f"the checkpoint's own readout is {describe(own)}: its projection cannot be one for {describe(readout)}"
+        )
+    if own.dims is not None and own.dims > dims:
+        raise ValueError(f"the checkpoint's own readout has dims {own.dims}: give --dims {own.dims} or more")
 
 
 def report(projection: "Projection", shares: "np.ndarray") -> str:
