@@ -75,7 +75,9 @@ def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
         refuse_other_classes(Path(recipe.out), labels[0])
     if losses.teacher and recipe.teacher is not None:
         teachers = open_teachers(recipe.teacher, clips, rows, recipe.precision)
-    clusters = [] if recipe.clusters is None else [open_clusters(recipe, recipe.clusters, source)]
+    clusters = []
+    if losses.cluster and recipe.clusters is not None:
+        clusters.append(open_clusters(recipe, recipe.clusters, source))
     sizes = TargetSizes(
         teachers=tuple(teacher.width for teacher in teachers),
         labels=tuple(len(column.classes) for target in labels for column in target.columns),
