@@ -16,7 +16,7 @@ from pretrain.corpora.sets.labelled import (
     drop_near_copies,
     drop_small_classes,
 )
-from pretrain.corpora.sets.midi import EVERY_SECONDS, Note, midi_file
+from pretrain.corpora.sets.midi import EVERY_SECONDS, RATE, Note, fluidsynth_command, midi_file
 
 INSTRUMENTS = {
     "piano": (0, 36, 88),
@@ -56,7 +56,7 @@ BANKS = {
     "timgm": ("timgm6mb-soundfont", "usr/share/sounds/sf2/TimGM6mb.sf2", "test", 10),
 }
 """Package, file, split, and number of notes per instrument."""
-RATE, NOTE_SECONDS = 44_100, 2.9
+NOTE_SECONDS = 2.9
 PATCHES = "usr/share/midi/freepats/"
 BANK_LINE = re.compile(r"bank\s+(\d+)|(drumset)\b.*")
 PATCH_LINE = re.compile(r"(\d+)\s+(\S+)((?:\s+\w+=[\w.%-]+)*)\s*(?:#.*)?")
@@ -80,9 +80,7 @@ def _build(files: SetFiles) -> list[LabelledClip]:
             quiet = ["-EFreverb=0", "-EFchorus=0"]
             command = ["timidity", "-c", config.name, *quiet, "-Ow", "-s", str(RATE), "-o", wav.name, midi.name]
         else:
-            font = str(by_name[package, name].path.resolve())
-            quiet = ["-niq", "-R", "0", "-C", "0", "-g", "0.5"]
-            command = ["fluidsynth", *quiet, "-r", str(RATE), "-F", wav.name, font, midi.name]
+            command = fluidsynth_command(by_name[package, name].path, midi.name, wav.name)
         run_program(command, files.scratch)
         _cut(collected, wav, bank, package, split, labels, notes)
     return drop_small_classes(drop_near_copies(collected.clips, 0.995), 10, 3, 5)

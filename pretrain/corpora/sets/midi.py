@@ -1,6 +1,7 @@
-"""Writes a Standard MIDI File with a note every three seconds."""
+"""Writes a Standard MIDI File with a note every three seconds, and the command that plays it."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 TICKS_PER_SECOND = 960
@@ -9,6 +10,10 @@ LEAD_TICKS, NOTE_TICKS, STEP_TICKS = 96, 1152, EVERY_SECONDS * TICKS_PER_SECOND
 """Silence before a note, its length of 1.2 s, and the distance of notes."""
 TICKS_PER_QUARTER, MICROSECONDS_PER_QUARTER = 480, 500_000
 PROGRAM, ON, OFF, CONTROL, ALL_SOUND_OFF = 0xC0, 0x90, 0x80, 0xB0, 120
+
+
+RATE = 44_100
+"""Sample rate in Hz at which notes are rendered."""
 
 
 class Note(NamedTuple):
@@ -30,6 +35,12 @@ def midi_file(notes: Iterable[Note]) -> bytes:
     track += b"\0\xff\x2f\0"
     header = (0).to_bytes(2, "big") + (1).to_bytes(2, "big") + TICKS_PER_QUARTER.to_bytes(2, "big")
     return b"MThd" + (6).to_bytes(4, "big") + header + b"MTrk" + len(track).to_bytes(4, "big") + track
+
+
+def fluidsynth_command(font: Path, midi: str, wav: str) -> list[str]:
+    """The command that renders a MIDI file with a sound bank, without reverb and chorus."""
+    quiet = ["-niq", "-R", "0", "-C", "0", "-g", "0.5"]
+    return ["fluidsynth", *quiet, "-r", str(RATE), "-F", wav, str(font.resolve()), midi]
 
 
 def _event(ticks: int, *message: int) -> bytes:

@@ -7,10 +7,9 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 
-import numpy as np
-
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from pretrain.corpora.debian.deb import Source
+from pretrain.corpora.sets.channel import own_channel
 from pretrain.corpora.sets.labelled import (
     ClipCollector,
     LabelledClip,
@@ -24,7 +23,6 @@ from pretrain.corpora.sets.labelled import (
 
 NAME = re.compile(r"(.*)_desc_(fr|ro|ru|ca|bg|es|be|el|da)\.(?:ogg|wav)")
 QUOTA = {"train": 60, "valid": 20, "test": 30}
-TILT_DB, LOW_PASS_HZ, SNR_DB = 4.0, (3400, 7800), (5, 15)
 
 
 def _select(_: str, name: str) -> bool:
@@ -52,23 +50,7 @@ def _build(files: SetFiles) -> list[LabelledClip]:
             seen.add(source.digest)
             counts[language, split] += collected.add(name, samples, language, split, package)
     clips = drop_near_copies(collected.clips, 0.985)
-    return [replace(clip, samples=scale_to_peak(_channel(clip.samples, clip.key + clip.label))) for clip in clips]
-
-
-def _channel(samples: np.ndarray, key: str) -> np.ndarray:
-    """Apply a spectral tilt, a low-pass filter and coloured noise, drawn at random and seeded by the clip's key."""
-    random = np.random.default_rng(int(sha256_of(key)[:8], 16))
-    count = len(samples)
-    hz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)
-    octaves = np.log2(np.maximum(hz, 60) / 1000)
-    gain = 10 ** (random.uniform(-TILT_DB, TILT_DB) * octaves / 20)
-    gain /= 1 + (hz / random.uniform(*LOW_PASS_HZ)) ** 8
-    filtered = np.fft.irfft(np.fft.rfft(samples) * gain, count)
-    white = np.fft.rfft(random.standard_normal(count))
-    noise = np.fft.irfft(white * 10 ** (random.uniform(-6, 0) * octaves / 20) * (hz > 50), count)
-    ratio = np.square(filtered).mean() / (np.square(noise).mean() + 1e-12)
-    scaled = noise * np.sqrt(ratio / 10 ** (random.uniform(*SNR_DB) / 10))
-    return np.asarray(filtered + scaled, np.float32)
+    return [replace(clip, samples=scale_to_peak(own_channel(clip.samples, clip.key + clip.label))) for clip in clips]
 
 
 STAMPS_LANGUAGE = SetRecipe(name="stamps_language", select=_select, build=_build)

@@ -19,6 +19,7 @@ from pretrain.corpora.debian.deb import Source
 from pretrain.corpora.debian.packages import LISTS
 from pretrain.corpora.debian.programs import ProgramError, run_program
 from pretrain.corpora.sets import labelled
+from pretrain.corpora.sets.channel import own_channel
 from pretrain.corpora.sets.drums import DRUMS
 from pretrain.corpora.sets.game_effects import label_of
 from pretrain.corpora.sets.gm_instruments import _timidity_config
@@ -32,7 +33,6 @@ from pretrain.corpora.sets.labelled import (
 )
 from pretrain.corpora.sets.mandarin_tone import MANDARIN_TONE
 from pretrain.corpora.sets.midi import Note, midi_file
-from pretrain.corpora.sets.stamps_language import _channel
 
 
 def noise(seed, seconds=0.5):
@@ -184,7 +184,7 @@ def test_the_split_of_a_group_depends_on_its_name_only():
 
 def test_every_clip_of_the_stamps_has_its_own_channel():
     sound = sweep(16_000, 0.5)
-    first, again, other = (_channel(sound, key) for key in ("appleda", "appleda", "applede"))
+    first, again, other = (own_channel(sound, key) for key in ("appleda", "appleda", "applede"))
     assert (first == again).all()
     assert np.corrcoef(first, other)[0, 1] < 0.99
     assert first.dtype == np.float32
