@@ -20,8 +20,8 @@ FOLDER = "usr/share/klettres"
 
 
 def melody(seed, seconds=0.4):
-    """Eight tones, which differ between seeds."""
-    hz = np.random.default_rng(seed).uniform(100, 6000, 8).repeat(int(2000 * seconds))
+    """Twenty tones a second, which differ between seeds."""
+    hz = np.random.default_rng(seed).uniform(100, 6000, int(20 * seconds)).repeat(800)
     return (0.3 * np.sin(2 * np.pi * np.cumsum(hz) / 16_000)).astype(np.float32)
 
 
