@@ -11,7 +11,12 @@ from pretrain.sweep import __main__
 from pretrain.sweep.plan import digest, read_sweep
 
 ROOT = Path(__file__).parents[3]
-SWEEPS = [path for path in sorted((ROOT / "configs" / "ablations").glob("*.yaml")) if path.stem != "common"]
+SWEEPS = [
+    path
+    for folder in ("ablations", "beyond")
+    for path in sorted((ROOT / "configs" / folder).glob("*.yaml"))
+    if path.stem != "common"
+]
 
 
 @pytest.mark.slow
@@ -19,7 +24,7 @@ SWEEPS = [path for path in sorted((ROOT / "configs" / "ablations").glob("*.yaml"
 def test_every_sweep_of_the_package_is_valid_and_starts_with_its_command(path, tmp_path):
     planned = list(read_sweep(path).runs(tmp_path))
     assert len({one.recipe.out for one in planned}) == len(planned)
-    assert f"python -m pretrain.sweep configs/ablations/{path.name} " in path.read_text()
+    assert f"python -m pretrain.sweep configs/{path.parent.name}/{path.name} " in path.read_text()
     assert {one.recipe.device for one in planned} == {"cpu"}
 
 
