@@ -1,4 +1,4 @@
-"""``maeast finetune``: fine-tunes an encoder on labelled clips like the paper, with mean pooling and a linear head."""
+"""``maeast finetune``: fine-tunes an encoder on labelled clips, from the linear probe's classifier on."""
 
 import argparse
 import logging
@@ -8,15 +8,22 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from maeast_upstream.arguments import Parser, add_column_options, add_model_options, columns_from, parse_seed
+from maeast_upstream.arguments import (
+    Parser,
+    add_column_options,
+    add_model_options,
+    add_readout_options,
+    columns_from,
+    parse_seed,
+)
 from maeast_upstream.cli import ExitStatus
-from maeast_upstream.evaluation.finetune_config import FinetuneConfig
+from maeast_upstream.evaluation.finetune_config import ADAPTER_RATE, ENCODER_RATE, FinetuneConfig
 
 SCORES_NAME = "scores.csv"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fine-tune an encoder on labelled clips; the epoch with the best valid accuracy is scored once on test."""
+    """Fine-tune an encoder on labelled clips, from the probe on; the best epoch on valid is scored once on test."""
     args = build_parser().parse_args(argv)
     config = config_from(args)
     from maeast_upstream.classification.folder import ENCODER_NAME
@@ -50,22 +57,28 @@ def build_parser() -> Parser:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for states, encoders and scores.csv")
     add_column_options(parser, "path", "label", "split")
     add_model_options(parser, precisions="fp32 (default) or bf16")
+    add_readout_options(parser)
     numbers: dict[str, tuple[Callable[[str], Any], str]] = {
-        "epochs": (int, "passes over train"),
+        "epochs": (int, "most passes over train"),
+        "patience": (int, "epochs without a better valid accuracy after which training ends; 0 for never"),
         "batch_clips": (int, "clips per update"),
         "lr": (float, "peak learning rate of the head"),
         "encoder_lr": (float, "peak learning rate of the encoder's last layer; 0 trains the head only"),
         "layer_decay": (float, "each layer's learning rate is that of the layer above times this"),
-        "weight_decay": (float, "weight decay of AdamW"),
+        "weight_decay": (float, "weight decay of AdamW on the encoder; the head has the probe's penalty"),
+        "freeze": (int, "so many of the first layers, and the patch projection, keep their weights"),
+        "lora": (int, "rank of low-rank adapters, trained in place of the encoder's weights; 0 for none"),
         "mixup": (float, "alpha of mixup; 0 for none"),
         "mask_frames": (int, "SpecAugment: longest hidden segment, in frames of 10 ms; 0 for none"),
         "mask_mels": (int, "SpecAugment: widest hidden band of mel bins; 0 for none"),
-        "seed": (parse_seed, "seed of the head, the order of the clips and the augmentation"),
+        "seed": (parse_seed, "seed of the adapters, the order of the clips and the augmentation"),
     }
     default = FinetuneConfig()
+    shown = {"encoder_lr": f"{ENCODER_RATE:g}, with --lora {ADAPTER_RATE:g}"}
     for name, (kind, text) in numbers.items():
         value = getattr(default, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=value, help=f"{text}; default {value}")
+        about = f"{text}; default {shown.get(name, value)}"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=value, help=about)
     parser.add_argument(
         "--positions", choices=("sinusoid", "none"), help="position embeddings of the tokens; default: the checkpoint's"
     )

@@ -1,4 +1,10 @@
-"""Fine-tunes an encoder on a labelled set, keeps the epoch with the best valid accuracy, and resumes."""
+"""Fine-tunes an encoder on a labelled set, from the probe's classifier on, and resumes.
+
+The head begins at the probe's minimum: logistic regression on the frozen encoder's vectors. Then head and encoder are
+trained together at small rates, the head with the probe's penalty, so that the encoder is not distorted by a random
+head first. The epoch with the best valid accuracy is kept, the beginning included. Source: Kumar et al., Fine-tuning
+can distort pretrained features, arXiv 2202.10054.
+"""
 
 import dataclasses
 import json
@@ -7,7 +13,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,10 +27,11 @@ from maeast_upstream.checkpoint.states import disk_errors, read_whole, write_who
 from maeast_upstream.classification.folder import ENCODER_NAME, CheckpointSource
 from maeast_upstream.data.labels import SPLITS
 from maeast_upstream.evaluation.augment import SpecAugment, mix
-from maeast_upstream.evaluation.classifier import READOUT, FineTunedNetwork, load_encoder, one_hot, shuffled
+from maeast_upstream.evaluation.classifier import FineTunedNetwork, load_encoder, one_hot, readout_from, shuffled
 from maeast_upstream.evaluation.finetune_config import FinetuneConfig
 from maeast_upstream.evaluation.labelled_set import LabelledSet
-from maeast_upstream.evaluation.saving import Head, calibrated
+from maeast_upstream.evaluation.linear_probe import fit_probe
+from maeast_upstream.evaluation.saving import calibrated
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.messages import shortened
 from maeast_upstream.storage.atomic import replacing
@@ -31,7 +40,9 @@ from maeast_upstream.storage.settings import refuse_changes
 logger = logging.getLogger(__name__)
 
 STATE_NAME, HEAD_NAME, LOG_NAME = "state.pt", "head.safetensors", "log.jsonl"
-STATE_KEYS = {"settings", "model", "optimizer", "epoch", "best_epoch", "best_valid", "best"}
+STATE_KEYS = {"settings", "model", "optimizer", "c", "epoch", "start_valid", "best_epoch", "best_valid", "best"}
+EARLIER_KEYS = {"settings", "model", "optimizer", "epoch", "best_epoch", "best_valid", "best"}
+"""Of a state that version 0.1.0 wrote, whose head was random and averaged the last layer's tokens."""
 WARMUP_SHARE = 0.1
 """Share of all batches in which the learning rates rise; after it they fall as a cosine to 0."""
 EVALUATION_CLIPS = 64
@@ -45,7 +56,9 @@ class TunedScore:
     valid: float
     test: float
     epoch: int
-    """Counted from 1."""
+    """Counted from 1; 0 if no epoch was better on valid than the probe."""
+    start: float
+    """Accuracy on valid before the first epoch: that of the probe."""
 
 
 class FineTuning:
@@ -59,7 +72,8 @@ class FineTuning:
         """Read the clips and build the classifier, or load both from what an interrupted run left in ``folder``.
 
         Raises:
-            ValueError: as in `load_model`; a clip that cannot be read; ``folder`` was begun with other settings.
+            ValueError: as in `load_model`; the model lacks what the settings name; a clip that cannot be read;
+                ``folder`` was begun with other settings, or by an earlier version.
         """
         self.labelled_set, self.config, self.folder = labelled_set, config, folder
         self.names = sorted({str(label) for label in labelled_set.labels})
@@ -70,15 +84,16 @@ class FineTuning:
             config.positions,
             SpecAugment(frames=config.mask_frames, mels=config.mask_mels),
         )
-        self.model = FineTunedNetwork(encoder, len(self.names), config.seed)
-        groups = self.model.parameter_groups(config.lr, config.encoder_lr, config.layer_decay)
+        readout = readout_from(config, encoder.config.readout)
+        self.model = FineTunedNetwork(encoder, readout, len(self.names))
+        groups = self.model.prepare_training(config)
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.clips = {split: self._read(split) for split in SPLITS}
         counts = {split: len(clips) for split, (clips, _) in self.clips.items()}
         data = {"clips": counts, "classes": self.names, "labels": labelled_set.digest()}
         self.settings = {**dataclasses.asdict(config), **data}
-        self.epoch, self.best_epoch, self.best_valid = 0, 0, -1.0
+        self.epoch, self.best_epoch, self.best_valid, self.start_valid, self.c = 0, 0, -1.0, -1.0, 0.0
         self.best: dict[str, Tensor] = {}
         self._resume()
 
@@ -94,6 +109,8 @@ class FineTuning:
         problem = f"{path}: not the state of a fine-tuning, or a broken one"
         try:
             state = read_whole(path, self.model.encoder.device)
+            if isinstance(state, dict) and state.keys() == EARLIER_KEYS:
+                raise ValueError("an earlier version began it, whose fine-tuning was another")
             if not isinstance(state, dict) or not state.keys() >= STATE_KEYS or not isinstance(state["settings"], dict):
                 raise ValueError("its entries are others")
         except ValueError as error:
@@ -104,8 +121,8 @@ class FineTuning:
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"{problem} ({shortened(error)}); remove it to start again") from error
-        self.epoch, self.best_epoch, self.best_valid = state["epoch"], state["best_epoch"], state["best_valid"]
-        self.best = state["best"]
+        for name in STATE_KEYS - {"settings", "model", "optimizer"}:
+            setattr(self, name, state[name])
 
     def run(self) -> TunedScore:
         """Train the remaining epochs, then score test once with the epoch that has the best valid accuracy.
@@ -114,26 +131,52 @@ class FineTuning:
             ValueError: the loss or a weight became NaN or infinite.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        while self.epoch < self.config.epochs:
+        if not self.best:
+            self._begin()
+        while self.epoch < self.config.epochs and not self._stalls():
             loss = self._epoch()
-            valid = self.accuracy("valid")
             self.epoch += 1
-            if valid > self.best_valid:
-                self.best_epoch, self.best_valid = self.epoch, valid
-                self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
-            logger.info("%s: epoch %d, loss %.4f, valid %.1f", self.labelled_set.name, self.epoch, loss, valid)
-            self._save()
-            with (self.folder / LOG_NAME).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"epoch": self.epoch, "loss": round(loss, 5), "valid": round(valid, 2)}) + "\n")
+            self._keep_if_better(loss, self.accuracy("valid"))
         self.model.load_state_dict(self.best)
-        score = TunedScore(self.best_valid, self.accuracy("test"), self.best_epoch)
+        self.model.merge()
+        score = TunedScore(self.best_valid, self.accuracy("test"), self.best_epoch, self.start_valid)
         self._export(score)
         return score
 
+    def _stalls(self) -> bool:
+        return 0 < self.config.patience <= self.epoch - self.best_epoch
+
+    def _begin(self) -> None:
+        """Take the probe's classifier of the frozen encoder's vectors as the head."""
+        vectors = {split: self._vectors(split) for split in ("train", "valid")}
+        splits = np.repeat(list(vectors), [len(each) for each in vectors.values()])
+        labels = np.array(self.names)[torch.cat([self.clips[split][1] for split in vectors]).numpy()]
+        fitted = fit_probe(torch.cat(list(vectors.values())).numpy(), labels, splits)
+        self.model.use_head(fitted.head)
+        self.c = fitted.c
+        with torch.no_grad():
+            logits = {
+                split: self.model.classify(each.to(self.model.mean.device)).cpu() for split, each in vectors.items()
+            }
+        loss = float(F.cross_entropy(logits["train"], self.clips["train"][1]))
+        self.start_valid = self._accuracy_of(logits["valid"], "valid")
+        self._keep_if_better(loss, self.start_valid)
+
+    def _keep_if_better(self, loss: float, valid: float) -> None:
+        """Log an epoch, keep its weights if they are the best on valid, and save the state."""
+        if valid > self.best_valid:
+            self.best_epoch, self.best_valid = self.epoch, valid
+            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        logger.info("%s: epoch %d, loss %.4f, valid %.1f", self.labelled_set.name, self.epoch, loss, valid)
+        self._save()
+        with (self.folder / LOG_NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": self.epoch, "loss": round(loss, 5), "valid": round(valid, 2)}) + "\n")
+
     def _epoch(self) -> float:
-        """Train one epoch and return the mean loss."""
+        """Train one epoch and return the mean cross-entropy."""
         config, device = self.config, self.model.encoder.device
         clips, classes = self.clips["train"]
+        penalty = 1 / (self.c * len(clips))  # the probe's: C multiplies the sum of the clips' losses
         # seeded by epoch, so that a resumed run draws what an uninterrupted one would
         seed = config.seed * 100_003 + self.epoch
         generator = torch.Generator().manual_seed(seed)
@@ -151,7 +194,7 @@ class FineTuning:
                 loss = F.cross_entropy(self.model(mixed), targets.to(device))
                 self._refuse_unless(bool(loss.isfinite()), "the loss is")
                 self.optimizer.zero_grad()
-                torch.autograd.backward(loss)
+                torch.autograd.backward(loss + 0.5 * penalty * self.model.head.weight.square().sum())
                 self.optimizer.step()
                 total += float(loss.detach()) * len(rows)
         finite = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
@@ -172,46 +215,51 @@ class FineTuning:
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * share
 
-    @torch.no_grad()
     def accuracy(self, split: str) -> float:
         """Return the accuracy of the present weights on a split, in per cent."""
-        _, classes = self.clips[split]
-        return 100 * float((self._logits(split).argmax(dim=1) == classes).double().mean())
+        return self._accuracy_of(self._logits(split), split)
+
+    def _accuracy_of(self, logits: Tensor, split: str) -> float:
+        return 100 * float((logits.argmax(dim=1) == self.clips[split][1]).double().mean())
 
     @torch.no_grad()
     def _logits(self, split: str) -> Tensor:
         """Classify the clips of a split: (clips, classes) on the CPU."""
+        return self.model.classify(self._vectors(split).to(self.model.mean.device)).cpu()
+
+    @torch.no_grad()
+    def _vectors(self, split: str) -> Tensor:
+        """Embed the clips of a split: (clips, E) on the CPU."""
         self.model.eval()
         clips, _ = self.clips[split]
-        parts = [
-            self.model(clips[first : first + EVALUATION_CLIPS]) for first in range(0, len(clips), EVALUATION_CLIPS)
-        ]
-        return torch.cat(parts).cpu()
+        starts = range(0, len(clips), EVALUATION_CLIPS)
+        return torch.cat([self.model.vectors(clips[first : first + EVALUATION_CLIPS]).cpu() for first in starts])
 
     def _save(self) -> None:
-        state = {
+        state: dict[str, Any] = {
             "settings": self.settings,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best_valid": self.best_valid,
-            "best": self.best,
         }
+        state.update({name: getattr(self, name) for name in STATE_KEYS - state.keys()})
         write_whole(self.folder / STATE_NAME, state)
 
     def _export(self, score: TunedScore) -> None:
         encoder = self.model.encoder
         checkpoint.save_folder(self.folder / ENCODER_NAME, encoder.network, encoder.config)
-        head = {name: value.detach().cpu().contiguous() for name, value in self.model.head.state_dict().items()}
+        head = self.model.linear
         with disk_errors(self.folder / HEAD_NAME), replacing(self.folder / HEAD_NAME) as part:
-            save_file(head, part, metadata={"classes": json.dumps(self.names)})
+            save_file(
+                {name: torch.from_numpy(value) for name, value in head.folded.items()},
+                part,
+                metadata={"classes": json.dumps(self.names)},
+            )
         calibrated(
-            Head(head["weight"].numpy(), head["bias"].numpy()),
+            head,
             self.names,
             valid=(self._logits("valid").double().numpy(), self.clips["valid"][1].numpy()),
             source=CheckpointSource(str(self.folder / ENCODER_NAME), fingerprint(encoder)),
-            readout=READOUT,
+            readout=self.model.readout,
             about={"clips": self.settings["clips"], "finetuned": dataclasses.asdict(score)},
         ).save(self.folder)
 

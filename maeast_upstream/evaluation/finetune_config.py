@@ -5,6 +5,9 @@ from typing import Literal
 
 from maeast_upstream.checks import check_numbers
 
+ENCODER_RATE, ADAPTER_RATE = 3e-5, 3e-4
+"""Default of ``encoder_lr``, and with ``lora``: adapters begin at 0."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
@@ -12,18 +15,33 @@ class FinetuneConfig:
 
     checkpoint: str | None = None
     """What to start from, as in `load_model`."""
-    epochs: int = 20
-    """Passes over the train split."""
+    layer: str | None = None
+    """Layer of the readout, see `Readout`; None for the checkpoint's."""
+    mel: str | None = None
+    """How the readout combines mel patches; None for the checkpoint's."""
+    pool: str | None = None
+    """How the readout pools over time; None for the checkpoint's."""
+    hop_ms: str | None = None
+    """Distance of the readout's time steps in ms, or native; None for the checkpoint's."""
+    epochs: int = 10
+    """Most passes over the train split; 0 leaves the probe's classifier of the frozen encoder."""
+    patience: int = 3
+    """Epochs without a better valid accuracy after which training ends; 0 for never."""
     batch_clips: int = 16
     """Clips per update."""
-    lr: float = 1e-3
+    lr: float = 1e-5
     """Peak learning rate of the head."""
-    encoder_lr: float = 1e-4
-    """Peak learning rate of the encoder's last layer; 0 trains the head only."""
+    encoder_lr: float | None = None
+    """Peak learning rate of the encoder's last layer; 0 trains the head only; None for `ENCODER_RATE`, with ``lora``
+    for `ADAPTER_RATE`."""
     layer_decay: float = 0.75
     """Each layer's learning rate is that of the layer above times this."""
     weight_decay: float = 0.01
-    """Weight decay of AdamW."""
+    """Weight decay of AdamW on the encoder; the head has the penalty of the probe."""
+    freeze: int = 0
+    """So many of the first layers keep their weights, and with them the patch projection."""
+    lora: int = 0
+    """Rank of the adapters that are trained in place of the encoder's weights; 0 for none."""
     mixup: float = 0.0
     """Alpha of mixup's Beta distribution; 0 for none."""
     mask_frames: int = 0
@@ -35,7 +53,7 @@ class FinetuneConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the matrix products."""
     seed: int = 0
-    """Seed of the head, the order of the clips and the augmentation."""
+    """Seed of the adapters, the order of the clips and the augmentation."""
 
     def __post_init__(self) -> None:
         try:
@@ -45,17 +63,22 @@ class FinetuneConfig:
             raise ValueError(f"{name.replace('_', '-')} {reason}") from error
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"fine-tuning needs precision fp32 or bf16, got {self.precision!r}")
-        if self.epochs < 1 or self.batch_clips < 1:
-            raise ValueError(f"epochs and batch-clips must be at least 1, got {self.epochs} and {self.batch_clips}")
-        if self.lr <= 0 or self.encoder_lr < 0 or self.weight_decay < 0:
+        if self.batch_clips < 1:
+            raise ValueError(f"batch-clips must be at least 1, got {self.batch_clips}")
+        if self.lr <= 0 or self.encoder_rate < 0 or self.weight_decay < 0:
             raise ValueError(
                 "lr must be above 0, encoder-lr and weight-decay not negative; "
-                f"got {self.lr}, {self.encoder_lr}, {self.weight_decay}"
+                f"got {self.lr}, {self.encoder_rate}, {self.weight_decay}"
             )
         if not 0.0 < self.layer_decay <= 1.0:
             raise ValueError(f"layer-decay must lie in (0, 1], got {self.layer_decay}")
-        if min(self.mixup, self.mask_frames, self.mask_mels) < 0:
-            raise ValueError(
-                f"mixup, mask-frames and mask-mels must not be negative, got {self.mixup}, {self.mask_frames}, "
-                f"{self.mask_mels}"
-            )
+        for name in ("epochs", "patience", "freeze", "lora", "mixup", "mask_frames", "mask_mels"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def encoder_rate(self) -> float:
+        """The peak learning rate of the encoder's last layer, or of its adapters."""
+        if self.encoder_lr is not None:
+            return self.encoder_lr
+        return ADAPTER_RATE if self.lora else ENCODER_RATE

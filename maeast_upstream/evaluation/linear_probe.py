@@ -99,7 +99,7 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> F
     """Fit the probe without scoring test, which may be empty; the arguments are those of `probe`.
 
     Raises:
-        ValueError: scikit-learn is not installed.
+        ValueError: scikit-learn is not installed; all train clips have the same vector.
     """
     try:
         from sklearn.linear_model import LogisticRegression
@@ -112,6 +112,8 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> F
     if x.shape[1] > is_train.sum():
         axes, _ = principal_axes(x[is_train])
         x = x @ axes
+        if not x.shape[1]:
+            raise ValueError("all train clips have the same vector, from which no classifier can learn")
     train, valid = ((x[splits == split], labels[splits == split]) for split in ("train", "valid"))
     best: FittedProbe | None = None
     # thousands of small products, whose threads wait for each other: two took 30 times as long on a busy machine

@@ -13,21 +13,24 @@ from maeast_upstream.classification.standardize import Standardization
 from maeast_upstream.readout import Readout
 from maeast_upstream.version import __version__
 
-UNSCALED = 1024.0
-"""Scale of vectors that are not standardized, so that none reaches the limit at which they are clipped; as a power of
-two it changes no digit."""
-
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier."""
+    """A linear classifier of standardized vectors."""
 
     weight: np.ndarray
     """(K, E)."""
     bias: np.ndarray
     """(K,)."""
-    standardization: Standardization | None = None
-    """Of its vectors; None if it was trained without."""
+    standardization: Standardization
+    """Of its vectors."""
+
+    @property
+    def folded(self) -> dict[str, np.ndarray]:
+        """``weight`` (K, E) and ``bias`` (K,), float32, of vectors that are neither standardized nor clipped."""
+        weight = self.weight / self.standardization.scale
+        bias = self.bias - weight @ self.standardization.mean
+        return {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
 
 
 def calibrated(
@@ -52,16 +55,14 @@ def calibrated(
     logits, numbers = valid
     targets = np.eye(len(labels))[numbers]
     temperature = fit_temperature(logits, targets, multi_label=False)
-    dimensions = head.weight.shape[1]
-    unscaled = Standardization(np.zeros(dimensions), np.full(dimensions, UNSCALED))
     return Classifier(
         labels=tuple(labels),
         checkpoint=source.checkpoint,
         fingerprint=source.fingerprint,
         readout=readout,
-        mean=(head.standardization or unscaled).mean,
-        scale=(head.standardization or unscaled).scale,
-        weight=head.weight if head.standardization else head.weight * np.float32(UNSCALED),
+        mean=head.standardization.mean,
+        scale=head.standardization.scale,
+        weight=head.weight,
         bias=head.bias,
         temperature=temperature,
         thresholds=best_thresholds(probabilities_of(logits / temperature, multi_label=False), targets),

@@ -200,26 +200,30 @@ def write_scores(path: Path, systems: Sequence[SystemScores]) -> None:
 
 
 def format_tuned(sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) -> str:
-    """Format the scores of fine-tuning as text: a line for each set, then the means of several."""
+    """Format the scores of fine-tuning as text: a line for each set, then the means of several.
+
+    The column probe is the valid accuracy before the first epoch.
+    """
     width = max(len("mean"), *(len(each.name) for each in sets))
-    lines = [f"{'set':{width}}  classes  train/valid/test  epoch  valid   test"]
+    lines = [f"{'set':{width}}  classes  train/valid/test  epoch  probe  valid   test"]
     for each in sets:
         classes, *sizes = each.shape
         score, clips = scores[each.name], "/".join(map(str, sizes))
-        lines.append(
-            f"{each.name:{width}}  {classes:7}  {clips:>16}  {score.epoch:5}  {score.valid:5.1f}  {score.test:5.1f}"
-        )
+        cells = f"{score.start:5.1f}  {score.valid:5.1f}  {score.test:5.1f}"
+        lines.append(f"{each.name:{width}}  {classes:7}  {clips:>16}  {score.epoch:5}  {cells}")
     if len(sets) > 1:
-        valid, test = (np.mean([getattr(score, split) for score in scores.values()]) for split in ("valid", "test"))
-        lines.append(f"{'mean':{width + 34}}  {valid:5.1f}  {test:5.1f}")
+        names = ("start", "valid", "test")
+        means = (np.mean([getattr(score, name) for score in scores.values()]) for name in names)
+        lines.append(f"{'mean':{width + 34}}  " + "  ".join(f"{mean:5.1f}" for mean in means))
     return "\n".join(lines)
 
 
 def write_tuned(path: Path, sets: Sequence[LabelledSet], scores: Mapping[str, TunedScore]) -> None:
     """Write the scores of fine-tuning as CSV, in per cent."""
-    columns = ["set", "classes", "train", "valid", "test", "epoch", "valid_accuracy", "test_accuracy"]
-    rows: list[list[object]] = [list(columns)]
+    columns = ["set", "classes", "train", "valid", "test", "epoch"]
+    rows: list[list[object]] = [[*columns, "probe_valid_accuracy", "valid_accuracy", "test_accuracy"]]
     for each in sets:
         score = scores[each.name]
-        rows.append([each.name, *each.shape, score.epoch, f"{score.valid:.2f}", f"{score.test:.2f}"])
+        accuracies = [f"{accuracy:.2f}" for accuracy in (score.start, score.valid, score.test)]
+        rows.append([each.name, *each.shape, score.epoch, *accuracies])
     write_csv(path, rows)

@@ -1,19 +1,26 @@
-"""Fine-tuning: augmentation, learning rates, resuming."""
+"""Fine-tuning: the beginning, augmentation, learning rates, frozen layers, resuming."""
 
 import dataclasses
 import io
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from labelled_clips import save_small_checkpoint, write_real_clips
+from labelled_clips import save_small_checkpoint, write_real_clips, write_tones
 
 from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.augment import SpecAugment, mix
 from maeast_upstream.evaluation.classifier import FineTunedNetwork, load_encoder, one_hot
+from maeast_upstream.evaluation.features import embeddings
 from maeast_upstream.evaluation.finetune import FineTuning
 from maeast_upstream.evaluation.finetune_config import FinetuneConfig
 from maeast_upstream.evaluation.labelled_set import read_labels
+from maeast_upstream.evaluation.linear_probe import fit_probe
+from maeast_upstream.readout import Readout
+
+RICH = {"layer": "mean", "mel": "concat", "pool": "mean_max", "hop_ms": "40"}
+"""The readout of the checkpoint in the package, as options."""
 
 
 @pytest.fixture(scope="module")
@@ -35,33 +42,167 @@ def weights(folder):
     return load_model(folder).network.state_dict()
 
 
-def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path, monkeypatch):
+def begun(start, labels, folder, **settings):
+    """A fine-tuning before its first epoch, with the probe's head."""
+    tuning = FineTuning(read_labels(labels), FinetuneConfig(checkpoint=str(start), **settings), folder, None)
+    tuning.folder.mkdir()
+    tuning._begin()
+    return tuning
+
+
+def encoder_weights(tuning):
+    return {name: value.clone() for name, value in tuning.model.encoder.network.state_dict().items()}
+
+
+def test_it_begins_with_the_probe(start, drums, tmp_path):
+    labelled_set, readout = read_labels(drums), Readout(layer="mean", pool="mean_max", hop_ms=40.0)
+    features = embeddings(labelled_set.paths, load_model(start), [readout])[readout]
+    probe = fit_probe(features, labelled_set.labels, labelled_set.splits)
+    tuning = begun(start, drums, tmp_path / "run", **RICH)
+    assert (tuning.model.readout, tuning.c, tuning.start_valid) == (readout, probe.c, pytest.approx(probe.valid))
+    np.testing.assert_allclose(tuning._logits("valid").numpy(), probe.valid_logits, atol=2e-3)
+
+
+def test_of_two_classes_it_begins_with_the_probe_too(start, tmp_path):
+    labels = write_tones(tmp_path)
+    labelled_set, readout = read_labels(labels), Readout()
+    features = embeddings(labelled_set.paths, load_model(start), [readout])[readout]
+    probe = fit_probe(features, labelled_set.labels, labelled_set.splits)
+    logits = begun(start, labels, tmp_path / "run")._logits("valid").numpy()
+    np.testing.assert_allclose(logits, probe.valid_logits, atol=2e-3)
+
+
+def test_what_harms_is_not_kept(start, drums, tmp_path):
+    config = FinetuneConfig(checkpoint=str(start), epochs=2, encoder_lr=0.3, lr=0.3)
+    score = FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
+    assert (score.epoch, score.valid) == (0, score.start)
+    before, after = weights(start), weights(tmp_path / "run" / "encoder")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_it_stops_after_epochs_without_a_better_one(start, drums, tmp_path, monkeypatch):
+    valid = iter([40.0, 50.0, 50.0, 30.0])
+    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda *_: next(valid, 0.0))
+    config = FinetuneConfig(checkpoint=str(start), epochs=9, patience=2)
+    tuning = FineTuning(read_labels(drums), config, tmp_path / "run", None)
+    score = tuning.run()
+    assert (tuning.epoch, score.epoch, score.valid, score.start) == (3, 1, 50.0, 40.0)
+    assert next(valid, None) is None
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_frozen_layers_keep_their_bits_and_the_others_learn(start, drums, tmp_path, lora):
+    tuning = begun(start, drums, tmp_path / "run", freeze=2, lora=lora, encoder_lr=1e-3)
+    before = weights(start)
+    tuning._epoch()
+    tuning.model.merge()
+    after = encoder_weights(tuning)
+    assert list(after) == list(before)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("encoder.blocks.2.") for name in changed)
+    if lora:
+        assert changed == {
+            f"encoder.blocks.2.{name}.weight" for name in ("attention.qkv", "attention.out", "fc1", "fc2")
+        }
+
+
+def test_with_all_layers_frozen_no_graph_of_the_encoder_is_recorded(start, drums, tmp_path, clips):
+    tuning = begun(start, drums, tmp_path / "run", freeze=3)
+    assert not tuning.model.train().vectors(clips).requires_grad
+    assert begun(start, drums, tmp_path / "other", freeze=2).model.train().vectors(clips).requires_grad
+
+
+def test_merged_adapters_compute_what_they_did_before(start, drums, tmp_path):
+    tuning = begun(start, drums, tmp_path / "run", lora=4, encoder_lr=1e-2)
+    beginning = tuning._logits("valid")
+    tuning._epoch()
+    adapted = tuning._logits("valid")
+    tuning.model.merge()
+    assert (adapted - beginning).abs().max() > 1e-2
+    torch.testing.assert_close(tuning._logits("valid"), adapted, atol=1e-4, rtol=1e-4)
+
+
+def test_with_adapters_an_ordinary_checkpoint_is_left(start, drums, tmp_path, monkeypatch):
+    real = FineTuning._accuracy_of
+    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda self, *rest: real(self, *rest) if self.epoch else 0.0)
+    config = FinetuneConfig(checkpoint=str(start), epochs=1, lora=2)
+    assert FineTuning(read_labels(drums), config, tmp_path / "run", None).run().epoch == 1
+    before, after = weights(start), weights(tmp_path / "run" / "encoder")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert list(before) == list(after)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"freeze": 4}, "freeze must be at most 3, the layers of the model, got 4"),
+        ({"lora": 33}, "lora must be at most 32, the width of the model, got 33"),
+        ({"layer": "4"}, "layers are counted from 1 to 3"),
+        ({"hop_ms": "10"}, "got hop_ms 10"),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused(start, drums, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        FineTuning(read_labels(drums), FinetuneConfig(checkpoint=str(start), **settings), tmp_path, None)
+
+
+def test_train_clips_that_are_all_the_same_are_refused(start, tmp_path):
+    labels = write_tones(tmp_path)
+    for number in range(1, 24):
+        shutil.copy(tmp_path / "0.wav", tmp_path / f"{number}.wav")
+    with pytest.raises(ValueError, match="all train clips have the same vector"):
+        begun(start, labels, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lora", "killed_at"), [(0, 0), (0, 1), (2, 1)])
+def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path, monkeypatch, lora, killed_at):
     labelled_set = read_labels(drums)
-    config = FinetuneConfig(checkpoint=str(start), epochs=2, mixup=0.5, mask_frames=20, mask_mels=20, batch_clips=6)
-    whole = FineTuning(labelled_set, config, tmp_path / "whole", None).run()
+    augmentation = {"mixup": 0.5, "mask_frames": 20, "mask_mels": 20}
+    rates = {"encoder_lr": 1e-3, "lr": 1e-3}
+    config = FinetuneConfig(checkpoint=str(start), epochs=2, lora=lora, batch_clips=6, **augmentation, **rates)
+    whole = FineTuning(labelled_set, config, tmp_path / "whole", None)
+    score = whole.run()
     real = FineTuning._save
 
     def save_and_die(self):
         real(self)
-        raise KeyboardInterrupt
+        if self.epoch == killed_at:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(FineTuning, "_save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         FineTuning(labelled_set, config, tmp_path / "killed", None).run()
     monkeypatch.setattr(FineTuning, "_save", real)
     again = FineTuning(labelled_set, config, tmp_path / "killed", None)
-    assert again.epoch == 1
-    assert again.run() == whole
+    assert again.epoch == killed_at
+    assert again.run() == score
+    ends = [torch.load(tmp_path / name / "state.pt", weights_only=True)["model"] for name in ("whole", "killed")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     first, second = weights(tmp_path / "whole" / "encoder"), weights(tmp_path / "killed" / "encoder")
     assert all(torch.equal(first[name], second[name]) for name in first)
-    with pytest.raises(ValueError, match=r"begun with lr 0.001, not 0.01: give another --out"):
-        FineTuning(labelled_set, dataclasses.replace(config, lr=0.01), tmp_path / "killed", None)
+
+
+def test_other_settings_or_labels_than_it_was_begun_with_are_refused(start, drums, tmp_path):
+    tuning = begun(start, drums, tmp_path / "run")
+    config, labelled_set = tuning.config, tuning.labelled_set
+    for settings, reason in (({"lr": 0.01}, "lr 1e-05, not 0.01"), ({"freeze": 1}, "freeze 0, not 1")):
+        with pytest.raises(ValueError, match=rf"begun with {reason}: give another --out"):
+            FineTuning(labelled_set, dataclasses.replace(config, **settings), tmp_path / "run", None)
     swapped = dataclasses.replace(
         labelled_set, labels=np.where(labelled_set.labels == "kick", "snare", labelled_set.labels)
     )
     swapped.labels[labelled_set.labels == "snare"] = "kick"
     with pytest.raises(ValueError, match="begun with labels"):
-        FineTuning(swapped, config, tmp_path / "killed", None)
+        FineTuning(swapped, config, tmp_path / "run", None)
+
+
+def test_a_state_of_an_earlier_version_is_refused(start, drums, tmp_path):
+    names = ("settings", "model", "optimizer", "epoch", "best_epoch", "best_valid", "best")
+    torch.save({name: {} for name in names}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt: .*an earlier version began it.*; remove it to start again"):
+        FineTuning(read_labels(drums), FinetuneConfig(checkpoint=str(start)), tmp_path, None)
 
 
 @pytest.mark.parametrize("content", [b"broken", b"", {}, torch.zeros(3), {"config": {}}])
@@ -85,14 +226,13 @@ def other_shape(content):
 
 
 def test_a_state_with_a_flipped_bit_or_of_another_shape_is_refused(start, drums, tmp_path):
-    config = FinetuneConfig(checkpoint=str(start), epochs=1)
-    FineTuning(read_labels(drums), config, tmp_path, None).run()
-    path = tmp_path / "state.pt"
+    config = begun(start, drums, tmp_path / "run").config
+    path = tmp_path / "run" / "state.pt"
     whole = path.read_bytes()
     for change, reason in ((flipped, "checksum"), (other_shape, "size mismatch")):
         path.write_bytes(change(whole))
         with pytest.raises(ValueError, match=rf"state\.pt: not the state .*{reason}.* remove it to start again"):
-            FineTuning(read_labels(drums), config, tmp_path, None)
+            FineTuning(read_labels(drums), config, tmp_path / "run", None)
 
 
 def test_weights_that_the_last_update_broke_are_not_kept(start, drums, tmp_path, monkeypatch):
@@ -107,27 +247,29 @@ def test_weights_that_the_last_update_broke_are_not_kept(start, drums, tmp_path,
     config = FinetuneConfig(checkpoint=str(start), epochs=1, batch_clips=1000)
     with pytest.raises(ValueError, match="epoch 1: weights are NaN or infinite"):
         FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
-    assert not list((tmp_path / "run").iterdir())
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["epoch"] == 0
+    assert all(value.isfinite().all() for value in state["model"].values())
 
 
 def test_test_is_read_once_by_the_best_epoch(start, drums, tmp_path, monkeypatch):
     asked = []
-    valid = iter([50.0, 80.0, 70.0])
+    valid = iter([40.0, 50.0, 80.0, 70.0])
 
-    def accuracy(self, split):
+    def accuracy(self, logits, split):
         asked.append((split, self.epoch))
         return next(valid) if split == "valid" else 60.0
 
-    monkeypatch.setattr(FineTuning, "accuracy", accuracy)
+    monkeypatch.setattr(FineTuning, "_accuracy_of", accuracy)
     config = FinetuneConfig(checkpoint=str(start), epochs=3)
     score = FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
-    assert (score.valid, score.test, score.epoch) == (80.0, 60.0, 2)
-    assert [split for split, _ in asked] == ["valid", "valid", "valid", "test"]
+    assert (score.valid, score.test, score.epoch, score.start) == (80.0, 60.0, 2, 40.0)
+    assert [split for split, _ in asked] == ["valid", "valid", "valid", "valid", "test"]
 
 
 def test_the_rates_fall_by_the_decay_from_layer_to_layer_and_the_decoder_has_none(start):
-    model = FineTunedNetwork(encoder_of(start), 3, seed=0)
-    groups = model.parameter_groups(lr=1.0, encoder_lr=0.8, layer_decay=0.5)
+    model = FineTunedNetwork(encoder_of(start), Readout(), 3)
+    groups = model.prepare_training(FinetuneConfig(lr=1.0, encoder_lr=0.8, layer_decay=0.5))
     assert [group["lr"] for group in groups] == [0.1, 0.2, 0.4, 0.8, 1.0]
     grouped = {id(p) for group in groups for p in group["params"]}
     inside = {name for name, p in model.named_parameters() if id(p) in grouped}
@@ -136,16 +278,18 @@ def test_the_rates_fall_by_the_decay_from_layer_to_layer_and_the_decoder_has_non
 
 
 def test_a_rate_of_0_for_the_encoder_trains_the_head_only(start, drums, tmp_path):
-    config = FinetuneConfig(checkpoint=str(start), epochs=1, encoder_lr=0.0)
-    FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
-    before, after = weights(start), weights(tmp_path / "run" / "encoder")
+    tuning = begun(start, drums, tmp_path / "run", encoder_lr=0.0)
+    before, head = weights(start), tuning.model.head.weight.detach().clone()
+    tuning._epoch()
+    after = encoder_weights(tuning)
     assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(tuning.model.head.weight, head)
 
 
-def test_a_clip_s_scores_do_not_depend_on_its_batch(start, clips):
-    model = FineTunedNetwork(encoder_of(start), 3, seed=0).eval()
-    together = model(clips)
-    assert torch.allclose(together, torch.cat([model([clip]) for clip in clips]), atol=1e-5)
+def test_a_clip_s_vector_does_not_depend_on_its_batch(start, clips):
+    model = FineTunedNetwork(encoder_of(start), Readout(), 3).eval()
+    together = model.vectors(clips)
+    assert torch.allclose(together, torch.cat([model.vectors([clip]) for clip in clips]), atol=1e-5)
 
 
 def test_spectrograms_are_hidden_in_training_only_and_no_wider_than_asked(start, clips):

@@ -54,5 +54,5 @@ def test_a_name_that_begins_as_a_formula_is_text_in_a_csv_and_is_read_back(sets,
     sets = [replace(sets[0], name="=1+1"), sets[1]]
     tables.write_scores(tmp_path / "probe.csv", [scores("@SUM(A1)", [np.ones(each.shape[-1]) for each in sets], sets)])
     assert "\n'@SUM(A1),,,'=1+1," in (tmp_path / "probe.csv").read_text()
-    tables.write_tuned(tmp_path / "scores.csv", sets, {each.name: TunedScore(60.0, 50.0, 3) for each in sets})
+    tables.write_tuned(tmp_path / "scores.csv", sets, {each.name: TunedScore(60.0, 50.0, 3, 55.0) for each in sets})
     assert read_finetuned(tmp_path / "scores.csv", sets) == {each.name: 50.0 for each in sets}
