@@ -167,6 +167,16 @@ def read_card(text: str) -> tuple[dict[str, Any], str]:
     return (header if isinstance(header, dict) else {}), body.lstrip("\n")
 
 
+def header_of(path: Path) -> dict[str, Any]:
+    """Return the header of the model card of a checkpoint's folder; empty without a card that can be read."""
+    for card in [path / name for name in CARD_NAMES if path.is_dir() and (path / name).is_file()][:1]:
+        try:
+            return read_card(read_text(card))[0]
+        except (OSError, ValueError):
+            break
+    return {}
+
+
 def is_ours(path: Path) -> bool:
     """Whether a card is just as this package wrote it; a file that is no text is somebody's."""
     try:

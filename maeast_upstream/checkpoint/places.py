@@ -12,6 +12,8 @@ from maeast_upstream.messages import shortened
 
 BUNDLED, BUNDLED_NAME = Path(__file__).parents[1] / "assets" / "tiny", "bundled"
 """The checkpoint in the package, and its name."""
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+"""A repository of the hub."""
 FILE_SUFFIXES = (".pt", ".pth", ".safetensors", ".ckpt")
 """Endings of a file's name, as opposed to a hub id."""
 
@@ -41,7 +43,7 @@ def resolve(source: str | Path | None) -> Path:
         return BUNDLED
     if str(source) in download.FILES:
         return download.fetch(str(source), check=_read_published)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and path.suffix not in FILE_SUFFIXES:
+    if HUB_ID.fullmatch(str(source)) and path.suffix not in FILE_SUFFIXES:
         return _from_hub(str(source))
     raise ValueError(
         f"no checkpoint {str(source)!r}: expected a file or folder that exists, a hub id (org/name), "

@@ -1,17 +1,20 @@
-"""MTEB's classification on real clips; needs mteb, which `make test-mteb` installs."""
+"""MTEB's types of audio tasks on real clips; needs mteb, which `make test-mteb` installs."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import soundfile
-from boards import mteb_task, read_labels
+from boards import mteb_tasks, read_labels
 from hear_tasks import DATA
 
 mteb = pytest.importorskip("mteb")
 
-from hear_api.mteb import MaeAstEncoder, main, waveform  # noqa: E402
+from hear_api.mteb import MAEB, MaeAstEncoder, find_tasks, main, run_tasks, waveform  # noqa: E402
+from hear_api.mteb_metadata import PUBLISHED  # noqa: E402
 from maeast_upstream.audio.reading import read_audio  # noqa: E402
+from maeast_upstream.checkpoint import Card  # noqa: E402
 from maeast_upstream.cli import run  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -19,13 +22,89 @@ pytestmark = pytest.mark.slow
 CLASSES = ("kick", "snare", "tom", "six", "stop", "zero")
 
 
-def test_mteb_scores_better_than_chance():
-    rows, names = read_labels(DATA / "labels.csv", CLASSES)
-    result = mteb.evaluate(MaeAstEncoder(), [mteb_task("DrumsAndWords", rows)], cache=None)
-    (task,) = result.task_results
-    score = task.get_score()
-    print(f"MTEB's classification, {len(names)} classes of tests/data: accuracy {score:.3f}")
-    assert score > 0.5  # of six classes
+@pytest.fixture(scope="module")
+def tasks():
+    rows, _ = read_labels(DATA / "labels.csv", CLASSES)
+    return mteb_tasks(rows)
+
+
+def test_a_task_of_each_type_of_the_audio_board_scores_better_than_chance(tasks, tmp_path, capsys):
+    """The bounds are those of random vectors, about, for six classes with four to eight clips each."""
+    assert {task.metadata.type for task in mteb.get_benchmark(MAEB).tasks} <= set(tasks)
+    assert run_tasks(MaeAstEncoder(), list(tasks.values()), tmp_path / "results") == 0
+    shown = capsys.readouterr().out
+    scores = {
+        line.split()[0].removeprefix("Small"): float(line.split()[1]) for line in shown.splitlines()[: len(tasks)]
+    }
+    print(f"MTEB's types on {len(CLASSES)} classes of tests/data: {scores}")
+    chance = {
+        "AudioClassification": 17,
+        "AudioMultilabelClassification": 17,
+        "AudioClustering": 30,
+        "AudioPairClassification": 50,
+        "Any2AnyRetrieval": 25,
+        "AudioReranking": 30,
+    }
+    assert scores.keys() == chance.keys()
+    for kind, score in scores.items():
+        assert score > 1.3 * chance[kind], kind
+    assert "mean of types" in shown
+    assert list((tmp_path / "results").rglob("SmallAudioClustering.json"))  # which MTEB does not run again
+
+
+def test_a_task_that_fails_is_named_and_the_others_run(tasks, tmp_path, capsys):
+    broken = copy.copy(tasks["AudioClassification"])
+    broken.metadata = broken.metadata.model_copy(update={"name": "Broken"})
+    broken.data_loaded = False
+    broken.load_data = lambda **_: (_ for _ in ()).throw(ConnectionError("no\nnetwork"))
+    assert run_tasks(MaeAstEncoder(), [broken, tasks["AudioPairClassification"]], tmp_path) == 3
+    captured = capsys.readouterr()
+    assert "error: Broken: " in captured.err
+    assert "SmallAudioPairClassification" in captured.out
+    assert run_tasks(MaeAstEncoder(), [broken], tmp_path) == 1
+
+
+def test_a_board_is_the_list_of_its_audio_tasks(capsys):
+    names = {task.metadata.name for task in find_tasks([MAEB, "BeijingOpera"])}
+    assert names == {task.metadata.name for task in mteb.get_benchmark(MAEB).tasks}
+    assert not capsys.readouterr().err
+    assert {task.metadata.name for task in find_tasks(["MAEB(v1)"])} >= {"BeijingOpera", "GTZANAudioReranking"}
+    assert "left out, which need more than audio" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="none of MTEB's STS12 is of audio alone"):
+        find_tasks(["STS12"])
+
+
+def test_the_metadata_of_the_bundled_checkpoint_are_complete():
+    meta = MaeAstEncoder().mteb_model_meta
+    empty = {name for name, value in meta.to_dict().items() if value is None}
+    not_applicable = {"loader", "languages", "adapted_from", "superseded_by", "contacts", "experiment_kwargs"}
+    not_applicable |= {"n_active_parameters_override", "extra_requirements_groups", "output_dtypes"}
+    assert empty <= not_applicable
+    assert (meta.license, meta.modalities, meta.embed_dim) == ("apache-2.0", ["audio"], 3072)
+    assert meta.memory_usage_mb == pytest.approx(meta.n_parameters * 4 / 2**20, abs=0.1)
+    assert meta.is_zero_shot_on(list(mteb.get_benchmark(MAEB).tasks)) is True
+    assert meta.openness_score == 6
+
+
+def test_what_the_published_checkpoints_were_trained_on_are_tasks_of_mteb():
+    names = sorted(PUBLISHED["training_datasets"])
+    assert sorted(task.metadata.name for task in mteb.get_tasks(tasks=names)) == names
+
+
+def test_the_licence_of_another_checkpoint_is_that_of_its_card(make_encoder, tmp_path):
+    make_encoder().save_pretrained(tmp_path / "other")
+    meta = MaeAstEncoder(str(tmp_path / "other")).mteb_model_meta
+    assert (meta.license, meta.training_datasets, meta.release_date) == ("not specified", None, None)
+    make_encoder().save_pretrained(tmp_path / "other", card=Card(license="cc-by-4.0"))
+    assert MaeAstEncoder(str(tmp_path / "other")).mteb_model_meta.license == "cc-by-4.0"
+    (tmp_path / "other" / "README.md").write_text(
+        "---\nlicense: [a, {b: c}]\nrelease_date: !!python/name:os.system\n---\n"
+    )
+    assert MaeAstEncoder(str(tmp_path / "other")).mteb_model_meta.license == "not specified"
+
+
+def test_an_empty_clip_counts_as_silence():
+    assert waveform({"array": np.zeros(0, np.float32), "sampling_rate": 16000}).tolist() == [0.0]
 
 
 def test_weights_are_the_revision(make_encoder, tmp_path):
