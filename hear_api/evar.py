@@ -13,7 +13,7 @@ try:
     from evar.ar_base import BaseAudioRepr
 except ImportError as error:
     message = f"EVAR cannot be imported ({error}): run this in the folder of its checkout"
-    raise ImportError(message, name=error.name) from error
+    raise type(error)(message, name=error.name) from error
 
 
 class AR_MaeAst(BaseAudioRepr):  # type: ignore[misc]  # noqa: N801  # EVAR's way to name one
