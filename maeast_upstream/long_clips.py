@@ -24,8 +24,7 @@ class SpanEncoder(BatchEncoder):
 
     projection: Projection | None = None
     """What scene embeddings of readouts with dims are projected by; `use_projection` changes it."""
-    _projection_mean: Tensor
-    _projection_rows: Tensor
+    _projection_rows: Tensor | None
 
     def use_projection(self, projection: Projection | None) -> None:
         """Project by this from now on; None for no projection. `load_model` calls it.
@@ -37,9 +36,8 @@ class SpanEncoder(BatchEncoder):
             projection.check(self.config)
         check_dims(self.config.readout, projection)
         self.projection = projection
-        for name in ("mean", "rows"):  # not among the weights, but on their device
-            values = None if projection is None else torch.from_numpy(getattr(projection, name)).to(self.device)
-            self.register_buffer(f"_projection_{name}", values, persistent=False)
+        rows = None if projection is None else torch.from_numpy(projection.rows).to(self.device)
+        self.register_buffer("_projection_rows", rows, persistent=False)  # not one of the weights, but on their device
 
     def project(self, pooled: Tensor, readout: Readout) -> Tensor:
         """Return scene embeddings of a readout: (..., C) pooled statistics as they are, or projected to (..., dims).
@@ -48,8 +46,9 @@ class SpanEncoder(BatchEncoder):
         """
         if readout.dims is None:
             return pooled
-        rows = self._projection_rows[: readout.dims].double()
-        return ((pooled.double() - self._projection_mean.double()) @ rows.T).float()
+        check_dims(readout, self.projection)
+        assert self._projection_rows is not None
+        return (pooled.double() @ self._projection_rows[: readout.dims].double().T).float()
 
     def check_readout(self, readout: Readout) -> None:
         """Raise ValueError if there is no such layer or hop, or no projection that gives the readout's dims."""

@@ -1,7 +1,8 @@
 """The projection that a checkpoint may store: principal components of the scene embeddings of one readout; no torch.
 
-``projection.safetensors`` holds the mean of the vectors that it was fitted on, (C,) float32, and K components in the
-order of their variance, so that the first N of them are a projection, too: (K, C) int8 with a float32 scale per row.
+``projection.safetensors`` holds K components, the one that holds most of the vectors first, so that the first N of them
+are a projection, too: (K, C) int8 with a float32 scale per row. The vectors are not centred, as in `Reduction`, so that
+the cosine of two short vectors is near that of the full ones.
 """
 
 import hashlib
@@ -16,18 +17,16 @@ import numpy as np
 from maeast_upstream.checkpoint.layout import check_header
 from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig, read_section, scene_width
-from maeast_upstream.data.reduction import MAX_WIDTH, centred_components
+from maeast_upstream.data.reduction import MAX_WIDTH, leading_components
 from maeast_upstream.messages import shortened
 from maeast_upstream.readout import MAX_DIMS, Readout, describe
 from maeast_upstream.storage.atomic import replacing
 
 PROJECTION_NAME = "projection.safetensors"
-TYPES = {"mean": "F32", "components": "I8", "scales": "F32"}
+TYPES = {"components": "I8", "scales": "F32"}
 """Type of each tensor, as safetensors calls it."""
 READOUT_KEY = "readout"
 """Key of the file's metadata for the readout, as JSON."""
-LARGEST_MEAN = 1e4
-"""Limit of the mean's values, far above those of any trained network."""
 LENGTHS = (0.9, 1.1)
 """Limits of the components' lengths, which are 1 before they are rounded."""
 
@@ -38,10 +37,8 @@ class Projection:
 
     readout: Readout
     """The readout that it was fitted for, whose dims is None."""
-    mean: np.ndarray
-    """(C,) float32, is subtracted first."""
     components: np.ndarray
-    """(K, C) int8, the one with the largest variance first."""
+    """(K, C) int8, the one that holds most of the vectors first."""
     scales: np.ndarray
     """(K,) float32, by which the rows of the components are multiplied."""
 
@@ -81,16 +78,14 @@ class Projection:
         if width != expected or not 1 <= rows <= min(MAX_DIMS, width) or width > MAX_WIDTH:
             most = min(MAX_DIMS, expected)
             raise ValueError(f"components of shape {rows}x{width}; expected 1 to {most} of length {expected}")
-        if self.mean.shape != (width,) or self.scales.shape != (rows,):
-            raise ValueError(f"mean of shape {self.mean.shape} and scales of shape {self.scales.shape}")
-        if not (np.abs(self.mean) <= LARGEST_MEAN).all():  # so that NaN is refused, too
-            raise ValueError("its mean has values that no trained network gives, or NaN")
+        if self.scales.shape != (rows,):
+            raise ValueError(f"scales of shape {self.scales.shape}; expected one for each of {rows} components")
         lengths = np.abs(self.scales.astype(np.float64)) * np.linalg.norm(self.components.astype(np.float32), axis=1)
         if not ((lengths >= LENGTHS[0]) & (lengths <= LENGTHS[1])).all():
             raise ValueError("components that are not of length 1, or NaN")
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {"mean": self.mean, "components": self.components, "scales": self.scales}
+        arrays = {"components": self.components, "scales": self.scales}
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
@@ -163,12 +158,15 @@ def fit_projection(blocks: Iterable[np.ndarray], readout: Readout, dims: int) ->
         dims: K, the number of components.
 
     Returns:
-        The projection, and the share of the vectors' variance that the first 1, 2, ... K components hold, (K,).
+        The projection, and the share of the squared length of the vectors that the first 1, 2, ... K hold, (K,).
 
     Raises:
-        ValueError: There are too few vectors, or they vary in too few directions.
+        ValueError: There are too few vectors, or they lie in too few directions.
     """
-    mean, components, shares = centred_components(blocks, dims)
+    components, values = leading_components(blocks, dims)
+    directions = int((values > values[0] * len(values) * np.finfo(np.float64).eps).sum()) if values[0] > 0 else 0
+    if directions < dims:
+        raise ValueError(f"the vectors lie in {directions} directions only; expected at least {dims}")
     scales = (np.abs(components).max(axis=1) / 127).astype(np.float32)
     rounded = np.rint(components / scales[:, None]).clip(-127, 127).astype(np.int8)
-    return Projection(readout.full, mean.astype(np.float32), rounded, scales), shares
+    return Projection(readout.full, rounded, scales), values[:dims].cumsum() / values.clip(0).sum()

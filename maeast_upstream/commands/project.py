@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # imported when they are needed, so that --help does not impo
     from maeast_upstream.data.embeddings import EmbeddingTable
 
 SHOWN_DIMS = (16, 32, 64, 128, 256, 512)
-"""Lengths of which the share of the variance is shown, beside that of all."""
+"""Lengths whose share is shown, beside that of all."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -144,8 +144,8 @@ def refuse_dims(dims: int, readout: Readout, table: "EmbeddingTable", loaded: "L
 
 
 def report(projection: "Projection", shares: "np.ndarray") -> str:
-    """Return lines for people: the share of the variance by number of dimensions."""
+    """Return lines for people: the share of the squared length of the vectors, by number of dimensions."""
     count, width = projection.shape
     shown = [*(dims for dims in SHOWN_DIMS if dims < count), count]
     lines = [f"{dims:>10}  {100 * shares[dims - 1]:8.2f} %" for dims in shown]
-    return "\n".join([f"dimensions  variance (of {width})", *lines])
+    return "\n".join([f"dimensions  share of the squared length of {width}", *lines])

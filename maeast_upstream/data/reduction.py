@@ -73,49 +73,25 @@ def principal_components(blocks: Iterable[np.ndarray], count: int) -> tuple[Redu
     Raises:
         ValueError: There are no vectors, or they are too large for float64.
     """
+    components, values = leading_components(blocks, count)
+    total = float(values.sum())
+    share = float(values[:count].sum()) / total if total > 0 else 1.0
+    return Reduction(components.astype(np.float32)), share
+
+
+def leading_components(blocks: Iterable[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Do what `principal_components` does.
+
+    Returns:
+        The (count, E) components, and the squared length of all vectors along each of the E that there are, the
+        largest first; float64.
+    """
     products: np.ndarray | None = None
     for block in blocks:
         wide = block.astype(np.float64)
         products = wide.T @ wide if products is None else products + wide.T @ wide
     if products is None or not np.isfinite(products).all():
         raise ValueError("no vectors to find principal components of" if products is None else "vectors too large")
-    chosen, values = _leading(products, count)
-    total = float(values.sum())
-    share = float(values[:count].sum()) / total if total > 0 else 1.0
-    return Reduction(chosen.astype(np.float32)), share
-
-
-def centred_components(blocks: Iterable[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the principal components of vectors less their mean; they are read once, in memory of E x E.
-
-    Args:
-        blocks: (n, E) vectors, of the same length in every block.
-        count: Number of components.
-
-    Returns:
-        The (E,) mean, the (count, E) components, and the (count,) shares of the variance that the first 1, 2, ...
-        of them hold; all float64.
-
-    Raises:
-        ValueError: The vectors vary in fewer directions, or are too large for float64.
-    """
-    rows, sums, products = 0, np.zeros(1), np.zeros((1, 1))
-    start = None
-    for block in blocks:
-        start = block.mean(axis=0, dtype=np.float64) if start is None else start
-        wide = block - start  # near the mean, so that the subtraction below costs no digits
-        rows, sums, products = rows + len(wide), sums + wide.sum(axis=0), products + wide.T @ wide
-    if start is None or not np.isfinite(products).all():
-        raise ValueError("no vectors to find principal components of" if start is None else "vectors too large")
-    chosen, values = _leading(products - np.outer(sums, sums) / rows, count)
-    directions = int((values > values[0] * len(values) * np.finfo(np.float64).eps).sum()) if values[0] > 0 else 0
-    if directions < count:
-        raise ValueError(f"{rows} vectors, which vary in {directions} directions only; expected at least {count}")
-    return start + sums / rows, chosen, values[:count].cumsum() / values.clip(0).sum()
-
-
-def _leading(products: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (count, E) leading eigenvectors of a symmetric matrix, and all eigenvalues, the largest first."""
     values, vectors = np.linalg.eigh(products)  # in ascending order
     chosen = vectors[:, : -count - 1 : -1].T
     largest = np.take_along_axis(chosen, np.abs(chosen).argmax(1)[:, None], 1)

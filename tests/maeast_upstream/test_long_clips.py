@@ -11,6 +11,7 @@ import torch
 from projections import projection_of
 
 from maeast_upstream import Readout, load_model
+from maeast_upstream.checkpoint import fit_projection
 from maeast_upstream.extract import embed_files
 from maeast_upstream.fingerprint import fingerprint, has_fingerprint, load_same, results_key
 
@@ -25,9 +26,8 @@ def encoder(make_encoder):
 
 
 def plain(encoder, full, dims):
-    """The definition: what is left of the vectors without the mean, times the first components."""
-    rows = torch.from_numpy(encoder.projection.rows[:dims]).double()
-    return (full.double() - torch.from_numpy(encoder.projection.mean).double()) @ rows.T
+    """The definition: the products with the first components."""
+    return full.double() @ torch.from_numpy(encoder.projection.rows[:dims]).double().T
 
 
 def test_a_vector_with_dims_is_the_projected_full_one(encoder, clips):
@@ -138,3 +138,12 @@ def test_fingerprints_differ_by_dims_and_by_projection_and_full_vectors_keep_the
     encoder.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="other weights, settings or projection"):
         load_same(str(tmp_path / "other"), digest)
+
+
+def test_short_vectors_have_nearly_the_cosines_of_the_full_ones(make_encoder, clips):
+    encoder = make_encoder()
+    full = encoder.embed(clips, readout=RICH)
+    encoder.use_projection(fit_projection([full.numpy()], RICH, len(clips))[0])
+    short = encoder.embed(clips, readout=replace(RICH, dims=len(clips)))
+    cosines = [torch.nn.functional.cosine_similarity(each[:1], each[1:]) for each in (full, short)]
+    torch.testing.assert_close(*cosines, atol=1e-3, rtol=0)
