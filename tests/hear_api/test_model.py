@@ -8,6 +8,7 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from projections import projection_of
 
 import hear_api
 from hear_api.model import running_mean
@@ -318,3 +319,17 @@ def test_twenty_minutes_of_the_base_model_fit_into_4_gb(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     print(f"peak {float(done.stdout):.2f} GB")
     assert float(done.stdout) <= 4.0
+
+
+def test_dims_shorten_scenes_but_no_time_steps(make_encoder, tmp_path, drums):
+    encoder = make_encoder()
+    encoder.use_projection(projection_of(encoder.config))
+    encoder.save_pretrained(tmp_path / "projected")
+    model = hear_api.load_model(str(tmp_path / "projected"), dims=6)
+    full = hear_api.load_model(str(tmp_path / "projected"), dims="full")
+    assert (model.scene_embedding_size, full.scene_embedding_size) == (6, 256)
+    assert hear_api.get_scene_embeddings(drums, model).shape == (1, 6)
+    steps = [hear_api.get_timestamp_embeddings(drums, each)[0] for each in (model, full)]
+    assert torch.equal(*steps)
+    with pytest.raises(ValueError, match="was fitted for layer last"):
+        hear_api.load_model(str(tmp_path / "projected"), layer=1, dims=6)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from projections import projection_of
 
 from maeast_upstream import Readout
 from maeast_upstream.cli import run
@@ -154,3 +155,11 @@ def test_a_layer_that_the_model_lacks_is_refused(make_encoder, tmp_path):
     pytest.importorskip("onnxscript")
     with pytest.raises(ValueError, match="layers are counted from 1 to 3"):
         export.export(make_encoder(), tmp_path / "a.onnx", "onnx", readout=Readout(layer=9))
+
+
+def test_a_file_gives_the_vectors_that_the_projection_shortens(make_encoder, tmp_path, form):
+    encoder = make_encoder()
+    encoder.use_projection(projection_of(encoder.config))
+    out = tmp_path / f"model{SUFFIXES[form]}"
+    assert export.export(encoder, out, form, "scene", Readout(dims=6)) <= 1e-4
+    assert RUNS[form](out)(0.1 * torch.randn(2, 7000))[0].shape == (2, 6)

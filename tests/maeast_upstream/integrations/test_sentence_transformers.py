@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from projections import projection_of
 
 from maeast_upstream import Readout, load_audio, load_model
 
@@ -177,3 +178,15 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "maeast_upstream.integrations.sentence_transformers")
     with pytest.raises(ImportError, match=r"\[sentence-transformers\]"):
         __import__("maeast_upstream.integrations.sentence_transformers")
+
+
+def test_a_readout_with_dims_is_saved_with_its_projection(encoder, tmp_path):
+    encoder.use_projection(projection_of(encoder.config))
+    model = SentenceTransformer(modules=[MaeAstModule(encoder, Readout(dims=6))], device="cpu")
+    expected = model.encode(PATHS[:1])
+    assert expected.shape == (1, model.get_embedding_dimension()) == (1, 6)
+    model.save(str(tmp_path / "saved"))
+    loaded = SentenceTransformer(str(tmp_path / "saved"), device="cpu", trust_remote_code=True)
+    assert np.array_equal(loaded.encode(PATHS[:1]), expected)
+    SentenceTransformer(modules=[MaeAstModule(load_model())], device="cpu").save(str(tmp_path / "saved"))
+    assert not list((tmp_path / "saved").rglob("projection.safetensors"))
