@@ -13,12 +13,12 @@ from maeast_upstream.storage.delimited import write_csv
 from maeast_upstream.visualization.figures import draw_legend, drawing
 from pretrain.sweep.plan import PlannedRun
 from pretrain.sweep.scores import Sets, measure_scores, read_scores, score_columns
+from pretrain.sweep.table import LOSSES
 from pretrain.training import run_folder
 from pretrain.training.saving import network_weights
 
 CURVES = {
-    "reconstruction": "reconstruction",
-    "classification": "InfoNCE",
+    **LOSSES,
     "plain": "plain readout, mean valid accuracy (%)",
     "rich": "rich readout, mean valid accuracy (%)",
 }
@@ -49,7 +49,7 @@ def write_curves(
             step = int(state.stem)
             row: dict[str, Any] = {"variant": run.variant, "seed": run.seed, "step": step}
             row["seconds"] = round(step * fastest[run.variant] / 1000, 2)
-            row.update({name: losses.get(step, {}).get(name, "") for name in ("reconstruction", "classification")})
+            row.update({name: losses.get(step, {}).get(name, "") for name in LOSSES})
             curves.append(row)
             probes = folder / f"probes_{step}.json"
             scores.append(measure_scores(probes, encoder_at(state, folder), sets) if sets else read_scores(probes))

@@ -15,12 +15,11 @@ from maeast_upstream.storage.delimited import write_csv
 from pretrain.sweep.curve import plot_curves, write_curves
 from pretrain.sweep.plan import PlannedRun, Sweep
 from pretrain.sweep.scores import Sets, by_key, measure_scores, read_scores, score_columns
-from pretrain.sweep.table import format_table
+from pretrain.sweep.table import LOSSES, format_table
 from pretrain.training.run_folder import read_metrics, steps_done
 
 logger = logging.getLogger(__name__)
 
-LOSSES = ("loss", "reconstruction", "classification", "clip")
 SCORES_NAME = "probes.json"
 
 
@@ -132,7 +131,7 @@ def row_of(run: PlannedRun) -> dict[str, Any]:
         "run": folder.name,
         "steps": run.recipe.optim.steps,
         **seconds_of(run, lines),
-        **{name: lines[-1].get(name, "") if lines else "" for name in LOSSES},
+        **{name: lines[-1].get(name, "") if lines else "" for name in ("loss", *LOSSES, "clip")},
     }
 
 

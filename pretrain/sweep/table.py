@@ -13,12 +13,22 @@ from pretrain.sweep.scores import READOUTS
 Rows = Sequence[Mapping[str, Any]]
 LEVEL = 0.95
 UNDECIDED = "not decided"
+LOSSES = {
+    "reconstruction": "reconstruction",
+    "classification": "InfoNCE",
+    "latent": "latent",
+    "supervised": "supervised",
+    "teacher": "teacher",
+    "cluster": "cluster",
+}
+"""Losses that are shown, and their titles; all but the first two only where a run has them."""
 
 
 def format_table(sweep: Sweep, rows: Rows) -> str:
     """Format one line per variant: scores with standard deviations, and differences from the first variant."""
     readouts = [readout for readout in READOUTS if readout in rows[0]]
-    header = ["variant", "seeds", "steps", "ms per step", "reconstruction", "InfoNCE"]
+    losses = [name for number, name in enumerate(LOSSES) if number < 2 or column(rows, name)]
+    header = ["variant", "seeds", "steps", "ms per step", *(LOSSES[name] for name in losses)]
     for readout in readouts:
         header += [readout, *(f"{readout}, {group}" for group in sweep.groups)]
         header.append(f"{readout} against {next(iter(sweep.variants))} ({LEVEL:.0%} interval)")
@@ -27,7 +37,7 @@ def format_table(sweep: Sweep, rows: Rows) -> str:
         of_variant = [row for row in rows if row["variant"] == variant]
         if of_variant:
             cells = [variant, str(len(of_variant)), str(of_variant[0]["steps"]), f"{smallest(of_variant, 'step_ms')}"]
-            cells += [mean_text(column(of_variant, name), 3) for name in ("reconstruction", "classification")]
+            cells += [mean_text(column(of_variant, name), 3) for name in losses]
             for readout in readouts:
                 cells.append(spread_text(column(of_variant, readout)))
                 cells += [spread_text(group_scores(of_variant, readout, sets)) for sets in sweep.groups.values()]
@@ -38,7 +48,7 @@ def format_table(sweep: Sweep, rows: Rows) -> str:
 
 def column(rows: Rows, name: str) -> list[float]:
     """The numbers in a column, without empty cells."""
-    return [float(row[name]) for row in rows if row[name] != ""]
+    return [float(row[name]) for row in rows if row.get(name, "") != ""]
 
 
 def group_scores(rows: Rows, readout: str, sets: Sequence[str]) -> list[float]:

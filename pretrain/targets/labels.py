@@ -48,15 +48,24 @@ class LabelColumn:
     """Name of each class and number of its clips, in the order of the head's outputs."""
     cells: np.ndarray
     """(clips,) int32 number of each clip's row of ``sets``; -1 where the label is missing."""
-    sets: np.ndarray | None
-    """(different cells, classes) float32, 1 for each label of a cell; None if cells are numbers of classes, because no
-    cell has several labels."""
+    sets: list[list[int]] | None
+    """The classes of each different cell; None if cells are numbers of classes, because no cell has several labels."""
 
     @property
     def has_label(self) -> np.ndarray:
         """(clips,) bool."""
         found: np.ndarray = self.cells >= 0
         return found
+
+    def of(self, clips: np.ndarray) -> np.ndarray:
+        """(B,) numbers of clips, -1 for none -> their targets, as `LabelTarget` gives them."""
+        cells = np.where(clips >= 0, self.cells[clips], -1).astype(np.int64)
+        if self.sets is None:
+            return cells
+        targets = np.zeros((len(cells), len(self.classes)), np.float32)
+        for row, cell in enumerate(cells.tolist()):
+            targets[row, self.sets[cell] if cell >= 0 else slice(None)] = 1 if cell >= 0 else np.nan
+        return targets
 
 
 class LabelTarget:
@@ -70,11 +79,7 @@ class LabelTarget:
         clips = self.clip_rows.clips(batch)
         values: dict[str, Tensor] = {}
         for number, column in enumerate(self.columns):
-            cells = np.where(clips >= 0, column.cells[clips], -1).astype(np.int64)
-            rows = torch.from_numpy(cells)
-            if column.sets is not None:
-                rows = torch.from_numpy(np.where(cells[:, None] >= 0, column.sets[cells], np.float32("nan")))
-            values[f"label{number}"] = rows
+            values[f"label{number}"] = torch.from_numpy(column.of(clips))
             values[f"label{number}_weights"] = self.clip_rows.weights(batch, column.has_label)
         return {name: value.to(device, non_blocking=True) for name, value in values.items()}
 
@@ -134,7 +139,7 @@ def _column(table: str, name: str, cells: Sequence[str], numbers: np.ndarray, cl
             raise ValueError(f"{table}: a clip has two different labels in column {name}, {both}")
     counts = Counter(label for given in labels.values() for label in given)
     if not 2 <= len(counts) <= MAX_CLASSES:
-        found = f"{len(counts)} classes among the clips of the corpus"
+        found = f"{len(counts)} {'class' if len(counts) == 1 else 'classes'} among the clips of the corpus"
         raise ValueError(f"{table}: column {name} has {found}; expected 2 to {MAX_CLASSES}")
     classes = {label: counts[label] for label in sorted(counts)}
     outputs = {label: number for number, label in enumerate(classes)}
@@ -143,11 +148,8 @@ def _column(table: str, name: str, cells: Sequence[str], numbers: np.ndarray, cl
         column[list(labels)] = [outputs[given[0]] for given in labels.values()]
         return LabelColumn(name, classes, column, None)
     different = {given: number for number, given in enumerate(sorted(set(labels.values())))}
-    sets = np.zeros((len(different), len(classes)), np.float32)
-    for given, number in different.items():
-        sets[number, [outputs[label] for label in given]] = 1
     column[list(labels)] = [different[given] for given in labels.values()]
-    return LabelColumn(name, classes, column, sets)
+    return LabelColumn(name, classes, column, [[outputs[label] for label in given] for given in different])
 
 
 def _read(table: str, columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -185,6 +187,9 @@ def _parquet_rows(table: str, columns: Sequence[str]) -> Iterator[tuple[str, lis
         name, chosen = _chosen(table, given, columns)
         shard = next((column for column in given if column.casefold() == SHARD_COLUMN), None)
         places = [column for column in (shard, name) if column is not None]
+        for column in (*places, *chosen):
+            if given.count(column) > 1:
+                raise ValueError(f"labels {table}: two columns are called {column!r}; expected one")
         for batch in files.read_batches(
             Path(table), file, list({*places, *chosen}), range(file.num_row_groups), 1 << 14
         ):
@@ -195,8 +200,9 @@ def _parquet_rows(table: str, columns: Sequence[str]) -> Iterator[tuple[str, lis
 def _text(value: object) -> str:
     """A cell of a parquet file as text; a list of labels becomes one cell."""
     if isinstance(value, list):
-        return SEPARATOR.join(str(label) for label in value)
-    return "" if value is None else str(value)
+        return SEPARATOR.join(map(_text, value))
+    missing = value is None or value != value  # NaN, as pandas and polars write it
+    return "" if missing else str(value)
 
 
 def _chosen(table: str, given: Sequence[str], columns: Sequence[str]) -> tuple[str, list[str]]:

@@ -107,9 +107,14 @@ def _block(part: Path, batch: "pa.RecordBatch", name: str) -> VectorRows:
         except (pa.ArrowException, TypeError) as error:
             raise ValueError(f"{part}: vectors of different lengths, or without values") from error
         batch = batch.set_column(batch.schema.get_field_index("vector"), "vector", column)
-    if not pa.types.is_fixed_size_list(column.type) or batch[name].null_count:
+    kind = column.type.value_type if pa.types.is_fixed_size_list(column.type) else pa.null()
+    kinds = [kind, batch["scale"].type] if "scale" in batch.schema.names else [kind]
+    if not all(pa.types.is_floating(k) or pa.types.is_integer(k) for k in kinds) or batch[name].null_count:
         raise ValueError(f"{part}: expected columns {name} and vector, a text and a list of numbers in each row")
-    stored = files.stored_vectors(part, batch, column.type.list_size)
+    if not column.type.list_size:
+        raise ValueError(f"{part}: vectors without values")
+    with np.errstate(over="ignore"):  # an infinite value is left out later
+        stored = files.stored_vectors(part, batch, column.type.list_size)
     vectors = stored.astype(np.float32)
     if stored.dtype == np.int8 and "scale" in batch.schema.names:
         vectors *= batch["scale"].to_numpy(zero_copy_only=False).astype(np.float32)[:, None]
@@ -130,13 +135,13 @@ def _npz_rows(path: Path) -> Iterator[VectorRows]:
             name = next((key for key in NAME_COLUMNS if key in arrays), "path")
             names, vectors = arrays[name], arrays["vector"]
             rows = len(names)
-            scale = arrays["scale"][:, None] if "scale" in arrays else None
+            scale = np.asarray(arrays["scale"] if "scale" in arrays else np.ones(rows), np.float32)
             missing = np.full(rows, np.nan)
             given = {key: np.asarray(arrays[key], np.float64) if key in arrays else missing for key in TIME_COLUMNS}
             layer = arrays["layer"] if "layer" in arrays else np.zeros(rows)
     except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: expected an .npz with arrays path and vector ({shortened(error)})") from error
-    if names.dtype.kind != "U" or any(value.shape != (rows,) for value in (names, layer, *given.values())):
+    if names.dtype.kind != "U" or any(value.shape != (rows,) for value in (names, layer, scale, *given.values())):
         raise ValueError(f"{path}: expected arrays path (text) and vector with as many rows, got {names.dtype} {rows}")
     if len(vectors) != rows or vectors.ndim != 2 or vectors.dtype.kind not in "fi":
         raise ValueError(f"{path}: expected {rows} vectors of numbers, got {vectors.dtype} of shape {vectors.shape}")
@@ -144,10 +149,9 @@ def _npz_rows(path: Path) -> Iterator[VectorRows]:
     chosen = np.flatnonzero(layer == layer[-1]) if rows else np.zeros(0, np.int64)
     for first in range(0, len(chosen), BLOCK_ROWS):
         part = chosen[first : first + BLOCK_ROWS]
-        block = vectors[part].astype(np.float32)
-        yield VectorRows(
-            [str(text) for text in names[part]], block if scale is None else block * scale[part], start[part], end[part]
-        )
+        with np.errstate(over="ignore"):  # an infinite value is left out later
+            block = vectors[part].astype(np.float32) * scale[part, None]
+        yield VectorRows([str(text) for text in names[part]], block, start[part], end[part])
 
 
 def _csv_rows(path: Path) -> Iterator[VectorRows]:
@@ -176,7 +180,8 @@ def _csv_rows(path: Path) -> Iterator[VectorRows]:
 
 def _numbers(values: Sequence[str], columns: Sequence[int], separator: str, where: str) -> np.ndarray:
     try:
-        return np.array([parse_number(values[column], separator) for column in columns], np.float32)
+        with np.errstate(over="ignore"):  # an infinite value is left out later
+            return np.array([parse_number(values[column], separator) for column in columns], np.float32)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 

@@ -24,6 +24,15 @@ def test_groups_of_sets_are_averaged_separately(settings, write, tmp_path):
     assert run(__main__.main, command) == 1
 
 
+def test_losses_that_a_run_has_get_columns(settings, write):
+    rows = [{"variant": "joint", "steps": 6, "step_ms": 1.0, "reconstruction": 0.5, "classification": 2.0}]
+    rows.append({**rows[0], "variant": "no InfoNCE", "classification": "", "supervised": 1.25, "cluster": 3.0})
+    text = format_table(read_sweep(write(settings)), [{**row, "latent": "", "teacher": ""} for row in rows])
+    assert "| ms per step | reconstruction | InfoNCE | supervised | cluster |" in text
+    assert "| no InfoNCE | 1 | 6 | 1.0 | 0.500 |  | 1.250 | 3.000 |" in text
+    assert "| joint | 1 | 6 | 1.0 | 0.500 | 2.000 |  |  |" in text
+
+
 def test_a_bar_in_a_name_does_not_start_a_column(settings, write):
     names = ["a | b", "c"]
     sweep_of_two = {**settings, "variants": dict.fromkeys(names), "groups": {"d | e": ["f"]}}

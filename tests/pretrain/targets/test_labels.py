@@ -1,5 +1,6 @@
 import json
 import logging
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -54,12 +55,42 @@ def test_parquet_gives_what_text_does(table, tmp_path):
         np.testing.assert_array_equal(one.cells, other.cells)
 
 
+def test_a_cell_that_is_null_or_nan_in_parquet_is_no_label(tmp_path):
+    path = tmp_path / "t.parquet"
+    numbers = pa.array([1.0, float("nan"), 2.0, None], from_pandas=False)
+    pq.write_table(pa.table({"path": CLIPS, "kind": numbers, "sound": [["a", None], ["b"], [None], ["b"]]}), path)
+    kind, sound = open_labels(str(path), ["kind", "sound"], CLIPS, ROWS).columns
+    assert kind.classes == {"1.0": 1, "2.0": 1}
+    assert sound.classes == {"a": 1, "b": 2}
+    assert sound.cells.tolist() == [0, 1, -1, 1]
+
+
+def test_a_column_that_is_twice_in_parquet_is_refused_by_name(tmp_path):
+    arrays = [pa.array(values) for values in (CLIPS, ["a", "b"] * 2, ["b", "a"] * 2)]
+    pq.write_table(pa.Table.from_arrays(arrays, names=["path", "kind", "kind"]), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet: two columns are called 'kind'"):
+        open_labels(str(tmp_path / "t.parquet"), ["kind"], CLIPS, ROWS)
+
+
+def test_a_text_for_every_clip_takes_memory_for_the_texts_only(tmp_path):
+    clips = [f"{number}.wav" for number in range(4000)]
+    (tmp_path / "t.csv").write_text("path,text\n" + "".join(f"{clip},x {clip}|y\n" for clip in clips))
+    rows = ClipRows(np.full(len(clips), 16_000), joined=False)
+    tracemalloc.start()
+    target = open_labels(str(tmp_path / "t.csv"), ["text"], clips, rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20  # a table of clips and classes would have 64 MB
+    found = target(a_batch((0, 3999)), CPU)["label0"]
+    assert found.sum(dim=1).tolist() == [2, 2]
+
+
 REFUSED = {
     "no such file": (None, "no such file"),
     "no names": ("file,kind\na,b\n", "no column clip, path, name; it has file, kind"),
     "no column": ("path,sort\na,b\n", "no column 'kind'; it has path, sort"),
     "other clips": ("path,kind\nx,speech\n", "none of its 1 names is a clip"),
-    "one class": ("path,kind\ns-0.tar/a.opus,speech\n", "column kind has 1 classes among the clips of the corpus"),
+    "one class": ("path,kind\ns-0.tar/a.opus,speech\n", "column kind has 1 class among the clips of the corpus"),
     "none": ("path,kind\ns-0.tar/a.opus,\n", "column kind has 0 classes"),
     "two labels": (
         "path,kind\ns-0.tar/a.opus,speech\ns-0.tar/a.opus,music\n",

@@ -101,6 +101,15 @@ BROKEN = {
         lambda path: pq.write_table(pa.table({"path": ["a", "b"], "vector": [[1.0], [1.0, 2.0]]}), path),
         "vectors of different lengths",
     ),
+    "scale.npz": (npz(path=["a", "b"], vector=VECTORS[:2], scale=[1.0]), "expected arrays path .* with as many rows"),
+    "texts.parquet": (
+        lambda path: pq.write_table(pa.table({"path": ["a"], "vector": [["x"]]}), path),
+        "a list of numbers in each row",
+    ),
+    "novalues.parquet": (
+        lambda path: pq.write_table(pa.table({"path": ["a"], "vector": pa.array([[]], pa.list_(pa.float32()))}), path),
+        "vectors without values",
+    ),
     "word.csv": (lambda path: path.write_text("path,x\na.wav,one\n"), "row 1: 'one' is not a number"),
     "noname.csv": (lambda path: path.write_text("x,y\n1,2\n"), "no column 'path'"),
     "empty.csv": (lambda path: path.write_text(""), "no column 'path'"),
@@ -118,6 +127,15 @@ def test_a_broken_table_is_refused_in_one_line_with_its_name(tmp_path, name):
         whole(tmp_path / name)
     assert str(error.value).startswith(str(tmp_path / name))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_float32_become_infinite_without_a_warning(tmp_path):
+    (tmp_path / "t.csv").write_text(f"path,x,y\na.wav,{10**400},1\nb.wav,{10**40},1\n")
+    np.savez(tmp_path / "t.npz", path=["a.wav"], vector=[[1e200, 1.0]])
+    pq.write_table(pa.table({"path": ["a.wav"], "vector": [[1e200, 1.0]]}), tmp_path / "t.parquet")
+    for name in ("t.csv", "t.npz", "t.parquet"):
+        np.testing.assert_array_equal(np.isfinite(whole(tmp_path / name)[1]).all(axis=1), False)
 
 
 @pytest.mark.parametrize("name", ["../out.npy", "/etc/passwd", None])
