@@ -62,7 +62,12 @@ def build_parser() -> Parser:
         "epochs": (int, "most passes over train"),
         "patience": (int, "epochs without a better valid accuracy after which training ends; 0 for never"),
         "batch_clips": (int, "clips per update"),
-        "lr": (float, "peak learning rate of the head"),
+        "folds": (
+            int,
+            "parts of train, whose clips are classified by heads that are fitted on the others; the probe is fitted "
+            "again after each epoch. 0: one head is trained with the encoder",
+        ),
+        "lr": (float, "peak learning rate of the head, where it is trained: --folds 0 or --encoder-lr 0"),
         "encoder_lr": (float, "peak learning rate of the encoder's last layer; 0 trains the head only"),
         "layer_decay": (float, "each layer's learning rate is that of the layer above times this"),
         "weight_decay": (float, "weight decay of AdamW on the encoder; the head has the probe's penalty"),

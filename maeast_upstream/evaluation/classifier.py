@@ -49,10 +49,13 @@ class FineTunedNetwork(nn.Module):
         """Embed (S_i,) waveforms at 16 kHz: (B, E); a clip's vector does not depend on the other clips."""
         return self.encoder.embed_readouts(clips, [self.readout])[0]
 
+    def standardized(self, vectors: Tensor) -> Tensor:
+        """Standardize (B, E) vectors as `Classifier` does."""
+        return ((vectors - self.mean) / self.scale).clamp(-MAX_STANDARD_DEVIATIONS, MAX_STANDARD_DEVIATIONS)
+
     def classify(self, vectors: Tensor) -> Tensor:
-        """Classify (B, E) vectors: (B, classes) logits, as `Classifier` does."""
-        limit = MAX_STANDARD_DEVIATIONS
-        logits: Tensor = self.head(((vectors - self.mean) / self.scale).clamp(-limit, limit))
+        """Classify (B, E) vectors: (B, classes) logits."""
+        logits: Tensor = self.head(self.standardized(vectors))
         return logits
 
     def forward(self, clips: Sequence[Tensor]) -> Tensor:

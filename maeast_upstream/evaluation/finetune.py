@@ -1,9 +1,10 @@
 """Fine-tunes an encoder on a labelled set, from the probe's classifier on, and resumes.
 
-The head begins at the probe's minimum: logistic regression on the frozen encoder's vectors. Then head and encoder are
-trained together at small rates, the head with the probe's penalty, so that the encoder is not distorted by a random
-head first. The epoch with the best valid accuracy is kept, the beginning included. Source: Kumar et al., Fine-tuning
-can distort pretrained features, arXiv 2202.10054.
+The head begins as the probe: logistic regression on the frozen encoder's vectors, so that no random head distorts the
+encoder (Kumar et al., arXiv 2202.10054). In an epoch the encoder is trained at small rates, each clip with the loss of
+a head that was fitted on other clips (see `folds`); then the probe is fitted again. Without folds there is one head,
+which is trained with the encoder and has the probe's penalty. The epoch with the best valid accuracy is kept, the
+beginning included.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ from maeast_upstream.data.labels import SPLITS
 from maeast_upstream.evaluation.augment import SpecAugment, mix
 from maeast_upstream.evaluation.classifier import FineTunedNetwork, load_encoder, one_hot, readout_from, shuffled
 from maeast_upstream.evaluation.finetune_config import FinetuneConfig
+from maeast_upstream.evaluation.folds import FoldHeads, draw_folds, fit_fold_heads
 from maeast_upstream.evaluation.labelled_set import LabelledSet
 from maeast_upstream.evaluation.linear_probe import fit_probe
 from maeast_upstream.evaluation.saving import calibrated
@@ -95,6 +97,8 @@ class FineTuning:
         self.settings = {**dataclasses.asdict(config), **data}
         self.epoch, self.best_epoch, self.best_valid, self.start_valid, self.c = 0, 0, -1.0, -1.0, 0.0
         self.best: dict[str, Tensor] = {}
+        self.train_vectors: Tensor | None = None
+        """Of the present weights, where they have been computed."""
         self._resume()
 
     def _read(self, split: str) -> tuple[list[Tensor], Tensor]:
@@ -132,11 +136,13 @@ class FineTuning:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.best:
-            self._begin()
+            loss, self.start_valid = self._fit_head()
+            self._keep_if_better(loss, self.start_valid)
         while self.epoch < self.config.epochs and not self._stalls():
             loss = self._epoch()
+            valid = self._fit_head()[1] if self._has_folds else self.accuracy("valid")
             self.epoch += 1
-            self._keep_if_better(loss, self.accuracy("valid"))
+            self._keep_if_better(loss, valid)
         self.model.load_state_dict(self.best)
         self.model.merge()
         score = TunedScore(self.best_valid, self.accuracy("test"), self.best_epoch, self.start_valid)
@@ -146,21 +152,28 @@ class FineTuning:
     def _stalls(self) -> bool:
         return 0 < self.config.patience <= self.epoch - self.best_epoch
 
-    def _begin(self) -> None:
-        """Take the probe's classifier of the frozen encoder's vectors as the head."""
+    @property
+    def _has_folds(self) -> bool:
+        """Whether folds classify: their heads are not trained, so that the encoder has to be."""
+        return self.config.folds > 0 and any(each.requires_grad for each in self.model.encoder.parameters())
+
+    def _fit_head(self) -> tuple[float, float]:
+        """Fit the probe on the present encoder's vectors as the head; return its train loss and valid accuracy."""
         vectors = {split: self._vectors(split) for split in ("train", "valid")}
         splits = np.repeat(list(vectors), [len(each) for each in vectors.values()])
         labels = np.array(self.names)[torch.cat([self.clips[split][1] for split in vectors]).numpy()]
         fitted = fit_probe(torch.cat(list(vectors.values())).numpy(), labels, splits)
         self.model.use_head(fitted.head)
-        self.c = fitted.c
-        with torch.no_grad():
-            logits = {
-                split: self.model.classify(each.to(self.model.mean.device)).cpu() for split, each in vectors.items()
-            }
-        loss = float(F.cross_entropy(logits["train"], self.clips["train"][1]))
-        self.start_valid = self._accuracy_of(logits["valid"], "valid")
-        self._keep_if_better(loss, self.start_valid)
+        self.c, self.train_vectors = fitted.c, vectors["train"]
+        train, valid = (self._classified(each) for each in vectors.values())
+        return float(F.cross_entropy(train, self.clips["train"][1])), self._accuracy_of(valid, "valid")
+
+    def _fold_heads(self, generator: torch.Generator) -> FoldHeads:
+        vectors = self._vectors("train") if self.train_vectors is None else self.train_vectors
+        classes = self.clips["train"][1]
+        folds = draw_folds(classes, self.config.folds, generator)
+        x = self.model.linear.standardization(vectors.numpy())
+        return fit_fold_heads(x, classes, folds, self.c, self.model.encoder.device)
 
     def _keep_if_better(self, loss: float, valid: float) -> None:
         """Log an epoch, keep its weights if they are the best on valid, and save the state."""
@@ -176,13 +189,14 @@ class FineTuning:
         """Train one epoch and return the mean cross-entropy."""
         config, device = self.config, self.model.encoder.device
         clips, classes = self.clips["train"]
-        penalty = 1 / (self.c * len(clips))  # the probe's: C multiplies the sum of the clips' losses
+        penalty = 0.5 / (self.c * len(clips))  # the probe's: C multiplies the sum of the clips' losses
         # seeded by epoch, so that a resumed run draws what an uninterrupted one would
         seed = config.seed * 100_003 + self.epoch
         generator = torch.Generator().manual_seed(seed)
         self.model.encoder.generator = torch.Generator().manual_seed(seed)
+        heads = self._fold_heads(generator) if self._has_folds else None
         batches = list(shuffled(len(clips), config.batch_clips, generator))
-        total = 0.0
+        self.train_vectors, total = None, 0.0
         self.model.train()
         with torch.random.fork_rng():  # dropout takes no generator
             torch.manual_seed(seed)
@@ -191,10 +205,12 @@ class FineTuning:
                 mixed, targets = mix(
                     [clips[row] for row in rows], one_hot(classes[rows], len(self.names)), config.mixup, generator
                 )
-                loss = F.cross_entropy(self.model(mixed), targets.to(device))
+                vectors = self.model.standardized(self.model.vectors(mixed))
+                logits = self.model.head(vectors) if heads is None else heads(vectors, rows)
+                loss = F.cross_entropy(logits, targets.to(device))
                 self._refuse_unless(bool(loss.isfinite()), "the loss is")
                 self.optimizer.zero_grad()
-                torch.autograd.backward(loss + 0.5 * penalty * self.model.head.weight.square().sum())
+                torch.autograd.backward(loss + (0 if heads else penalty * self.model.head.weight.square().sum()))
                 self.optimizer.step()
                 total += float(loss.detach()) * len(rows)
         finite = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
@@ -222,10 +238,13 @@ class FineTuning:
     def _accuracy_of(self, logits: Tensor, split: str) -> float:
         return 100 * float((logits.argmax(dim=1) == self.clips[split][1]).double().mean())
 
-    @torch.no_grad()
     def _logits(self, split: str) -> Tensor:
         """Classify the clips of a split: (clips, classes) on the CPU."""
-        return self.model.classify(self._vectors(split).to(self.model.mean.device)).cpu()
+        return self._classified(self._vectors(split))
+
+    @torch.no_grad()
+    def _classified(self, vectors: Tensor) -> Tensor:
+        return self.model.classify(vectors.to(self.model.mean.device)).cpu()
 
     @torch.no_grad()
     def _vectors(self, split: str) -> Tensor:

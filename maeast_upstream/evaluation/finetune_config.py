@@ -5,7 +5,7 @@ from typing import Literal
 
 from maeast_upstream.checks import check_numbers
 
-ENCODER_RATE, ADAPTER_RATE = 3e-5, 3e-4
+ENCODER_RATE, ADAPTER_RATE = 1e-4, 1e-3
 """Default of ``encoder_lr``, and with ``lora``: adapters begin at 0."""
 
 
@@ -23,14 +23,17 @@ class FinetuneConfig:
     """How the readout pools over time; None for the checkpoint's."""
     hop_ms: str | None = None
     """Distance of the readout's time steps in ms, or native; None for the checkpoint's."""
-    epochs: int = 10
+    epochs: int = 5
     """Most passes over the train split; 0 leaves the probe's classifier of the frozen encoder."""
     patience: int = 3
     """Epochs without a better valid accuracy after which training ends; 0 for never."""
     batch_clips: int = 16
     """Clips per update."""
+    folds: int = 4
+    """Parts of train; the clips of each are classified by a head that is fitted on the others, and the probe is fitted
+    again after each epoch; 0 for one head that is trained with the encoder."""
     lr: float = 1e-5
-    """Peak learning rate of the head."""
+    """Peak learning rate of the head, where it is trained."""
     encoder_lr: float | None = None
     """Peak learning rate of the encoder's last layer; 0 trains the head only; None for `ENCODER_RATE`, with ``lora``
     for `ADAPTER_RATE`."""
@@ -63,6 +66,8 @@ class FinetuneConfig:
             raise ValueError(f"{name.replace('_', '-')} {reason}") from error
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"fine-tuning needs precision fp32 or bf16, got {self.precision!r}")
+        if self.folds == 1:
+            raise ValueError("folds must be 0, or at least 2, got 1")
         if self.batch_clips < 1:
             raise ValueError(f"batch-clips must be at least 1, got {self.batch_clips}")
         if self.lr <= 0 or self.encoder_rate < 0 or self.weight_decay < 0:
@@ -72,7 +77,7 @@ class FinetuneConfig:
             )
         if not 0.0 < self.layer_decay <= 1.0:
             raise ValueError(f"layer-decay must lie in (0, 1], got {self.layer_decay}")
-        for name in ("epochs", "patience", "freeze", "lora", "mixup", "mask_frames", "mask_mels"):
+        for name in ("epochs", "patience", "folds", "freeze", "lora", "mixup", "mask_frames", "mask_mels"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
 

@@ -39,8 +39,20 @@ def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(
     start, drums, tmp_path, capsys, monkeypatch
 ):
     real = FineTuning._accuracy_of  # the beginning is not kept, so that the encoder is another
-    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda self, *rest: real(self, *rest) if self.epoch else 0.0)
-    command = [str(drums), "-o", str(tmp_path), "--checkpoint", str(start), "--epochs", "6", "--patience", "0"]
+    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda self, *rest: real(self, *rest) if self.best else 0.0)
+    command = [
+        str(drums),
+        "-o",
+        str(tmp_path),
+        "--checkpoint",
+        str(start),
+        "--epochs",
+        "6",
+        "--patience",
+        "0",
+        "--folds",
+        "0",
+    ]
     assert finetune.main([*command, "--encoder-lr", "1e-3", "--lr", "1e-3", "--batch-clips", "4"]) == 0
     shown = capsys.readouterr().out
     with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
@@ -88,6 +100,7 @@ def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(
     [
         (["--epochs", "-1"], "epochs must not be negative, got -1"),
         (["--batch-clips", "0"], "batch-clips must be at least 1, got 0"),
+        (["--folds", "1"], "folds must be 0, or at least 2, got 1"),
         (["--freeze", "-1"], "freeze must not be negative, got -1"),
         (["--freeze", "13"], "freeze must be at most 3, the layers of the model, got 13"),
         (["--lora", "1000"], "lora must be at most 32, the width of the model, got 1000"),

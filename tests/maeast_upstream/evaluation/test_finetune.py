@@ -46,7 +46,8 @@ def begun(start, labels, folder, **settings):
     """A fine-tuning before its first epoch, with the probe's head."""
     tuning = FineTuning(read_labels(labels), FinetuneConfig(checkpoint=str(start), **settings), folder, None)
     tuning.folder.mkdir()
-    tuning._begin()
+    loss, tuning.start_valid = tuning._fit_head()
+    tuning._keep_if_better(loss, tuning.start_valid)
     return tuning
 
 
@@ -72,8 +73,9 @@ def test_of_two_classes_it_begins_with_the_probe_too(start, tmp_path):
     np.testing.assert_allclose(logits, probe.valid_logits, atol=2e-3)
 
 
-def test_what_harms_is_not_kept(start, drums, tmp_path):
-    config = FinetuneConfig(checkpoint=str(start), epochs=2, encoder_lr=0.3, lr=0.3)
+@pytest.mark.parametrize("folds", [0, 2])
+def test_what_harms_is_not_kept(start, drums, tmp_path, folds):
+    config = FinetuneConfig(checkpoint=str(start), epochs=2, folds=folds, encoder_lr=0.3, lr=0.3)
     score = FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
     assert (score.epoch, score.valid) == (0, score.start)
     before, after = weights(start), weights(tmp_path / "run" / "encoder")
@@ -113,6 +115,18 @@ def test_with_all_layers_frozen_no_graph_of_the_encoder_is_recorded(start, drums
     assert begun(start, drums, tmp_path / "other", freeze=2).model.train().vectors(clips).requires_grad
 
 
+def test_after_an_epoch_with_folds_the_head_is_the_probe_of_the_new_encoder(start, drums, tmp_path, monkeypatch):
+    real = FineTuning._accuracy_of
+    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda self, *rest: real(self, *rest) if self.best else 0.0)
+    config = FinetuneConfig(checkpoint=str(start), epochs=1, encoder_lr=1e-3)
+    tuning = FineTuning(read_labels(drums), config, tmp_path / "run", None)
+    assert tuning.run().epoch == 1
+    labelled_set = tuning.labelled_set
+    features = embeddings(labelled_set.paths, load_model(tmp_path / "run" / "encoder"), [Readout()])[Readout()]
+    probe = fit_probe(features, labelled_set.labels, labelled_set.splits)
+    np.testing.assert_allclose(tuning._logits("valid").numpy(), probe.valid_logits, atol=2e-3)
+
+
 def test_merged_adapters_compute_what_they_did_before(start, drums, tmp_path):
     tuning = begun(start, drums, tmp_path / "run", lora=4, encoder_lr=1e-2)
     beginning = tuning._logits("valid")
@@ -125,7 +139,7 @@ def test_merged_adapters_compute_what_they_did_before(start, drums, tmp_path):
 
 def test_with_adapters_an_ordinary_checkpoint_is_left(start, drums, tmp_path, monkeypatch):
     real = FineTuning._accuracy_of
-    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda self, *rest: real(self, *rest) if self.epoch else 0.0)
+    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda self, *rest: real(self, *rest) if self.best else 0.0)
     config = FinetuneConfig(checkpoint=str(start), epochs=1, lora=2)
     assert FineTuning(read_labels(drums), config, tmp_path / "run", None).run().epoch == 1
     before, after = weights(start), weights(tmp_path / "run" / "encoder")
@@ -156,12 +170,12 @@ def test_train_clips_that_are_all_the_same_are_refused(start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("lora", "killed_at"), [(0, 0), (0, 1), (2, 1)])
-def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path, monkeypatch, lora, killed_at):
+@pytest.mark.parametrize(("settings", "killed_at"), [({"folds": 0}, 0), ({"folds": 0, "lora": 2}, 1), ({}, 1)])
+def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path, monkeypatch, settings, killed_at):
     labelled_set = read_labels(drums)
     augmentation = {"mixup": 0.5, "mask_frames": 20, "mask_mels": 20}
     rates = {"encoder_lr": 1e-3, "lr": 1e-3}
-    config = FinetuneConfig(checkpoint=str(start), epochs=2, lora=lora, batch_clips=6, **augmentation, **rates)
+    config = FinetuneConfig(checkpoint=str(start), epochs=2, batch_clips=6, **settings, **augmentation, **rates)
     whole = FineTuning(labelled_set, config, tmp_path / "whole", None)
     score = whole.run()
     real = FineTuning._save
