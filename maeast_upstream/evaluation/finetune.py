@@ -150,7 +150,9 @@ class FineTuning:
         return score
 
     def _stalls(self) -> bool:
-        return 0 < self.config.patience <= self.epoch - self.best_epoch
+        """Whether no further epoch is worth its time: the last ones were not better on valid, or none can be."""
+        patience = self.config.patience
+        return patience > 0 and (self.epoch - self.best_epoch >= patience or self.best_valid == 100.0)
 
     @property
     def _has_folds(self) -> bool:

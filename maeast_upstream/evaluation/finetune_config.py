@@ -26,7 +26,8 @@ class FinetuneConfig:
     epochs: int = 5
     """Most passes over the train split; 0 leaves the probe's classifier of the frozen encoder."""
     patience: int = 3
-    """Epochs without a better valid accuracy after which training ends; 0 for never."""
+    """Epochs without a better valid accuracy after which training ends, as it does where all valid clips are right; 0
+    for never."""
     batch_clips: int = 16
     """Clips per update."""
     folds: int = 4

@@ -114,7 +114,7 @@ def test_a_few_epochs_learn_the_drums_and_leave_an_encoder_a_head_and_a_table(
         (["--seed", "99999999999999999"], "a seed is a whole number from 0 to 4294967295"),
         (["--precision", "int8"], "fine-tuning needs precision fp32 or bf16, got 'int8'"),
         (["--checkpoint", "nowhere"], "nowhere"),
-        (["--lr", "1e30", "--encoder-lr", "1e30", "--epochs", "3"], "NaN or infinite; lower lr"),
+        (["--lr", "1e30", "--encoder-lr", "1e30", "--patience", "0"], "NaN or infinite; lower lr"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(start, drums, tmp_path, capsys, options, message):

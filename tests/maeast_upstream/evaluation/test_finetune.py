@@ -75,7 +75,7 @@ def test_of_two_classes_it_begins_with_the_probe_too(start, tmp_path):
 
 @pytest.mark.parametrize("folds", [0, 2])
 def test_what_harms_is_not_kept(start, drums, tmp_path, folds):
-    config = FinetuneConfig(checkpoint=str(start), epochs=2, folds=folds, encoder_lr=0.3, lr=0.3)
+    config = FinetuneConfig(checkpoint=str(start), epochs=2, patience=0, folds=folds, encoder_lr=0.3, lr=0.3)
     score = FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
     assert (score.epoch, score.valid) == (0, score.start)
     before, after = weights(start), weights(tmp_path / "run" / "encoder")
@@ -127,6 +127,13 @@ def test_after_an_epoch_with_folds_the_head_is_the_probe_of_the_new_encoder(star
     np.testing.assert_allclose(tuning._logits("valid").numpy(), probe.valid_logits, atol=2e-3)
 
 
+def test_it_stops_where_all_valid_clips_are_right(start, drums, tmp_path, monkeypatch):
+    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda *_: 100.0)
+    config = FinetuneConfig(checkpoint=str(start), epochs=3)
+    tuning = FineTuning(read_labels(drums), config, tmp_path / "run", None)
+    assert (tuning.run().epoch, tuning.epoch) == (0, 0)
+
+
 def test_merged_adapters_compute_what_they_did_before(start, drums, tmp_path):
     tuning = begun(start, drums, tmp_path / "run", lora=4, encoder_lr=1e-2)
     beginning = tuning._logits("valid")
@@ -175,7 +182,9 @@ def test_killed_after_an_epoch_it_ends_with_the_same_bits(start, drums, tmp_path
     labelled_set = read_labels(drums)
     augmentation = {"mixup": 0.5, "mask_frames": 20, "mask_mels": 20}
     rates = {"encoder_lr": 1e-3, "lr": 1e-3}
-    config = FinetuneConfig(checkpoint=str(start), epochs=2, batch_clips=6, **settings, **augmentation, **rates)
+    config = FinetuneConfig(
+        checkpoint=str(start), epochs=2, patience=0, batch_clips=6, **settings, **augmentation, **rates
+    )
     whole = FineTuning(labelled_set, config, tmp_path / "whole", None)
     score = whole.run()
     real = FineTuning._save
@@ -258,7 +267,7 @@ def test_weights_that_the_last_update_broke_are_not_kept(start, drums, tmp_path,
             self.param_groups[0]["params"][0].fill_(torch.nan)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    config = FinetuneConfig(checkpoint=str(start), epochs=1, batch_clips=1000)
+    config = FinetuneConfig(checkpoint=str(start), epochs=1, patience=0, batch_clips=1000)
     with pytest.raises(ValueError, match="epoch 1: weights are NaN or infinite"):
         FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
@@ -336,6 +345,6 @@ def test_mixup_mixes_sound_and_shares_alike():
 
 
 def test_positions_none_is_trained_and_kept_in_the_checkpoint(start, drums, tmp_path):
-    config = FinetuneConfig(checkpoint=str(start), epochs=1, positions="none")
+    config = FinetuneConfig(checkpoint=str(start), epochs=1, patience=0, positions="none")
     FineTuning(read_labels(drums), config, tmp_path / "run", None).run()
     assert load_model(tmp_path / "run" / "encoder").config.model.positions == "none"
