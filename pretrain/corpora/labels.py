@@ -32,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"{args.out} exists already; give --force to replace it, or another name")
     if not args.manifest.is_file():
         raise ValueError(f"{args.manifest}: no such file; expected the manifest.tsv of a corpus")
+    if args.out.exists() and args.out.samefile(args.manifest):
+        raise ValueError(f"{args.out}: the manifest itself, which labels do not replace; give another name")
     counts: dict[str, Counter[str]] = {column: Counter() for column in LABEL_COLUMNS}
     rows: list[tuple[str, ...]] = []
     masked = 0

@@ -1,5 +1,6 @@
 """What the rows of a batch should predict besides their own patches: looked up by clip, or computed by a teacher."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,8 @@ from pretrain.targets.clusters import RECORD_NAME, ClusterTargets, open_clusters
 from pretrain.targets.labels import LabelTarget, open_labels, refuse_other_classes, write_record
 from pretrain.targets.rows import ClipRows
 from pretrain.targets.vectors import open_teachers
+
+logger = logging.getLogger(__name__)
 
 
 class Target(Protocol):
@@ -61,6 +64,12 @@ def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
         ValueError: a table of targets is missing, broken, or has none of the clips; in one line.
     """
     losses = recipe.losses
+    for loss, weight, given in (
+        ("supervised", losses.supervised, recipe.labels),
+        ("teacher", losses.teacher, recipe.teacher),
+    ):
+        if given is not None and not weight:
+            logger.warning("losses.%s is 0: nothing is learned from %s", loss, given)
     if not (losses.supervised or losses.teacher or losses.cluster):
         return Targets()
     clips = packed_names(source.clips) if isinstance(source, CropBatches) else None
@@ -70,7 +79,7 @@ def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
     labels, teachers = [], []
     if losses.supervised and recipe.labels is not None:
         if clips is None or rows is None:
-            raise ValueError(f"labels {recipe.labels} need a packed corpus: give data.pack true")
+            raise ValueError(f"labels {recipe.labels} need a packed corpus: give data.pack true, and not synth: alone")
         labels.append(open_labels(recipe.labels, list(losses.label_weights), clips, rows))
         refuse_other_classes(Path(recipe.out), labels[0])
     if losses.teacher and recipe.teacher is not None:

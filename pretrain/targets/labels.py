@@ -241,6 +241,13 @@ def refuse_other_classes(run: Path, target: LabelTarget) -> None:
                 f"{len(column['classes'])} (differs: {', '.join(map(quote, changed[:3]))}): give the same labels, or "
                 "another --out"
             )
+        if before is not None and begun_with["columns"][name].get("several_labels") != column["several_labels"]:
+            forms = ("one label", "several labels")
+            begun, now = forms if column["several_labels"] else forms[::-1]
+            raise ValueError(
+                f"{run} was begun with {begun} of {name} in a cell, and labels {target.table} has {now}: give the "
+                "same labels, or another --out"
+            )
 
 
 def _classes(record: Mapping[str, Any], name: str) -> list[str] | None:

@@ -169,7 +169,9 @@ def open_teachers(
             except ValueError as error:
                 raise ValueError(f"teacher {name}: neither {FORMS} nor a checkpoint ({error})") from error
         elif clips is None or rows is None:
-            raise ValueError(f"teacher {name}: a table of vectors needs a packed corpus: give data.pack true")
+            raise ValueError(
+                f"teacher {name}: a table of vectors needs a packed corpus: give data.pack true, and not synth: alone"
+            )
         else:
             opened.append(TableTeacher(target, read_teacher_vectors(Path(name), clips, rows.lengths), rows))
     return opened

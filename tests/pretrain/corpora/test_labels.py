@@ -115,3 +115,11 @@ def test_an_existing_table_is_replaced_only_when_asked(tmp_path, capsys):
     arguments = [write_manifest(tmp_path / "manifest.tsv"), "-o", str(tmp_path / "labels.tsv")]
     assert [run(main, arguments), run(main, arguments), run(main, [*arguments, "--force"])] == [0, 1, 0]
     assert "exists already; give --force" in capsys.readouterr().err
+
+
+def test_the_manifest_itself_is_not_replaced(tmp_path, capsys):
+    manifest = write_manifest(tmp_path / "manifest.tsv")
+    before = Path(manifest).read_text()
+    assert run(main, [manifest, "-o", f"{tmp_path}/./manifest.tsv", "--force"]) == 1
+    assert "the manifest itself, which labels do not replace" in capsys.readouterr().err
+    assert Path(manifest).read_text() == before

@@ -122,6 +122,10 @@ def test_a_run_is_not_continued_with_other_classes(table, tmp_path):
     other = open_labels(str(tmp_path / "other.csv"), ["kind"], CLIPS, ROWS)
     with pytest.raises(ValueError, match=r"was begun with 2 classes of kind.*'effect', 'music'.*another --out"):
         refuse_other_classes(tmp_path, other)
+    (tmp_path / "both.csv").write_text("path,kind\ns-0.tar/a.opus,speech|music\ns-0.tar/b.opus,speech\n")
+    both = open_labels(str(tmp_path / "both.csv"), ["kind"], CLIPS, ROWS)
+    with pytest.raises(ValueError, match=r"begun with one label of kind in a cell, and labels .* has several labels"):
+        refuse_other_classes(tmp_path, both)
     (tmp_path / "labels.json").write_text("{")
     with pytest.raises(ValueError, match=r"labels\.json: not JSON"):
         refuse_other_classes(tmp_path, target)

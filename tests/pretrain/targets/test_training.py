@@ -122,10 +122,12 @@ def source_normalisation():
     return Normalisation(mean=-5.0, std=4.0)
 
 
-def test_a_weight_of_0_opens_no_table_and_changes_nothing(taught):
+def test_a_weight_of_0_opens_no_table_and_changes_nothing(taught, caplog):
     off = dataclasses.replace(taught, losses=LossConfig(clip=1.0), teacher="no such table", labels="none either")
     without = dataclasses.replace(off, teacher=None, labels=None)
     targets = open_targets(off, source_of(off))
+    assert "losses.supervised is 0: nothing is learned from none either" in caplog.text
+    assert "losses.teacher is 0: nothing is learned from no such table" in caplog.text
     assert targets(source_of(off)[0], torch.device("cpu")) is None
     torch.manual_seed(0)
     one = build_objective(off, source_normalisation(), targets.sizes).state_dict()
