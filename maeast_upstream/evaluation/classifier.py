@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maeast_upstream import checkpoint
-from maeast_upstream.arguments import parse_hop, parse_layer
 from maeast_upstream.classification.standardize import MAX_STANDARD_DEVIATIONS, Standardization
 from maeast_upstream.device import usable_device
 from maeast_upstream.encoder import Precision
@@ -32,7 +31,7 @@ class FineTunedNetwork(nn.Module):
         """Build it with a head of zeros, see `use_head`.
 
         Raises:
-            ValueError: The encoder has no such layer or hop.
+            ValueError: The encoder has no such layer, hop or projection.
         """
         super().__init__()
         self.encoder, self.readout = encoder, readout
@@ -120,24 +119,6 @@ class FineTunedNetwork(nn.Module):
         merge_adapters(list(self.encoder.network.encoder.blocks))
 
 
-def readout_from(config: FinetuneConfig, default: Readout) -> Readout:
-    """Return a checkpoint's readout of the pooled statistics, with what the settings give in place of it.
-
-    Args:
-        config: The settings.
-        default: The checkpoint's own.
-
-    Raises:
-        ValueError: There is no such readout.
-    """
-    return Readout(
-        layer=default.layer if config.layer is None else parse_layer(config.layer),
-        mel=config.mel or default.mel,  # type: ignore[arg-type]  # Readout checks it
-        pool=config.pool or default.pool,  # type: ignore[arg-type]
-        hop_ms=default.hop_ms if config.hop_ms is None else parse_hop(config.hop_ms),
-    )
-
-
 def load_encoder(
     source: str | None,
     device: str | None,
@@ -164,6 +145,7 @@ def load_encoder(
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, positions=positions))
     encoder = AugmentedEncoder(config, precision)
     encoder.network.load_state_dict(loaded.state)
+    encoder.use_projection(loaded.projection)
     encoder.augment, encoder.generator = augment, torch.Generator()
     return encoder.to(target)
 

@@ -7,6 +7,7 @@ which is trained with the encoder and has the probe's penalty. The epoch with th
 beginning included.
 """
 
+import argparse
 import dataclasses
 import json
 import logging
@@ -23,12 +24,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maeast_upstream import checkpoint
+from maeast_upstream.arguments import readout_from
 from maeast_upstream.audio.reading import read_audio
 from maeast_upstream.checkpoint.states import disk_errors, read_whole, write_whole
 from maeast_upstream.classification.folder import ENCODER_NAME, CheckpointSource
 from maeast_upstream.data.labels import SPLITS
 from maeast_upstream.evaluation.augment import SpecAugment, mix
-from maeast_upstream.evaluation.classifier import FineTunedNetwork, load_encoder, one_hot, readout_from, shuffled
+from maeast_upstream.evaluation.classifier import FineTunedNetwork, load_encoder, one_hot, shuffled
 from maeast_upstream.evaluation.finetune_config import FinetuneConfig
 from maeast_upstream.evaluation.folds import FoldHeads, draw_folds, fit_fold_heads
 from maeast_upstream.evaluation.labelled_set import LabelledSet
@@ -86,7 +88,8 @@ class FineTuning:
             config.positions,
             SpecAugment(frames=config.mask_frames, mels=config.mask_mels),
         )
-        readout = readout_from(config, encoder.config.readout)
+        # the settings have the names of the options
+        readout = readout_from(argparse.Namespace(**dataclasses.asdict(config)), encoder.config.readout)
         self.model = FineTunedNetwork(encoder, readout, len(self.names))
         groups = self.model.prepare_training(config)
         self.optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
@@ -266,8 +269,9 @@ class FineTuning:
         write_whole(self.folder / STATE_NAME, state)
 
     def _export(self, score: TunedScore) -> None:
-        encoder = self.model.encoder
-        checkpoint.save_folder(self.folder / ENCODER_NAME, encoder.network, encoder.config)
+        encoder, readout = self.model.encoder, self.model.readout
+        projection = None if readout.dims is None else encoder.projection
+        checkpoint.save_folder(self.folder / ENCODER_NAME, encoder.network, encoder.config, projection=projection)
         head = self.model.linear
         with disk_errors(self.folder / HEAD_NAME), replacing(self.folder / HEAD_NAME) as part:
             save_file(
@@ -279,8 +283,8 @@ class FineTuning:
             head,
             self.names,
             valid=(self._logits("valid").double().numpy(), self.clips["valid"][1].numpy()),
-            source=CheckpointSource(str(self.folder / ENCODER_NAME), fingerprint(encoder)),
-            readout=self.model.readout,
+            source=CheckpointSource(str(self.folder / ENCODER_NAME), fingerprint(encoder, readout)),
+            readout=readout,
             about={"clips": self.settings["clips"], "finetuned": dataclasses.asdict(score)},
         ).save(self.folder)
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from labelled_clips import save_small_checkpoint, write_real_clips, write_tones
+from projections import projection_of
 
+from maeast_upstream.classification.classifier import Classifier
 from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.augment import SpecAugment, mix
 from maeast_upstream.evaluation.classifier import FineTunedNetwork, load_encoder, one_hot
@@ -17,6 +19,7 @@ from maeast_upstream.evaluation.finetune import FineTuning
 from maeast_upstream.evaluation.finetune_config import FinetuneConfig
 from maeast_upstream.evaluation.labelled_set import read_labels
 from maeast_upstream.evaluation.linear_probe import fit_probe
+from maeast_upstream.fingerprint import load_same
 from maeast_upstream.readout import Readout
 
 RICH = {"layer": "mean", "mel": "concat", "pool": "mean_max", "hop_ms": "40"}
@@ -154,6 +157,24 @@ def test_with_adapters_an_ordinary_checkpoint_is_left(start, drums, tmp_path, mo
     assert list(before) == list(after)
 
 
+@pytest.mark.parametrize("dims", ["12", "full"])
+def test_the_projection_of_the_readout_stays_with_the_encoder(start, drums, tmp_path, monkeypatch, dims):
+    encoder = load_model(start)
+    encoder.use_projection(projection_of(encoder.config, dims=20))
+    encoder.save_pretrained(tmp_path / "projected")
+    real = FineTuning._accuracy_of
+    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda self, *rest: real(self, *rest) if self.best else 0.0)
+    config = FinetuneConfig(checkpoint=str(tmp_path / "projected"), epochs=1, dims=dims)
+    tuning = FineTuning(read_labels(drums), config, tmp_path / "run", None)
+    assert tuning.run().epoch == 1
+    classifier = Classifier.load(tmp_path / "run")
+    assert classifier.readout == Readout(dims=None if dims == "full" else 12)
+    tuned = load_same(classifier.checkpoint, classifier.fingerprint)
+    assert (tuned.projection is None) == (dims == "full")
+    vectors = tuned.embed_readouts(tuning.clips["valid"][0], [classifier.readout])[0]
+    np.testing.assert_allclose(classifier.logits(vectors.numpy()), tuning._logits("valid").numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -161,6 +182,7 @@ def test_with_adapters_an_ordinary_checkpoint_is_left(start, drums, tmp_path, mo
         ({"lora": 33}, "lora must be at most 32, the width of the model, got 33"),
         ({"layer": "4"}, "layers are counted from 1 to 3"),
         ({"hop_ms": "10"}, "got hop_ms 10"),
+        ({"dims": "12"}, "dims"),
     ],
 )
 def test_what_the_model_does_not_have_is_refused(start, drums, tmp_path, settings, message):
