@@ -284,7 +284,7 @@ class Encoder(SpanEncoder):
             )
 
     def _save(self, folder: Path, name: str, card: checkpoint.Card | None) -> None:
-        text = checkpoint.card_of(self.network, self.config, name, card)
+        text = checkpoint.card_of(self.network, self.config, name, card, self.projection)
         checkpoint.save_folder(folder, self.network, self.config, card=text, projection=self.projection)
 
     def _plan(self, clips: Sequence[Tensor], grid: TimeGrid) -> Iterator[list[int]]:

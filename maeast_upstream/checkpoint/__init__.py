@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from maeast_upstream.checkpoint.loading import read, read_config, read_published
     from maeast_upstream.checkpoint.places import BUNDLED, resolve
     from maeast_upstream.checkpoint.projection import PROJECTION_NAME, Projection, fit_projection
-    from maeast_upstream.checkpoint.publishing import card_of, edited_on_hub
+    from maeast_upstream.checkpoint.publishing import card_for_copy, card_of, edited_on_hub
 
 __all__ = [
     "BUNDLED",
@@ -29,6 +29,7 @@ __all__ = [
     "Card",
     "Loaded",
     "Projection",
+    "card_for_copy",
     "card_of",
     "edited_on_hub",
     "fit_projection",
@@ -49,6 +50,6 @@ _MODULES = {
     "loading": ("read", "read_config", "read_published"),
     "places": ("BUNDLED", "resolve"),
     "projection": ("PROJECTION_NAME", "Projection", "fit_projection"),
-    "publishing": ("card_of", "edited_on_hub"),
+    "publishing": ("card_for_copy", "card_of", "edited_on_hub"),
 }
 __getattr__ = lazily(__name__, {name: f"{module}:{name}" for module, names in _MODULES.items() for name in names})

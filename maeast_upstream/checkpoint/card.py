@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from maeast_upstream.checkpoint.layout import CARD_NAME, CARD_NAMES
-from maeast_upstream.checkpoint.places import BUNDLED
+from maeast_upstream.checkpoint.projection import PROJECTION_NAME, Projection
 from maeast_upstream.checks import check_number, printable, quote
 from maeast_upstream.config import EncoderConfig, scene_width, step_width
 from maeast_upstream.frontend import HOP_SAMPLES, LOW_HZ, SAMPLE_RATE, WINDOW_SAMPLES
 from maeast_upstream.messages import DISTRIBUTION, shortened
+from maeast_upstream.readout import describe
 from maeast_upstream.storage.text import read_text
 
 PAPER = "https://arxiv.org/abs/2203.16691"
@@ -105,7 +106,9 @@ class Card:
         return {key: value for key, value in entries.items() if value}
 
 
-def write_card(config: EncoderConfig, parameters: int, name: str, card: Card | None = None) -> str:
+def write_card(
+    config: EncoderConfig, parameters: int, name: str, card: Card | None = None, projection: Projection | None = None
+) -> str:
     """Return the card of a checkpoint.
 
     Args:
@@ -113,14 +116,21 @@ def write_card(config: EncoderConfig, parameters: int, name: str, card: Card | N
         parameters: The number of weights of its encoder.
         name: What `maeast_upstream.load_model` is given to load it: a hub id or the name of a folder.
         card: What the publisher adds.
+        projection: What the checkpoint stores for shorter vectors.
     """
     card = card or Card()
     name = printable(name)
     sections = [_training(config, card), _results(name, card), _limits(card), f"## Citation\n\n{CITATION}"]
-    return _marked(_compose(card.header(name), config, parameters, name, "\n\n".join(sections)))
+    return marked(_compose(card.header(name), config, parameters, name, "\n\n".join(sections), projection))
 
 
-def rewrite_card(text: str, config: EncoderConfig, parameters: int, name: str | None = None) -> str:
+def rewrite_card(
+    text: str,
+    config: EncoderConfig,
+    parameters: int,
+    name: str | None = None,
+    projection: Projection | None = None,
+) -> str:
     """Return a card with the sections that follow from the config written anew, unmarked; its training data stay.
 
     Args:
@@ -128,15 +138,23 @@ def rewrite_card(text: str, config: EncoderConfig, parameters: int, name: str | 
         config: As in `write_card`.
         parameters: As in `write_card`.
         name: As in `write_card`; None for the checkpoint in the package.
+        projection: As in `write_card`.
     """
     header, body = read_card(text)
     name = None if name is None else printable(name)
     for model in header.get("model-index", []):
         model["name"] = name or model["name"]
-    return _compose(header, config, parameters, name, body[body.index("## Training data") :].rstrip())
+    return _compose(header, config, parameters, name, body[body.index("## Training data") :].rstrip(), projection)
 
 
-def _compose(header: Mapping[str, Any], config: EncoderConfig, parameters: int, name: str | None, rest: str) -> str:
+def _compose(
+    header: Mapping[str, Any],
+    config: EncoderConfig,
+    parameters: int,
+    name: str | None,
+    rest: str,
+    projection: Projection | None,
+) -> str:
     """A card without a mark: header, title, the sections that follow from the config, and ``rest``."""
     import yaml
 
@@ -146,11 +164,12 @@ def _compose(header: Mapping[str, Any], config: EncoderConfig, parameters: int, 
         f"An encoder of audio after [MAE-AST]({PAPER}) with {parameters / 1e6:.1f} M parameters: any sound becomes one "
         f"vector of {scene_width(config, config.readout):,} numbers, or a sequence of time steps."
     )
-    parts = [f"# {title}", about, _usage(config, name), _front_end(config), _readout(config), rest]
+    parts = [f"# {title}", about, _usage(config, name), _front_end(config), _readout(config, projection), rest]
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _marked(text: str) -> str:
+def marked(text: str) -> str:
+    """Return a card with the mark by which `is_ours` knows it."""
     return f"{text}\n<!-- maeast-upstream wrote this card: {_hash(text)} -->\n"
 
 
@@ -205,11 +224,6 @@ def keep_edited(folder: Path, part: Path) -> bool:
     return True
 
 
-def bundled_card(config: EncoderConfig, parameters: int, name: str) -> str:
-    """Return the card of the checkpoint in the package under another name, for the same weights."""
-    return _marked(rewrite_card(read_text(BUNDLED / CARD_NAMES[-1]), config, parameters, name))
-
-
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -258,7 +272,7 @@ def _front_end(config: EncoderConfig) -> str:
     return f"## Front end\n\n{_table(rows)}"
 
 
-def _readout(config: EncoderConfig) -> str:
+def _readout(config: EncoderConfig, projection: Projection | None) -> str:
     readout = config.readout
     native = config.model.patch_frames * 1000 * HOP_SAMPLES / SAMPLE_RATE
     rows = {
@@ -266,8 +280,15 @@ def _readout(config: EncoderConfig) -> str:
         "mel patches of a time step": f"`{readout.mel}`",
         "pooled over time": f"`{readout.pool}`",
         "time steps every": f"{readout.hop_ms or native:g} ms",
-        "dimensions": f"{step_width(config, readout):,} of a time step, {scene_width(config, readout):,} of a clip",
+        "dimensions": f"{step_width(config, readout):,} of a time step, {scene_width(config, readout.full):,} of a clip"
+        + (f", projected to {readout.dims}" if readout.dims else ""),
     }
+    if projection is not None:
+        most, which = projection.shape[0], projection.readout
+        rows["projection"] = (
+            f"`{PROJECTION_NAME}`: vectors of N numbers, N from 1 to {most}, with `--dims N` or `Readout(dims=N)`"
+            + ("" if which == readout.full else f", for the readout {_plain(describe(which))}")
+        )
     return f"## Readout\n\nWhat a vector is made of, unless `embed` is given another one:\n\n{_table(rows)}"
 
 

@@ -27,11 +27,13 @@ def main(argv: Sequence[str]) -> int:
     if path.suffix == EXPERIMENT_SUFFIX and path.is_file():
         from maeast_upstream.integrations.s3prl.tuned import read_tuned
 
-        loaded = read_tuned(path, args.parent)
+        loaded, card = read_tuned(path, args.parent), None
     else:
         if args.parent is not None:
             raise ValueError(f"--parent goes with a states-N{EXPERIMENT_SUFFIX} of s3prl, not with {args.checkpoint}")
-        loaded = checkpoint.read(checkpoint.resolve(args.checkpoint))
+        source = checkpoint.resolve(args.checkpoint)
+        loaded = checkpoint.read(source)
+        card = checkpoint.card_for_copy(source, loaded, args.out.resolve().name, loaded.projection)
     if args.out.suffix == ".pt":
         if args.half:
             raise ValueError("--half is for a folder: the published format stores float32")
@@ -42,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         if args.out.is_dir() and any(args.out.iterdir()) and not (args.out / checkpoint.CONFIG_NAME).is_file():
             raise ValueError(f"{args.out} is a folder that holds something other than a checkpoint; give another name")
         dtype = torch.float16 if args.half else torch.float32
-        checkpoint.save_state(args.out, loaded.state, loaded.config, dtype, projection=loaded.projection)
+        checkpoint.save_state(args.out, loaded.state, loaded.config, dtype, card, loaded.projection)
     print(f"wrote {args.out}")
     return ExitStatus.DONE
 

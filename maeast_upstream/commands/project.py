@@ -32,18 +32,19 @@ def main(argv: Sequence[str]) -> int:
     readout = readout_of(table)
     place = checked_place(args, table, readout)
     loaded = checkpoint.read(place)
-    dims = args.dims or min(MAX_DIMS, table.dimensions, table.rows - 1)
+    dims = args.dims if args.dims is not None else min(MAX_DIMS, table.dimensions, table.rows - 1)
     refuse_dims(dims, readout, table, loaded)
     say(f"fitting {dims} components on {table.rows} vectors of {table.dimensions} numbers: {describe(readout)}")
     projection, shares = checkpoint.fit_projection((block.vectors for block in table.blocks()), readout, dims)
     projection.check(loaded.config)
     if args.out is None:
-        projection.save(place)
+        add_projection(place, loaded, projection)
     else:
         import torch
 
         dtype = torch.float16 if args.half else torch.float32
-        checkpoint.save_state(args.out, loaded.state, loaded.config, dtype, projection=projection)
+        card = checkpoint.card_for_copy(place, loaded, args.out.resolve().name, projection)
+        checkpoint.save_state(args.out, loaded.state, loaded.config, dtype, card, projection)
     print(report(projection, shares))
     out = args.out or place
     print(f"wrote {out / checkpoint.PROJECTION_NAME}: try maeast embed FOLDER --checkpoint {out} --dims {dims} -o OUT")
@@ -141,6 +142,20 @@ def refuse_dims(dims: int, readout: Readout, table: "EmbeddingTable", loaded: "L
         )
     if own.dims is not None and own.dims > dims:
         raise ValueError(f"the checkpoint's own readout has dims {own.dims}: give --dims {own.dims} or more")
+
+
+def add_projection(folder: Path, loaded: "Loaded", projection: "Projection") -> None:
+    """Write a projection beside a checkpoint's weights, and its name in the model card if nobody has edited that."""
+    from maeast_upstream import checkpoint
+    from maeast_upstream.checkpoint.card import is_ours
+    from maeast_upstream.storage.atomic import replacing
+
+    projection.save(folder)
+    path = folder / checkpoint.CARD_NAME
+    card = checkpoint.card_for_copy(folder, loaded, folder.resolve().name, projection) if is_ours(path) else None
+    if card is not None:
+        with replacing(path) as part:
+            part.write_text(card, encoding="utf-8")
 
 
 def report(projection: "Projection", shares: "np.ndarray") -> str:

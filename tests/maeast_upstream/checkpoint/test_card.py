@@ -10,8 +10,10 @@ import yaml
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from projections import projection_of
 
 from maeast_upstream import load_model
+from maeast_upstream.checkpoint import PROJECTION_NAME
 from maeast_upstream.checkpoint.card import Card, is_ours, read_card, rewrite_card, write_card
 from maeast_upstream.checkpoint.layout import CARD_NAME, encoder_size
 from maeast_upstream.checkpoint.places import BUNDLED
@@ -139,6 +141,23 @@ def test_a_saved_checkpoint_has_a_card_of_its_readout(make_encoder, tmp_path):
     width = encoder.embed([[0.0]]).shape[1]
     assert f"{width:,} of a clip" in read.text
     assert is_ours(tmp_path / "sounds" / CARD_NAME)
+
+
+def test_a_card_names_the_projection_and_the_readout_that_it_is_for(make_encoder, tmp_path):
+    encoder = make_encoder()
+    encoder.save_pretrained(tmp_path / "full")
+    assert PROJECTION_NAME not in (tmp_path / "full" / CARD_NAME).read_text()
+    encoder.use_projection(projection_of(encoder.config))
+    encoder.config = dataclasses.replace(encoder.config, readout=Readout(dims=4))
+    encoder.save_pretrained(tmp_path / "short")
+    text = (tmp_path / "short" / CARD_NAME).read_text()
+    assert f"`{PROJECTION_NAME}`: vectors of N numbers, N from 1 to 20, with `--dims N`" in text
+    assert "256 of a time step, 256 of a clip, projected to 4 |" in text
+    assert "for the readout" not in text
+    assert is_ours(tmp_path / "short" / CARD_NAME)
+    encoder.config = dataclasses.replace(encoder.config, readout=Readout(layer=1))
+    encoder.save_pretrained(tmp_path / "other")
+    assert "for the readout layer last, mel concat" in (tmp_path / "other" / CARD_NAME).read_text()
 
 
 def test_an_edited_card_stays_and_an_unedited_one_follows_the_checkpoint(make_encoder, tmp_path, caplog):

@@ -12,7 +12,8 @@ from labelled_clips import save_small_checkpoint, write_tones
 from projections import projection_of, random_vectors
 
 from maeast_upstream import Readout, load_audio, load_model
-from maeast_upstream.checkpoint import PROJECTION_NAME
+from maeast_upstream.checkpoint import CARD_NAME, PROJECTION_NAME, Card
+from maeast_upstream.checkpoint.card import is_ours, marked
 from maeast_upstream.cli import main, run
 from maeast_upstream.config import scene_width
 from maeast_upstream.data.embeddings import METADATA_KEY, EmbeddingTable
@@ -87,6 +88,35 @@ def test_a_copy_has_the_projection_and_convert_keeps_it(model, tmp_path):
         assert main([command, str(tmp_path / "copy"), str(tmp_path / command)]) == 0
         assert load_model(tmp_path / command).projection.digest == copied.projection.digest
     assert main(["export-s3prl", str(tmp_path / "copy"), str(tmp_path / "export-s3prl")]) == 0  # again
+
+
+def test_the_card_that_nobody_has_edited_follows_and_copies_have_one(model, tmp_path):
+    load_model(model).save_pretrained(model, card=Card(license="mit"))
+    table, card = write_table(tmp_path / "t.parquet", model), model / CARD_NAME
+    assert main(["project", str(table), "--dims", "20"]) == 0
+    assert "N from 1 to 20" in card.read_text()
+    assert is_ours(card)
+    assert main(["project", str(table), "--dims", "9", "-o", str(tmp_path / "copy")]) == 0
+    assert main(["convert", str(tmp_path / "copy"), str(tmp_path / "again"), "--half"]) == 0
+    for name in ("copy", "again"):
+        text = (tmp_path / name / CARD_NAME).read_text()
+        assert "license: mit" in text
+        assert "N from 1 to 9" in text
+        assert f'load_model("{name}")' in text
+        assert is_ours(tmp_path / name / CARD_NAME)
+    card.write_text(card.read_text() + "Mine.\n")
+    edited = card.read_bytes()
+    assert main(["project", str(table), "--dims", "8", "--force"]) == 0
+    assert main(["project", str(table), "--dims", "8", "-o", str(tmp_path / "edited")]) == 0
+    assert card.read_bytes() == edited == (tmp_path / "edited" / CARD_NAME).read_bytes()
+
+
+@pytest.mark.parametrize("header", ["model-index: 3", "model-index: [3]", "license: mit"])
+def test_a_card_whose_mark_somebody_has_computed_is_copied_as_it_is(model, tmp_path, header):
+    text = marked(f"---\n{header}\n---\n\n# No section\n")
+    (model / CARD_NAME).write_text(text)
+    assert main(["convert", str(model), str(tmp_path / "copy")]) == 0
+    assert (tmp_path / "copy" / CARD_NAME).read_text() == text
 
 
 def test_what_cannot_be_projected_is_one_line_before_the_work(model, tmp_path, capsys):
