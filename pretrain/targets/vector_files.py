@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maeast_upstream.checkpoint.layout import CONFIG_NAME, RUN_ENCODERS
 from maeast_upstream.data import embedding_files as files
 from maeast_upstream.data.tables import parse_number, read_header, row_values
 from maeast_upstream.data.times import TIME_COLUMNS, TimeColumns
@@ -45,9 +46,11 @@ class VectorRows:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path is a table of vectors by its name or, for a folder, by its files."""
+    """Whether a path is a table of vectors by its name or, if a folder, by its files; no checkpoint or run is one."""
     if not path.is_dir():
         return path.suffix.lower() in FILE_SUFFIXES
+    if any((path / part / CONFIG_NAME).is_file() for part in (".", *RUN_ENCODERS)):
+        return False
     return any(next(path.rglob(pattern), None) is not None for pattern in ("*.parquet", "*.npy"))
 
 

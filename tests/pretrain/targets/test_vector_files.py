@@ -147,6 +147,15 @@ def test_an_index_reads_no_file_outside_its_folder(tmp_path, name):
         whole(tmp_path / "npy")
 
 
+@pytest.mark.parametrize("part", [".", "last"])
+def test_a_checkpoint_or_run_that_holds_vectors_is_no_table(tmp_path, part):
+    np.save(tmp_path / "a.npy", VECTORS[0])
+    assert is_table(tmp_path)
+    (tmp_path / part).mkdir(exist_ok=True)
+    (tmp_path / part / "config.json").write_text("{}")
+    assert not is_table(tmp_path)
+
+
 def test_vectors_of_different_lengths_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", VECTORS[0])
     np.save(tmp_path / "b.npy", VECTORS[0, :2])
