@@ -1,5 +1,6 @@
 """What MTEB's boards show of a checkpoint, from its config and its model card."""
 
+import datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -66,7 +67,8 @@ def model_meta(model: Encoder, source: str | None, revision: str) -> ModelMeta:
     header = header_of(resolve(source))
     facts = OURS if source in (None, BUNDLED_NAME) else PUBLISHED if source in FILES else UNKNOWN
     on_hub = source is not None and HUB_ID.fullmatch(source) and not Path(source).exists()
-    date = str(header.get("release_date", "")) or None
+    date = header.get("release_date")
+    release_date = str(date) if isinstance(date, str | datetime.date) else None
     place = {"reference": f"https://huggingface.co/{source}"} if on_hub else {}
     return ModelMeta(
         name=source if on_hub else f"mae-ast/{BUNDLED_NAME if source is None else Path(source).stem}",
@@ -75,12 +77,12 @@ def model_meta(model: Encoder, source: str | None, revision: str) -> ModelMeta:
         memory_usage_mb=round(size * BYTES[model.precision] / 2**20, 1),
         embed_dim=scene_width(model.config, model.config.readout),
         output_dtypes=None,
-        **{**ALL, "license": license_of(header), "release_date": date, **facts, **place},
+        **{**ALL, "license": license_of(header), "release_date": release_date, **facts, **place},
     )
 
 
 def license_of(header: dict[str, Any]) -> str:
     """Return the licence of a model card by MTEB's name for it; "not specified" for one that MTEB does not know."""
     known = next(get_args(part) for part in (Licenses, *get_args(Licenses)) if "mit" in get_args(part))
-    name = str(header.get("license", "")).lower()
-    return name if name in known else "not specified"
+    name = header.get("license")
+    return name.lower() if isinstance(name, str) and name.lower() in known else "not specified"

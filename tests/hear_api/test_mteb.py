@@ -2,6 +2,7 @@
 
 import copy
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hear_api.mteb_metadata import PUBLISHED  # noqa: E402
 from maeast_upstream.audio.reading import read_audio  # noqa: E402
 from maeast_upstream.checkpoint import Card  # noqa: E402
 from maeast_upstream.cli import run  # noqa: E402
+from maeast_upstream.encoder import load_model  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +28,16 @@ CLASSES = ("kick", "snare", "tom", "six", "stop", "zero")
 def tasks():
     rows, _ = read_labels(DATA / "labels.csv", CLASSES)
     return mteb_tasks(rows)
+
+
+@pytest.mark.parametrize("value", ["*e", "3", "{x: y}"])
+def test_a_card_whose_header_is_no_text_leaves_the_metadata_unknown(tmp_path, value):
+    load_model().save_pretrained(tmp_path / "model", card=Card())
+    lists = ["a: &a [x, x]", *(f"{b}: &{b} [{', '.join([f'*{a}'] * 99)}]" for a, b in pairwise("abcde"))]  # 2e8 texts
+    header = [*lists, f"license: {value}", f"release_date: {value}"]
+    (tmp_path / "model" / "README.md").write_text("\n".join(["---", *header, "---", "# x", ""]))
+    meta = MaeAstEncoder(str(tmp_path / "model")).mteb_model_meta
+    assert (meta.license, meta.release_date) == ("not specified", None)
 
 
 def test_a_task_of_each_type_of_the_audio_board_scores_better_than_chance(tasks, tmp_path, capsys):
