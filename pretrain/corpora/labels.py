@@ -1,8 +1,9 @@
-"""``python -m pretrain.corpora.labels CORPUS/manifest.tsv -o LABELS.tsv``: the labels of an existing corpus."""
+"""``python -m pretrain.corpora.labels CORPUS/manifest.tsv -o LABELS.tsv``: the labels of existing corpora."""
 
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from maeast_upstream.arguments import Parser
@@ -14,7 +15,7 @@ from pretrain.corpora.corpus.clip_labels import LABEL_COLUMNS, labels_of, sets_o
 
 PROG = "python -m pretrain.corpora.labels"
 NEEDED = ("shard", "path", "package", "kind", "language", "source")
-"""Columns of a manifest that `pretrain.corpora.debian_audio` wrote."""
+"""Columns of a manifest that `pretrain.corpora.debian_audio` or ``synthesized`` wrote."""
 MAX_SHOWN = 8
 
 
@@ -30,21 +31,22 @@ def main(argv: Sequence[str]) -> int:
     args = _parse(argv)
     if args.out.exists() and not args.force:
         raise ValueError(f"{args.out} exists already; give --force to replace it, or another name")
-    if not args.manifest.is_file():
-        raise ValueError(f"{args.manifest}: no such file; expected the manifest.tsv of a corpus")
-    if args.out.exists() and args.out.samefile(args.manifest):
-        raise ValueError(f"{args.out}: the manifest itself, which labels do not replace; give another name")
+    for manifest in args.manifests:
+        if not manifest.is_file():
+            raise ValueError(f"{manifest}: no such file; expected the manifest.tsv of a corpus")
+        if args.out.exists() and args.out.samefile(manifest):
+            raise ValueError(f"{args.out}: the manifest itself, which labels do not replace; give another name")
     counts: dict[str, Counter[str]] = {column: Counter() for column in LABEL_COLUMNS}
     rows: list[tuple[str, ...]] = []
     masked = 0
-    for row in _read(str(args.manifest)):
+    for row in chain.from_iterable(_read(str(manifest)) for manifest in args.manifests):
         labels = labels_of(row["package"], row["source"], row["kind"], row["language"])
         rows.append((f"{row['shard']}/{row['path']}", *labels.values()))
         masked += bool(sets_of(row["package"]))
         for column, label in labels.items():
             counts[column][label] += 1
     if not rows:
-        raise ValueError(f"{args.manifest}: no clips below its header")
+        raise ValueError(f"{args.manifests[0]}: no clips below its header")
     write_csv(args.out, [("clip", *LABEL_COLUMNS), *rows], "\t")
     for column, found in counts.items():
         shown = ", ".join(f"{label} {count}" for label, count in found.most_common(MAX_SHOWN + 1) if label)
@@ -57,7 +59,11 @@ def main(argv: Sequence[str]) -> int:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog=PROG, description=main.__doc__.splitlines()[0] if main.__doc__ else None)
     parser.add_argument(
-        "manifest", type=Path, metavar="MANIFEST", help="the manifest.tsv of pretrain.corpora.debian_audio"
+        "manifests",
+        type=Path,
+        nargs="+",
+        metavar="MANIFEST",
+        help="the manifest.tsv of pretrain.corpora.debian_audio, of pretrain.corpora.synthesized, or both",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="LABELS.tsv", help="the table to write")
     parser.add_argument("--force", action="store_true", help="replace LABELS.tsv if it exists")

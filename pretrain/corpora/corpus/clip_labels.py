@@ -15,9 +15,9 @@ from functools import cache
 
 from pretrain.corpora.debian.packages import LISTS
 
-LABEL_COLUMNS = ("kind", "language", "instrument", "speaker", "sound")
-MASKED = ("instrument", "speaker", "sound")
-"""Columns that are empty for every package of a labelled set: its classes are instruments, voices or sounds."""
+LABEL_COLUMNS = ("kind", "language", "instrument", "speaker", "sound", "word", "pitch")
+MASKED = ("instrument", "speaker", "sound", "word", "pitch")
+"""Columns that are empty for every package of a labelled set: its classes are instruments, voices, sounds, ..."""
 MASKED_LANGUAGES = frozenset({"stamps_language", "game_voices"})
 """Sets for whose packages the language is empty, too: it is the class, or the language of a voice pack."""
 

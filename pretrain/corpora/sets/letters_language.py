@@ -1,7 +1,7 @@
 """Letters, syllables and short words spoken in 15 languages. The label is the language; splits differ in their letters.
 
-Each language is spoken by one person, and none of them speaks in ``spoken_vowels``. Each clip gets its own simulated
-channel, so that the recording does not give the language away.
+Each language seems to be spoken by one person, who is assumed not to speak in ``spoken_vowels``. Each clip gets its own
+simulated channel, so that the recording does not give the language away.
 """
 
 import re

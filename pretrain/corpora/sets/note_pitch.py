@@ -24,7 +24,10 @@ SPLITS = {
     "valid": ("accordion", "alto_sax", "sitar"),
     "test": ("church_organ", "oboe", "clarinet", "flute", "pan_flute", "steel_drums"),
 }
-"""No family of instruments is in two splits. All of them sound at the written pitch in both banks."""
+"""No family of instruments is in two splits. They are assumed to sound at the written pitch.
+
+An estimate from the harmonics disagreed for isolated notes of choir and sitar (GeneralUser) and trombone (OPL3).
+"""
 NOTE_SECONDS = 2.9
 
 

@@ -14,7 +14,7 @@ from pretrain.corpora.sets.labelled import (
 
 NAME = re.compile(r"/klettres/(ml|tn|pt_BR|it|es)/syllab/([^/]+)\.ogg$")
 SPLITS = {"ml": "train", "tn": "train", "pt_BR": "train", "it": "valid", "es": "test"}
-"""Each language is spoken by one person."""
+"""Each language seems to be spoken by one person."""
 OPEN = re.compile(r"[^aeiou]*(?:u?u(?=[ei]))?(aa?|ee|eae|e|ii?|oo?|uu?)")
 """An open syllable; in the Malayalam ones, a doubled letter or ``eae`` is a long vowel."""
 AMBIGUOUS = re.compile(r".*ee")

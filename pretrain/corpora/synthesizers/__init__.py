@@ -1,0 +1,1 @@
+"""Speech and notes from installed synthesizers, for `pretrain.corpora.synthesized`."""
