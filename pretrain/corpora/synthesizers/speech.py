@@ -62,7 +62,7 @@ def voices(seed: int) -> list[Voice]:
 
 
 def number_of_words(seconds: float) -> int:
-    """So many words that about 16 voices or more speak all of them in ``seconds``."""
+    """So many words that about 16 voices speak all of them in ``seconds``, where they are not too few or too many."""
     return max(MIN_WORDS, min(WORDS, int(seconds / (MIN_VOICES * WORD_SECONDS))))
 
 
