@@ -1,6 +1,7 @@
 """Small models, real clips and a reference checkpoint that several test files share."""
 
 import logging
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,13 @@ hypothesis.settings.load_profile("any machine")
 @pytest.fixture(params=["patch", "frame"])
 def tokens(request):
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers():
+    """Gives a test the same random numbers in every run, whichever tests ran before it."""
+    random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
