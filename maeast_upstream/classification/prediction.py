@@ -73,13 +73,9 @@ def predict_files(
             raise ValueError(f"windows go with audio; {table} is a table of embeddings, which has its own")
         yield from itertools.chain.from_iterable(rows.to_pylist() for rows in predict_table(builder, table))
         return
-    if encoder is None:
-        encoder = load_same(classifier.checkpoint, classifier.fingerprint)
-    elif fingerprint(encoder, classifier.readout) != classifier.fingerprint:
-        raise ValueError(f"the classifier was fitted with another encoder, {classifier.checkpoint}; give that one")
     rows = embed_files(
         inputs,
-        encoder,
+        checked_encoder(classifier, encoder),
         readout=classifier.readout,
         windows=embedding.windows,
         workers=workers,
@@ -92,6 +88,19 @@ def predict_files(
     while block := list(itertools.islice(rows, BLOCK_ROWS)):
         columns = {name: [row[name] for row in block] for name in ("path", "segment", "start_ms", "end_ms")}
         yield from builder.predict(np.stack([row["vector"] for row in block]), **columns).to_pylist()
+
+
+def checked_encoder(classifier: Classifier, encoder: "Encoder | None") -> "Encoder":
+    """Return the encoder that a classifier was fitted with: the given one, or for None its checkpoint, loaded.
+
+    Raises:
+        ValueError: The given encoder, or what the checkpoint's name means now, is another one.
+    """
+    if encoder is None:
+        return load_same(classifier.checkpoint, classifier.fingerprint)
+    if fingerprint(encoder, classifier.readout) != classifier.fingerprint:
+        raise ValueError(f"the classifier was fitted with another encoder, {classifier.checkpoint}; give that one")
+    return encoder
 
 
 def embedding_spec(classifier: Classifier, windows: Windows | None = None) -> EmbeddingSpec:
