@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from maeast_upstream.events.recordings import Recording
 from maeast_upstream.events.smoothing import Event
 from maeast_upstream.events.steps import embed_steps, step_spec
 from maeast_upstream.extract.pipeline import FailedInput
+from maeast_upstream.extract.table import Embedded
 from maeast_upstream.progress import progress_bar
 from maeast_upstream.readout import Readout
 
@@ -58,6 +60,61 @@ class Collected:
     """Events that end behind their recording's end, where they were cut."""
 
 
+class _Gathered:
+    """The time steps of recordings, one after the other, as their windows come."""
+
+    def __init__(self, recordings: Sequence[Recording], file: IO[bytes]) -> None:
+        self.recordings = recordings
+        self.file = file
+        self.rows = 0
+        """Steps of the recordings that ended."""
+        self.times: list[np.ndarray] = []
+        """Of the recording that has not."""
+        self.end_ms = 0.0
+        self.found: list[tuple[Recording, int, np.ndarray, list[Event], float]] = []
+        self.failed: dict[int, str] = {}
+        self.notes: list[tuple[str, str]] = []
+        self.cut = 0
+
+    def add(self, window: Embedded, own: slice) -> None:
+        """Write the steps of a window, those that no other window of its recording has."""
+        self.notes += [(window.path, note) for note in window.notes]
+        steps = np.clip(window.vectors[0, own], -FLOAT16_MAX, FLOAT16_MAX)
+        self.file.write(np.ascontiguousarray(steps, np.float16).data)
+        self.times.append(window.times_ms[own])
+        self.end_ms = window.end_ms
+
+    def add_failed(self, window: FailedInput) -> None:
+        """Note a window that cannot be read, and with it its recording."""
+        self.notes += [(window.path, note) for note in window.notes]
+        self.failed.setdefault(window.segment, window.reason)
+
+    def end_recording(self, number: int) -> None:
+        """Keep the steps since the last recording, if all its windows could be read."""
+        if number not in self.failed:
+            recording = self.recordings[number]
+            events = recording.events(self.end_ms)
+            self.cut += sum((row.end_ms or 0.0) > self.end_ms + 1.0 for row in recording.rows)
+            self.found.append((recording, self.rows, np.concatenate(self.times), events, self.end_ms))
+        self.rows += sum(map(len, self.times))
+        self.times = []
+
+    def collected(self, width: int) -> Collected:
+        """Return the recordings, their steps of ``width`` numbers mapped into memory from the file."""
+        self.file.flush()
+        shape = self.rows, width
+        steps = np.memmap(self.file, np.float16, "r", shape=shape) if self.rows else np.empty(shape, np.float16)
+        return Collected(
+            [
+                LabelledSteps(as_name(each.path), each.split or "train", steps[first : first + len(t)], t, events, ms)
+                for each, first, t, events, ms in self.found
+            ],
+            [(self.recordings[number], reason) for number, reason in sorted(self.failed.items())],
+            self.notes,
+            self.cut,
+        )
+
+
 @contextmanager
 def collected(
     recordings: Sequence[Recording], encoder: Encoder, readout: Readout, workers: int = 1
@@ -76,13 +133,8 @@ def collected(
     Raises:
         ValueError: An event begins behind the end of its recording; or no recording of train can be read.
     """
-    width = step_spec(readout).width(encoder.config)
     with tempfile.TemporaryFile(prefix="maeast-steps-") as file:
-        found: list[tuple[Recording, int, np.ndarray, list[Event], float]] = []
-        failed: dict[int, str] = {}
-        notes: list[tuple[str, str]] = []
-        times: list[np.ndarray] = []
-        rows = cut = 0
+        gathered = _Gathered(recordings, file)
         segments = (
             dataclasses.replace(segment_of(as_name(recording.path)), number=number)
             for number, recording in enumerate(recordings)
@@ -91,36 +143,14 @@ def collected(
         with DecodePool(workers) as pool, bar:
             for outcome in embed_steps(pool.stream(segments), encoder, readout):
                 window = outcome if isinstance(outcome, FailedInput) else outcome[0]
-                notes += [(window.path, note) for note in window.notes]
-                number = window.segment
                 if isinstance(outcome, FailedInput):
-                    failed.setdefault(number, outcome.reason)
+                    gathered.add_failed(outcome)
                 else:
-                    own = outcome[1]
-                    steps = np.clip(outcome[0].vectors[0, own], -FLOAT16_MAX, FLOAT16_MAX)
-                    file.write(np.ascontiguousarray(steps, np.float16).data)
-                    times.append(outcome[0].times_ms[own])
-                if not window.is_last:
-                    continue
-                if number not in failed and not isinstance(outcome, FailedInput):
-                    recording, duration = recordings[number], outcome[0].end_ms
-                    events = recording.events(duration)
-                    cut += sum((row.end_ms or 0.0) > duration + 1.0 for row in recording.rows)
-                    found.append((recording, rows, np.concatenate(times), events, duration))
-                rows += sum(map(len, times))
-                times = []
-                bar.update(number + 1 - bar.n)
-        file.flush()
-        steps = np.memmap(file, np.float16, "r", shape=(rows, width)) if rows else np.empty((0, width), np.float16)
-        yield Collected(
-            [
-                LabelledSteps(as_name(each.path), each.split or "train", steps[first : first + len(t)], t, events, ms)
-                for each, first, t, events, ms in found
-            ],
-            [(recordings[number], reason) for number, reason in sorted(failed.items())],
-            notes,
-            cut,
-        )
+                    gathered.add(*outcome)
+                if window.is_last:
+                    gathered.end_recording(window.segment)
+                    bar.update(window.segment + 1 - bar.n)
+        yield gathered.collected(step_spec(readout).width(encoder.config))
 
 
 def refuse_unfit(found: Collected, table: Path) -> None:
