@@ -19,19 +19,22 @@ def refuse_changes(
     what: object,
     remedy: str,
     changeable: Collection[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> None:
     """Raise ValueError if a setting differs from the one that ``what`` was begun with.
 
     Args:
-        before: The settings that it was begun with; those that are missing here are not compared.
+        before: The settings that it was begun with.
         now: The settings to continue with.
         what: The name of the run, for the message.
         remedy: The end of the message, which tells the user what to do.
         changeable: Dotted names of settings that may differ.
+        defaults: What settings were that are missing in ``before``, which an older version wrote; those that are
+            missing here, too, are not compared.
     """
-    begun_with = dict(flatten(before))
+    begun_with, missing = dict(flatten(before)), dict(flatten(defaults or {}))
     for name, new in flatten(now):
-        old = _old(begun_with, name, new)
+        old = _old(begun_with, name, missing.get(name, new))
         if old == new or name in changeable:
             continue
         if name.endswith(".digest"):

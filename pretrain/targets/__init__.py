@@ -16,7 +16,13 @@ from pretrain.recipe import Recipe
 from pretrain.targets.clusters import RECORD_NAME, ClusterTargets, open_clusters
 from pretrain.targets.labels import LabelTarget, open_labels, refuse_other_classes, write_record
 from pretrain.targets.rows import ClipRows
-from pretrain.targets.vectors import open_teachers
+from pretrain.targets.vectors import (
+    CheckpointTeacher,
+    TableTeacher,
+    open_teachers,
+    refuse_other_teachers,
+    write_digests,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +56,7 @@ class Targets:
 
     def write_record(self, run: Path) -> None:
         """Write what the heads of a run predict to its folder, unless it is there."""
+        write_digests(run, [target for target in self.targets if isinstance(target, TableTeacher | CheckpointTeacher)])
         for target in self.targets:
             if isinstance(target, LabelTarget):
                 write_record(run, target)
@@ -84,6 +91,7 @@ def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
         refuse_other_classes(Path(recipe.out), labels[0])
     if losses.teacher and recipe.teacher is not None:
         teachers = open_teachers(recipe.teacher, clips, rows, recipe.precision)
+        refuse_other_teachers(Path(recipe.out), recipe.teacher, teachers)
     clusters = []
     if losses.cluster and recipe.clusters is not None:
         clusters.append(open_clusters(recipe, recipe.clusters, source))

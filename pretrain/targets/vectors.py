@@ -3,6 +3,8 @@
 Source: S-SONDO, arXiv 2604.24933, which trains a small encoder on the embeddings of a large one by their cosine.
 """
 
+import hashlib
+import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -16,6 +18,9 @@ from torch import Tensor
 from maeast_upstream.audio.constants import SAMPLE_RATE
 from maeast_upstream.config import scene_width
 from maeast_upstream.encoder import load_model
+from maeast_upstream.fingerprint import fingerprint
+from maeast_upstream.storage.atomic import replacing
+from maeast_upstream.storage.json_file import read_json
 from pretrain.data.batches import Batch
 from pretrain.recipe import Precision
 from pretrain.targets.names import match_names
@@ -23,6 +28,10 @@ from pretrain.targets.rows import ClipRows, present
 from pretrain.targets.vector_files import FORMS, is_table, read_vector_rows
 
 logger = logging.getLogger(__name__)
+
+RECORD_NAME = "teachers.json"
+"""File of a run folder for the digests of its teachers."""
+MAX_RECORD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,14 @@ class TeacherVectors:
         """(clips,) bool, which clips have a vector."""
         found: np.ndarray = np.diff(self.first) > 0
         return found
+
+    @property
+    def digest(self) -> str:
+        """Identifies the vectors and where they belong."""
+        digest = hashlib.sha256()
+        for values in (self.first, self.middles, self.order, self.vectors):
+            digest.update(np.ascontiguousarray(values).data)
+        return digest.hexdigest()[:16]
 
     def rows(self, clips: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """(B, E) float32: of each clip the vector whose middle is nearest to a time in it; NaN where there is none."""
@@ -118,6 +135,7 @@ class TableTeacher:
         """Remember the vectors; ``name`` is that of the target."""
         self.name, self.table, self.clip_rows = name, table, rows
         self.width = int(table.vectors.shape[1])
+        self.digest = table.digest
 
     def __call__(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """The vectors of the rows, NaN for those without, and the weights of the rows."""
@@ -135,6 +153,7 @@ class CheckpointTeacher:
         self.name = name
         self.encoder = load_model(checkpoint, precision=precision)
         self.width = scene_width(self.encoder.config, self.encoder.config.readout)
+        self.digest = fingerprint(self.encoder, self.encoder.config.readout)
 
     def __call__(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """The vectors of the rows."""
@@ -175,3 +194,25 @@ def open_teachers(
         else:
             opened.append(TableTeacher(target, read_teacher_vectors(Path(name), clips, rows.lengths), rows))
     return opened
+
+
+def write_digests(run: Path, teachers: Sequence[TableTeacher | CheckpointTeacher]) -> None:
+    """Write the digests of a run's teachers, unless they are there."""
+    if teachers and not (run / RECORD_NAME).exists():
+        with replacing(run / RECORD_NAME) as part:
+            part.write_text(json.dumps([teacher.digest for teacher in teachers]))
+
+
+def refuse_other_teachers(run: Path, given: str, teachers: Sequence[TableTeacher | CheckpointTeacher]) -> None:
+    """Raise ValueError if a run was begun with other vectors than the teachers have now."""
+    path = run / RECORD_NAME
+    if not path.exists():
+        return
+    try:
+        begun_with = read_json(path, MAX_RECORD_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; give another --out") from error
+    if begun_with != [teacher.digest for teacher in teachers]:
+        raise ValueError(
+            f"{run} was begun with other vectors than those of {given}: give the same teacher, or another --out"
+        )

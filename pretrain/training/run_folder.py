@@ -4,6 +4,7 @@ Every file appears whole or not at all.
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from maeast_upstream.storage.json_file import read_json
 from maeast_upstream.storage.lock import ProcessLock
 from maeast_upstream.storage.settings import flatten, refuse_changes
 from maeast_upstream.storage.text import lines_of, open_lines
+from pretrain.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,9 @@ RENAMED_SETTINGS = {
 CHANGEABLE = frozenset(
     {
         "out",
+        "labels",
+        "teacher",
+        "clusters",
         "device",
         "compile",
         "log_every",
@@ -151,7 +156,8 @@ def read_state(
             reason = shortened(error)
             logger.warning("%s: not the state of a run, or a broken one (%s); trying the one before", path, reason)
             continue
-        refuse_changes(begun_with, recipe, run, "give another --out, or the same setting", CHANGEABLE)
+        remedy = "give another --out, or the same setting"
+        refuse_changes(begun_with, recipe, run, remedy, CHANGEABLE, dataclasses.asdict(Recipe()))
         return state
     if paths:
         raise ValueError(f"{paths[-1]}: not the state of a run, or a broken one; give another --out to begin anew")

@@ -7,7 +7,14 @@ import torch
 from maeast_upstream import load_model
 from pretrain.data.batches import Batch
 from pretrain.targets.rows import ClipRows
-from pretrain.targets.vectors import CheckpointTeacher, TableTeacher, read_teacher_vectors, unit_vectors
+from pretrain.targets.vectors import (
+    CheckpointTeacher,
+    TableTeacher,
+    read_teacher_vectors,
+    refuse_other_teachers,
+    unit_vectors,
+    write_digests,
+)
 
 CPU = torch.device("cpu")
 CLIPS, LENGTHS = ["a", "b", "c", "d"], np.array([16_000, 160_000, 16_000, 32_000])
@@ -70,6 +77,25 @@ def test_the_middle_of_a_row_is_that_of_what_it_shows_of_its_clip():
 def test_a_joined_crop_that_is_mostly_of_other_clips_has_no_target():
     batch = a_batch([0, 1, 3], [0, 0, 0], [64_000] * 3)
     assert ClipRows(LENGTHS, joined=True).clips(batch).tolist() == [-1, 1, 3]
+
+
+def test_a_run_does_not_continue_with_other_vectors_under_the_same_name(table, tmp_path):
+    rows = ClipRows(LENGTHS, joined=False)
+    path, vectors = table
+    teachers = [TableTeacher("teacher0", read_teacher_vectors(path, CLIPS, LENGTHS), rows)]
+    refuse_other_teachers(tmp_path, str(path), teachers)  # a new run
+    write_digests(tmp_path, teachers)
+    refuse_other_teachers(tmp_path, str(path), teachers)
+    content = dict(np.load(path))
+    np.savez(path, **{**content, "vector": vectors + np.float32(0.1)})
+    changed = [TableTeacher("teacher0", read_teacher_vectors(path, CLIPS, LENGTHS), rows)]
+    with pytest.raises(ValueError, match=r"begun with other vectors than those of .*t\.npz: give the same teacher, or"):
+        refuse_other_teachers(tmp_path, str(path), changed)
+    write_digests(tmp_path, changed)  # the record of the beginning stays
+    refuse_other_teachers(tmp_path, str(path), teachers)
+    (tmp_path / "teachers.json").write_text("[")
+    with pytest.raises(ValueError, match=r"teachers\.json: .*give another --out"):
+        refuse_other_teachers(tmp_path, str(path), teachers)
 
 
 def test_micro_batches_weight_rows_as_the_whole_batch_does(table):

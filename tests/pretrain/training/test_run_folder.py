@@ -44,6 +44,18 @@ def test_a_run_of_version_0_1_is_compared_by_the_new_names_of_its_settings(tmp_p
         run_folder.read_state(tmp_path, {"data": {"short_clips": "repeat"}})
 
 
+def test_a_setting_that_is_newer_than_a_run_had_its_default_there(tmp_path):
+    run_folder.write_state(tmp_path, {"step": 1, "recipe": {"losses": {"clip": 1.0}}}, keep=1)
+    assert run_folder.read_state(tmp_path, {"losses": {"clip": 1.0, "teacher": 0.0}}) is not None
+    with pytest.raises(ValueError, match=r"begun with losses\.teacher 0\.0, not 1\.0: give another --out"):
+        run_folder.read_state(tmp_path, {"losses": {"clip": 1.0, "teacher": 1.0}})
+
+
+def test_targets_may_have_moved(tmp_path):
+    run_folder.write_state(tmp_path, {"step": 1, "recipe": {"labels": "a.tsv", "teacher": "a.npz"}}, keep=1)
+    assert run_folder.read_state(tmp_path, {"labels": "b/a.tsv", "teacher": "b/a.npz"}) is not None
+
+
 def test_the_log_is_cut_to_what_was_saved(tmp_path):
     for step in (10, 20, 30):
         run_folder.append_metrics(tmp_path, {"step": step})
