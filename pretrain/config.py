@@ -122,6 +122,9 @@ class LossConfig:
     teacher: float = 0.0
     """Weight of the cosine distance between a linear function of the mean visible token and the vector of a teacher,
     mean over the teachers."""
+    teacher_standardize: bool = False
+    """Give each value of a table's vectors mean 0 and deviation 1 over its rows first. Where all vectors have much of
+    one direction, as those of networks that end with a ReLU do, their cosines differ little without this."""
     cluster: float = 0.0
     """Weight of the cross-entropy of the masked tokens' clusters (HuBERT), which the recipe's clusters gives."""
     cluster_dim: int = 256

@@ -90,7 +90,7 @@ def open_targets(recipe: Recipe, source: CropBatches | ShardBatches) -> Targets:
         labels.append(open_labels(recipe.labels, list(losses.label_weights), clips, rows))
         refuse_other_classes(Path(recipe.out), labels[0])
     if losses.teacher and recipe.teacher is not None:
-        teachers = open_teachers(recipe.teacher, clips, rows, recipe.precision)
+        teachers = open_teachers(recipe.teacher, clips, rows, recipe.precision, losses.teacher_standardize)
         refuse_other_teachers(Path(recipe.out), recipe.teacher, teachers)
     clusters = []
     if losses.cluster and recipe.clusters is not None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.audio.constants import SAMPLE_RATE
+from maeast_upstream.classification.standardize import Standardization
 from maeast_upstream.config import scene_width
 from maeast_upstream.encoder import load_model
 from maeast_upstream.fingerprint import fingerprint
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 RECORD_NAME = "teachers.json"
 """File of a run folder for the digests of its teachers."""
 MAX_RECORD_BYTES = 1 << 20
+MIN_DEVIATION = 1e-4
+"""Of a value, as a share of the largest one; values that vary less are left out when vectors are standardized."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,16 @@ class TeacherVectors:
         return found
 
 
-def read_teacher_vectors(path: Path, clips: Sequence[str], lengths: np.ndarray) -> TeacherVectors:
+def read_teacher_vectors(
+    path: Path, clips: Sequence[str], lengths: np.ndarray, standardize: bool = False
+) -> TeacherVectors:
     """Read a table and match it with the clips of a corpus.
 
     Args:
         path: The table, see `read_vector_rows`.
         clips: The names of the clips.
         lengths: (clips,) their samples.
+        standardize: Give each value mean 0 and deviation 1 over the rows of the table before lengths become 1.
 
     Raises:
         ValueError: The table is broken, or none of its names is a clip.
@@ -85,9 +91,10 @@ def read_teacher_vectors(path: Path, clips: Sequence[str], lengths: np.ndarray) 
     names: list[str] = []
     times: list[np.ndarray] = []
     width, usable = 1, [np.zeros(0, bool)]
+    standardization = standardization_of(path) if standardize else None
     with tempfile.TemporaryFile(prefix="maeast-vectors-") as file:
         for block in read_vector_rows(path):
-            unit, known = unit_vectors(block.vectors)
+            unit, known = unit_vectors(block.vectors, standardization)
             file.write(unit.tobytes())
             names += block.names
             times.append(np.stack([block.start_ms, block.end_ms]))
@@ -118,14 +125,43 @@ def read_teacher_vectors(path: Path, clips: Sequence[str], lengths: np.ndarray) 
     return found
 
 
-def unit_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unit_vectors(vectors: np.ndarray, standardization: Standardization | None = None) -> tuple[np.ndarray, np.ndarray]:
     """(n, E) vectors -> the same with unit length as float16, and (n,) bool, False for those without a direction."""
-    wide = vectors.astype(np.float64)
+    wide, usable = vectors.astype(np.float64), has_direction(vectors)
+    if standardization is not None:
+        usable &= has_direction(wide := standardization(np.where(usable[:, None], wide, 0.0)))
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.sqrt(np.square(wide).sum(axis=1))
-        usable = np.isfinite(length) & (length > 0)
         unit = wide / np.where(usable, length, 1.0)[:, None]
     return np.where(usable[:, None], unit, 0.0).astype(np.float16), usable
+
+
+def has_direction(vectors: np.ndarray) -> np.ndarray:
+    """(n, E) vectors -> (n,) bool, whether a vector's length is finite and above 0."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = np.square(vectors.astype(np.float64)).sum(axis=1)
+    found: np.ndarray = np.isfinite(squares) & (squares > 0)
+    return found
+
+
+def standardization_of(path: Path) -> Standardization:
+    """Measure the mean and deviation of each value over the rows of a table that have a direction, in constant memory.
+
+    The deviation is the root of the mean square minus the squared mean, of the values minus those of the first row.
+    """
+    count, first, total, squares = 0, None, np.zeros(1), np.zeros(1)
+    for block in read_vector_rows(path):
+        rows = block.vectors[has_direction(block.vectors)].astype(np.float64)
+        if first is None and len(rows):
+            first = rows[0].copy()
+        if first is not None:
+            rows -= first
+            count, total, squares = count + len(rows), total + rows.sum(axis=0), squares + np.square(rows).sum(axis=0)
+    if first is None:
+        raise ValueError(f"{path}: no vector is finite and has a length above 0")
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
+    return Standardization(first + mean, np.where(deviation > MIN_DEVIATION * deviation.max(), deviation, np.inf))
 
 
 class TableTeacher:
@@ -166,7 +202,11 @@ class CheckpointTeacher:
 
 
 def open_teachers(
-    teachers: str, clips: Sequence[str] | None, rows: ClipRows | None, precision: Precision
+    teachers: str,
+    clips: Sequence[str] | None,
+    rows: ClipRows | None,
+    precision: Precision,
+    standardize: bool = False,
 ) -> list[TableTeacher | CheckpointTeacher]:
     """Open the teachers of a recipe.
 
@@ -175,14 +215,18 @@ def open_teachers(
         clips: The names of the clips of the corpus; None if they have no numbers.
         rows: Finds the clips of rows; None as ``clips``.
         precision: Of the matrix products of checkpoints.
+        standardize: As in `read_teacher_vectors`; all teachers must be tables.
 
     Raises:
-        ValueError: One is neither, or cannot be read, or is a table with none of the clips; in one line.
+        ValueError: One is neither, or cannot be read, or is a table with none of the clips, or is a checkpoint whose
+            vectors are to be standardized; in one line.
     """
     opened: list[TableTeacher | CheckpointTeacher] = []
     for number, name in enumerate(part for text in teachers.split(",") if (part := text.strip())):
         target = f"teacher{number}"
         if not is_table(Path(name)):
+            if standardize:
+                raise ValueError(f"teacher {name}: losses.teacher_standardize needs a table of vectors, {FORMS}")
             try:
                 opened.append(CheckpointTeacher(target, name, precision))
             except ValueError as error:
@@ -192,7 +236,9 @@ def open_teachers(
                 f"teacher {name}: a table of vectors needs a packed corpus: give data.pack true, and not synth: alone"
             )
         else:
-            opened.append(TableTeacher(target, read_teacher_vectors(Path(name), clips, rows.lengths), rows))
+            opened.append(
+                TableTeacher(target, read_teacher_vectors(Path(name), clips, rows.lengths, standardize), rows)
+            )
     return opened
 
 

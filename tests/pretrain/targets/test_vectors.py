@@ -6,10 +6,12 @@ import torch
 
 from maeast_upstream import load_model
 from pretrain.data.batches import Batch
+from pretrain.targets import vector_files
 from pretrain.targets.rows import ClipRows
 from pretrain.targets.vectors import (
     CheckpointTeacher,
     TableTeacher,
+    open_teachers,
     read_teacher_vectors,
     refuse_other_teachers,
     unit_vectors,
@@ -45,6 +47,29 @@ def test_the_row_whose_middle_is_nearest_to_the_crop_s_counts(table):
     np.testing.assert_array_equal(rows[:5], unit[[2, 2, 0, 4, 1]])
     assert np.isnan(rows[5:]).all()
     assert found.has_vector.tolist() == [True, True, False, False]
+
+
+def test_standardized_values_have_mean_0_and_deviation_1_over_the_rows_of_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(vector_files, "BLOCK_ROWS", 7)
+    random = np.random.default_rng(0)
+    vectors = (random.standard_normal((40, 6)) * [1, 2, 3, 4, 5, 0] + 1000).astype(np.float32)
+    vectors[3], vectors[20] = np.nan, 0.0
+    clips = [f"c{number}" for number in range(40)]
+    with (tmp_path / "t.csv").open("w") as file:
+        file.write("path,a,b,c,d,e,constant\n")
+        file.writelines(f"{clip},{','.join(map(str, row))}\n" for clip, row in zip(clips, vectors, strict=True))
+    found = read_teacher_vectors(tmp_path / "t.csv", clips, np.full(40, 16_000), standardize=True)
+    kept = np.delete(vectors.astype(np.float64), [3, 20], axis=0)
+    plain = (kept - kept.mean(axis=0)) / np.where(kept.std(axis=0) > 0, kept.std(axis=0), np.inf)
+    plain /= np.linalg.norm(plain, axis=1, keepdims=True)
+    rows = found.rows(np.delete(np.arange(40), [3, 20]), np.full(38, 0.5))
+    np.testing.assert_allclose(rows, plain, atol=1e-3)
+    assert not found.has_vector[[3, 20]].any()
+
+
+def test_the_vectors_of_a_checkpoint_are_not_standardized():
+    with pytest.raises(ValueError, match="teacher_standardize needs a table of vectors"):
+        open_teachers("bundled", CLIPS, ClipRows(LENGTHS, joined=False), "fp32", standardize=True)
 
 
 def test_how_many_clips_have_a_vector_is_logged(table, caplog):
