@@ -149,7 +149,8 @@ class LossConfig:
                 value = float(text)
             except ValueError:
                 raise ValueError(f"{problem}; {text[:40]!r} is no number") from None
-            require(bool(name) and 0 < value <= MAX_LOSS_WEIGHT and name not in weights, problem)
+            known = {other.casefold() for other in weights}  # as a table's columns are found
+            require(bool(name) and 0 < value <= MAX_LOSS_WEIGHT and name.casefold() not in known, problem)
             weights[name] = value
         return weights
 

@@ -229,6 +229,7 @@ REFUSED = {
     "weight 0": (["--losses.supervised", "1", "--losses.label_columns", "a:0"], "expected columns and weights"),
     "NaN": (["--losses.supervised", "1", "--losses.label_columns", "a:nan"], "expected columns and weights"),
     "twice": (["--losses.supervised", "1", "--losses.label_columns", "a,a"], "expected columns and weights"),
+    "twice in other letters": (["--losses.supervised", "1", "--losses.label_columns", "a,A"], "expected columns"),
     "smoothing": (["--losses.label_smoothing", "1"], "label_smoothing must lie in [0, 1)"),
     "no such labels": (
         ["--losses.supervised", "1", "--losses.label_columns", "a", "--labels", "no.csv"],
