@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo
 import torch._inductor.config
 import yaml
 from small import small_config
@@ -384,6 +385,7 @@ def test_a_compiled_network_trains_on_a_cpu_with_the_losses_of_one_that_is_not(r
 
 @torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True})
 def test_without_a_compiler_compile_is_refused_before_the_corpus_is_opened(recipe):
+    torch._dynamo.reset()  # what another test compiled needs no compiler
     nowhere = dataclasses.replace(recipe.data, corpus="nowhere", packed=None)
     with pytest.raises(ValueError, match=r"compile true: torch cannot compile this on cpu \(.*\); give compile false"):
         Trainer(dataclasses.replace(recipe, data=nowhere, compile=True))
