@@ -18,10 +18,10 @@ from maeast_upstream.data.tables import read_header, row_values
 from maeast_upstream.display import as_name, as_text
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.delimited import from_cell
-from maeast_upstream.storage.json_file import read_json
 from maeast_upstream.storage.text import file_name, lines_of, open_lines
 from pretrain.data.batches import Batch
 from pretrain.targets.names import match_names
+from pretrain.targets.records import read_record
 from pretrain.targets.rows import ClipRows
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ SEPARATOR = "|"
 """Separates the labels of a cell. Not the comma, which is part of names such as AudioSet's "Whoop, yell"."""
 MAX_CLASSES = 1 << 16
 MAX_SHOWN = 12
-MAX_RECORD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -225,13 +224,9 @@ def write_record(run: Path, target: LabelTarget) -> None:
 
 def refuse_other_classes(run: Path, target: LabelTarget) -> None:
     """Raise ValueError if a run was begun with other classes, whose heads would mean something else."""
-    path = run / RECORD_NAME
-    if not path.exists():
+    begun_with = read_record(run / RECORD_NAME)
+    if begun_with is None:
         return
-    try:
-        begun_with = read_json(path, MAX_RECORD_BYTES)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; give another --out") from error
     for name, column in target.record()["columns"].items():
         before = _classes(begun_with, name)
         if before is not None and before != list(column["classes"]):

@@ -21,10 +21,10 @@ from maeast_upstream.config import scene_width
 from maeast_upstream.encoder import load_model
 from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.storage.atomic import replacing
-from maeast_upstream.storage.json_file import read_json
 from pretrain.data.batches import Batch
 from pretrain.recipe import Precision
 from pretrain.targets.names import match_names
+from pretrain.targets.records import read_record
 from pretrain.targets.rows import ClipRows, present
 from pretrain.targets.vector_files import FORMS, is_table, read_vector_rows
 
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 RECORD_NAME = "teachers.json"
 """File of a run folder for the digests of its teachers."""
-MAX_RECORD_BYTES = 1 << 20
 MIN_DEVIATION = 1e-4
 """Of a value, as a share of the largest one; values that vary less are left out when vectors are standardized."""
 
@@ -251,14 +250,8 @@ def write_digests(run: Path, teachers: Sequence[TableTeacher | CheckpointTeacher
 
 def refuse_other_teachers(run: Path, given: str, teachers: Sequence[TableTeacher | CheckpointTeacher]) -> None:
     """Raise ValueError if a run was begun with other vectors than the teachers have now."""
-    path = run / RECORD_NAME
-    if not path.exists():
-        return
-    try:
-        begun_with = read_json(path, MAX_RECORD_BYTES)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; give another --out") from error
-    if begun_with != [teacher.digest for teacher in teachers]:
+    begun_with = read_record(run / RECORD_NAME)
+    if begun_with not in (None, [teacher.digest for teacher in teachers]):
         raise ValueError(
             f"{run} was begun with other vectors than those of {given}: give the same teacher, or another --out"
         )
