@@ -30,7 +30,8 @@ from maeast_upstream.decoding.worker import MEMORY_BYTES
 AHEAD_SECONDS = 600.0
 """Audio that is decoded ahead of the model; it bounds memory."""
 PARALLEL_SECONDS = 3600.0
-"""Audio of a file that a process may decode ahead, 230 MB, where several processes decode long files at a time."""
+"""Audio of a long file, 230 MB, that a process may decode before the reader comes to that file, where there are several
+processes."""
 TICK_SECONDS = 0.25
 """Interval at which time limits are checked."""
 SEGMENTS_AHEAD = 4096
@@ -50,7 +51,8 @@ class DecodePool:
     Args:
         workers: Number of processes; 0 to decode in a thread of this process, without limits of time and memory, where
             a crash of a decoder ends the program.
-        ahead_seconds: Decoded audio that may wait for the reader, besides one file per process, or an hour of it.
+        ahead_seconds: Decoded audio that may wait for the reader, besides the files that come after the one that is
+            read: one per process, or an hour of it.
         limit_seconds: Time limit of a file.
         limit_seconds_per_mb: Extension of the time limit for each MB of the file.
         max_hours: Limit of the audio of a file.
@@ -139,13 +141,14 @@ class _Run:
     """One call of `stream`: a thread lists the segments, and one thread per decoder exchanges requests and results."""
 
     def __init__(
-        self, segments: Iterable[Segment], decoders: list[Decoder], ahead: float, ahead_of_stream: float
+        self, segments: Iterable[Segment], decoders: list[Decoder], ahead: float, ahead_of_later: float
     ) -> None:
         self._segments, self._decoders = segments, decoders
-        self._ahead, self._ahead_of_stream = ahead, ahead_of_stream
+        self._ahead, self._ahead_of_later = ahead, ahead_of_later
         self._order: deque[_Slot] = deque()
         self._waiting: deque[_Slot] = deque()
         self._samples = 0
+        self._read: AudioStream | None = None
         self._all_listed = self._stopped = False
         self._list_error: BaseException | None = None
         self._decoder_error: BaseException | None = None
@@ -170,6 +173,7 @@ class _Run:
                 if self._stopped or not self._order:
                     break
                 slot = self._order.popleft()
+                self._read = slot.result if isinstance(slot.result, AudioStream) else None
                 self._samples -= _size(slot.result)
                 self._space.notify_all()
             assert slot.result is not None
@@ -177,6 +181,7 @@ class _Run:
             if isinstance(slot.result, AudioStream):
                 with self._space:
                     slot.result.leave()
+                    self._read = None
                     self._space.notify_all()
         if self._list_error:
             raise self._list_error
@@ -249,9 +254,11 @@ class _Run:
         """Return a function that waits until there is room for a result, or the reader waits for this one."""
 
         def has_room(slot: _Slot) -> bool:
-            if isinstance(slot.result, AudioStream):
-                return slot.result.waiting < self._ahead_of_stream
-            return self._samples < self._ahead or self._order[0] is slot
+            is_first = bool(self._order) and self._order[0] is slot
+            if not isinstance(slot.result, AudioStream):
+                return self._samples < self._ahead or is_first
+            is_read = slot.result is self._read or (is_first and self._read is None)
+            return slot.result.waiting < (self._ahead if is_read else self._ahead_of_later)
 
         def wait(index: int) -> bool:
             with self._space:

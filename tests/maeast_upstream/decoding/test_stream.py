@@ -138,7 +138,7 @@ def slowly(blocks):
     return np.concatenate(taken)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_stream_waits_for_its_reader(tmp_path, small_blocks, workers):
     segments = clips_named(tmp_path, [str(number) for number in range(5)])
     assert len(read_audio(CLIPS[0])) > 6 * BLOCK
@@ -151,7 +151,8 @@ def test_a_stream_waits_for_its_reader(tmp_path, small_blocks, workers):
     assert all(np.array_equal(each, read_audio(CLIPS[0])) for each in samples)
 
 
-def test_several_processes_decode_long_files_at_a_time(tmp_path, small_blocks):
+def test_several_processes_decode_long_files_at_a_time(tmp_path, small_blocks, monkeypatch):
+    monkeypatch.setattr("maeast_upstream.decoding.pool.BATCH_SEGMENTS", 1)  # as for large files
     segments = clips_named(tmp_path, ["a", "b"])
     with DecodePool(2, ahead_seconds=3 * BLOCK / 16000) as pool:
         results = pool.stream(segments)
