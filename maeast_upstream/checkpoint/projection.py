@@ -1,8 +1,10 @@
 """The projection that a checkpoint may store: principal components of the scene embeddings of one readout; no torch.
 
+Each number of a vector is divided by its standard deviation first, because some vary a hundred times as much as others
+and would otherwise take all components. The vectors are not centred, as in `Reduction`.
+
 ``projection.safetensors`` holds K components, the one that holds most of the vectors first, so that the first N of them
-are a projection, too: (K, C) int8 with a float32 scale per row. The vectors are not centred, as in `Reduction`, so that
-the cosine of two short vectors is near that of the full ones.
+are a projection, too: (K, C) int8 with a float32 scale per row, and the (C,) float32 weights of the numbers.
 """
 
 import hashlib
@@ -17,23 +19,27 @@ import numpy as np
 from maeast_upstream.checkpoint.layout import check_header
 from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig, read_section, scene_width
-from maeast_upstream.data.reduction import MAX_WIDTH, leading_components
+from maeast_upstream.data.reduction import MAX_WIDTH, leading_components, moments
 from maeast_upstream.messages import shortened
 from maeast_upstream.readout import MAX_DIMS, Readout, describe
 from maeast_upstream.storage.atomic import replacing
 
 PROJECTION_NAME = "projection.safetensors"
-TYPES = {"components": "I8", "scales": "F32"}
+TYPES = {"components": "I8", "scales": "F32", "weights": "F32"}
 """Type of each tensor, as safetensors calls it."""
 READOUT_KEY = "readout"
 """Key of the file's metadata for the readout, as JSON."""
 LENGTHS = (0.9, 1.1)
 """Limits of the components' lengths, which are 1 before they are rounded."""
+LEAST_DEVIATION = 1e-3
+"""A number that varies less than this share of its own size is as good as constant: its weight is 0."""
+MAX_WEIGHT = 1e6
+"""The largest weight of a file, so that no number of a vector becomes infinite."""
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Turns scene embeddings of one readout into shorter vectors: their products with principal components."""
+    """Turns scene embeddings of one readout into shorter vectors, by weights and principal components."""
 
     readout: Readout
     """The readout that it was fitted for, whose dims is None."""
@@ -41,6 +47,8 @@ class Projection:
     """(K, C) int8, the one that holds most of the vectors first."""
     scales: np.ndarray
     """(K,) float32, by which the rows of the components are multiplied."""
+    weights: np.ndarray
+    """(C,) float32, by which the numbers of a vector are multiplied: a constant / their standard deviation, or 0."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,8 +57,8 @@ class Projection:
 
     @property
     def rows(self) -> np.ndarray:
-        """The components as (K, C) float32."""
-        rows: np.ndarray = self.components * self.scales[:, None]
+        """The components with the weights, (K, C) float32: the matrix that vectors are multiplied by."""
+        rows: np.ndarray = self.components * self.scales[:, None] * self.weights
         return rows
 
     @cached_property
@@ -80,12 +88,14 @@ class Projection:
             raise ValueError(f"components of shape {rows}x{width}; expected 1 to {most} of length {expected}")
         if self.scales.shape != (rows,):
             raise ValueError(f"scales of shape {self.scales.shape}; expected one for each of {rows} components")
+        if self.weights.shape != (width,) or not ((self.weights >= 0) & (self.weights <= MAX_WEIGHT)).all():
+            raise ValueError(f"weights that are not {width} numbers from 0 to {MAX_WEIGHT:g}")
         lengths = np.abs(self.scales.astype(np.float64)) * np.linalg.norm(self.components.astype(np.float32), axis=1)
         if not ((lengths >= LENGTHS[0]) & (lengths <= LENGTHS[1])).all():
             raise ValueError("components that are not of length 1, or NaN")
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        arrays = {"components": self.components, "scales": self.scales}
+        arrays = {"components": self.components, "scales": self.scales, "weights": self.weights}
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
@@ -158,15 +168,21 @@ def fit_projection(blocks: Iterable[np.ndarray], readout: Readout, dims: int) ->
         dims: K, the number of components.
 
     Returns:
-        The projection, and the share of the squared length of the vectors that the first 1, 2, ... K hold, (K,).
+        The projection, and the share of the weighted vectors' squared length that the first 1, 2, ... K hold, (K,).
 
     Raises:
         ValueError: There are too few vectors, or they lie in too few directions.
     """
-    components, values = leading_components(blocks, dims)
+    sums = moments(blocks)
+    sizes = np.sqrt(sums.products.diagonal() / sums.count)
+    varies = sums.deviations > LEAST_DEVIATION * sizes
+    mean = np.sqrt(np.square(sums.deviations).mean())  # so that short vectors are about as long as full ones
+    weights = np.divide(mean, sums.deviations, where=varies, out=np.zeros_like(sizes)).clip(max=MAX_WEIGHT)
+    weights = weights.astype(np.float32)
+    components, values = leading_components(sums.products * weights * weights[:, None], dims)
     directions = int((values > values[0] * len(values) * np.finfo(np.float64).eps).sum()) if values[0] > 0 else 0
     if directions < dims:
         raise ValueError(f"the vectors lie in {directions} directions only; expected at least {dims}")
     scales = (np.abs(components).max(axis=1) / 127).astype(np.float32)
     rounded = np.rint(components / scales[:, None]).clip(-127, 127).astype(np.int8)
-    return Projection(readout.full, rounded, scales), values[:dims].cumsum() / values.clip(0).sum()
+    return Projection(readout.full, rounded, scales, weights), values[:dims].cumsum() / values.clip(0).sum()

@@ -73,25 +73,49 @@ def principal_components(blocks: Iterable[np.ndarray], count: int) -> tuple[Redu
     Raises:
         ValueError: There are no vectors, or they are too large for float64.
     """
-    components, values = leading_components(blocks, count)
+    components, values = leading_components(moments(blocks).products, count)
     total = float(values.sum())
     share = float(values[:count].sum()) / total if total > 0 else 1.0
     return Reduction(components.astype(np.float32)), share
 
 
-def leading_components(blocks: Iterable[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Do what `principal_components` does.
+@dataclass(frozen=True)
+class Moments:
+    """Sums over vectors, from which their components and deviations follow; float64."""
+
+    count: int
+    """The number of vectors."""
+    total: np.ndarray
+    """(E,) their sum."""
+    products: np.ndarray
+    """(E, E) the sum of the products of their numbers."""
+
+    @property
+    def deviations(self) -> np.ndarray:
+        """The standard deviation of each number, (E,)."""
+        variances = self.products.diagonal() / self.count - (self.total / self.count) ** 2
+        deviations: np.ndarray = np.sqrt(variances.clip(0))
+        return deviations
+
+
+def moments(blocks: Iterable[np.ndarray]) -> Moments:
+    """Sum vectors that are read once; ValueError as in `principal_components`."""
+    count, total, products = 0, np.zeros(()), np.zeros(())
+    for block in blocks:
+        wide = block.astype(np.float64)
+        count, total, products = count + len(wide), total + wide.sum(axis=0), products + wide.T @ wide
+    if not count or not np.isfinite(products).all():
+        raise ValueError("vectors too large" if count else "no vectors to find principal components of")
+    return Moments(count, total, products)
+
+
+def leading_components(products: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find the principal components of vectors, of which the (E, E) sum of their products is given.
 
     Returns:
         The (count, E) components, and the squared length of all vectors along each of the E that there are, the
         largest first; float64.
     """
-    products: np.ndarray | None = None
-    for block in blocks:
-        wide = block.astype(np.float64)
-        products = wide.T @ wide if products is None else products + wide.T @ wide
-    if products is None or not np.isfinite(products).all():
-        raise ValueError("no vectors to find principal components of" if products is None else "vectors too large")
     values, vectors = np.linalg.eigh(products)  # in ascending order
     chosen = vectors[:, : -count - 1 : -1].T
     largest = np.take_along_axis(chosen, np.abs(chosen).argmax(1)[:, None], 1)

@@ -14,7 +14,7 @@ from maeast_upstream import Readout
 from maeast_upstream.checkpoint import PROJECTION_NAME, fit_projection
 from maeast_upstream.checkpoint.projection import Projection, read_projection
 from maeast_upstream.config import EncoderConfig
-from maeast_upstream.data.reduction import leading_components
+from maeast_upstream.data.reduction import leading_components, moments
 
 CONFIG = EncoderConfig(model=small_config())
 """Scene embeddings of 256 numbers."""
@@ -23,12 +23,12 @@ CONFIG = EncoderConfig(model=small_config())
 def test_components_are_those_of_a_singular_value_decomposition_whatever_the_blocks():
     vectors = random_vectors(12, 60)
     _, values, expected = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
-    components, squares = leading_components([vectors], 5)
+    components, squares = leading_components(moments([vectors]).products, 5)
     np.testing.assert_allclose(np.abs(components @ expected[:5].T), np.eye(5), atol=1e-9)
     np.testing.assert_allclose(squares, values**2, rtol=1e-9)
     assert (np.take_along_axis(components, np.abs(components).argmax(1)[:, None], 1) > 0).all()
     for parts in (2, 7, 60):
-        others, _ = leading_components(np.array_split(vectors, parts), 5)
+        others, _ = leading_components(moments(np.array_split(vectors, parts)).products, 5)
         np.testing.assert_allclose(others, components, atol=1e-9)
 
 
@@ -36,12 +36,35 @@ def test_a_stored_component_is_near_the_fitted_one_and_fewer_are_the_first_of_mo
     vectors = random_vectors(256, 400)
     projection, shares = fit_projection([vectors], Readout(), 20)
     fewer, _ = fit_projection([vectors], Readout(), 8)
-    exact, _ = leading_components([vectors], 20)
-    assert ((projection.rows * exact).sum(axis=1) / np.linalg.norm(projection.rows, axis=1)).min() > 0.999
+    weighted = vectors / vectors.std(axis=0)
+    exact = leading_components(moments([weighted]).products, 20)[0] / vectors.std(axis=0)
+    lengths = np.linalg.norm(projection.rows, axis=1) * np.linalg.norm(exact, axis=1)
+    assert ((projection.rows * exact).sum(axis=1) / lengths).min() > 0.999
     assert np.array_equal(fewer.components, projection.components[:8])
     assert shares.shape == (20,)
     assert (np.diff(shares) > 0).all()
     assert 0 < shares[0] < shares[-1] <= 1
+
+
+def test_a_number_that_varies_much_does_not_take_all_components():
+    vectors = random_vectors(256, 400)
+    louder = vectors * np.where(np.arange(256) < 8, 100, 1).astype(np.float32)
+    projection, _ = fit_projection([vectors], Readout(), 20)
+    other, _ = fit_projection(np.array_split(louder, 3), Readout(), 20)
+    short, same = vectors @ projection.rows.T, louder @ other.rows.T
+    assert ((short * same).sum(axis=1) / np.linalg.norm(short, axis=1) / np.linalg.norm(same, axis=1)).min() > 0.999
+    sizes = [(vectors.std(axis=0) ** 2).sum(), ((projection.weights * vectors.std(axis=0)) ** 2).sum()]
+    np.testing.assert_allclose(sizes[1], sizes[0], rtol=1e-3)
+
+
+def test_a_number_that_hardly_varies_has_no_weight():
+    vectors = random_vectors(16, 60)
+    vectors[:, 3], vectors[:, 7] = 5, 5 + 1e-5 * vectors[:, 7]
+    projection, _ = fit_projection([vectors], Readout(), 4)
+    assert np.flatnonzero(projection.weights == 0).tolist() == [3, 7]
+    assert np.isfinite(projection.rows).all()
+    products = projection.weights * vectors.std(axis=0)
+    np.testing.assert_allclose(np.delete(products, [3, 7]), products[0], rtol=1e-4)
 
 
 def test_vectors_that_lie_in_too_few_directions_are_refused():
@@ -59,10 +82,10 @@ def test_a_file_gives_back_what_was_stored(tmp_path):
     projection.save(tmp_path)
     found = read_projection(tmp_path, CONFIG)
     assert (found.readout, found.digest, found.shape) == (Readout(), projection.digest, (20, 256))
-    for name in ("components", "scales"):
+    for name in ("components", "scales", "weights"):
         assert np.array_equal(getattr(found, name), getattr(projection, name))
     assert [path.name for path in tmp_path.iterdir()] == [PROJECTION_NAME]
-    assert (tmp_path / PROJECTION_NAME).stat().st_size < 20 * 256 + 4 * 20 + 400
+    assert (tmp_path / PROJECTION_NAME).stat().st_size < 20 * 256 + 4 * 20 + 4 * 256 + 400
     assert read_projection(tmp_path / "nowhere", CONFIG) is None
 
 
@@ -142,6 +165,11 @@ BAD = {
     "other numbers": (changed(components=np.ones((20, 256), "f2")), "expected {'components': 'I8'"),
     "a missing tensor": (changed(scales=None), "expected {'components': 'I8'"),
     "another tensor": (changed(more=np.ones(3, "f4")), "expected {'components': 'I8'"),
+    "NaN in the weights": (changed(weights=np.full(256, np.nan, "f4")), "weights that are not 256 numbers from 0"),
+    "huge weights": (changed(weights=np.full(256, 1e30, "f4")), "weights that are not 256 numbers from 0"),
+    "negative weights": (changed(weights=np.full(256, -1, "f4")), "weights that are not 256 numbers from 0"),
+    "too few weights": (changed(weights=np.ones(3, "f4")), "weights that are not 256 numbers from 0"),
+    "no weights": (changed(weights=None), "expected {'components': 'I8'"),
     "no readout": (described("null"), "readout must be a mapping"),
     "no JSON": (described("{"), "projection.safetensors: "),
     "deep JSON": (described("[" * 100_000), "projection.safetensors: "),
@@ -170,4 +198,4 @@ def test_a_projection_in_memory_is_checked_too():
     good = projection_of(CONFIG)
     good.check(CONFIG)
     with pytest.raises(ValueError, match="of length 512"):
-        Projection(Readout(pool="mean_max"), good.components, good.scales).check(CONFIG)
+        Projection(Readout(pool="mean_max"), good.components, good.scales, good.weights).check(CONFIG)

@@ -61,9 +61,9 @@ def test_a_table_s_components_are_added_to_the_checkpoint_that_made_it(model, tm
     assert f"wrote {model / PROJECTION_NAME}" in out
     projection = load_model(model).projection
     vectors = next(EmbeddingTable(table).blocks()).vectors
-    expected = np.linalg.svd(vectors, full_matrices=False)[2][:20]
-    cosines = (projection.rows * expected).sum(axis=1) / np.linalg.norm(projection.rows, axis=1)
-    assert np.abs(cosines).min() > 0.999
+    expected = np.linalg.svd(vectors * projection.weights, full_matrices=False)[2][:20]
+    components = projection.components * projection.scales[:, None]
+    assert np.abs((components * expected).sum(axis=1) / np.linalg.norm(components, axis=1)).min() > 0.999
     assert {path.name: path.read_bytes() for path in model.iterdir() if path.name != PROJECTION_NAME} == before
     assert "20 of 256 dimensions, for layer last" in shown(capsys, model)
     assert "has a projection already; give --force" in refused(capsys, "project", table)
