@@ -121,9 +121,9 @@ def overhead_row(checkpoint: Path, rounds: int) -> tuple[str, str, str]:
     )
 
 
-def peak_mib(script: str, system: str, checkpoint: Path) -> float:
-    """Peak resident memory of a process of ``script`` that runs ``system`` once over the mixed clips."""
-    command = [sys.executable, script, "memory", system, str(checkpoint)]
+def peak_mib(script: str, *arguments: str | Path) -> float:
+    """Peak resident memory of a process of ``script`` that runs a system once over the mixed clips."""
+    command = [sys.executable, script, "memory", *map(str, arguments)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(script).parent)
     return float(done.stdout.split()[-1])
 

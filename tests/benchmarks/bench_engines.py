@@ -4,7 +4,6 @@
 ``python bench_engines.py`` alone prints these rows without the rest of ``make bench``.
 """
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bench_encoder
 import torch
 import torch.nn.functional as F
-from bench_encoder import Clips, equal_clips, mixed_clips, peak_mib, theirs
+from bench_encoder import Clips, equal_clips, mixed_clips, peak_mib, print_peak, theirs
 from reference import load_expert, write_checkpoint
 from timing import in_turn, ratio, seconds
 
@@ -89,26 +89,12 @@ def cosine_rows(checkpoint: Path, encoders: Encoders) -> Rows:
 
 def memory_rows(checkpoint: Path) -> Rows:
     """Peak memory of a process that embeds the mixed clips, its engine's start included."""
-    reference = peak_mib("s3prl", checkpoint)
+    reference = peak_mib(bench_encoder.__file__, "s3prl", checkpoint)
     rows = []
     for engine, precision in PAIRS:
-        command = [
-            sys.executable,
-            __file__,
-            "memory",
-            engine,
-            precision,
-            str(checkpoint),
-        ]
-        done = subprocess.run(
-            command,
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).parent,
-        )
+        share = peak_mib(__file__, engine, precision, checkpoint) / reference
         what = f"peak memory, 32 clips of 1 to 15 s, {engine} {precision}: ours / s3prl's"
-        rows.append((what, f"{float(done.stdout.split()[-1]) / reference:.2f}", "at most 1"))
+        rows.append((what, f"{share:.2f}", "at most 1"))
     return rows
 
 
@@ -145,9 +131,7 @@ def main() -> None:
     if sys.argv[1:2] == ["memory"]:
         _, _, engine, precision, path = sys.argv
         last_layer(prepared(Path(path), engine, precision), mixed_clips())
-        # VmHWM, not getrusage: that also counts what the parent held when it forked
-        high = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-        print(int(high.split()[1]) / 1024)
+        print_peak()
         return
     with tempfile.TemporaryDirectory() as folder:
         for row in run_cpu(write_checkpoint(Path(folder) / "base.pt")):
