@@ -1,7 +1,7 @@
 """The projection that a checkpoint may store: principal components of the scene embeddings of one readout; no torch.
 
-Each number of a vector is divided by its standard deviation first, because some vary a hundred times as much as others
-and would otherwise take all components. The vectors are not centred, as in `Reduction`.
+Each number of a vector is divided by its standard deviation first, because some vary fifty times as much as others
+(bundled checkpoint) and would otherwise take most components. The vectors are not centred, as in `Reduction`.
 
 ``projection.safetensors`` holds K components, the one that holds most of the vectors first, so that the first N of them
 are a projection, too: (K, C) int8 with a float32 scale per row, and the (C,) float32 weights of the numbers.
@@ -128,7 +128,7 @@ def _read(path: Path) -> Projection:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             found = {name: part.get_dtype() for name, part in parts.items()}
             if found != TYPES:
-                raise ValueError(f"tensors {quote(found)}; expected {TYPES}")
+                raise ValueError(f"tensors {quote(found)}; expected {TYPES}: fit it again with maeast project")
             shape = parts["components"].get_shape()
             largest = max((np.prod(part.get_shape(), dtype=float) for part in parts.values()), default=0)
             if len(shape) != 2 or largest > MAX_DIMS * MAX_WIDTH:  # before it is read
@@ -176,8 +176,8 @@ def fit_projection(blocks: Iterable[np.ndarray], readout: Readout, dims: int) ->
     sums = moments(blocks)
     sizes = np.sqrt(sums.products.diagonal() / sums.count)
     varies = sums.deviations > LEAST_DEVIATION * sizes
-    mean = np.sqrt(np.square(sums.deviations).mean())  # so that short vectors are about as long as full ones
-    weights = np.divide(mean, sums.deviations, where=varies, out=np.zeros_like(sizes)).clip(max=MAX_WEIGHT)
+    overall = np.sqrt(np.square(sums.deviations).mean())  # so that short vectors are about as long as full ones
+    weights = np.divide(overall, sums.deviations, where=varies, out=np.zeros_like(sizes)).clip(max=MAX_WEIGHT)
     weights = weights.astype(np.float32)
     components, values = leading_components(sums.products * weights * weights[:, None], dims)
     directions = int((values > values[0] * len(values) * np.finfo(np.float64).eps).sum()) if values[0] > 0 else 0
