@@ -31,6 +31,8 @@ IDENTIFIER = re.compile(r"[A-Za-z0-9][\w.+-]*(/[\w.-]+)?", re.ASCII)
 MARKUP = re.compile(r"([\\`*_\[\]<>|~&$#!])")
 """Characters that Markdown or HTML would interpret."""
 HEADER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
+MAX_HEADER = 1 << 16
+"""Longest header that is read, in characters: far more than the hub asks for, and little memory."""
 MARK = re.compile(r"\n<!-- maeast-upstream wrote this card: ([0-9a-f]{64}) -->\n\Z")
 GENERAL_LIMITS = f"""\
 - Sound above {SAMPLE_RATE // 2000} kHz is not seen: audio is resampled to {SAMPLE_RATE // 1000} kHz.
@@ -180,7 +182,7 @@ def read_card(text: str) -> tuple[dict[str, Any], str]:
     found = HEADER.match(text)
     body = MARK.sub("", text[found.end() :] if found else text)
     try:
-        header = yaml.safe_load(found[1]) if found else {}
+        header = yaml.safe_load(found[1]) if found and len(found[1]) <= MAX_HEADER else {}
     except (yaml.YAMLError, ValueError, RecursionError):
         header = {}
     return (header if isinstance(header, dict) else {}), body.lstrip("\n")

@@ -20,7 +20,7 @@ from maeast_upstream.arguments import (
 )
 from maeast_upstream.commands.jobs import add_job_options, check_numbers, embed_inputs, start_engine, weights_unset
 from maeast_upstream.progress import say
-from maeast_upstream.readout import Readout
+from maeast_upstream.readout import Readout, describe
 
 if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
     from maeast_upstream.checkpoint.identity import Identity
@@ -62,6 +62,12 @@ def main(argv: Sequence[str]) -> int:
             encoder.check_readout(readout)
         if spec.readouts[0].dims is not None:
             say(f"the checkpoint's projection gives vectors of {spec.readouts[0].dims} numbers")
+        elif spec.dims is not None and encoder.projection is not None:
+            stored, of = encoder.projection.shape[0], describe(encoder.projection.readout)
+            say(
+                f"the checkpoint's projection, of {stored} numbers for {of}, cannot give {spec.dims} for this readout: "
+                "the table will be reduced to its own principal components"
+            )
         return encoder, start_engine(args, encoder, spec, survey, output)
 
     return embed_inputs(args, survey, output, checkpoint, job_of, start)

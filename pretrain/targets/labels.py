@@ -1,5 +1,6 @@
 """Labels of clips, several columns of a table, each of which a head of its own predicts."""
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -56,6 +57,13 @@ class LabelColumn:
         found: np.ndarray = self.cells >= 0
         return found
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of which clip has which label."""
+        digest = hashlib.sha256(json.dumps([list(self.classes), self.sets]).encode())
+        digest.update(self.cells.astype("<i4").tobytes())
+        return digest.hexdigest()
+
     def of(self, clips: np.ndarray) -> np.ndarray:
         """(B,) numbers of clips, -1 for none -> their targets, as `LabelTarget` gives them."""
         cells = np.where(clips >= 0, self.cells[clips], -1).astype(np.int64)
@@ -83,9 +91,13 @@ class LabelTarget:
         return {name: value.to(device, non_blocking=True) for name, value in values.items()}
 
     def record(self) -> dict[str, Any]:
-        """The classes of each column and the number of their clips, as `write_record` stores them."""
+        """The classes of each column, the number of their clips and a digest, as `write_record` stores them."""
         columns = {
-            column.name: {"several_labels": column.sets is not None, "classes": column.classes}
+            column.name: {
+                "several_labels": column.sets is not None,
+                "digest": column.digest,
+                "classes": column.classes,
+            }
             for column in self.columns
         }
         return {"table": self.table, "columns": columns}
@@ -223,7 +235,10 @@ def write_record(run: Path, target: LabelTarget) -> None:
 
 
 def refuse_other_classes(run: Path, target: LabelTarget) -> None:
-    """Raise ValueError if a run was begun with other classes, whose heads would mean something else."""
+    """Raise ValueError if a run was begun with other classes, whose heads would mean something else.
+
+    Other labels of the same classes are only said, since a corpus may grow and labels be corrected.
+    """
     begun_with = read_record(run / RECORD_NAME)
     if begun_with is None:
         return
@@ -242,6 +257,14 @@ def refuse_other_classes(run: Path, target: LabelTarget) -> None:
             raise ValueError(
                 f"{run} was begun with {begun} of {name} in a cell, and labels {target.table} has {now}: give the "
                 "same labels, or another --out"
+            )
+        if before is not None and begun_with["columns"][name].get("digest", column["digest"]) != column["digest"]:
+            logger.warning(
+                "%s was begun with other labels of %s, or labels of other clips, than %s gives now: it continues with "
+                "these",
+                run,
+                name,
+                target.table,
             )
 
 

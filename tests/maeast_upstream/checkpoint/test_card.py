@@ -103,6 +103,11 @@ def test_hostile_texts_of_a_checkpoint_are_shown_and_do_nothing(text, tmp_path):
     assert is_ours(tmp_path / CARD_NAME)
 
 
+def test_a_header_that_is_too_long_is_not_read():
+    assert read_card("---\nlicense: mit\n---\n\n# x\n") == ({"license": "mit"}, "# x\n")
+    assert read_card("---\nlicense: mit\n" + 20_000 * "a: 1\n" + "---\n\n# x\n") == ({}, "# x\n")
+
+
 @pytest.mark.slow
 @settings(max_examples=25)
 @given(st.text(max_size=80), st.text(min_size=1, max_size=40))

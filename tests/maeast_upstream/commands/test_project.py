@@ -192,11 +192,15 @@ def test_embed_gives_full_vectors_and_frames_of_a_checkpoint_whose_readout_has_d
     assert "dims goes with kind scene" in refused(capsys, *frames, tmp_path / "f2", "--dims", 4)
 
 
-def test_without_a_projection_of_this_readout_embed_reduces_the_table_as_before(model, folder, tmp_path):
+def test_without_a_projection_of_this_readout_embed_reduces_the_table_as_before_and_says_so(
+    model, folder, tmp_path, capsys
+):
     projection_of(load_model(model).config, Readout(layer=1)).save(model)
     table = embed(folder, model, tmp_path / "e.parquet", "--dims", "3")
     assert (table.dimensions, table.readout) == (3, Readout())
     assert table.origin.reduction is not None
+    assert "of 20 numbers for layer 1, mel concat" in (said := capsys.readouterr().err)
+    assert "cannot give 3 for this readout: the table will be reduced to its own principal components" in said
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 import json
 import logging
+import re
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -111,13 +113,32 @@ def test_a_wrong_table_is_one_line_that_names_it(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+def test_other_labels_of_the_same_classes_are_said_when_a_run_continues(table, tmp_path, caplog):
+    write_record(tmp_path, open_labels(table, ["kind"], CLIPS, ROWS))
+    text = Path(table).read_text()
+    (tmp_path / "moved.csv").write_text(text.replace("music", "x").replace("speech", "music").replace("x", "speech"))
+    caplog.set_level("WARNING")
+    refuse_other_classes(tmp_path, open_labels(table, ["kind"], CLIPS, ROWS))
+    assert not caplog.records
+    refuse_other_classes(tmp_path, open_labels(str(tmp_path / "moved.csv"), ["kind"], CLIPS, ROWS))
+    assert re.search(r"begun with other labels of kind, .* than .*moved\.csv gives now: it continues", caplog.text)
+    old = json.loads((tmp_path / "labels.json").read_text())
+    del old["columns"]["kind"]["digest"]
+    (tmp_path / "labels.json").write_text(json.dumps(old))
+    caplog.clear()
+    refuse_other_classes(tmp_path, open_labels(str(tmp_path / "moved.csv"), ["kind"], CLIPS, ROWS))
+    assert not caplog.records
+
+
 def test_a_run_is_not_continued_with_other_classes(table, tmp_path):
     target = open_labels(table, ["kind"], CLIPS, ROWS)
     refuse_other_classes(tmp_path, target)
     write_record(tmp_path, target)
     refuse_other_classes(tmp_path, target)
     columns = json.loads((tmp_path / "labels.json").read_text())["columns"]
+    digest = columns["kind"].pop("digest")
     assert columns == {"kind": {"several_labels": False, "classes": {"music": 1, "speech": 2}}}
+    assert digest == target.columns[0].digest
     (tmp_path / "other.csv").write_text("path,kind\ns-0.tar/a.opus,speech\ns-0.tar/b.opus,effect\n")
     other = open_labels(str(tmp_path / "other.csv"), ["kind"], CLIPS, ROWS)
     with pytest.raises(ValueError, match=r"was begun with 2 classes of kind.*'effect', 'music'.*another --out"):
