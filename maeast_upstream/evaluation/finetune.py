@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from maeast_upstream import checkpoint
 from maeast_upstream.arguments import readout_from
 from maeast_upstream.audio.reading import read_audio
+from maeast_upstream.checkpoint.places import BUNDLED_NAME
 from maeast_upstream.checkpoint.states import disk_errors, read_whole, write_whole
 from maeast_upstream.classification.folder import ENCODER_NAME, CheckpointSource
 from maeast_upstream.data.labels import SPLITS
@@ -40,6 +41,7 @@ from maeast_upstream.fingerprint import fingerprint
 from maeast_upstream.messages import shortened
 from maeast_upstream.storage.atomic import replacing
 from maeast_upstream.storage.settings import refuse_changes
+from maeast_upstream.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -270,8 +272,7 @@ class FineTuning:
 
     def _export(self, score: TunedScore) -> None:
         encoder, readout = self.model.encoder, self.model.readout
-        projection = None if readout.dims is None else encoder.projection
-        checkpoint.save_folder(self.folder / ENCODER_NAME, encoder.network, encoder.config, projection=projection)
+        self._save_encoder(score)
         head = self.model.linear
         with disk_errors(self.folder / HEAD_NAME), replacing(self.folder / HEAD_NAME) as part:
             save_file(
@@ -287,6 +288,25 @@ class FineTuning:
             readout=readout,
             about={"clips": self.settings["clips"], "finetuned": dataclasses.asdict(score)},
         ).save(self.folder)
+
+    def _save_encoder(self, score: TunedScore) -> None:
+        """Write the encoder, with a card that says what it was tuned on unless no epoch was better than none."""
+        encoder, config, card = self.model.encoder, self.model.encoder.config, None
+        if score.epoch > 0:
+            before, count = config.provenance, len(self.clips["train"][1])
+            data = f"fine-tuned on {count} labelled clips of {self.labelled_set.name}"
+            origin = self.config.checkpoint or BUNDLED_NAME
+            provenance = dataclasses.replace(
+                before,
+                data=f"{data}; before that, {before.data}" if before.data else data,
+                parents=[*before.parents, origin],
+                package=__version__,
+            )
+            config = dataclasses.replace(config, provenance=provenance)
+            card = checkpoint.Card(results={f"{self.labelled_set.name}, test": round(score.test, 1)})
+        projection = None if self.model.readout.dims is None else encoder.projection
+        text = checkpoint.card_of(encoder.network, config, self.labelled_set.name, card, projection)
+        checkpoint.save_folder(self.folder / ENCODER_NAME, encoder.network, config, card=text, projection=projection)
 
 
 def finetune(

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from labelled_clips import save_small_checkpoint, write_real_clips, write_tones
 from projections import projection_of
 
+from maeast_upstream.checkpoint import CARD_NAME
 from maeast_upstream.classification.classifier import Classifier
 from maeast_upstream.encoder import load_model
 from maeast_upstream.evaluation.augment import SpecAugment, mix
@@ -83,6 +85,7 @@ def test_what_harms_is_not_kept(start, drums, tmp_path, folds):
     assert (score.epoch, score.valid) == (0, score.start)
     before, after = weights(start), weights(tmp_path / "run" / "encoder")
     assert all(torch.equal(before[name], after[name]) for name in before)
+    assert "fine-tuned" not in (tmp_path / "run" / "encoder" / CARD_NAME).read_text()
 
 
 def test_it_stops_after_epochs_without_a_better_one(start, drums, tmp_path, monkeypatch):
@@ -125,6 +128,11 @@ def test_after_an_epoch_with_folds_the_head_is_the_probe_of_the_new_encoder(star
     tuning = FineTuning(read_labels(drums), config, tmp_path / "run", None)
     assert tuning.run().epoch == 1
     labelled_set = tuning.labelled_set
+    card = (tmp_path / "run" / "encoder" / CARD_NAME).read_text()
+    count = int((labelled_set.splits == "train").sum())
+    assert f"Data: fine-tuned on {count} labelled clips of {labelled_set.name}" in card
+    assert f"| started from | {Path(start).name} |" in card
+    assert f"| {labelled_set.name}, test | " in card
     features = embeddings(labelled_set.paths, load_model(tmp_path / "run" / "encoder"), [Readout()])[Readout()]
     probe = fit_probe(features, labelled_set.labels, labelled_set.splits)
     np.testing.assert_allclose(tuning._logits("valid").numpy(), probe.valid_logits, atol=2e-3)
