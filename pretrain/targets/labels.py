@@ -237,7 +237,7 @@ def write_record(run: Path, target: LabelTarget) -> None:
 def refuse_other_classes(run: Path, target: LabelTarget) -> None:
     """Raise ValueError if a run was begun with other classes, whose heads would mean something else.
 
-    Other labels of the same classes are only said, since a corpus may grow and labels be corrected.
+    Other labels of the same classes give a warning only, since a corpus may grow and labels be corrected.
     """
     begun_with = read_record(run / RECORD_NAME)
     if begun_with is None:
