@@ -76,6 +76,7 @@ def load_model(
     pool: Pool | None = None,
     hop_ms: float | Literal["native"] | None = None,
     dims: int | Literal["full"] | None = None,
+    whiten: bool | None = None,
     precision: Precision = "fp32",
 ) -> HearModel:
     """Load a model for HEAR's tools, on the CPU and in eval mode.
@@ -90,6 +91,7 @@ def load_model(
             Scenes keep the checkpoint's hop.
         dims: length of scenes that the checkpoint's projection gives, or "full"; None for the checkpoint's own. Time
             steps are not projected.
+        whiten: whether scenes are whitened; None for the checkpoint's own. Time steps are not.
         precision: precision of the matrix products: fp32, bf16 or fp16. Embeddings are always float32.
 
     Raises:
@@ -103,10 +105,11 @@ def load_model(
         pool=pool or default.pool,
         hop_ms=default.hop_ms,
     )
+    own = scene.with_projection_of(default)
+    whiten = own.whiten if whiten is None else whiten
     if dims is None:
-        scene = scene.with_dims_of(default)
-    elif dims != "full":
-        scene = replace(scene, dims=dims)
+        dims = own.dims if whiten == own.whiten else None
+    scene = replace(scene, dims=None if dims == "full" else dims, whiten=whiten)
     if pool is None and scene_width(encoder.config, scene) > MAX_SIZE:
         scene = Readout(layer=scene.layer, mel=scene.mel, pool="mean", hop_ms=scene.hop_ms)
     if hop_ms is None and encoder.config.model.patch_frames == 16:

@@ -22,6 +22,8 @@ ENGINE_PRECISIONS = (
 
 DIMS_HELP = "length of a vector: the first N numbers of the checkpoint's projection, see maeast project; or full"
 """The values of --dims."""
+WHITEN_HELP = "whether vectors are whitened, as the checkpoint stores it for its readout, see maeast project"
+"""The meaning of --whiten."""
 
 
 class UsageError(ValueError):
@@ -127,6 +129,7 @@ def add_readout_options(parser: argparse.ArgumentParser, dims: str = DIMS_HELP) 
     parser.add_argument("--pool", help=f"how to pool over time for one vector per clip: {', '.join(get_args(Pool))}")
     parser.add_argument("--hop-ms", help="distance of time steps: native, or 40 for patch models")
     parser.add_argument("--dims", metavar="N", help=dims)
+    parser.add_argument("--whiten", action=argparse.BooleanOptionalAction, help=WHITEN_HELP)
 
 
 def add_window_options(parser: argparse.ArgumentParser) -> None:
@@ -220,22 +223,30 @@ def readouts_from(args: argparse.Namespace, default: Readout) -> list[Readout]:
         Readout(layer=layer, mel=mel, pool=pool, hop_ms=hop)
         for layer, mel, pool, hop in itertools.product(layers, mels, pools, hops)
     ]
-    if args.dims is None:
-        readouts = [readout.with_dims_of(default) for readout in readouts]
-    else:
-        lengths = [parse_dims(text) for text in args.dims.split(",")]
-        readouts = [replace(readout, dims=dims) for readout, dims in itertools.product(readouts, lengths)]
+    lengths = [None] if args.dims is None else args.dims.split(",")
+    readouts = [
+        _projected(readout, default, dims, args.whiten) for readout, dims in itertools.product(readouts, lengths)
+    ]
     return list(dict.fromkeys(readouts))
+
+
+def _projected(readout: Readout, default: Readout, dims: str | None, whiten: bool | None) -> Readout:
+    """A readout with the values of --dims and --whiten; None: the checkpoint's, if the readout is its own otherwise."""
+    own = readout.with_projection_of(default)
+    whiten = own.whiten if whiten is None else whiten
+    if dims is not None:
+        return replace(readout, dims=parse_dims(dims), whiten=whiten)
+    return replace(readout, dims=own.dims if whiten == own.whiten else None, whiten=whiten)
 
 
 def readout_from(args: argparse.Namespace, default: Readout) -> Readout:
     """Return the checkpoint's readout with the options that were given on the command line.
 
-    Without --dims it keeps the checkpoint's own dims if no other option changes it, since a projection belongs to one
-    readout. Where a command has --kind frames, there is no projection.
+    Without --dims and --whiten it keeps the checkpoint's own if no other option changes it, since a projection belongs
+    to one readout. Where a command has --kind frames, there is none.
 
     Raises:
-        UsageError: an option has another value, or --dims goes with --kind frames.
+        UsageError: an option has another value, or --dims or --whiten goes with --kind frames.
     """
     readout = Readout(
         layer=default.layer if args.layer is None else parse_layer(args.layer),
@@ -243,10 +254,10 @@ def readout_from(args: argparse.Namespace, default: Readout) -> Readout:
         pool=args.pool or default.pool,
         hop_ms=default.hop_ms if args.hop_ms is None else parse_hop(args.hop_ms),
     )
-    of_frames = getattr(args, "kind", "scene") == "frames"
-    if args.dims is None:
-        return readout if of_frames else readout.with_dims_of(default)
-    dims = parse_dims(args.dims)
-    if dims is not None and of_frames:
-        raise UsageError("--dims goes with --kind scene: a projection is one of vectors that were pooled over time")
-    return replace(readout, dims=dims)
+    whiten = getattr(args, "whiten", None)
+    if getattr(args, "kind", "scene") == "scene":
+        return _projected(readout, default, args.dims, whiten)
+    if whiten or (args.dims is not None and parse_dims(args.dims) is not None):
+        option = "--whiten" if whiten else "--dims"
+        raise UsageError(f"{option} goes with --kind scene: a projection is one of vectors that were pooled over time")
+    return readout

@@ -20,7 +20,8 @@ def fingerprint(model: "Encoder | Identity", *readouts: Readout) -> str:
 
     Args:
         model: The encoder, or what is known of it without torch.
-        readouts: What the results are read by; if one of them has dims, the hash is also one of the projection.
+        readouts: What the results are read by; if one of them whitens or has dims, the hash is also one of the
+            projection.
     """
     if isinstance(model, Identity):
         digest = model.fingerprint
@@ -28,7 +29,7 @@ def fingerprint(model: "Encoder | Identity", *readouts: Readout) -> str:
         state = sorted(model.network.state_dict().items())
         tensors = ((name, value.detach().cpu().contiguous().numpy()) for name, value in state)
         digest = fingerprint_of(model.config, tensors)
-    return digest if all(readout.dims is None for readout in readouts) else _projected(digest, model)
+    return _projected(digest, model) if any(readout.projected for readout in readouts) else digest
 
 
 def has_fingerprint(model: "Encoder | Identity", digest: object) -> bool:

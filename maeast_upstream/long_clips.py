@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from maeast_upstream.batching import StepChunk, combine
-from maeast_upstream.checkpoint.projection import Projection, check_dims
+from maeast_upstream.checkpoint.projection import Projection, check_projected
+from maeast_upstream.checkpoint.whitening import ARRAYS as WHITENING_ARRAYS
 from maeast_upstream.checks import quote
 from maeast_upstream.device import to_device
 from maeast_upstream.inference import BatchEncoder
@@ -23,35 +24,49 @@ class SpanEncoder(BatchEncoder):
     """A `BatchEncoder` with what readouts need of it, for clips that are longer than ``max_seconds``."""
 
     projection: Projection | None = None
-    """What scene embeddings of readouts with dims are projected by; `use_projection` changes it."""
+    """What scene embeddings are whitened or projected by, if their readout says so; `use_projection` changes it."""
     _projection_rows: Tensor | None
 
     def use_projection(self, projection: Projection | None) -> None:
-        """Project by this from now on; None for no projection. `load_model` calls it.
+        """Whiten or project by this from now on; None for no projection. `load_model` calls it.
 
         Raises:
-            ValueError: It is not one of this network, or the config's readout has dims that it cannot give.
+            ValueError: It is not one of this network, or the config's readout needs another one.
         """
         if projection is not None:
             projection.check(self.config)
-        check_dims(self.config.readout, projection)
+        check_projected(self.config.readout, projection)
         self.projection = projection
-        rows = None if projection is None else torch.from_numpy(projection.rows).to(self.device)
-        self.register_buffer("_projection_rows", rows, persistent=False)  # not one of the weights, but on their device
+        arrays = {"_projection_rows": None if projection is None else projection.rows}
+        whitening = None if projection is None else projection.whitening
+        arrays |= {f"_whitening_{name}": getattr(whitening, name, None) for name in WHITENING_ARRAYS}
+        for name, array in arrays.items():  # not weights, but on their device
+            tensor = None if array is None else torch.from_numpy(array).to(self.device)
+            self.register_buffer(name, tensor, persistent=False)
 
     def project(self, pooled: Tensor, readout: Readout) -> Tensor:
-        """Return scene embeddings of a readout: (..., C) pooled statistics as they are, or projected to (..., dims).
+        """Return scene embeddings of a readout: (..., C) pooled statistics, whitened and projected if it says so.
 
         All of this package go through here. In float64, so that a clip's result does not depend on the others'.
+
+        Returns:
+            (..., C), or (..., dims).
         """
-        if readout.dims is None:
+        if not readout.projected:
             return pooled
-        check_dims(readout, self.projection)
-        assert self._projection_rows is not None
-        return (pooled.double() @ self._projection_rows[: readout.dims].double().T).float()
+        check_projected(readout, self.projection)
+        values = pooled.double()
+        if readout.whiten:
+            mean, weights, groups, numbers = (getattr(self, f"_whitening_{name}").double() for name in WHITENING_ARRAYS)
+            scaled = ((values - mean) * weights).reshape(*values.shape[:-1], len(groups), len(numbers))
+            values = (groups @ scaled @ numbers).flatten(-2)
+        if readout.dims is not None:
+            assert self._projection_rows is not None
+            values = values @ self._projection_rows[: readout.dims].double().T
+        return values.float()
 
     def check_readout(self, readout: Readout) -> None:
-        """Raise ValueError if there is no such layer or hop, or no projection that gives the readout's dims."""
+        """Raise ValueError if there is no such layer or hop, or the checkpoint stores no projection that it needs."""
         self.needs_of([readout])
 
     def kept_layers(self, layers: int | Sequence[int] | None) -> list[int]:
@@ -83,7 +98,7 @@ class SpanEncoder(BatchEncoder):
         if len({readout.hop_ms for readout in readouts}) != 1:
             raise ValueError(f"readouts of one pass share hop_ms, got {[readout.hop_ms for readout in readouts]}")
         for readout in readouts:
-            check_dims(readout, self.projection)
+            check_projected(readout, self.projection)
         layers = [layer for readout in readouts for layer in readout.layers(self.config.model.depth)]
         return self.kept_layers(layers), self.grid(readouts[0].hop_ms)
 

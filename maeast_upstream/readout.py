@@ -28,8 +28,11 @@ class Readout:
     hop_ms: float | None = None
     """Distance of time steps: None for the model's own; 40 for patch models."""
     dims: int | None = None
-    """Length of the vector: so many numbers of the projection that the checkpoint stores for this readout; None for the
-    pooled statistics themselves. Time steps are never projected."""
+    """Length of the vector: so many principal components of the projection that the checkpoint stores for this readout;
+    None for all numbers. Time steps are never projected."""
+    whiten: bool = False
+    """Whether the pooled statistics are whitened, by what the checkpoint stores for this readout, see
+    `maeast_upstream.checkpoint.whitening`. Time steps never are."""
 
     def __post_init__(self) -> None:
         # to Python True is the number 1
@@ -38,6 +41,8 @@ class Readout:
         if isinstance(self.layer, int) and self.layer < 1:
             raise ValueError(f"layers are counted from 1, got layer {quote(self.layer)}")
         check_numbers(self, dims=(1, MAX_DIMS))
+        if type(self.whiten) is not bool:
+            raise ValueError(f"whiten must be true or false, got {quote(self.whiten)}")
         if self.mel not in ("concat", "mean"):
             raise ValueError(f"mel must be concat or mean, got {quote(self.mel)}")
         if self.pool not in ("mean", "mean_max", "mean_std"):
@@ -51,10 +56,10 @@ class Readout:
 
     @property
     def full(self) -> "Readout":
-        """This readout without a projection."""
-        return replace(self, dims=None)
+        """The pooled statistics of this readout themselves: not whitened, without a projection."""
+        return replace(self, dims=None, whiten=False)
 
-    def with_dims_of(self, default: "Readout") -> "Readout":
+    def with_projection_of(self, default: "Readout") -> "Readout":
         """Return the default if this is its readout, otherwise this one in full: a projection belongs to one readout.
 
         Args:
@@ -62,16 +67,23 @@ class Readout:
         """
         return default if self.full == default.full else self.full
 
+    @property
+    def projected(self) -> bool:
+        """Whether it needs what the checkpoint stores for it: a whitening, or a projection to fewer numbers."""
+        return self.whiten or self.dims is not None
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; without a projection there is no ``dims``, which earlier versions do not know."""
-        return {name: value for name, value in asdict(self).items() if name != "dims" or value is not None}
+        """Return plain data for JSON, without ``dims`` and ``whiten`` if unused, which earlier versions do not know."""
+        unused = {"dims": None, "whiten": False}
+        return {name: value for name, value in asdict(self).items() if name not in unused or value != unused[name]}
 
 
 def describe(readout: Readout) -> str:
     """Describe a readout in words."""
     hop = "native" if readout.hop_ms is None else f"{readout.hop_ms:g} ms"
     dims = "" if readout.dims is None else f", dims {readout.dims}"
-    return f"layer {readout.layer}, mel {readout.mel}, pool {readout.pool}, hop {hop}{dims}"
+    white = ", whitened" if readout.whiten else ""
+    return f"layer {readout.layer}, mel {readout.mel}, pool {readout.pool}, hop {hop}{white}{dims}"
 
 
 def fold_mel(tokens: "Tensor", mel_patches: int, mel: Mel) -> "Tensor":

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maeast_upstream.checkpoint import fit_projection
+from maeast_upstream.checkpoint import Projection, fit_projection, fit_whitening
 from maeast_upstream.config import scene_width
 from maeast_upstream.readout import Readout
 
@@ -18,3 +18,10 @@ def projection_of(config, readout=None, dims=20, seed=0):
     readout = readout or Readout()
     vectors = random_vectors(scene_width(config, readout), seed=seed)
     return fit_projection([vectors], readout, dims)[0]
+
+
+def whitening_of(config, readout=None, seed=0):
+    """A projection that only whitens."""
+    readout = readout or Readout()
+    vectors = random_vectors(scene_width(config, readout), seed=seed)
+    return Projection.whitening_only(fit_whitening([vectors], config.model.embed_dim), readout)

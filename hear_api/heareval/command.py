@@ -141,7 +141,7 @@ def settings_from(args: argparse.Namespace) -> KitSettings:
     options: dict[str, Any] = {"layer": None if args.layer is None else parse_layer(args.layer)}
     options |= {"mel": args.mel, "pool": args.pool, "precision": args.precision}
     options |= {"hop_ms": None if args.hop_ms is None else parse_hop(args.hop_ms) or "native"}
-    options |= {"dims": None if args.dims is None else parse_dims(args.dims) or "full"}
+    options |= {"dims": None if args.dims is None else parse_dims(args.dims) or "full", "whiten": args.whiten}
     return KitSettings(
         checkpoint=None if args.checkpoint is None else resolve(args.checkpoint).resolve(),
         options={name: value for name, value in options.items() if value is not None},

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from maeast_upstream.checkpoint.places import BUNDLED, resolve
     from maeast_upstream.checkpoint.projection import PROJECTION_NAME, Projection, fit_projection
     from maeast_upstream.checkpoint.publishing import card_for_copy, card_of, edited_on_hub
+    from maeast_upstream.checkpoint.whitening import Whitening, fit_whitening
 
 __all__ = [
     "BUNDLED",
@@ -29,10 +30,12 @@ __all__ = [
     "Card",
     "Loaded",
     "Projection",
+    "Whitening",
     "card_for_copy",
     "card_of",
     "edited_on_hub",
     "fit_projection",
+    "fit_whitening",
     "package_version",
     "read",
     "read_config",
@@ -51,5 +54,6 @@ _MODULES = {
     "places": ("BUNDLED", "resolve"),
     "projection": ("PROJECTION_NAME", "Projection", "fit_projection"),
     "publishing": ("card_for_copy", "card_of", "edited_on_hub"),
+    "whitening": ("Whitening", "fit_whitening"),
 }
 __getattr__ = lazily(__name__, {name: f"{module}:{name}" for module, names in _MODULES.items() for name in names})

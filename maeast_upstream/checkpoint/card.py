@@ -283,14 +283,17 @@ def _readout(config: EncoderConfig, projection: Projection | None) -> str:
         "pooled over time": f"`{readout.pool}`",
         "time steps every": f"{readout.hop_ms or native:g} ms",
         "dimensions": f"{step_width(config, readout):,} of a time step, {scene_width(config, readout.full):,} of a clip"
+        + (", whitened" if readout.whiten else "")
         + (f", projected to {readout.dims}" if readout.dims else ""),
     }
     if projection is not None:
         most, which = projection.shape[0], projection.readout
-        rows["projection"] = (
-            f"`{PROJECTION_NAME}`: vectors of N numbers, N from 1 to {most}, with `--dims N` or `Readout(dims=N)`"
-            + ("" if which == readout.full else f", for the readout {_plain(describe(which))}")
-        )
+        offers = ["whitened vectors, with `--whiten` or `Readout(whiten=True)`"] if projection.whitening else []
+        if most:
+            offers.append(f"vectors of N numbers, N from 1 to {most}, with `--dims N` or `Readout(dims=N)`")
+        same = which == dataclasses.replace(readout, dims=None)
+        where = "" if same else f", for the readout {_plain(describe(which))}"
+        rows["projection"] = f"`{PROJECTION_NAME}`: {'; '.join(offers)}{where}"
     return f"## Readout\n\nWhat a vector is made of, unless `embed` is given another one:\n\n{_table(rows)}"
 
 

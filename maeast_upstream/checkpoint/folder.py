@@ -45,7 +45,7 @@ class Loaded:
     state: dict[str, Tensor]
     """The weights of the network, float32, on the CPU."""
     projection: Projection | None = None
-    """What scene embeddings of a readout with dims are projected by; only a folder may hold one."""
+    """What scene embeddings are whitened or projected by; only a folder may hold one."""
 
 
 def package_version() -> str:
@@ -92,7 +92,7 @@ def save_folder(
         config: Becomes config.json.
         dtype: The type of the stored weights; float16 halves the file.
         card: The text of its model card, see `maeast_upstream.checkpoint.card`; None for none.
-        projection: Fitted for these weights. Without one the readout that is written has no dims.
+        projection: Fitted for these weights. Without one the readout that is written has no dims and does not whiten.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     save_state(folder, state, config, dtype, card, projection)

@@ -279,7 +279,8 @@ def check_arrays(classifier: Classifier) -> None:
 
 def readout_of(value: Any) -> Readout:
     """Return the readout of a JSON value, in which ``dims`` may be missing; ValueError for anything else."""
-    return Readout(**mapped("readout", {"dims": None, **value} if isinstance(value, dict) else value, Readout))
+    later = {"dims": None, "whiten": False}
+    return Readout(**mapped("readout", later | value if isinstance(value, dict) else value, Readout))
 
 
 def windows_from(value: Any) -> "Windows | None":

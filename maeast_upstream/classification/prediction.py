@@ -166,9 +166,10 @@ def open_table(classifier: Classifier, path: Path) -> EmbeddingTable:
     if origin is None:
         raise ValueError(f"{path}: does not say which checkpoint made it; expected a table that maeast embed wrote")
     layers = [layer for layer, readout in origin.readouts.items() if readout == classifier.readout]
-    # where dims differ, the fingerprints of the same checkpoint do, too
-    same_dims = {readout.dims for readout in origin.readouts.values()} == {classifier.readout.dims}
-    if same_dims and origin.fingerprint != classifier.fingerprint:
+    # where dims or whitening differ, the fingerprints of the same checkpoint do, too
+    own = (classifier.readout.dims, classifier.readout.whiten)
+    same = {(readout.dims, readout.whiten) for readout in origin.readouts.values()} == {own}
+    if same and origin.fingerprint != classifier.fingerprint:
         raise ValueError(
             f"{path}: made with another checkpoint, {origin.checkpoint}; the classifier was fitted with "
             f"{classifier.checkpoint}: embed the audio with that one"
@@ -185,4 +186,5 @@ def readout_options(readout: Readout) -> str:
     """Return a readout as options of ``maeast embed``."""
     hop = "native" if readout.hop_ms is None else f"{readout.hop_ms:g}"
     dims = "" if readout.dims is None else f" --dims {readout.dims}"
-    return f"--layer {readout.layer} --mel {readout.mel} --pool {readout.pool} --hop-ms {hop}{dims}"
+    white = " --whiten" if readout.whiten else " --no-whiten"
+    return f"--layer {readout.layer} --mel {readout.mel} --pool {readout.pool} --hop-ms {hop}{white}{dims}"

@@ -67,7 +67,9 @@ def build_parser() -> Parser:
         "--removable", type=Path, metavar="FILE", help="list of the files that hold nothing but copies, one per line"
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.99, help="smallest cosine of near-duplicates, from -1 to 1; default 0.99"
+        "--threshold",
+        type=float,
+        help="smallest cosine of near-duplicates, from -1 to 1; default: 0.99, or 0.9 if the vectors are whitened",
     )
     parser.add_argument(
         "--compare",

@@ -60,9 +60,11 @@ def main(argv: Sequence[str]) -> int:
         refuse_vectors(spec, output)
         for readout in spec.readouts:
             encoder.check_readout(readout)
+        if spec.readouts[0].whiten:
+            say("the vectors are whitened; --no-whiten gives the statistics themselves")
         if spec.readouts[0].dims is not None:
             say(f"the checkpoint's projection gives vectors of {spec.readouts[0].dims} numbers")
-        elif spec.dims is not None and encoder.projection is not None:
+        elif spec.dims is not None and encoder.projection is not None and encoder.projection.shape[0]:
             stored, of = encoder.projection.shape[0], describe(encoder.projection.readout)
             say(
                 f"the checkpoint's projection, of {stored} numbers for {of}, cannot give {spec.dims} for this readout: "
@@ -123,10 +125,11 @@ def spec_from(args: argparse.Namespace, model: "Encoder | Identity") -> "Embeddi
     default = model.config.readout
     layers = [parse_layer(text) for text in (args.layer or str(default.layer)).split(",")]
     full = readout_from(argparse.Namespace(**{**vars(args), "layer": None, "dims": "full"}), default)
-    readouts = [replace(full, layer=layer) for layer in layers]
+    several = len(layers) > 1 and args.whiten is None
+    readouts = [replace(full, layer=layer, whiten=full.whiten and not several) for layer in layers]
     dims = None if args.dims is None else parse_dims(args.dims)
     if args.dims is None and args.kind == "scene" and len(readouts) == 1:
-        readouts = [readouts[0].with_dims_of(default)]
+        readouts = [readout_from(args, default)]
     elif dims is not None and args.kind == "scene" and has_projection(model, readouts, dims):
         readouts, dims = [replace(readouts[0], dims=dims)], None
     return EmbeddingSpec(

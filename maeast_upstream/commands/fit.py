@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # imported when they are needed, so that --help does not impo
 
 PICTURE_NAME, LEFT_OUT_NAME = "confusion.png", "left_out.tsv"
 MAX_SHOWN_ERRORS = 5
-OF_READOUT = ("mel", "pool", "hop_ms", "dims")
+OF_READOUT = ("mel", "pool", "hop_ms", "dims", "whiten")
 OF_EMBEDDING = ("checkpoint", "device", *OF_READOUT, "window", "overlap", "engine", "precision", "workers")
 """Options that say how clips are embedded, which a table of embeddings has settled."""
 

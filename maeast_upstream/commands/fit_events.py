@@ -31,7 +31,7 @@ def fit_events(args: argparse.Namespace) -> int:
         UsageError: An option does not go with events.
         ValueError: As in `train_on_events`.
     """
-    for option in ("multi_label", "balance", "pool", "hop_ms", "dims"):
+    for option in ("multi_label", "balance", "pool", "hop_ms", "dims", "whiten"):
         if getattr(args, option):
             raise UsageError(f"--{option.replace('_', '-')} does not go with events; --clips takes rows as clips")
     from maeast_upstream.data.audio_length import seconds_of

@@ -35,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"{section:<16}{printable(line)}")
     if loaded.projection is not None:
         rows, width = loaded.projection.shape
-        print(f"projection      {rows} of {width} dimensions, for {describe(loaded.projection.readout)}")
+        white = "" if loaded.projection.whitening is None else "whitening, "
+        print(f"projection      {white}{rows} of {width} dimensions, for {describe(loaded.projection.readout)}")
     for card in [path / name for name in CARD_NAMES if (path / name).is_file()][:1]:
         _, body = read_card(read_text(card))
         print("\n" + "\n".join(map(printable, body.strip().splitlines())))

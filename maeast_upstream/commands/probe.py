@@ -19,6 +19,7 @@ from maeast_upstream.arguments import (
     readouts_from,
 )
 from maeast_upstream.cli import ExitStatus
+from maeast_upstream.progress import say
 
 if TYPE_CHECKING:  # imported when they are needed, so that --help does not import torch
     from maeast_upstream.encoder import Encoder
@@ -200,7 +201,7 @@ def features_from(args: argparse.Namespace) -> dict[str, str | None]:
     if MODEL not in features and args.per_layer:
         raise UsageError("--per-layer needs --features model")
     if MODEL not in features and RANDOM not in features:
-        for option in ("checkpoint", "layer", "mel", "pool", "hop_ms", "dims"):
+        for option in ("checkpoint", "layer", "mel", "pool", "hop_ms", "dims", "whiten"):
             if getattr(args, option) is not None:
                 raise UsageError(f"--{option.replace('_', '-')} applies to --features model and random only")
     return features
@@ -256,8 +257,11 @@ def scorers_from(
             name, runs = next(iter(encoders.items()))
             if any(readout.dims for readout in readouts[name]):
                 raise ValueError("random weights have no projection: give --dims full, or leave random out")
+            if any(readout.whiten for readout in readouts[name]):
+                say("random weights have no whitening: their vectors are the statistics themselves")
+            plain = list(dict.fromkeys(readout.full for readout in readouts[name]))
             networks = [randomized(runs[0], args.seed + number) for number in range(args.seeds)]
-            columns.append((RANDOM_WEIGHTS, partial(score_encoders, RANDOM_WEIGHTS, networks, readouts[name])))
+            columns.append((RANDOM_WEIGHTS, partial(score_encoders, RANDOM_WEIGHTS, networks, plain)))
         else:
             columns += [(name, partial(score_encoders, name, runs, readouts[name])) for name, runs in encoders.items()]
     refuse_equal_names([name for name, _ in columns])

@@ -1,7 +1,8 @@
-"""``maeast project``: fits a projection to shorter vectors on a table of embeddings; the checkpoint stores it."""
+"""``maeast project``: fits shorter or whitened vectors on a table of embeddings; the checkpoint stores the result."""
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,12 @@ SHOWN_DIMS = (16, 32, 64, 128, 256, 512)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fit principal components on a table of embeddings, and store them in the checkpoint that made it."""
+    """Fit principal components or a whitening on a table of embeddings, and store it in the checkpoint that made it."""
     args = build_parser().parse_args(argv)
     if args.half and args.out is None:
         raise UsageError("--half goes with -o FOLDER, whose weights it is about")
+    if args.whiten and args.dims is not None:
+        raise UsageError("--dims goes without --whiten; for both embed again with --whiten, and project that table")
     from maeast_upstream import checkpoint
     from maeast_upstream.data.embeddings import EmbeddingTable
 
@@ -32,10 +35,19 @@ def main(argv: Sequence[str]) -> int:
     readout = readout_of(table)
     place = checked_place(args, table, readout)
     loaded = checkpoint.read(place)
-    dims = args.dims if args.dims is not None else min(MAX_DIMS, table.dimensions, table.rows - 1)
-    refuse_dims(dims, readout, table, loaded)
-    say(f"fitting {dims} components on {table.rows} vectors of {table.dimensions} numbers: {describe(readout)}")
-    projection, shares = checkpoint.fit_projection((block.vectors for block in table.blocks()), readout, dims)
+    vectors = (block.vectors for block in table.blocks())
+    if args.whiten:
+        refuse_whitening(readout, table, loaded)
+        say(f"fitting a whitening on {table.rows} vectors of {table.dimensions} numbers: {describe(readout)}")
+        fitted = checkpoint.fit_whitening(vectors, loaded.config.model.embed_dim)
+        projection, lines, option = checkpoint.Projection.whitening_only(fitted, readout), [], "--whiten"
+    else:
+        dims = args.dims if args.dims is not None else min(MAX_DIMS, table.dimensions, table.rows - 1)
+        refuse_dims(dims, readout, table, loaded)
+        say(f"fitting {dims} components on {table.rows} vectors of {table.dimensions} numbers: {describe(readout)}")
+        whitening = loaded.projection.whitening if loaded.projection and readout.whiten else None
+        projection, shares = checkpoint.fit_projection(vectors, readout, dims, whitening)
+        lines, option = report(projection, shares), f"--dims {dims}"
     projection.check(loaded.config)
     if args.out is None:
         add_projection(place, loaded, projection)
@@ -45,9 +57,12 @@ def main(argv: Sequence[str]) -> int:
         dtype = torch.float16 if args.half else torch.float32
         card = checkpoint.card_for_copy(place, loaded, args.out.resolve().name, projection)
         checkpoint.save_state(args.out, loaded.state, loaded.config, dtype, card, projection)
-    print(report(projection, shares))
     out = args.out or place
-    print(f"wrote {out / checkpoint.PROJECTION_NAME}: try maeast embed FOLDER --checkpoint {out} --dims {dims} -o OUT")
+    for line in [
+        *lines,
+        f"wrote {out / checkpoint.PROJECTION_NAME}: try maeast embed FOLDER --checkpoint {out} {option} -o OUT",
+    ]:
+        print(line)
     return ExitStatus.DONE
 
 
@@ -56,8 +71,8 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="maeast project",
         description=f"{main.__doc__} With it, --dims N of the other commands gives vectors of N numbers, as "
-        "Readout(dims=N) does in Python. The table should be of audio like that which is embedded later, and have "
-        "several times as many rows as there are components.",
+        "Readout(dims=N) does in Python, or --whiten whitened ones, as Readout(whiten=True) does. The table should be "
+        "of audio like that which is embedded later, and have several times as many rows as there are components.",
     )
     parser.add_argument(
         "table",
@@ -70,6 +85,12 @@ def build_parser() -> Parser:
         metavar="K",
         help=f"number of components; the first N of them serve any N up to it; default: {MAX_DIMS}, or fewer where the "
         "vectors are shorter or the rows fewer",
+    )
+    parser.add_argument(
+        "--whiten",
+        action="store_true",
+        help="fit a whitening, after which the numbers of a vector vary alike and are little correlated, in place of "
+        "components; the table has vectors that are not whitened",
     )
     parser.add_argument(
         "--checkpoint",
@@ -129,6 +150,20 @@ def checked_place(args: argparse.Namespace, table: "EmbeddingTable", readout: Re
     return place
 
 
+def refuse_whitening(readout: Readout, table: "EmbeddingTable", loaded: "Loaded") -> None:
+    """Raise ValueError if a table is of whitened vectors, or the checkpoint's own readout needs another projection."""
+    if readout.whiten:
+        raise ValueError(f"{table.path}: its vectors are whitened already; expected others: embed with --no-whiten")
+    token_width = loaded.config.model.embed_dim
+    if table.rows <= token_width:
+        raise ValueError(f"{table.path}: {table.rows} rows, too few for a whitening; expected more than {token_width}")
+    own = loaded.config.readout
+    if own.projected and own != replace(readout, whiten=True):
+        raise ValueError(
+            f"the checkpoint's own readout is {describe(own)}, which a whitening for {describe(readout)} cannot give"
+        )
+
+
 def refuse_dims(dims: int, readout: Readout, table: "EmbeddingTable", loaded: "Loaded") -> None:
     """Raise ValueError if a table cannot give so many components, or the checkpoint's own readout needs others."""
     if not 1 <= dims <= min(MAX_DIMS, table.dimensions):
@@ -136,7 +171,7 @@ def refuse_dims(dims: int, readout: Readout, table: "EmbeddingTable", loaded: "L
     if table.rows <= dims:
         raise ValueError(f"{table.path}: {table.rows} rows, too few for {dims} components; embed more audio")
     own = loaded.config.readout
-    if own.dims is not None and own.full != readout:
+    if own.projected and replace(own, dims=None) != readout:
         raise ValueError(
             f"the checkpoint's own readout is {describe(own)}: its projection cannot be one for {describe(readout)}"
         )
@@ -158,9 +193,9 @@ def add_projection(folder: Path, loaded: "Loaded", projection: "Projection") -> 
             part.write_text(card, encoding="utf-8")
 
 
-def report(projection: "Projection", shares: "np.ndarray") -> str:
+def report(projection: "Projection", shares: "np.ndarray") -> list[str]:
     """Return lines for people: the share of the squared length of the vectors, by number of dimensions."""
     count, width = projection.shape
     shown = [*(dims for dims in SHOWN_DIMS if dims < count), count]
     lines = [f"{dims:>10}  {100 * shares[dims - 1]:8.2f} %" for dims in shown]
-    return "\n".join([f"dimensions  share of the squared length of {width}", *lines])
+    return [f"dimensions  share of the squared length of {width}", *lines]

@@ -304,7 +304,7 @@ class FineTuning:
             )
             config = dataclasses.replace(config, provenance=provenance)
             card = checkpoint.Card(results={f"{self.labelled_set.name}, test": round(score.test, 1)})
-        projection = None if self.model.readout.dims is None else encoder.projection
+        projection = encoder.projection if self.model.readout.projected else None
         text = checkpoint.card_of(encoder.network, config, self.labelled_set.name, card, projection)
         checkpoint.save_folder(self.folder / ENCODER_NAME, encoder.network, config, card=text, projection=projection)
 

@@ -46,8 +46,11 @@ class EmbeddingSpec:
             raise ValueError("windows go with kind scene: frames has a row per time step already")
         if self.vectors not in get_args(VectorType):
             raise ValueError(f"vectors must be {', '.join(get_args(VectorType))}, got {self.vectors!r}")
-        if self.kind == "frames" and any(readout.dims for readout in self.readouts):
-            raise ValueError("dims goes with kind scene: a projection is one of vectors that were pooled over time")
+        if self.kind == "frames" and any(readout.projected for readout in self.readouts):
+            option = "whiten" if any(readout.whiten for readout in self.readouts) else "dims"
+            raise ValueError(
+                f"{option} goes with kind scene: a projection is one of vectors that were pooled over time"
+            )
         if self.dims is not None and (self.kind != "scene" or len(self.readouts) > 1):
             raise ValueError("dims goes with kind scene and a single layer, whose principal components are found")
         if len({readout.layer for readout in self.readouts}) != len(self.readouts) or not self.readouts:

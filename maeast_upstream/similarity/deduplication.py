@@ -18,8 +18,9 @@ from maeast_upstream.similarity.groups import Groups
 from maeast_upstream.similarity.pairs import Pairs, SimilarPairs
 from maeast_upstream.similarity.unit_rows import unit_rows
 
-THRESHOLD = 0.99
-"""Cosine from which clips count as near-duplicates; docs/search.md shows why."""
+THRESHOLD, WHITENED_THRESHOLD = 0.99, 0.9
+"""Cosine from which clips count as near-duplicates, of vectors as they are and of whitened ones; docs/search.md shows
+why."""
 SHOWN_PAIRS = 5
 Compare = Literal["both", "bytes", "vectors"]
 
@@ -79,7 +80,7 @@ class Duplicates:
 
 def duplicates(
     table: str | Path | EmbeddingTable | Embeddings,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     compare: Compare = "both",
     folder: str | Path | None = None,
 ) -> Duplicates:
@@ -91,7 +92,8 @@ def duplicates(
 
     Args:
         table: A table of scene embeddings, its path, or its rows.
-        threshold: The smallest cosine of near-duplicates, from -1 to 1.
+        threshold: The smallest cosine of near-duplicates, from -1 to 1; None for `WHITENED_THRESHOLD` if the vectors
+            are whitened, and otherwise `THRESHOLD`.
         compare: The "bytes" of files, the "vectors", or "both".
         folder: Where relative paths of the table start; None for the folder that the table names, or the current one.
 
@@ -100,6 +102,9 @@ def duplicates(
             folder does not exist, or bytes are to be compared and no file is found.
         OSError: There is no room for the vectors of a large table in the folder of temporary files.
     """
+    if not isinstance(table, Embeddings | EmbeddingTable):
+        table = EmbeddingTable(table)
+    threshold = default_threshold(table) if threshold is None else threshold
     check_threshold(threshold)
     if compare not in get_args(Compare):
         raise ValueError(f"compare must be {', '.join(get_args(Compare))}, got {compare!r}")
@@ -135,6 +140,12 @@ def duplicates(
     )
 
 
+def default_threshold(table: EmbeddingTable | Embeddings) -> float:
+    """The threshold for vectors of a table; for rows without a table, `THRESHOLD`."""
+    readout = table.readout if isinstance(table, EmbeddingTable) else None
+    return WHITENED_THRESHOLD if readout is not None and readout.whiten else THRESHOLD
+
+
 def check_threshold(threshold: float) -> None:
     """Raise ValueError unless a threshold is one of cosines."""
     check_number("threshold", threshold)
@@ -142,7 +153,7 @@ def check_threshold(threshold: float) -> None:
         raise ValueError(f"a threshold is a cosine, from -1 to 1, got {threshold:g}")
 
 
-def _read(table: str | Path | EmbeddingTable | Embeddings, folder: str | Path | None) -> tuple[Clips, np.ndarray]:
+def _read(table: EmbeddingTable | Embeddings, folder: str | Path | None) -> tuple[Clips, np.ndarray]:
     """Return the clips of a table and their vectors at length 1."""
     if isinstance(table, Embeddings):
         root = table.root
@@ -150,9 +161,8 @@ def _read(table: str | Path | EmbeddingTable | Embeddings, folder: str | Path | 
         if not np.isfinite(table.vectors).all():
             raise ValueError("NaN or infinite values in the embeddings")
     else:
-        opened = table if isinstance(table, EmbeddingTable) else EmbeddingTable(table)
-        root = opened.root
-        rows, dimensions, name, blocks = opened.rows, opened.dimensions, f"{opened.path}: ", opened.blocks()
+        root = table.root
+        rows, dimensions, name, blocks = table.rows, table.dimensions, f"{table.path}: ", table.blocks()
     if rows < 2:
         raise ValueError(f"{name}{counted(rows, 'embedding')}; expected at least 2 to compare")
     clips = Clips(str(root or "." if folder is None else folder))

@@ -36,7 +36,8 @@ def test_a_vector_with_dims_is_the_projected_full_one(encoder, clips):
         short = encoder.embed(clips, readout=replace(RICH, dims=dims))
         assert short.dtype == torch.float32
         assert torch.equal(short, plain(encoder, full, dims).float())
-    assert torch.equal(encoder(clips[:1], readout=replace(RICH, dims=7)), short[:1])
+    alone = encoder(clips[:1], readout=replace(RICH, dims=7))  # products of other sizes may round otherwise
+    torch.testing.assert_close(alone, short[:1], atol=1e-5, rtol=1e-5)
     assert torch.equal(encoder.embed(clips, readout=replace(RICH, dims=20))[:, :7], short)
 
 

@@ -83,9 +83,9 @@ def test_without_dims_a_readout_is_stored_as_before_there_were_any():
 
 def test_dims_are_the_own_readout_s_only():
     own = Readout(layer="mean", dims=8)
-    assert Readout(layer="mean").with_dims_of(own) == own
-    assert Readout(layer="mean", dims=9).with_dims_of(own) == own
-    assert Readout(layer=3, dims=9).with_dims_of(own) == Readout(layer=3)
+    assert Readout(layer="mean").with_projection_of(own) == own
+    assert Readout(layer="mean", dims=9).with_projection_of(own) == own
+    assert Readout(layer=3, dims=9).with_projection_of(own) == Readout(layer=3)
 
 
 @pytest.mark.parametrize("dims", [0, -1, 513, True, 2.0, "8"])

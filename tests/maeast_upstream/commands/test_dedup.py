@@ -10,7 +10,7 @@ from map_tables import write_table
 
 from maeast_upstream import cli
 from maeast_upstream.commands.dedup import build_parser
-from maeast_upstream.similarity.deduplication import THRESHOLD
+from maeast_upstream.similarity.deduplication import THRESHOLD, WHITENED_THRESHOLD
 
 FAR = np.eye(8, dtype=np.float32)
 
@@ -121,5 +121,7 @@ def test_dedup_refuses_other_tables(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_default_threshold_is_that_of_python():
-    assert build_parser().parse_args(["t.parquet"]).threshold == THRESHOLD
+def test_the_help_names_the_default_thresholds():
+    assert f"{THRESHOLD}, or {WHITENED_THRESHOLD} if the vectors are whitened" in build_parser().format_help().replace(
+        "\n" + " " * 24, " "
+    )

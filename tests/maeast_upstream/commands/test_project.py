@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from labelled_clips import save_small_checkpoint, write_tones
-from projections import projection_of, random_vectors
+from projections import projection_of, random_vectors, whitening_of
 
 from maeast_upstream import Readout, load_audio, load_model
 from maeast_upstream.checkpoint import CARD_NAME, PROJECTION_NAME, Card
@@ -19,6 +19,7 @@ from maeast_upstream.config import scene_width
 from maeast_upstream.data.embeddings import METADATA_KEY, EmbeddingTable
 from maeast_upstream.extract.table import Embedded, EmbeddingSpec, make_schema, make_table
 from maeast_upstream.fingerprint import fingerprint
+from maeast_upstream.similarity import duplicates
 
 OWN = Readout()
 
@@ -264,3 +265,59 @@ def test_a_moved_checkpoint_is_named(model, tmp_path, capsys):
     assert "--checkpoint names the place where it is now" in refused(capsys, "project", table)
     assert main(["project", str(table), "--checkpoint", str(tmp_path / "moved")]) == 0
     assert load_model(tmp_path / "moved").projection.shape == (39, 256)
+
+
+def test_a_whitening_is_fitted_stored_used_and_can_be_left_out(model, folder, tmp_path, capsys):
+    table = write_table(tmp_path / "t.parquet", model)
+    assert main(["project", str(table), "--whiten"]) == 0
+    assert "--whiten -o OUT" in capsys.readouterr().out
+    encoder = load_model(model)
+    vectors = next(EmbeddingTable(table).blocks()).vectors
+    np.testing.assert_allclose(encoder.projection.whitening.mean, vectors.mean(axis=0), atol=1e-5)
+    assert "whitening, 0 of 256 dimensions, for layer last" in shown(capsys, model)
+    found = {}
+    for options in ([], ["--whiten"], ["--no-whiten"]):
+        out = tmp_path / "out.parquet"
+        assert main(["embed", str(folder), "--checkpoint", str(model), "-o", str(out), "--force", *options]) == 0
+        opened = EmbeddingTable(out)
+        found[" ".join(options)] = opened.readout, next(opened.blocks()).vectors, opened.origin.fingerprint
+    white, plain = found["--whiten"], found["--no-whiten"]
+    assert (white[0], plain[0], found[""][0]) == (Readout(whiten=True), OWN, OWN)
+    np.testing.assert_allclose(white[1], encoder.projection.whitening.apply(plain[1]), atol=1e-3)
+    assert white[2] != plain[2] == found[""][2]
+
+
+def test_components_of_whitened_vectors_keep_the_whitening(model, tmp_path, capsys):
+    assert main(["project", str(write_table(tmp_path / "t.parquet", model)), "--whiten"]) == 0
+    whitening = load_model(model).projection.whitening
+    table = write_table(tmp_path / "white.parquet", model, readout=Readout(whiten=True))
+    capsys.readouterr()
+    assert "whitened already" in refused(capsys, "project", table, "--whiten", "--force")
+    assert "has a projection already; give --force" in refused(capsys, "project", table)
+    assert main(["project", str(table), "--dims", "20", "--force"]) == 0
+    both = load_model(model).projection
+    assert (both.readout, both.shape) == (Readout(whiten=True), (20, 256))
+    assert np.array_equal(both.whitening.groups, whitening.groups)
+
+
+def test_copies_among_whitened_vectors_are_less_similar(model, tmp_path):
+    for readout, expected in ((OWN, 0.99), (Readout(whiten=True), 0.9)):
+        if readout.whiten:
+            whitening_of(load_model(model).config).save(model)
+        table = write_table(tmp_path / "t.parquet", model, readout=readout)
+        assert duplicates(table, compare="vectors").threshold == expected
+        assert duplicates(table, 0.95, compare="vectors").threshold == 0.95
+
+
+def test_what_cannot_be_whitened_is_one_line(model, tmp_path, capsys):
+    few = write_table(tmp_path / "few.parquet", model, rows=20)
+    assert "20 rows, too few for a whitening; expected more than 32" in refused(capsys, "project", few, "--whiten")
+    assert "--dims goes without --whiten" in refused(capsys, "project", few, "--whiten", "--dims", "4")
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    out = tmp_path / "o.parquet"
+    for command in (["embed", clips, "-o", out], ["embed", clips, "-o", out, "--kind", "frames"]):
+        write_tones(clips)
+        error = refused(capsys, *command, "--checkpoint", model, "--whiten")
+        assert "stores no whitening" in error or "--whiten goes with --kind scene" in error
+    assert not out.exists()
