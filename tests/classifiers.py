@@ -19,7 +19,7 @@ def random_classifier(labels=("a", "b", "c"), **options) -> Classifier:
     settings = {
         "labels": labels,
         "checkpoint": "bundled",
-        "fingerprint": fingerprint(model),
+        "fingerprint": fingerprint(model, model.config.readout),
         "readout": model.config.readout,
         "mean": vectors.mean(0),
         "scale": np.ones(width),

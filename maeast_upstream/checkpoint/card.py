@@ -288,7 +288,10 @@ def _readout(config: EncoderConfig, projection: Projection | None) -> str:
     }
     if projection is not None:
         most, which = projection.shape[0], projection.readout
-        offers = ["whitened vectors, with `--whiten` or `Readout(whiten=True)`"] if projection.whitening else []
+        offers = []
+        if projection.whitening:
+            white = "whitened vectors, with `--whiten` or `Readout(whiten=True)`"
+            offers = ["the whitening; `--no-whiten` leaves it out"] if readout.whiten else [white]
         if most:
             offers.append(f"vectors of N numbers, N from 1 to {most}, with `--dims N` or `Readout(dims=N)`")
         same = which == dataclasses.replace(readout, dims=None)

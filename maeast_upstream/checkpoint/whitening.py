@@ -84,7 +84,7 @@ def fit_whitening(blocks: Iterable[np.ndarray], token_width: int) -> Whitening:
     """Fit a whitening on vectors that are read once, in memory of C x C whatever their number.
 
     Args:
-        blocks: (n, C) scene embeddings, of the same length in every block; more than D in all.
+        blocks: (n, C) scene embeddings, of the same length in every block; at least `least_vectors` in all.
         token_width: D, the length of a token; C is a multiple of it.
 
     Raises:
@@ -93,8 +93,9 @@ def fit_whitening(blocks: Iterable[np.ndarray], token_width: int) -> Whitening:
     sums = moments(blocks)
     width = len(sums.total)
     count, mean = sums.count, sums.total / sums.count
-    if count <= token_width:
-        raise ValueError(f"{count} vectors are too few for a whitening; expected more than {token_width}")
+    if count < least_vectors(width, token_width):
+        least = least_vectors(width, token_width)
+        raise ValueError(f"{count} vectors are too few for a whitening; expected at least {least}")
     sizes = np.sqrt(sums.products.diagonal() / count)
     varies = sums.deviations > LEAST_DEVIATION * sizes
     if not varies.any():
@@ -104,6 +105,17 @@ def fit_whitening(blocks: Iterable[np.ndarray], token_width: int) -> Whitening:
     groups, numbers = separate(correlations, token_width)
     arrays = mean, weights, shrunk_root(groups), shrunk_root(numbers)
     return Whitening(*(array.astype(np.float32) for array in arrays))
+
+
+def least_vectors(width: int, token_width: int) -> int:
+    """How many vectors are enough for both matrices to be of full rank; several times as many are better.
+
+    Args:
+        width: C.
+        token_width: D.
+    """
+    groups = width // token_width
+    return max(groups, -(-token_width // groups)) + 1
 
 
 def separate(covariance: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -124,9 +124,9 @@ def spec_from(args: argparse.Namespace, model: "Encoder | Identity") -> "Embeddi
 
     default = model.config.readout
     layers = [parse_layer(text) for text in (args.layer or str(default.layer)).split(",")]
-    full = readout_from(argparse.Namespace(**{**vars(args), "layer": None, "dims": "full"}), default)
-    several = len(layers) > 1 and args.whiten is None
-    readouts = [replace(full, layer=layer, whiten=full.whiten and not several) for layer in layers]
+    layer = args.layer if len(layers) == 1 else None
+    full = readout_from(argparse.Namespace(**{**vars(args), "layer": layer, "dims": "full"}), default)
+    readouts = [full] if len(layers) == 1 else [replace(full, layer=each, whiten=bool(args.whiten)) for each in layers]
     dims = None if args.dims is None else parse_dims(args.dims)
     if args.dims is None and args.kind == "scene" and len(readouts) == 1:
         readouts = [readout_from(args, default)]

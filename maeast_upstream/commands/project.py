@@ -154,9 +154,11 @@ def refuse_whitening(readout: Readout, table: "EmbeddingTable", loaded: "Loaded"
     """Raise ValueError if a table is of whitened vectors, or the checkpoint's own readout needs another projection."""
     if readout.whiten:
         raise ValueError(f"{table.path}: its vectors are whitened already; expected others: embed with --no-whiten")
-    token_width = loaded.config.model.embed_dim
-    if table.rows <= token_width:
-        raise ValueError(f"{table.path}: {table.rows} rows, too few for a whitening; expected more than {token_width}")
+    from maeast_upstream.checkpoint.whitening import least_vectors
+
+    least = least_vectors(table.dimensions, loaded.config.model.embed_dim)
+    if table.rows < least:
+        raise ValueError(f"{table.path}: {table.rows} rows, too few for a whitening; expected at least {least}")
     own = loaded.config.readout
     if own.projected and own != replace(readout, whiten=True):
         raise ValueError(

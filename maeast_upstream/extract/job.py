@@ -55,12 +55,15 @@ class Job:
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """Return everything that determines the rows; a run can be continued only with the same settings."""
+        weights, projected = fingerprint(self.model), any(readout.projected for readout in self.spec.readouts)
         return {
             "version": __version__,
-            "checkpoint": fingerprint(self.model, *self.spec.readouts),
+            "weights": weights,
             "engine": self.engine.engine,
             "precision": self.engine.precision,
             **self.spec.to_dict(),
+            # after the readouts: it is another one if they are whitened or projected
+            "checkpoint": fingerprint(self.model, *self.spec.readouts) if projected else weights,
             "format": self.output.format,
             "max_hours": self.max_hours,
             "inputs": {"segments": self.survey.segments, "digest": self.survey.digest},

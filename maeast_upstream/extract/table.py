@@ -101,6 +101,7 @@ class EmbeddingSpec:
             "vectors": self.vectors,
             "dims": self.dims,
             "layers": [str(readout.layer) for readout in self.readouts],
+            "whitened": any(readout.whiten for readout in self.readouts),
             "readouts": {str(readout.layer): readout.to_dict() for readout in self.readouts},
             "windows": None if self.windows is None else asdict(self.windows),
         }

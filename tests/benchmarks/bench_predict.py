@@ -51,7 +51,7 @@ def save_classifier(folder: Path) -> None:
     Classifier(
         labels=tuple(f"label {number:02d}" for number in range(LABELS)),
         checkpoint="bundled",
-        fingerprint=fingerprint(model),
+        fingerprint=fingerprint(model, model.config.readout),
         readout=READOUT,
         mean=np.zeros(width),
         scale=np.ones(width),

@@ -204,7 +204,7 @@ def test_the_bundled_card_says_of_its_checkpoint_what_the_config_says():
     encoder = load_model()
     parameters = encoder_size({name: value.numel() for name, value in encoder.network.state_dict().items()})
     text = BUNDLED_CARD.read_text(encoding="utf-8")
-    assert text == rewrite_card(text, encoder.config, parameters)
+    assert text == rewrite_card(text, encoder.config, parameters, projection=encoder.projection)
     card = ModelCard(text)
     assert card.data.license == "apache-2.0"
     assert f"{card.data.eval_results[0].metric_value} %" in card.text

@@ -77,8 +77,8 @@ def test_a_constant_number_becomes_part_of_nothing():
 
 
 def test_too_few_vectors_are_refused():
-    with pytest.raises(ValueError, match="8 vectors are too few for a whitening; expected more than 8"):
-        fit_whitening([random_vectors(16, 8)], 8)
+    with pytest.raises(ValueError, match="4 vectors are too few for a whitening; expected at least 5"):
+        fit_whitening([random_vectors(16, 4)], 8)
     with pytest.raises(ValueError, match="the vectors do not vary"):
         fit_whitening([np.ones((20, 16), np.float32)], 8)
     with pytest.raises(ValueError, match="no vectors"):

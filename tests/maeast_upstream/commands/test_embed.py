@@ -136,7 +136,7 @@ def test_one_npy_file_a_clip_with_an_index(folder, tmp_path, monkeypatch, kind):
         array = np.load(Path("out") / row["file"])
         clip = torch.from_numpy(read_audio(row["path"]))
         if kind == "scene":
-            expected = model.embed([clip], readout=replace(model.config.readout, layer=6))[0]
+            expected = model.embed([clip], readout=replace(model.config.readout.full, layer=6))[0]
         else:
             expected = model.encode([clip], layers=[6], hop_ms=model.config.readout.hop_ms).hidden_states[0][0]
         assert np.allclose(array[1], expected, atol=1e-4)

@@ -147,7 +147,8 @@ def test_weights_that_numpy_lacks_are_left_to_torch(make_encoder, tmp_path):
         (["--layer", "99"], "layers are counted from 1 to 12, got 99"),
         (["--precision", "bf16"], "was begun with precision 'fp32', not 'bf16'"),
         (["--max-hours", "2"], "was begun with max_hours"),
-        (["--checkpoint", "CHECKPOINT"], "was begun with checkpoint"),
+        (["--checkpoint", "CHECKPOINT"], "was begun with weights"),
+        (["--no-whiten"], "was begun with whitened True, not False"),
         (["--checkpoint", "nowhere"], "no checkpoint 'nowhere'"),
     ],
 )

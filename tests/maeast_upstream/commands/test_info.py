@@ -36,7 +36,7 @@ def test_the_card_says_the_steps_and_hours_of_the_weights_beside_it():
 def test_a_checkpoint_without_a_card_is_shown_without(tmp_path, capsys):
     folder = tmp_path / "copy"
     folder.mkdir()
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", "model.safetensors", "projection.safetensors"):
         (folder / name).write_bytes((BUNDLED / name).read_bytes())
     assert info.main([str(folder)]) == 0
     shown = capsys.readouterr().out
@@ -56,7 +56,8 @@ def test_text_of_a_checkpoint_is_no_command_for_a_terminal(tmp_path, capsys):
     config = json.loads((BUNDLED / "config.json").read_text())
     config["provenance"]["data"] = "\x1b[2Jnoise\nreadout  none"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").write_bytes((BUNDLED / "model.safetensors").read_bytes())
+    for name in ("model.safetensors", "projection.safetensors"):
+        (tmp_path / name).write_bytes((BUNDLED / name).read_bytes())
     (tmp_path / "MODEL_CARD.md").write_text("a\x1b]0;title\x07\nb")
     assert info.main([str(tmp_path)]) == 0
     shown = capsys.readouterr().out

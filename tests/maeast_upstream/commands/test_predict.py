@@ -1,6 +1,7 @@
 """``maeast predict``: labels from audio and from tables, resumable, in the formats that people use."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from maeast_upstream.cli import ExitStatus, main
 from maeast_upstream.data.embeddings import read_embeddings
 from maeast_upstream.data.labelled_segments import read_labelled_segments
 from maeast_upstream.data.windows import Windows
+from maeast_upstream.fingerprint import fingerprint
 
 AUDIO = Path(__file__).parents[2] / "data" / "audio"
 LONG = AUDIO / "long_drums.opus"
@@ -147,7 +149,8 @@ def test_tables_that_the_classifier_does_not_read_are_refused(folder, tmp_path, 
     assert main(["embed", *map(str, CLIPS[:2]), "--layer", "3", "-o", str(table)]) == ExitStatus.DONE
     capsys.readouterr()
     assert "made with --layer 3" in refused(table, "-m", folder)
-    random_classifier(fingerprint="0" * 64).save(tmp_path / "other")
+    plain = replace(load_model().config.readout, whiten=False)
+    random_classifier(fingerprint="0" * 64, readout=plain).save(tmp_path / "other")
     assert "made with another checkpoint" in refused(table, "-m", tmp_path / "other")
     assert "not the checkpoint" in refused(CLIPS[0], "-m", tmp_path / "other")
     assert "beside other inputs" in refused(table, CLIPS[0], "-m", folder)
@@ -157,7 +160,8 @@ def test_tables_that_the_classifier_does_not_read_are_refused(folder, tmp_path, 
     assert "rows without end_ms" in refused(timeless, "-m", folder)
     pq.write_table(pq.read_table(table).replace_schema_metadata(None), tmp_path / "foreign.parquet")
     assert "does not say which checkpoint" in refused(tmp_path / "foreign.parquet", "-m", folder)
-    random_classifier(readout=Readout(layer=3, hop_ms=40), mean=np.zeros(1536), scale=np.ones(1536),
+    own = fingerprint(load_model())
+    random_classifier(fingerprint=own, readout=Readout(layer=3, hop_ms=40), mean=np.zeros(1536), scale=np.ones(1536),
                       weight=np.zeros((3, 1536))).save(tmp_path / "wide")  # fmt: skip
     assert "the classifier reads --layer 3 --mel concat --pool mean --hop-ms 40" in refused(
         table, "-m", tmp_path / "wide"

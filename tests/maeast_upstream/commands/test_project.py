@@ -310,8 +310,8 @@ def test_copies_among_whitened_vectors_are_less_similar(model, tmp_path):
 
 
 def test_what_cannot_be_whitened_is_one_line(model, tmp_path, capsys):
-    few = write_table(tmp_path / "few.parquet", model, rows=20)
-    assert "20 rows, too few for a whitening; expected more than 32" in refused(capsys, "project", few, "--whiten")
+    few = write_table(tmp_path / "few.parquet", model, rows=8)
+    assert "8 rows, too few for a whitening; expected at least 9" in refused(capsys, "project", few, "--whiten")
     assert "--dims goes without --whiten" in refused(capsys, "project", few, "--whiten", "--dims", "4")
     clips = tmp_path / "clips"
     clips.mkdir()
