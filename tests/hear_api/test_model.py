@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,11 +9,11 @@ import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from projections import projection_of
+from projections import projection_of, whitening_of
 
 import hear_api
 from hear_api.model import running_mean
-from maeast_upstream import checkpoint
+from maeast_upstream import Readout, checkpoint
 from maeast_upstream.audio.reading import read_audio
 from maeast_upstream.checkpoint.folder import Loaded
 from maeast_upstream.extract.api import embed_files
@@ -333,3 +334,17 @@ def test_dims_shorten_scenes_but_no_time_steps(make_encoder, tmp_path, drums):
     assert torch.equal(*steps)
     with pytest.raises(ValueError, match="was fitted for layer last"):
         hear_api.load_model(str(tmp_path / "projected"), layer=1, dims=6)
+
+
+def test_scenes_are_whitened_as_the_checkpoint_or_the_option_says_and_time_steps_never(make_encoder, tmp_path, drums):
+    encoder = make_encoder()
+    encoder.use_projection(whitening_of(encoder.config))
+    encoder.config = dataclasses.replace(encoder.config, readout=Readout(whiten=True))
+    encoder.save_pretrained(tmp_path / "white")
+    models = [hear_api.load_model(str(tmp_path / "white"), **options) for options in ({}, {"whiten": False})]
+    white, plain = (hear_api.get_scene_embeddings(drums, model) for model in models)
+    assert torch.equal(white, encoder.embed(drums))
+    assert torch.equal(plain, encoder.embed(drums, readout=Readout()))
+    assert not torch.equal(white, plain)
+    assert torch.equal(*(hear_api.get_timestamp_embeddings(drums, model)[0] for model in models))
+    assert not hear_api.load_model(str(tmp_path / "white"), layer=1).scene.whiten

@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from projections import projection_of
+from projections import projection_of, whitening_of
 
 from maeast_upstream import Readout
 from maeast_upstream.cli import run
@@ -163,3 +164,13 @@ def test_a_file_gives_the_vectors_that_the_projection_shortens(make_encoder, tmp
     out = tmp_path / f"model{SUFFIXES[form]}"
     assert export.export(encoder, out, form, "scene", Readout(dims=6)) <= 1e-4
     assert RUNS[form](out)(0.1 * torch.randn(2, 7000))[0].shape == (2, 6)
+
+
+def test_a_file_gives_whitened_vectors(make_encoder, tmp_path, form):
+    encoder = make_encoder()
+    encoder.use_projection(whitening_of(encoder.config))
+    out, clips = tmp_path / f"model{SUFFIXES[form]}", 0.1 * torch.randn(2, 7000)
+    export.export(encoder, out, form, "scene", Readout(whiten=True))
+    expected = encoder.embed(clips, readout=Readout(whiten=True))
+    # random weights and 100 random vectors: numbers up to hundreds
+    np.testing.assert_allclose(RUNS[form](out)(clips)[0], expected, rtol=1e-4, atol=2e-3)

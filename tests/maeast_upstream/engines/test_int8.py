@@ -11,6 +11,7 @@ from maeast_upstream.config import EncoderConfig, Normalisation
 from maeast_upstream.encoder import Encoder
 from maeast_upstream.engines import attach, int8
 from maeast_upstream.engines.graph import trial_batch
+from maeast_upstream.engines.timing import processor
 from maeast_upstream.model import preset
 
 pytestmark = pytest.mark.slow
@@ -82,9 +83,14 @@ def test_every_layer_of_base_models_with_random_weights_is_near_float32(engine, 
     assert caplog.messages == []
 
 
+def rounds_inputs():
+    """Whether OpenVINO rounds the inputs of products, too: with AMX they are in bf16, and only weights are rounded."""
+    return "amx_int8" not in processor()
+
+
 def test_the_engine_rounds_as_the_imitation_does(engine, clips):
     encoder = load_model()
-    group = int8.group_size(encoder.config.model)
+    group = int8.group_size(encoder.config.model) if rounds_inputs() else 0
     patches = encoder.patches(clips[0][None])
     network = encoder.network
     tokens = network.encoder.norm(network.encoder_positions(network.patch_embed(patches)))
@@ -158,6 +164,8 @@ def test_a_layer_with_outliers_keeps_a_higher_precision(make_encoder, clips, cap
     assert min(least_cosines(encoder, encoder.runtime.transformer, clips[:3])) >= 0.999
     assert {name.split(".")[1] for name in int8.int8_weights(encoder)} == {"0", "2"}
     caplog.clear()
+    if outliers is with_large_activations and not rounds_inputs():
+        return  # the layer is right without being kept from int8
     monkeypatch.setattr(int8, "MIN_COSINE", -1.0)
     assert attach(encoder, "openvino", "int8", layers).engine == "torch"
     assert "engine openvino failed, torch replaces it: its vectors' cosine with torch's is" in caplog.text

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from labelled_clips import save_small_checkpoint, write_real_clips, write_tones
-from projections import projection_of
+from projections import projection_of, whitening_of
 
 from maeast_upstream.checkpoint import CARD_NAME
 from maeast_upstream.classification.classifier import Classifier
@@ -181,6 +181,23 @@ def test_the_projection_of_the_readout_stays_with_the_encoder(start, drums, tmp_
     assert (tuned.projection is None) == (dims == "full")
     vectors = tuned.embed_readouts(tuning.clips["valid"][0], [classifier.readout])[0]
     np.testing.assert_allclose(classifier.logits(vectors.numpy()), tuning._logits("valid").numpy(), atol=1e-4)
+
+
+def test_a_whitened_readout_is_tuned_and_stays(start, drums, tmp_path, monkeypatch):
+    encoder = load_model(start)
+    encoder.use_projection(whitening_of(encoder.config))
+    encoder.config = dataclasses.replace(encoder.config, readout=Readout(whiten=True))
+    encoder.save_pretrained(tmp_path / "white")
+    real = FineTuning._accuracy_of
+    monkeypatch.setattr(FineTuning, "_accuracy_of", lambda self, *rest: real(self, *rest) if self.best else 0.0)
+    tuning = FineTuning(
+        read_labels(drums), FinetuneConfig(checkpoint=str(tmp_path / "white"), epochs=1), tmp_path / "run", None
+    )
+    assert tuning.run().epoch == 1
+    classifier = Classifier.load(tmp_path / "run")
+    assert classifier.readout == Readout(whiten=True)
+    tuned = load_same(classifier.checkpoint, classifier.fingerprint)
+    assert np.array_equal(tuned.projection.whitening.groups, encoder.projection.whitening.groups)
 
 
 @pytest.mark.parametrize(
