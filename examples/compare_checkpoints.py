@@ -7,6 +7,7 @@ It needs the extra `probe` (scikit-learn): pip install '.[probe]'
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ from maeast_upstream.extract import embed_files
 
 
 def load(name: str) -> Encoder:
-    """The encoder of a checkpoint; "random" has the same shape and readout as the bundled one, but was not trained."""
+    """The encoder of a checkpoint; "random" is the bundled one's network without training and without a whitening."""
     if name != "random":
         return load_model(None if name == "bundled" else name)
     torch.manual_seed(0)
-    return Encoder(load_model().config).eval()
+    config = load_model().config
+    return Encoder(replace(config, readout=config.readout.full)).eval()
 
 
 def accuracies(vectors: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Feature vectors for the clips of a labelled set: frozen embeddings, log-mel statistics, random weights."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,11 @@ def logmel_features(paths: Sequence[Path]) -> np.ndarray:
 
 
 def randomized(encoder: Encoder, seed: int = 0) -> Encoder:
-    """Return the same encoder, frozen, with the random weights that pretraining would begin with."""
+    """Return the same encoder, frozen, with the random weights that pretraining would begin with, and no projection."""
+    config = replace(encoder.config, readout=encoder.config.readout.full)
     with torch.random.fork_rng(devices=[]):  # torch's initializers take no generator
         torch.manual_seed(seed)
-        fresh = Encoder(encoder.config, encoder.precision)
+        fresh = Encoder(config, encoder.precision)
     return fresh.eval().requires_grad_(False).to(encoder.device)
 
 
