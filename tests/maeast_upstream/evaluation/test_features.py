@@ -76,7 +76,9 @@ def test_a_grid_costs_one_pass_of_each_clip(encoder, tones, monkeypatch):
     monkeypatch.setattr(
         Encoder, "forward_batch", lambda self, clips, *a, **k: (seen.extend(clips), forward(self, clips, *a, **k))[1]
     )
-    args = argparse.Namespace(layer="1,2,mean,all", mel="concat,mean", pool="mean,mean_std", hop_ms=None, dims=None)
+    args = argparse.Namespace(
+        layer="1,2,mean,all", mel="concat,mean", pool="mean,mean_std", hop_ms=None, dims=None, whiten=None
+    )
     grid = readouts_from(args, Readout())
     embeddings(read_labels(tones).paths, encoder, grid)
     assert len(grid) == 16
