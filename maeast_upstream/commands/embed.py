@@ -60,8 +60,6 @@ def main(argv: Sequence[str]) -> int:
         refuse_vectors(spec, output)
         for readout in spec.readouts:
             encoder.check_readout(readout)
-        if spec.readouts[0].whiten:
-            say("the vectors are whitened; --no-whiten gives the statistics themselves")
         if spec.readouts[0].dims is not None:
             say(f"the checkpoint's projection gives vectors of {spec.readouts[0].dims} numbers")
         elif spec.dims is not None and encoder.projection is not None and encoder.projection.shape[0]:

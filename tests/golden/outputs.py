@@ -28,7 +28,9 @@ def read_clip(name: str) -> Tensor:
 
 
 def scenes() -> dict[str, Tensor]:
-    vectors = load_model().embed([read_clip(name) for name in CLIPS])
+    """Vectors as version 0.1.0 gave them: not whitened."""
+    encoder = load_model()
+    vectors = encoder.embed([read_clip(name) for name in CLIPS], readout=encoder.config.readout.full)
     return {name: vector[::STORED_DIMENSIONS] for name, vector in zip(CLIPS, vectors, strict=True)}
 
 

@@ -38,7 +38,8 @@ def model(encoder):
 def test_paths_give_the_encoder_s_own_vectors(model, encoder, batch_size):
     vectors = model.encode(PATHS, batch_size=batch_size)
     assert vectors.dtype == np.float32
-    assert np.array_equal(vectors, encoder.embed(PATHS).numpy())
+    # on some processors products round otherwise in a batch of another size
+    np.testing.assert_allclose(vectors, encoder.embed(PATHS).numpy(), atol=1e-5)
     assert vectors.shape[1] == model.get_embedding_dimension()
 
 
@@ -60,7 +61,7 @@ def test_every_form_of_a_recording_gives_the_same_vector(model):
     assert expected.ndim == 1
     for form, vector in zip(forms[1:], others, strict=True):
         assert np.array_equal(vector, expected), type(form)
-    assert np.array_equal(model.encode(forms), np.stack([expected] * len(forms)))
+    np.testing.assert_allclose(model.encode(forms), np.stack([expected] * len(forms)), atol=1e-5)
 
 
 def test_a_mapping_says_its_rate_and_may_be_in_stereo(model, encoder):
@@ -188,5 +189,6 @@ def test_a_readout_with_dims_is_saved_with_its_projection(encoder, tmp_path):
     model.save(str(tmp_path / "saved"))
     loaded = SentenceTransformer(str(tmp_path / "saved"), device="cpu", trust_remote_code=True)
     assert np.array_equal(loaded.encode(PATHS[:1]), expected)
-    SentenceTransformer(modules=[MaeAstModule(load_model())], device="cpu").save(str(tmp_path / "saved"))
+    encoder.use_projection(None)
+    SentenceTransformer(modules=[MaeAstModule(encoder)], device="cpu").save(str(tmp_path / "saved"))
     assert not list((tmp_path / "saved").rglob("projection.safetensors"))
