@@ -1,8 +1,8 @@
 """The package still gives the outputs that were stored with an earlier version, see golden/make.py.
 
 The comparison has a tolerance: processors and versions of torch add up in different orders, so that equal bits can be
-expected on one machine only (with another instruction set, up to 5e-6 was measured). Optimization amplifies such
-differences, and so pretraining has a wider tolerance.
+expected on one machine only (with another instruction set, up to 5e-6 was measured, and on an Intel Xeon with AMX 3.7e-5
+in 3 of 384 numbers of one cymbal). Optimization amplifies such differences, and so pretraining has a wider tolerance.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from golden.outputs import all_outputs
 from safetensors.torch import load_file
 
 STORED = load_file(Path(__file__).parent / "golden" / "outputs.safetensors")
-TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+TOLERANCE = {"atol": 5e-5, "rtol": 1e-5}
 PRETRAINING_TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 
 
