@@ -1,7 +1,7 @@
 """The package still gives the outputs that were stored with an earlier version, see golden/make.py.
 
 The comparison has a tolerance: processors and versions of torch add up in different orders, so that equal bits can be
-expected on one machine only (with another instruction set, up to 5e-6 was measured, and on an Intel Xeon with AMX 3.7e-5
+expected on one machine only (with another instruction set, up to 5e-6 was measured, on an Intel Xeon with AMX 3.7e-5
 in 3 of 384 numbers of one cymbal). Optimization amplifies such differences, and so pretraining has a wider tolerance.
 """
 
