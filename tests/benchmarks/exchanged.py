@@ -2,11 +2,13 @@
 
     python tests/benchmarks/exchanged.py bundled random RUN --labels probes/*/labels.csv
 
-random: the bundled network with the random weights that its training began with (seed 0).
+random: the bundled network with the random weights that its training began with (seed 0). The readout whitened needs
+checkpoints that store a whitening for the readout own.
 """
 
 import argparse
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +29,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+")
     parser.add_argument("--labels", nargs="+", type=Path, required=True)
-    parser.add_argument("--readouts", nargs="+", choices=["plain", "rich", "own"], default=["plain", "rich", "own"])
+    known = {**READOUTS, "own": OWN, "whitened": replace(OWN, whiten=True)}
+    parser.add_argument("--readouts", nargs="+", choices=list(known), default=["plain", "rich", "own"])
     args = parser.parse_args()
-    readouts = {name: {**READOUTS, "own": OWN}[name] for name in args.readouts}
+    readouts = {name: known[name] for name in args.readouts}
     sets = read_sets(args.labels)
     print("| checkpoint | readout | scored on | mean |", *(f"{each.name} |" for each in sets))
     print("|---|---|---|---|" + "---|" * len(sets))
