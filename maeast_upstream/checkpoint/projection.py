@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maeast_upstream.checkpoint.layout import check_header
+from maeast_upstream.checkpoint.layout import CONFIG_NAME, check_header
 from maeast_upstream.checkpoint.whitening import ARRAYS, LEAST_DEVIATION, MAX_WEIGHT, Whitening
 from maeast_upstream.checks import quote
 from maeast_upstream.config import EncoderConfig, read_section, scene_width
@@ -134,9 +134,12 @@ def read_projection(folder: Path, config: EncoderConfig) -> Projection | None:
         if path.exists():
             projection = _read(path)
             projection.check(config)
-        check_projected(config.readout, projection)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    try:
+        check_projected(config.readout, projection)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG_NAME}: readout: {error}") from error
     return projection
 
 

@@ -110,8 +110,9 @@ def check_options(args: argparse.Namespace) -> None:
         return
     default = build_parser().parse_args([str(args.labels), "-o", str(args.out)])
     for name in OF_EMBEDDING:
-        if getattr(args, name) != getattr(default, name):
-            raise UsageError(f"--{name.replace('_', '-')} does not go with -t: the table has its vectors already")
+        if (value := getattr(args, name)) != getattr(default, name):
+            option = ("no-" if value is False else "") + name.replace("_", "-")
+            raise UsageError(f"--{option} does not go with -t: the table has its vectors already")
 
 
 def fit_clips(args: argparse.Namespace) -> int:

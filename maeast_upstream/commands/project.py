@@ -35,6 +35,9 @@ def main(argv: Sequence[str]) -> int:
     readout = readout_of(table)
     place = checked_place(args, table, readout)
     loaded = checkpoint.read(place)
+    if args.out is not None and not serves(loaded.config.readout, readout, args.whiten):
+        say(f"the copy's own readout will be that of the table: {describe(readout)}")
+        loaded = replace(loaded, config=replace(loaded.config, readout=readout))
     vectors = (block.vectors for block in table.blocks())
     if args.whiten:
         refuse_whitening(readout, table, loaded)
@@ -150,6 +153,13 @@ def checked_place(args: argparse.Namespace, table: "EmbeddingTable", readout: Re
     return place
 
 
+def serves(own: Readout, readout: Readout, whiten: bool) -> bool:
+    """Whether the checkpoint's own readout has what it needs in a whitening, or in components, for another readout."""
+    if whiten:
+        return not own.projected or own == replace(readout, whiten=True)
+    return not own.projected or replace(own, dims=None) == readout
+
+
 def refuse_whitening(readout: Readout, table: "EmbeddingTable", loaded: "Loaded") -> None:
     """Raise ValueError if a table is of whitened vectors, or the checkpoint's own readout needs another projection."""
     if readout.whiten:
@@ -159,10 +169,16 @@ def refuse_whitening(readout: Readout, table: "EmbeddingTable", loaded: "Loaded"
     least = least_vectors(table.dimensions, loaded.config.model.embed_dim)
     if table.rows < least:
         raise ValueError(f"{table.path}: {table.rows} rows, too few for a whitening; expected at least {least}")
+    refuse_another_readout(loaded, readout, whiten=True)
+
+
+def refuse_another_readout(loaded: "Loaded", readout: Readout, whiten: bool) -> None:
+    """Raise ValueError if the checkpoint's own readout needs another projection than one for this readout."""
     own = loaded.config.readout
-    if own.projected and own != replace(readout, whiten=True):
+    if not serves(own, readout, whiten):
         raise ValueError(
-            f"the checkpoint's own readout is {describe(own)}, which a whitening for {describe(readout)} cannot give"
+            f"the checkpoint's own readout is {describe(own)}: its projection cannot be one for {describe(readout)}; "
+            "give -o FOLDER for a copy with this readout"
         )
 
 
@@ -172,11 +188,8 @@ def refuse_dims(dims: int, readout: Readout, table: "EmbeddingTable", loaded: "L
         raise ValueError(f"--dims must be from 1 to {min(MAX_DIMS, table.dimensions)}, got {dims}")
     if table.rows <= dims:
         raise ValueError(f"{table.path}: {table.rows} rows, too few for {dims} components; embed more audio")
+    refuse_another_readout(loaded, readout, whiten=False)
     own = loaded.config.readout
-    if own.projected and replace(own, dims=None) != readout:
-        raise ValueError(
-            f"the checkpoint's own readout is {describe(own)}: its projection cannot be one for {describe(readout)}"
-        )
     if own.dims is not None and own.dims > dims:
         raise ValueError(f"the checkpoint's own readout has dims {own.dims}: give --dims {own.dims} or more")
 

@@ -25,6 +25,8 @@ class FinetuneConfig:
     """Distance of the readout's time steps in ms, or native; None for the checkpoint's."""
     dims: str | None = None
     """How many numbers of the checkpoint's projection the readout has, or full; None for the checkpoint's."""
+    whiten: bool | None = None
+    """Whether the readout whitens; None for the checkpoint's."""
     epochs: int = 5
     """Most passes over the train split; 0 leaves the probe's classifier of the frozen encoder."""
     patience: int = 3

@@ -93,7 +93,7 @@ def duplicates(
     Args:
         table: A table of scene embeddings, its path, or its rows.
         threshold: The smallest cosine of near-duplicates, from -1 to 1; None for `WHITENED_THRESHOLD` if the vectors
-            are whitened, and otherwise `THRESHOLD`.
+            are whitened and not shortened, and otherwise `THRESHOLD`.
         compare: The "bytes" of files, the "vectors", or "both".
         folder: Where relative paths of the table start; None for the folder that the table names, or the current one.
 
@@ -141,9 +141,11 @@ def duplicates(
 
 
 def default_threshold(table: EmbeddingTable | Embeddings) -> float:
-    """The threshold for vectors of a table; for rows without a table, `THRESHOLD`."""
-    readout = table.readout if isinstance(table, EmbeddingTable) else None
-    return WHITENED_THRESHOLD if readout is not None and readout.whiten else THRESHOLD
+    """The threshold for vectors of a table; for rows without a table, and for shortened vectors, `THRESHOLD`."""
+    if not isinstance(table, EmbeddingTable) or table.origin is None or table.readout is None:
+        return THRESHOLD
+    shortened = table.readout.dims is not None or table.origin.reduction is not None
+    return WHITENED_THRESHOLD if table.readout.whiten and not shortened else THRESHOLD
 
 
 def check_threshold(threshold: float) -> None:

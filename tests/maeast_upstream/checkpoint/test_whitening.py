@@ -111,7 +111,10 @@ def test_a_checkpoint_s_own_readout_must_fit_its_whitening(tmp_path, readout, me
     with pytest.raises(ValueError, match=message):
         read_projection(tmp_path, replace(CONFIG, readout=readout))
     (tmp_path / PROJECTION_NAME).unlink()
-    with pytest.raises(ValueError, match="whiten: the checkpoint stores no whitening; leave whiten out, or fit one"):
+    with pytest.raises(
+        ValueError,
+        match="config.json: readout: whiten: the checkpoint stores no whitening; leave whiten",
+    ):
         read_projection(tmp_path, replace(CONFIG, readout=WHITE))
 
 

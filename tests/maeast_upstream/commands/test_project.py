@@ -300,6 +300,21 @@ def test_components_of_whitened_vectors_keep_the_whitening(model, tmp_path, caps
     assert np.array_equal(both.whitening.groups, whitening.groups)
 
 
+def test_a_copy_for_another_readout_than_the_checkpoint_s_own_gets_that_readout(model, tmp_path, capsys):
+    assert main(["project", str(write_table(tmp_path / "t.parquet", model)), "--whiten"]) == 0
+    config = json.loads((model / "config.json").read_text())
+    config["readout"]["whiten"] = True
+    (model / "config.json").write_text(json.dumps(config))
+    plain, other = (write_table(tmp_path / f"{i}.parquet", model, readout=Readout(layer=i)) for i in ("last", 1))
+    capsys.readouterr()
+    for table, options in ((plain, ["--dims", "8"]), (other, ["--whiten"])):
+        assert "give -o FOLDER for a copy with this readout" in refused(capsys, "project", table, *options, "--force")
+        assert main(["project", str(table), *options, "-o", str(tmp_path / "copy"), "--force"]) == 0
+        assert "the copy's own readout will be that of the table" in capsys.readouterr().err
+        copy = load_model(tmp_path / "copy")
+        assert (copy.config.readout, copy.projection.readout.full) == (EmbeddingTable(table).readout,) * 2
+
+
 def test_copies_among_whitened_vectors_are_less_similar(model, tmp_path):
     for readout, expected in ((OWN, 0.99), (Readout(whiten=True), 0.9)):
         if readout.whiten:
@@ -307,6 +322,10 @@ def test_copies_among_whitened_vectors_are_less_similar(model, tmp_path):
         table = write_table(tmp_path / "t.parquet", model, readout=readout)
         assert duplicates(table, compare="vectors").threshold == expected
         assert duplicates(table, 0.95, compare="vectors").threshold == 0.95
+    white = write_table(tmp_path / "white.parquet", model, readout=Readout(whiten=True))
+    assert main(["project", str(white), "--dims", "20", "--force"]) == 0
+    short = write_table(tmp_path / "short.parquet", model, readout=Readout(whiten=True, dims=5))
+    assert duplicates(short, compare="vectors").threshold == 0.99
 
 
 def test_what_cannot_be_whitened_is_one_line(model, tmp_path, capsys):
