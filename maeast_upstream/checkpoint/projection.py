@@ -175,7 +175,8 @@ def check_projected(readout: Readout, projection: Projection | None) -> None:
     if not readout.projected:
         return
     dims = readout.dims
-    wanted, option = ("whiten", "whiten") if dims is None else (f"dims {dims}", "dims")
+    option = "whiten" if dims is None else "dims"
+    wanted = option if dims is None else f"dims {dims}"
     if projection is None or (dims is None and projection.whitening is None):
         kind = "whitening" if dims is None else "projection"
         fit = "maeast project --whiten" if dims is None else "maeast project"

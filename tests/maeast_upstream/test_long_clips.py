@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from processors import HAS_AMX
 from projections import projection_of
 
 from maeast_upstream import Readout, load_model
@@ -37,7 +38,8 @@ def test_a_vector_with_dims_is_the_projected_full_one(encoder, clips):
         assert short.dtype == torch.float32
         assert torch.equal(short, plain(encoder, full, dims).float())
     alone = encoder(clips[:1], readout=replace(RICH, dims=7))  # products of other sizes may round otherwise
-    torch.testing.assert_close(alone, short[:1], atol=1e-5, rtol=1e-5)
+    bound = 1e-5 if HAS_AMX else 0.0
+    torch.testing.assert_close(alone, short[:1], atol=bound, rtol=bound)
     assert torch.equal(encoder.embed(clips, readout=replace(RICH, dims=20))[:, :7], short)
 
 

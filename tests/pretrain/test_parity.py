@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from processors import HAS_AMX
 from safetensors import safe_open
 
 from maeast_upstream import checkpoint
@@ -22,8 +23,8 @@ from pretrain.training.build import build_objective
 
 FILES = sorted((Path(__file__).parents[1] / "golden" / "training_code").glob("*.safetensors"))
 TASK = {"feature_dim": 128, "sample_rate": 16_000, "feature_rate": 100}
-LOSS_BOUNDS = {"reconstruction": 1.2e-7, "classification": 1e-6, "loss": 1e-6}
-"""That of the reconstruction is two steps of float32: one was seen on other processors, two on an Intel Xeon."""
+LOSS_BOUNDS = {"reconstruction": 1.2e-7 if HAS_AMX else 6e-8, "classification": 1e-6, "loss": 1e-6}
+"""That of the reconstruction is one step of float32, and two on an Intel Xeon with AMX."""
 GRADIENT_BOUND = 1.3e-6
 """Relative; the largest difference seen is 3.5e-7, with three vector units and one or two threads."""
 KEY_BIAS_BOUND = 1e-9

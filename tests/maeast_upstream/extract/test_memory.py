@@ -71,9 +71,9 @@ def embed_peak_mib(folder, hours):
 
 
 def test_ten_minutes_of_a_file_take_no_more_memory_than_two(tmp_path):
-    # the samples of the eight minutes between are 31 MB, and their blocks of 600 s ahead of the model are bounded; five
-    # differences on one processor were 58 to 93
-    assert embed_peak_mib(tmp_path, 10 / 60) < embed_peak_mib(tmp_path, 2 / 60) + 110
+    # the samples of the eight minutes between are 31 MB, and their blocks of 600 s ahead of the model are bounded
+    ten, two = (min(embed_peak_mib(tmp_path, minutes / 60) for _ in range(2)) for minutes in (10, 2))
+    assert ten < two + 90
 
 
 @pytest.mark.stress
