@@ -19,7 +19,7 @@ from maeast_upstream.data.reduction import moments
 SHRINKAGE = 0.2
 """Share of the identity in each of the two matrices."""
 ROUNDS = 10
-"""How often the two matrices are found in turns; the last one changed those of the bundled checkpoint by 4e-5 at most."""
+"""How often the two matrices are found in turns; the last time changed those of the bundled checkpoint by 4e-5."""
 LEAST_DEVIATION = 1e-3
 """A number that varies less than this share of its own size is as good as constant: its weight is 0."""
 MAX_WEIGHT = 1e6
