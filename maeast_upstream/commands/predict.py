@@ -51,6 +51,10 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--window goes with audio; {table} is a table of embeddings, which has its own windows")
     if table is not None and args.relative_to is not None:
         raise UsageError(f"--relative-to goes with audio; {table} is a table, whose paths stay as they are")
+    if table is not None and args.checkpoint is not None:
+        raise UsageError(
+            f"--checkpoint goes with audio; {table} is a table of embeddings, for which no checkpoint is read"
+        )
     output.refuse_as_input(args.inputs)
     if table is not None and output.format == "parquet":
         refuse_to_replace_inputs([Path(args.out), Path(args.out) / "part.parquet"], [table])
