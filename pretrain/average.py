@@ -9,15 +9,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from maeast_upstream import checkpoint
 from maeast_upstream.arguments import Parser
 from maeast_upstream.cli import ExitStatus, run
 from maeast_upstream.config import EncoderConfig, Provenance
 from maeast_upstream.storage.atomic import refuse_to_overwrite
+
+if TYPE_CHECKING:  # imported when it is needed, so that --help does not import torch
+    from torch import Tensor
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,13 +35,15 @@ def main(argv: Sequence[str]) -> int:
     if args.out.exists() and not (args.out / checkpoint.CONFIG_NAME).is_file():
         raise ValueError(f"{args.out}: exists and is no checkpoint folder; give another name")
     config, state = average(args.checkpoints)
+    import torch
+
     checkpoint.save_state(args.out, state, config, torch.float16 if args.half else torch.float32)
     print(f"wrote {args.out}, the mean of {len(args.checkpoints)} checkpoints: try maeast embed AUDIO --checkpoint "
           f"{args.out}")  # fmt: skip
     return ExitStatus.DONE
 
 
-def average(names: Sequence[str]) -> tuple[EncoderConfig, dict[str, Tensor]]:
+def average(names: Sequence[str]) -> tuple[EncoderConfig, dict[str, "Tensor"]]:
     """Average the weights of checkpoints.
 
     Args:

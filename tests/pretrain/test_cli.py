@@ -122,7 +122,7 @@ def test_without_a_recipe_nothing_is_trained(options, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["mask_map", "pack", "stats", "plot", "visualize", "sweep"])
+@pytest.mark.parametrize("name", ["mask_map", "pack", "stats", "plot", "visualize", "sweep", "average"])
 def test_the_help_of_a_module_imports_no_torch(name):
     code = f"""
 import runpy, sys
