@@ -72,7 +72,7 @@ COMMANDS = {
     ),
     "visualize": CommandEntry("pretrain.visualize", "Draw a clip, its masked input and the reconstruction"),
     "project": CommandEntry(
-        "maeast_upstream.commands.project", "Fit a projection to shorter vectors, which a checkpoint stores"
+        "maeast_upstream.commands.project", "Fit shorter or whitened vectors, which a checkpoint stores"
     ),
     "info": CommandEntry("maeast_upstream.commands.info", "Show a checkpoint's sizes, settings and model card"),
     "convert": CommandEntry("maeast_upstream.commands.convert", "Convert checkpoints from and to the published format"),

@@ -69,7 +69,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--threshold",
         type=float,
-        help="smallest cosine of near-duplicates, from -1 to 1; default: 0.99, or 0.9 if the vectors are whitened",
+        help="smallest cosine of near-duplicates, from -1 to 1; default: 0.99, or 0.9 if the vectors are whitened "
+        "and not shortened",
     )
     parser.add_argument(
         "--compare",
