@@ -42,19 +42,13 @@ def main(argv: Sequence[str]) -> int:
     from maeast_upstream.storage.atomic import refuse_to_replace_inputs
 
     spec = spec_from(args)
-    windows = windows_from(args)
+    windows_from(args)  # refuses what is wrong before anything is read
     if args.merge and args.format not in ENDINGS:
         raise UsageError(f"--merge goes with --format {' or '.join(ENDINGS)}")
     output = replace(output_at(args.out, args.format, FORMATS), merge=args.merge)
     table = table_among(args.inputs)
-    if table is not None and windows is not None:
-        raise UsageError(f"--window goes with audio; {table} is a table of embeddings, which has its own windows")
-    if table is not None and args.relative_to is not None:
-        raise UsageError(f"--relative-to goes with audio; {table} is a table, whose paths stay as they are")
-    if table is not None and args.checkpoint is not None:
-        raise UsageError(
-            f"--checkpoint goes with audio; {table} is a table of embeddings, for which no checkpoint is read"
-        )
+    if table is not None:
+        refuse_audio_options(args, table)
     output.refuse_as_input(args.inputs)
     if table is not None and output.format == "parquet":
         refuse_to_replace_inputs([Path(args.out), Path(args.out) / "part.parquet"], [table])
@@ -123,6 +117,13 @@ def build_parser() -> Parser:
     parser.add_argument("--precision", default="fp32", help=ENGINE_PRECISIONS)
     add_job_options(parser)
     return parser
+
+
+def refuse_audio_options(args: argparse.Namespace, table: Path) -> None:
+    """Raise UsageError if an option is given that a table of embeddings has no use for."""
+    for option in ("window", "relative_to", "checkpoint", "device", "batch_seconds", "ray"):
+        if getattr(args, option) is not None:
+            raise UsageError(f"--{option.replace('_', '-')} goes with audio, and {table} is a table of embeddings")
 
 
 def is_of_events(args: argparse.Namespace) -> bool:

@@ -154,8 +154,9 @@ def test_tables_that_the_classifier_does_not_read_are_refused(folder, tmp_path, 
     assert "made with another checkpoint" in refused(table, "-m", tmp_path / "other")
     assert "not the checkpoint" in refused(CLIPS[0], "-m", tmp_path / "other")
     assert "beside other inputs" in refused(table, CLIPS[0], "-m", folder)
-    assert "--window goes with audio" in refused(table, "--window", 1, "-m", folder)
-    assert "--checkpoint goes with audio" in refused(table, "--checkpoint", "elsewhere", "-m", folder)
+    for option, value in [("window", 1), ("relative-to", tmp_path), ("checkpoint", "elsewhere"), ("device", "cpu"),
+                          ("batch-seconds", 60), ("ray", "local")]:  # fmt: skip
+        assert f"--{option} goes with audio" in refused(table, f"--{option}", value, "-m", folder)
     timeless = embed_clips(tmp_path / "timeless.parquet")
     pq.write_table(pq.read_table(timeless).drop_columns(["end_ms"]), timeless)
     assert "rows without end_ms" in refused(timeless, "-m", folder)
